@@ -1,0 +1,99 @@
+"""Which linear layers are quantized, with how many bits: rules resolved against a policy's layers.
+
+Knows names and widths only, no tensor, so that the control side can check a sweep before it starts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from duqsweep.errors import ConfigError
+from duqsweep.spec import FULL_PRECISION, LayerBits, LayerRule, QuantSpec
+
+Bits = tuple[int, int]  # weight bits, activation bits
+Shape = tuple[int, int]  # out features, in features
+
+
+def select_layers(quant: QuantSpec, layers: Mapping[str, Shape]) -> dict[str, Bits]:
+    """Bits of every layer that will be quantized, in the order of `layers`.
+
+    The first rule whose regex is found in a layer's name decides its bits; `quant.layer_bits` then
+    replace the weight bits of layers that a rule quantizes, the last match winning.
+
+    Args:
+        quant: The settings; without rules nothing is selected.
+        layers: Dotted name → (out features, in features) of every linear layer that may be quantized.
+
+    Returns:
+        Name → (weight bits, activation bits), only layers where one of the two is below 16.
+
+    Raises:
+        ConfigError: A rule or a layer path reaches no layer, a block or group does not divide a
+            selected layer's width, or outputs shall be rotated without a rotation.
+    """
+    if not quant.rules:
+        return {}
+    for rule in quant.rules:
+        if not any(re.search(rule.include, name) for name in layers):
+            raise ConfigError(f"rule {rule.include!r} matches none of {_examples(layers)}")
+    for entry in quant.layer_bits:
+        if not any(is_under(name, entry.path) for name in layers):
+            raise ConfigError(
+                f"layer path {entry.path!r} (whole dotted components) reaches none of "
+                f"{_examples(layers)}"
+            )
+    bits = {name: _bits_of(name, quant.rules, quant.layer_bits) for name in layers}
+    selected = {name: pair for name, pair in bits.items() if min(pair) < FULL_PRECISION}
+    for name, pair in selected.items():
+        check_widths(quant, name, layers[name], pair)
+    return selected
+
+
+def is_under(name: str, path: str) -> bool:
+    """Whether the dotted components of `path` stand side by side in `name`.
+
+    `layers.1` holds `model.layers.1.mlp` and not `model.layers.11.mlp`.
+    """
+    return f".{path}." in f".{name}."
+
+
+def check_widths(quant: QuantSpec, name: str, shape: Shape, bits: Bits) -> None:
+    """Raise ConfigError unless the blocks and groups of `quant` divide the widths of `name`."""
+    rows, columns = shape
+    if quant.row_rotation and quant.rotation == "none":
+        raise ConfigError("row_rotation rotates outputs by `rotation`, which is none")
+    needs_blocks = quant.rotation != "none" or quant.permutation != "none"
+    if needs_blocks and columns % quant.block_size:
+        raise ConfigError(_uneven("block_size", quant.block_size, name, "input", columns))
+    if quant.row_rotation and rows % quant.block_size:
+        raise ConfigError(_uneven("block_size", quant.block_size, name, "output", rows))
+    group = quant.weight_group_size
+    if group and bits[0] < FULL_PRECISION and columns % group:
+        raise ConfigError(_uneven("weight_group_size", group, name, "input", columns))
+
+
+def _bits_of(name: str, rules: tuple[LayerRule, ...], layer_bits: tuple[LayerBits, ...]) -> Bits:
+    for rule in rules:
+        if re.search(rule.include, name):
+            break
+    else:
+        return FULL_PRECISION, FULL_PRECISION
+    weight_bits = rule.weight_bits
+    if min(weight_bits, rule.act_bits) < FULL_PRECISION:
+        for entry in layer_bits:
+            if is_under(name, entry.path):
+                weight_bits = entry.weight_bits
+    return weight_bits, rule.act_bits
+
+
+def _uneven(knob: str, size: int, name: str, side: str, width: int) -> str:
+    allowed = [value for value in (16, 32, 64, 128) if width % value == 0]
+    return (
+        f"{knob} {size} does not divide the {side} width {width} of layer {name!r}; "
+        f"of 16, 32, 64 and 128 these do: {allowed}"
+    )
+
+
+def _examples(layers: Mapping[str, Shape]) -> str:
+    return f"{len(layers)} linear layers, e.g. {list(layers)[:: max(1, len(layers) // 3)][:3]}"
