@@ -11,6 +11,12 @@ LLM = "paligemma_with_expert.paligemma.model.language_model"
 EXPERT = "paligemma_with_expert.gemma_expert.model"
 
 
+def _check_positive(record: object) -> None:
+    for name, value in vars(record).items():
+        if isinstance(value, int) and value < 1:
+            raise SpecError(f"{name} must be at least 1, got {value} in {type(record).__name__}")
+
+
 @dataclass(frozen=True)
 class StackSizes:
     """A stack of Gemma layers."""
@@ -90,7 +96,7 @@ _POLICIES = {
         prompt_tokens=40,
         cameras=2,
     ),
-    # openpi: gemma.get_config("gemma_2b"), ("gemma_300m"); siglip "So400m/14"; pi0_config.Pi0Config.
+    # openpi: gemma_2b and gemma_300m of gemma.py, So400m/14 of siglip.py, Pi0Config.
     "pi05_libero": PolicySizes(
         vision=VisionSizes(width=1152, depth=27, mlp=4304, heads=16, patch_px=14, image_px=224),
         llm=StackSizes(width=2048, depth=18, mlp=16384, heads=8, kv_heads=1, head_dim=256),
@@ -119,8 +125,8 @@ def linear_layers(sizes: PolicySizes) -> dict[str, tuple[int, int]]:
     """Every linear layer that can be quantized, in forward order.
 
     Returns:
-        Full dotted module name → (out_features, in_features): attention and MLP of the image encoder,
-        the language model and the action expert.
+        Full dotted module name → (out_features, in_features): attention and MLP of image encoder,
+        language model and action expert.
     """
     layers: dict[str, tuple[int, int]] = {}
     width, mlp = sizes.vision.width, sizes.vision.mlp
@@ -148,9 +154,3 @@ def _gemma_shapes(stack: StackSizes) -> dict[str, tuple[int, int]]:
         "mlp.up_proj": (stack.mlp, stack.width),
         "mlp.down_proj": (stack.width, stack.mlp),
     }
-
-
-def _check_positive(record: object) -> None:
-    for name, value in vars(record).items():
-        if isinstance(value, int) and value < 1:
-            raise SpecError(f"{name} must be at least 1, got {value} in {type(record).__name__}")
