@@ -1,0 +1,30 @@
+# `make sweep` and `make test` do everything from a fresh clone; the rest is for developers.
+PYTHON ?= python3
+BIN := .venv/bin
+SWEEP ?= dit_speed
+
+.PHONY: setup sweep test lint types format clean
+
+setup:
+	@PYTHON=$(PYTHON) scripts/setup
+
+sweep:
+	@SYSTEM_PACKAGES=run PYTHON=$(PYTHON) scripts/setup
+	$(BIN)/python -m duqsweep +sweep=$(SWEEP)
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build *.egg-info

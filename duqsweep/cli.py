@@ -1,0 +1,96 @@
+"""The command line: a sweep (`+sweep=NAME …`) or a verb (`status DIR`), and the exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+from duqsweep import __version__
+from duqsweep.errors import ConfigError, DuqsweepError
+
+EXIT_OK = 0
+EXIT_ERROR = 1
+EXIT_CONFIG = 2
+EXIT_FAILED_TRIALS = 3
+EXIT_INTERRUPTED = 130
+
+# Each verb is a module of duqsweep.verbs with main(arguments) -> exit code; nothing heavier than the
+# verb's own needs is imported, so that --help answers at once.
+VERBS = {
+    "plan": "dry run: the space, the layers each include reaches, the first trials, an estimate",
+    "status": "what a sweep has done and is doing: status DIR [--json]",
+    "front": "the front of a sweep: front DIR [--json]",
+    "confirm": "fresh episodes on reserved states for the front: confirm DIR [--episodes N]",
+    "stop": "ask a running sweep and its jobs to end: stop DIR",
+    "export": "settings of one trial: export DIR --trial N|--pick RULE [--format yaml|openpi-env]",
+    "sync": "rebuild MLflow from a sweep's files: sync DIR [--uri URI]",
+    "evaluate": "one trial, here and now: evaluate [--episodes N] [overrides]",
+    "explain": "the cost model: where the time of a policy call goes: explain [overrides]",
+    "doctor": "check rendering, GPU, SLURM, assets and MLflow on this machine",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code and prints errors for the user."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    try:
+        return _run(argv)
+    except ConfigError as error:
+        print(f"duqsweep: {error}", file=sys.stderr)
+        return EXIT_CONFIG
+    except DuqsweepError as error:
+        print(f"duqsweep: {error}", file=sys.stderr)
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def _run(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(help_text())
+        return EXIT_OK
+    if argv[0] == "--version":
+        print(f"duqsweep {__version__}")
+        return EXIT_OK
+    verb = argv[0] if argv[0] in VERBS else "sweep"
+    if verb == "sweep" and not _looks_like_overrides(argv):
+        raise ConfigError(f"unknown verb {argv[0]!r}; verbs are {', '.join(VERBS)}")
+    module = importlib.import_module(f"duqsweep.verbs.{verb}")
+    code: int = module.main(argv if verb == "sweep" else argv[1:])
+    return code
+
+
+def _looks_like_overrides(argv: list[str]) -> bool:
+    return any("=" in word or word.startswith("-") for word in argv)
+
+
+def help_text() -> str:
+    """The text of --help; lists what conf/ holds without composing it."""
+    from duqsweep.conf_dir import group_options
+
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:<{width}}  {text}" for verb, text in VERBS.items())
+    groups = "\n".join(
+        f"  {group}={'|'.join(options)}" for group, options in group_options().items() if group != "sweep"
+    )
+    sweeps = " ".join(group_options()["sweep"])
+    return f"""\
+duqsweep {__version__}: the fastest quantized form of a robot policy that still does its job
+
+A sweep, started or gone on with where it stopped:
+  python -m duqsweep +sweep=NAME [key=value …]
+  sweeps: {sweeps}
+
+Groups:
+{groups}
+Keys: python -m duqsweep +sweep=NAME --cfg job prints all of them; --config-dir DIR adds your own sweeps.
+
+Verbs:
+{verbs}
+
+Exit codes: 0 done · 2 a mistake in the configuration, nothing was started · 3 done, but more trials
+failed than tolerated · 130 interrupted: the same command goes on
+"""

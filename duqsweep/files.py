@@ -1,0 +1,100 @@
+"""Names of the files in a sweep's folder, and the only ways they are written and read.
+
+A whole file appears atomically (temporary name, fsync, rename); a log grows by whole lines. A process
+killed at any instruction leaves either the old file or the new one, and at most one torn last line,
+which readers ignore and the next writer cuts off.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from duqsweep.errors import EvaluationError
+
+SWEEP_YAML = "sweep.yaml"
+STUDY_LOG = "study.log"
+LEDGER_JSON = "ledger.json"
+TRIALS_DIR = "trials"
+WORKERS_DIR = "workers"
+CACHE_DIR = "cache"  # packs, calibration observations: safe to delete
+REFERENCE_JSON = "reference.json"  # the call time that speed-ups are measured against
+FRONT_JSON = "front.json"
+FRONT_CSV = "front.csv"
+FRONT_PNG = "front.png"
+REPORT_HTML = "report.html"
+MLFLOW_DB = "mlflow.db"
+MLFLOW_ARTIFACTS = "mlartifacts"
+
+SPEC_JSON = "spec.json"
+JOB_JSON = "job.json"
+VITALS_JSON = "vitals.json"
+EPISODES_JSONL = "episodes.jsonl"
+RESULT_JSON = "result.json"
+LOG_TXT = "log.txt"
+STOP = "stop"
+
+
+def trial_dir(sweep_dir: Path, number: int) -> Path:
+    """The folder of trial `number`, e.g. `trials/0007`."""
+    return sweep_dir / TRIALS_DIR / f"{number:04d}"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` by `text` atomically and durably; its folder must exist."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Replace `path` by `data` as indented JSON; NaN and infinity are refused."""
+    write_text(path, json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        EvaluationError: The file is not JSON; the message names it.
+        FileNotFoundError: There is no such file.
+    """
+    text = path.read_text(encoding="utf-8")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise EvaluationError(f"{path} is not valid JSON: {error}") from error
+
+
+def append_line(path: Path, data: Any) -> None:
+    """Append `data` as one JSON line, durably; a torn last line of a killed writer is cut off first."""
+    line = json.dumps(data, allow_nan=False, ensure_ascii=False) + "\n"
+    with path.open("ab+") as file:
+        _cut_torn_line(file)
+        file.write(line.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_lines(path: Path) -> list[Any]:
+    """All complete JSON lines of a log; a missing file is an empty log."""
+    if not path.exists():
+        return []
+    complete, _, _torn = path.read_bytes().rpartition(b"\n")
+    return [json.loads(line) for line in complete.splitlines() if line]
+
+
+def _cut_torn_line(file: Any) -> None:
+    size = file.seek(0, os.SEEK_END)
+    if size == 0:
+        return
+    file.seek(size - 1)
+    if file.read(1) == b"\n":
+        return
+    file.seek(0)
+    file.truncate(file.read().rfind(b"\n") + 1)

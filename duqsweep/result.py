@@ -1,0 +1,131 @@
+"""What a trial yields: the records that the worker writes and the control side reads."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from duqsweep.codec import decode, encode
+from duqsweep.errors import SpecError
+
+Outcome = Literal["complete", "stopped", "failed"]
+
+
+@dataclass(frozen=True)
+class LatencyStats:
+    """Steady-state latency of one policy call, batch 1, in milliseconds."""
+
+    p50: float
+    p95: float
+    n: int  # timed calls
+
+    def __post_init__(self) -> None:
+        if self.n < 1 or not 0 < self.p50 <= self.p95:
+            raise SpecError(f"latency needs n >= 1 and 0 < p50 <= p95, got {self}")
+
+
+@dataclass(frozen=True)
+class Vitals:
+    """What a trial really is and costs, measured before its first episode."""
+
+    layers_quantized: int
+    bits: dict[str, tuple[int, int]]  # quantized layers: weight bits, activation bits
+    mean_weight_bits: float  # over the weights of all linear layers that can be quantized
+    weights_mb: float  # all parameters as they would be stored, 10^6 bytes
+    modelled: dict[str, float]  # expert_forwards_per_call, rotations_per_call, flops_, bytes_per_call
+    call_ms: LatencyStats
+    parts_ms: dict[str, float]  # medians of vision, llm, dit
+    reference_call_ms: float  # unquantized, eager, on the same node, interleaved; median
+    speedup: float  # reference_call_ms / call_ms.p50
+    compile_s: float  # first call minus a warm call; 0 when not compiled
+    action_error: float  # normalised action RMSE to the unquantized policy, same noise
+    kernel: str  # the kernel that ran: fake, loop, none
+    hardware: dict[str, Any]
+    versions: dict[str, str]
+    git: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        return encode(self)
+
+    @classmethod
+    def from_json(cls, data: Any) -> Vitals:
+        """Raises SpecError on unknown, missing or impossible values."""
+        return decode(cls, data)
+
+
+@dataclass(frozen=True)
+class EpisodeRecord:
+    """One rollout of one ledger entry. With an `error` it is neither a success nor a failure."""
+
+    i: int
+    suite: str
+    task: int
+    init_state: int
+    seed: int
+    success: bool
+    steps: int  # control steps taken
+    calls: int  # policy calls made
+    policy_s: float  # time inside the policy
+    sim_s: float  # time inside the simulator
+    wall_s: float
+    error: str | None = None  # type and message of what went wrong
+    attempt: int = 0  # 0, or 1 when it is the retry of an error
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        return encode(self)
+
+    @classmethod
+    def from_json(cls, data: Any) -> EpisodeRecord:
+        """Raises SpecError on unknown, missing or impossible values."""
+        return decode(cls, data)
+
+
+def final_attempts(records: list[EpisodeRecord]) -> list[EpisodeRecord]:
+    """The last record of each ledger entry, in ledger order."""
+    return [record for _, record in sorted({record.i: record for record in records}.items())]
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """The outcome of a trial so far.
+
+    complete: walked as far as it was assigned; stopped: told to end before that; failed: cannot be
+    evaluated, and `error_type` and `traceback` say why.
+    """
+
+    outcome: Outcome
+    reason: str
+    episodes: int  # successes + failures + errors
+    successes: int
+    errors: int
+    success_rate: float | None  # successes / (episodes - errors); None without such an episode
+    episode_time_s: float | None  # nominal calls × median latency; None before vitals
+    error_type: str | None = None
+    traceback: str | None = None
+    extra: dict[str, float] = field(default_factory=dict)  # steps_to_success and the like
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.successes <= self.episodes - self.errors:
+            raise SpecError(f"0 <= successes <= episodes - errors must hold, got {self}")
+        if self.outcome == "failed" and not self.error_type:
+            raise SpecError("a failed result needs an error_type")
+        for value in (self.success_rate, self.episode_time_s):
+            if value is not None and not math.isfinite(value):
+                raise SpecError(f"rates and times must be finite, got {value}")
+
+    @property
+    def failures(self) -> int:
+        """Episodes that ran and did not reach the goal."""
+        return self.episodes - self.errors - self.successes
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        return encode(self)
+
+    @classmethod
+    def from_json(cls, data: Any) -> TrialResult:
+        """Raises SpecError on unknown, missing or impossible values."""
+        return decode(cls, data)

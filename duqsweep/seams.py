@@ -1,0 +1,74 @@
+"""The protocols between the worker's parts, so that quantizer, policy and simulator stay strangers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from duqsweep.spec import LedgerEntry
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the robot sees at one moment, as the simulator gives it (unscaled, upright images)."""
+
+    images: dict[str, NDArray[np.uint8]]  # camera → (height, width, 3); keys "agentview", "wrist"
+    eef_pos: NDArray[np.float64]  # (3,) metres, world frame
+    eef_quat: NDArray[np.float64]  # (4,) xyzw, world frame
+    gripper_qpos: NDArray[np.float64]  # (2,) metres
+    instruction: str
+
+
+class Environment(Protocol):
+    """One simulator that can play any task of its suite."""
+
+    def reset(self, entry: LedgerEntry) -> Observation:
+        """Start the episode of `entry`, settle steps included; equal entries give equal episodes."""
+
+    def step(self, action: NDArray[np.float64]) -> tuple[Observation, bool]:
+        """Apply one action ((7,), each in [-1, 1]); returns what is seen and whether the goal holds."""
+
+    def close(self) -> None:
+        """Free the simulator."""
+
+
+class Policy(Protocol):
+    """A loaded policy; `module` may be quantized and compiled in place."""
+
+    module: torch.nn.Module  # parameter names are openpi's
+    horizon: int  # actions a call
+    action_dim: int  # width of the flow's noise, >= 7
+    num_steps: int  # Euler steps a call
+
+    def act(self, observation: Observation, noise: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Predict a chunk of actions.
+
+        Args:
+            observation: What is seen now.
+            noise: (horizon, action_dim), standard normal: where the flow starts.
+
+        Returns:
+            (horizon, 7) actions for the environment, in [-1, 1].
+        """
+
+    def act_normalised(
+        self, observation: Observation, noise: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """The same chunk before un-normalisation, (horizon, 7): errors here compare across joints."""
+
+    def time_parts(self, observation: Observation, noise: NDArray[np.float32]) -> dict[str, float]:
+        """One call, timed in its parts: seconds under the keys "vision", "llm" and "dit"."""
+
+    def copy(self, num_steps: int) -> Policy:
+        """The same weights in new modules (tensors shared) with another number of steps."""
+
+    def compile(self) -> None:
+        """torch.compile prefix and denoising step; the next call pays for it."""
+
+    def synchronize(self) -> None:
+        """Wait until the device is idle; on a CPU, nothing."""

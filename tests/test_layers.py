@@ -1,0 +1,150 @@
+"""The house keeps its walls: who may import whom, who may print, who may read the environment."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "duqsweep"
+FILES = sorted(PACKAGE.rglob("*.py"))
+BASE = {"errors", "codec", "files", "spec", "result", "seams", "conf_dir"}
+HEAVY = {"torch", "libero", "robosuite", "mujoco"}
+CONTROL_ONLY = {"hydra", "omegaconf", "optuna", "mlflow", "submitit"}
+# Pure Python without torch, so that the login node can resolve layers and draw ledgers.
+LIGHT_WORKER_FILES = {
+    "quant.select",
+    "quant.cost",
+    "policy.sizes",
+    "policy.locate",
+    "envs.assets",
+    "worker.ledger",
+}
+SIBLINGS = {"study", "search", "dispatch", "tracking", "report"}  # of control/
+
+
+def module_name(path: Path) -> str:
+    name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+def imports(path: Path, top_level_only: bool = False) -> Iterator[str]:
+    """Absolute names of what a file imports, without type-checking blocks."""
+    tree = ast.parse(path.read_text())
+    for node in _statements(tree, top_level_only):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _statements(node: ast.AST, top_level_only: bool) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+            continue
+        if top_level_only and isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        yield child
+        yield from _statements(child, top_level_only)
+
+
+def ours(path: Path, top_level_only: bool = False) -> set[str]:
+    found = {name for name in imports(path, top_level_only) if name.startswith("duqsweep.")}
+    return {name.removeprefix("duqsweep.") for name in found}
+
+
+def foreign(path: Path, top_level_only: bool = False) -> set[str]:
+    return {name.split(".")[0] for name in imports(path, top_level_only)}
+
+
+def files_of(*parts: str) -> list[Path]:
+    return [path for path in FILES if module_name(path).split(".")[0] in parts]
+
+
+def ids(paths: list[Path]) -> list[str]:
+    return [module_name(path) for path in paths]
+
+
+def params(paths: list[Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("path", paths, ids=ids(paths))
+
+
+@params(files_of("control", "verbs", "cli"))
+def test_control_side_imports_nothing_heavy_at_module_level(path: Path) -> None:
+    assert not foreign(path, top_level_only=True) & HEAVY
+
+
+@params(files_of("worker", "quant", "policy", "envs"))
+def test_worker_side_never_imports_the_control_sides_libraries(path: Path) -> None:
+    assert not foreign(path) & CONTROL_ONLY
+
+
+@params([path for path in FILES if module_name(path) in BASE])
+def test_base_files_import_only_each_other(path: Path) -> None:
+    assert {name.split(".")[0] for name in ours(path)} <= BASE
+
+
+@params(files_of("quant", "policy", "envs"))
+def test_quantizer_policy_and_simulator_are_strangers(path: Path) -> None:
+    own = module_name(path).split(".")[0]
+    assert {name.split(".")[0] for name in ours(path)} <= BASE | {own}
+
+
+@params(files_of("control"))
+def test_control_reaches_the_worker_side_only_through_light_files(path: Path) -> None:
+    reached = {".".join(name.split(".")[:2]) for name in ours(path, top_level_only=True)}
+    worker_side = {name for name in reached if name.split(".")[0] in ("quant", "policy", "envs", "worker")}
+    packages = {"quant", "policy", "envs", "worker"}
+    assert worker_side - packages <= LIGHT_WORKER_FILES
+
+
+@params(files_of("worker"))
+def test_worker_never_imports_the_control_side(path: Path) -> None:
+    assert not {name for name in ours(path) if name.split(".")[0] in ("control", "verbs", "cli")}
+
+
+@params([path for path in files_of("control") if module_name(path).split(".")[1:2] != ["sweep"]])
+def test_siblings_of_the_control_side_do_not_import_each_other(path: Path) -> None:
+    own = module_name(path).split(".")[-1]
+    if own in SIBLINGS:
+        reached = {name.split(".")[1] for name in ours(path) if name.startswith("control.")}
+        assert not reached & (SIBLINGS - {own})
+
+
+@params([path for path in files_of("control") if module_name(path) == "control.sweep"])
+def test_the_loop_knows_no_library(path: Path) -> None:
+    assert not foreign(path) & (CONTROL_ONLY | HEAVY)
+
+
+@params([path for path in FILES if module_name(path) in LIGHT_WORKER_FILES])
+def test_light_files_are_light(path: Path) -> None:
+    assert not foreign(path) & (HEAVY | CONTROL_ONLY)
+
+
+@params([path for path in FILES if module_name(path).split(".")[0] not in ("cli", "verbs")])
+def test_only_the_command_line_and_the_views_print(path: Path) -> None:
+    if module_name(path) in ("control.report", "control.live"):
+        return
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    assert not [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"import sys\n{statement}\nprint(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {name.split(".")[0] for name in run.stdout.split()}
+
+
+def test_help_loads_no_library() -> None:
+    loaded = loaded_by("from duqsweep.cli import main\nmain(['--help'])")
+    assert not loaded & {*HEAVY, "mlflow", "optuna", "submitit"}
+
+
+def test_composing_a_configuration_loads_neither_torch_nor_mlflow() -> None:
+    loaded = loaded_by("import duqsweep.control.config, duqsweep.control.space")
+    assert not loaded & {*HEAVY, "mlflow", "submitit"}
