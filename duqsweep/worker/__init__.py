@@ -1,0 +1,1 @@
+"""Worker side: evaluates one trial from its folder. Nothing heavy is imported here."""

@@ -1,0 +1,64 @@
+"""The episodes that every trial of a sweep walks, in one shuffled order."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from duqsweep.codec import decode, encode
+from duqsweep.errors import SpecError
+from duqsweep.files import read_json, write_json
+from duqsweep.spec import LedgerEntry, ProtocolSpec
+
+
+def make_ledger(protocol: ProtocolSpec, reserved: bool = False) -> list[LedgerEntry]:
+    """Every episode that a protocol allows, shuffled with its seed.
+
+    Each consecutive block of `tasks` entries holds every task once, so that a prefix of any length is
+    balanced over the tasks. No (task, initial state) occurs twice.
+
+    Args:
+        protocol: The suite, its numbers of tasks and initial states, and the seed of the order.
+        reserved: Take the initial states that a search never uses instead of those that it does.
+    """
+    states = range(protocol.search_states)
+    if reserved:
+        states = range(protocol.search_states, protocol.init_states)
+    # A text seeds Python's generator through SHA-512: equal on every machine and version.
+    order = random.Random(f"ledger/{protocol.seed}/{'reserved' if reserved else 'search'}")
+    columns = [order.sample(states, len(states)) for _ in range(protocol.tasks)]
+    entries: list[LedgerEntry] = []
+    for block in range(len(states)):
+        for task in order.sample(range(protocol.tasks), protocol.tasks):
+            entries.append(
+                LedgerEntry(
+                    i=len(entries),
+                    suite=protocol.suite,
+                    task=task,
+                    init_state=columns[task][block],
+                    seed=protocol.seed,
+                )
+            )
+    return entries
+
+
+def write_ledger(path: Path, entries: list[LedgerEntry]) -> None:
+    """Replace the ledger at `path`, whole or not at all."""
+    write_json(path, [encode(entry) for entry in entries])
+
+
+def read_ledger(path: Path) -> list[LedgerEntry]:
+    """The ledger at `path`.
+
+    Raises:
+        SpecError: It is not a list of entries numbered from 0 in order.
+        FileNotFoundError: There is no such file.
+    """
+    data = read_json(path)
+    if not isinstance(data, list):
+        raise SpecError(f"{path} must hold a list of episodes, got {type(data).__name__}")
+    entries = [decode(LedgerEntry, item, f"{path.name}[{i}]") for i, item in enumerate(data)]
+    for i, entry in enumerate(entries):
+        if entry.i != i:
+            raise SpecError(f"entry {i} of {path} must have i = {i}, got {entry.i}")
+    return entries
