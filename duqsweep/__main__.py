@@ -1,4 +1,4 @@
-"""`python -m duqsweep`. Empty on purpose: what is defined in `__main__` would be pickled by value."""
+"""`python -m duqsweep`. Empty on purpose: what `__main__` defines would be pickled by value."""
 
 from duqsweep.cli import main
 

@@ -16,8 +16,8 @@ EXIT_CONFIG = 2
 EXIT_FAILED_TRIALS = 3
 EXIT_INTERRUPTED = 130
 
-# Each verb is a module of duqsweep.verbs with main(arguments) -> exit code; nothing heavier than the
-# verb's own needs is imported, so that --help answers at once.
+# Each verb is a module of duqsweep.verbs with main(arguments) -> exit code; nothing heavier than
+# the verb's own needs is imported, so that --help answers at once.
 VERBS = {
     "plan": "dry run: the space, the layers each include reaches, the first trials, an estimate",
     "status": "what a sweep has done and is doing: status DIR [--json]",
@@ -73,10 +73,9 @@ def help_text() -> str:
 
     width = max(map(len, VERBS))
     verbs = "\n".join(f"  {verb:<{width}}  {text}" for verb, text in VERBS.items())
-    groups = "\n".join(
-        f"  {group}={'|'.join(options)}" for group, options in group_options().items() if group != "sweep"
-    )
-    sweeps = " ".join(group_options()["sweep"])
+    options = group_options()
+    sweeps = " ".join(options.pop("sweep"))
+    groups = "\n".join(f"  {group}={'|'.join(names)}" for group, names in options.items())
     return f"""\
 duqsweep {__version__}: the fastest quantized form of a robot policy that still does its job
 
@@ -86,7 +85,7 @@ A sweep, started or gone on with where it stopped:
 
 Groups:
 {groups}
-Keys: python -m duqsweep +sweep=NAME --cfg job prints all of them; --config-dir DIR adds your own sweeps.
+All keys: python -m duqsweep +sweep=NAME --cfg job      Your own sweeps: --config-dir DIR
 
 Verbs:
 {verbs}

@@ -1,4 +1,4 @@
-"""Records to JSON and back: strict, so that a misspelt or missing key is an error, not a default."""
+"""Records to JSON and back, strictly: a misspelt or missing key is an error, not a default."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def decode(cls: type[T], data: Any, where: str = "") -> T:
     """Build dataclass `cls` from JSON data.
 
     Args:
-        cls: A dataclass whose fields are scalars, tuples, dicts with string keys, optional values or
-            other dataclasses.
+        cls: A dataclass of scalars, tuples, dicts with string keys, optional values and other
+            dataclasses.
         data: What `json.loads` returned.
         where: Path of `data` in the whole document, for messages.
 
@@ -36,7 +36,9 @@ def decode(cls: type[T], data: Any, where: str = "") -> T:
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(data) - set(fields))
     if unknown:
-        raise SpecError(f"{where or cls.__name__} has no key {unknown[0]!r}; it has {sorted(fields)}")
+        raise SpecError(
+            f"{where or cls.__name__} has no key {unknown[0]!r}; it has {sorted(fields)}"
+        )
     values = {}
     for name, field in fields.items():
         if name in data:

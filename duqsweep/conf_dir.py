@@ -1,4 +1,4 @@
-"""Where the shipped configuration lies, and what its groups offer; no Hydra, so that --help is quick."""
+"""Where the shipped configuration lies and what its groups offer; without Hydra, to be quick."""
 
 from __future__ import annotations
 

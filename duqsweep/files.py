@@ -1,8 +1,8 @@
 """Names of the files in a sweep's folder, and the only ways they are written and read.
 
-A whole file appears atomically (temporary name, fsync, rename); a log grows by whole lines. A process
-killed at any instruction leaves either the old file or the new one, and at most one torn last line,
-which readers ignore and the next writer cuts off.
+A whole file appears atomically (temporary name, fsync, rename); a log grows by whole lines. A
+process killed at any instruction leaves either the old file or the new one, and at most one torn
+last line, which readers ignore and the next writer cuts off.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def read_json(path: Path) -> Any:
 
 
 def append_line(path: Path, data: Any) -> None:
-    """Append `data` as one JSON line, durably; a torn last line of a killed writer is cut off first."""
+    """Append `data` as one JSON line, durably, after cutting off a killed writer's torn line."""
     line = json.dumps(data, allow_nan=False, ensure_ascii=False) + "\n"
     with path.open("ab+") as file:
         _cut_torn_line(file)

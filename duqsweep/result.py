@@ -33,7 +33,9 @@ class Vitals:
     bits: dict[str, tuple[int, int]]  # quantized layers: weight bits, activation bits
     mean_weight_bits: float  # over the weights of all linear layers that can be quantized
     weights_mb: float  # all parameters as they would be stored, 10^6 bytes
-    modelled: dict[str, float]  # expert_forwards_per_call, rotations_per_call, flops_, bytes_per_call
+    modelled: dict[
+        str, float
+    ]  # expert_forwards_per_call, rotations_per_call, flops_, bytes_per_call
     call_ms: LatencyStats
     parts_ms: dict[str, float]  # medians of vision, llm, dit
     reference_call_ms: float  # unquantized, eager, on the same node, interleaved; median

@@ -1,4 +1,4 @@
-"""The protocols between the worker's parts, so that quantizer, policy and simulator stay strangers."""
+"""The protocols between the worker's parts: quantizer, policy and simulator stay strangers."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Environment(Protocol):
     """One simulator that can play any task of its suite."""
 
     def reset(self, entry: LedgerEntry) -> Observation:
-        """Start the episode of `entry`, settle steps included; equal entries give equal episodes."""
+        """Start the episode of `entry` and settle; equal entries give equal episodes."""
 
     def step(self, action: NDArray[np.float64]) -> tuple[Observation, bool]:
-        """Apply one action ((7,), each in [-1, 1]); returns what is seen and whether the goal holds."""
+        """Apply one action, (7,) in [-1, 1]; returns what is seen and whether the goal holds."""
 
     def close(self) -> None:
         """Free the simulator."""
@@ -59,7 +59,7 @@ class Policy(Protocol):
     def act_normalised(
         self, observation: Observation, noise: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """The same chunk before un-normalisation, (horizon, 7): errors here compare across joints."""
+        """The chunk before un-normalisation, (horizon, 7): errors compare across joints."""
 
     def time_parts(self, observation: Observation, noise: NDArray[np.float32]) -> dict[str, float]:
         """One call, timed in its parts: seconds under the keys "vision", "llm" and "dit"."""

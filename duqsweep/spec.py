@@ -55,7 +55,9 @@ class LayerRule:
         try:
             re.compile(self.include)
         except re.error as error:
-            raise SpecError(f"include {self.include!r} is not a regular expression: {error}") from error
+            raise SpecError(
+                f"include {self.include!r} is not a regular expression: {error}"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,9 @@ class LayerBits:
     def __post_init__(self) -> None:
         check_bits(self.weight_bits, f"weight_bits of layers {self.path!r}")
         if not self.path or self.path.startswith(".") or self.path.endswith("."):
-            raise SpecError(f"a layer path is dotted components, e.g. 'layers.0', got {self.path!r}")
+            raise SpecError(
+                f"a layer path is dotted components, e.g. 'layers.0', got {self.path!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -217,7 +221,7 @@ class LedgerEntry:
 
 
 def digest(data: Any) -> str:
-    """First 16 hex digits of the SHA-256 of canonical JSON: the identity of whatever shaped `data`."""
+    """First 16 hex digits of the SHA-256 of canonical JSON: the identity of `data`."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -227,15 +231,16 @@ def fingerprint(spec: TrialSpec, bits: dict[str, tuple[int, int]]) -> str:
 
     Args:
         spec: The trial.
-        bits: Layer name → (weight bits, activation bits) as resolved from the spec's rules; layers left
-            at 16/16 may be present or absent.
+        bits: Layer name → (weight bits, activation bits) as resolved from the spec's rules;
+            layers left at 16/16 may be present or absent.
     """
     quantized = {name: list(pair) for name, pair in bits.items() if min(pair) < FULL_PRECISION}
     method: dict[str, Any] = {}
     if quantized:
         method = encode(spec.quant)
         del method["rules"], method["layer_bits"]
-        if spec.quant.rotation == "none" and not spec.quant.row_rotation and spec.quant.permutation == "none":
+        blockless = (spec.quant.rotation, spec.quant.permutation) == ("none", "none")
+        if blockless and not spec.quant.row_rotation:
             del method["block_size"]
         if spec.quant.act_scale != "static":
             del method["act_percentile"]

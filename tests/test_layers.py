@@ -98,7 +98,9 @@ def test_quantizer_policy_and_simulator_are_strangers(path: Path) -> None:
 @params(files_of("control"))
 def test_control_reaches_the_worker_side_only_through_light_files(path: Path) -> None:
     reached = {".".join(name.split(".")[:2]) for name in ours(path, top_level_only=True)}
-    worker_side = {name for name in reached if name.split(".")[0] in ("quant", "policy", "envs", "worker")}
+    worker_side = {
+        name for name in reached if name.split(".")[0] in ("quant", "policy", "envs", "worker")
+    }
     packages = {"quant", "policy", "envs", "worker"}
     assert worker_side - packages <= LIGHT_WORKER_FILES
 
@@ -131,7 +133,9 @@ def test_only_the_command_line_and_the_views_print(path: Path) -> None:
     if module_name(path) in ("control.report", "control.live"):
         return
     calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
-    assert not [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
+    assert not [
+        call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"
+    ]
 
 
 def loaded_by(statement: str) -> set[str]:
