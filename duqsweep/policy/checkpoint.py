@@ -1,0 +1,91 @@
+"""Read and write the folder of an embedded policy: `config.json` and `weights.safetensors`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from duqsweep.codec import decode, encode
+from duqsweep.errors import EvaluationError
+from duqsweep.files import read_json, write_json
+from duqsweep.policy.flow import FlowPolicy
+from duqsweep.policy.locate import CONFIG_JSON, WEIGHTS, check_checkpoint, checkpoint_dir
+from duqsweep.policy.pi05 import Pi05
+from duqsweep.policy.preprocess import ACTIONS, STATE_VALUES, EmbeddedConfig
+from duqsweep.policy.sizes import PolicySizes, sizes_of
+from duqsweep.spec import PolicySpec
+
+
+def load_policy(spec: PolicySpec, device: str) -> FlowPolicy:
+    """The policy with its weights, in float32, ready to act.
+
+    Args:
+        spec: Which policy, and its number of steps.
+        device: "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        ConfigError: The checkpoint is not there.
+        EvaluationError: It is not this policy's; the message lists what is missing or unexpected.
+    """
+    check_checkpoint(spec)
+    folder = checkpoint_dir(spec)
+    config = decode(EmbeddedConfig, read_json(folder / CONFIG_JSON), CONFIG_JSON)
+    with torch.device("meta"):
+        module = Pi05(config.sizes)
+    _load_weights(module, folder / WEIGHTS, device)
+    return FlowPolicy(module.eval(), config, spec.num_steps)
+
+
+def save_checkpoint(folder: Path, module: nn.Module, config: EmbeddedConfig) -> None:
+    """Write a folder that `load_policy` reads; it is made when missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.float().contiguous() for name, value in module.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS)
+    write_json(folder / CONFIG_JSON, encode(config))
+
+
+def save_random(
+    folder: Path, instructions: Iterable[str], sizes: PolicySizes | None = None, seed: int = 0
+) -> None:
+    """Write an embedded policy of random weights that knows the words of `instructions`."""
+    words = sorted({word for text in instructions for word in text.lower().split()})
+    sizes = sizes or sizes_of("embedded")
+    config = EmbeddedConfig(
+        sizes=sizes,
+        words=("", *words),
+        text_tokens=16,
+        state_low=(-1.0,) * STATE_VALUES,
+        state_high=(1.0,) * STATE_VALUES,
+        action_mean=(0.0,) * ACTIONS,
+        action_std=(0.5,) * ACTIONS,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        save_checkpoint(folder, Pi05(sizes), config)
+
+
+def _load_weights(module: nn.Module, path: Path, device: str) -> None:
+    try:
+        tensors = load_file(path, device=device)
+    except SafetensorError as error:
+        raise EvaluationError(f"{path} is not a safetensors file: {error}") from error
+    expected = module.state_dict()
+    faults = {
+        "missing": sorted(set(expected) - set(tensors)),
+        "unexpected": sorted(set(tensors) - set(expected)),
+        "of another shape": sorted(
+            name
+            for name in set(expected) & set(tensors)
+            if expected[name].shape != tensors[name].shape
+        ),
+        "not finite": sorted(name for name, value in tensors.items() if not value.isfinite().all()),
+    }
+    found = [f"{what}: {', '.join(names)}" for what, names in faults.items() if names]
+    if found:
+        raise EvaluationError(f"{path} does not fit the policy; {'; '.join(found)}")
+    module.load_state_dict({name: value.float() for name, value in tensors.items()}, assign=True)

@@ -1,0 +1,105 @@
+"""A loaded policy: one call encodes images and prompt once and follows the flow step by step."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable
+from time import perf_counter
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from duqsweep.policy.pi05 import Pi05, PrefixCache, euler_times
+from duqsweep.policy.preprocess import (
+    ACTIONS,
+    EmbeddedConfig,
+    denormalise_actions,
+    images,
+    prompt,
+)
+from duqsweep.seams import Observation
+
+
+class FlowPolicy:
+    """The embedded policy behind `seams.Policy`.
+
+    The linear layers of `module` may be replaced in place. What depends on the flow's time alone is
+    computed once, here, for the fixed schedule.
+    """
+
+    def __init__(self, module: Pi05, config: EmbeddedConfig, num_steps: int) -> None:
+        self.module: nn.Module = module
+        self._network = module
+        self.config = config
+        self.num_steps = num_steps
+        self.horizon = config.sizes.horizon
+        self.action_dim = config.sizes.action_dim
+        self._device = module.action_in_proj.weight.device
+        with torch.no_grad():
+            table = module.modulation(euler_times(num_steps).to(self._device))
+        self._modulations = [step[:, None].contiguous() for step in table.unbind(1)]
+        self._encode: Callable[[Tensor], Tensor] = module.encode_images
+        self._prefix: Callable[[Tensor, Tensor], PrefixCache] = module.prefix
+        self._velocity: Callable[[Tensor, PrefixCache, Tensor], Tensor] = module.velocity
+
+    def act(self, observation: Observation, noise: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(horizon, 7) actions in [-1, 1]; noise: (horizon, action_dim), standard normal."""
+        return denormalise_actions(self.act_normalised(observation, noise), self.config)
+
+    @torch.no_grad()
+    def act_normalised(
+        self, observation: Observation, noise: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """(horizon, 7) actions in units of their standard deviation in the training data."""
+        pixels, tokens = self._inputs(observation)
+        cache = self._prefix(self._encode(pixels), tokens)
+        return self._follow(cache, noise)
+
+    @torch.no_grad()
+    def time_parts(self, observation: Observation, noise: NDArray[np.float32]) -> dict[str, float]:
+        """One call, in seconds: "vision" (with preprocessing), "llm" and "dit"."""
+        self.synchronize()
+        marks = [perf_counter()]
+        pixels, tokens = self._inputs(observation)
+        encoded = self._encode(pixels)
+        self._mark(marks)
+        cache = self._prefix(encoded, tokens)
+        self._mark(marks)
+        self._follow(cache, noise)
+        self._mark(marks)
+        parts = [end - start for start, end in itertools.pairwise(marks)]
+        return dict(zip(("vision", "llm", "dit"), parts, strict=True))
+
+    def copy(self, num_steps: int) -> FlowPolicy:
+        """The same tensors in new modules, not compiled, with another number of steps."""
+        tensors = itertools.chain(self.module.parameters(), self.module.buffers())
+        memo = {id(tensor): tensor for tensor in tensors}
+        return FlowPolicy(copy.deepcopy(self._network, memo), self.config, num_steps)
+
+    def compile(self) -> None:
+        """torch.compile image encoder, prefix and denoising step; the next call pays for it."""
+        self._encode = torch.compile(self._network.encode_images, fullgraph=True)
+        self._prefix = torch.compile(self._network.prefix, fullgraph=True)
+        self._velocity = torch.compile(self._network.velocity, fullgraph=True)
+
+    def synchronize(self) -> None:
+        """Wait until the device is idle; on a CPU, nothing."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def _inputs(self, observation: Observation) -> tuple[Tensor, Tensor]:
+        pixels = images(observation, self.config.sizes.vision.image_px, self._device)
+        return pixels, prompt(observation, self.config).to(self._device)
+
+    def _follow(self, cache: PrefixCache, noise: NDArray[np.float32]) -> NDArray[np.float32]:
+        actions = torch.from_numpy(np.asarray(noise, dtype=np.float32))[None].to(self._device)
+        for modulation in self._modulations:
+            actions = actions - self._velocity(actions, cache, modulation) / self.num_steps
+        return actions[0, :, :ACTIONS].cpu().numpy()
+
+    def _mark(self, marks: list[float]) -> None:
+        self.synchronize()
+        marks.append(perf_counter())

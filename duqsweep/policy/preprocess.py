@@ -1,0 +1,141 @@
+"""Between the simulator and the network: images, prompt with discretised state, actions.
+
+As in pi0.5, the robot's state travels in the prompt: each value falls into one of 256 bins, and
+each bin is a token. The embedded policy reads its instruction word by word and has tokens of its
+own for every value's bins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from duqsweep.errors import EvaluationError, SpecError
+from duqsweep.policy.sizes import PolicySizes
+from duqsweep.seams import Observation
+
+CAMERAS = ("agentview", "wrist")
+STATE_BINS = 256  # openpi: PaligemmaTokenizer.tokenize
+STATE_VALUES = 11  # position 3, rotation 6, fingers 2
+ACTIONS = 7
+PADDING = 0  # token that fills an instruction up; the policy was trained with it in sight
+
+
+@dataclass(frozen=True)
+class EmbeddedConfig:
+    """What the embedded policy's weights need beside them: the content of its `config.json`."""
+
+    sizes: PolicySizes
+    words: tuple[str, ...]  # token id = index; words[0] is padding
+    text_tokens: int  # an instruction is filled up to this many
+    state_low: tuple[float, ...]  # lower edge of the first bin of each state value
+    state_high: tuple[float, ...]
+    action_mean: tuple[float, ...]
+    action_std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.state_low) != STATE_VALUES or len(self.state_high) != STATE_VALUES:
+            raise SpecError(f"state_low and state_high must have {STATE_VALUES} values")
+        if len(self.action_mean) != ACTIONS or len(self.action_std) != ACTIONS:
+            raise SpecError(f"action_mean and action_std must have {ACTIONS} values")
+        if min(self.action_std) <= 0 or np.any(np.less_equal(self.state_high, self.state_low)):
+            raise SpecError("action_std and state_high - state_low must be positive")
+        if self.sizes.vocabulary < self.first_bin + STATE_VALUES * STATE_BINS:
+            raise SpecError(f"{len(self.words)} words do not fit a vocabulary of these sizes")
+        if self.text_tokens + STATE_VALUES > self.sizes.prompt_tokens:
+            raise SpecError(f"text_tokens must leave room for {STATE_VALUES} state tokens")
+
+    @property
+    def first_bin(self) -> int:
+        """Token id of the first state value's first bin: all bins end the vocabulary."""
+        return max(self.sizes.vocabulary - STATE_VALUES * STATE_BINS, len(self.words))
+
+
+def state_vector(
+    eef_pos: NDArray[np.float64], eef_quat: NDArray[np.float64], gripper_qpos: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Position, first two columns of the rotation matrix, fingers: (..., 11).
+
+    Two columns have neither the double cover of quaternions nor the seam of axis and angle.
+
+    Args:
+        eef_pos: (..., 3) metres.
+        eef_quat: (..., 4) xyzw.
+        gripper_qpos: (..., 2) metres.
+    """
+    x, y, z, w = np.moveaxis(np.asarray(eef_quat, dtype=np.float64), -1, 0)
+    first = (1 - 2 * (y * y + z * z), 2 * (x * y + z * w), 2 * (x * z - y * w))
+    second = (2 * (x * y - z * w), 1 - 2 * (x * x + z * z), 2 * (y * z + x * w))
+    columns = np.stack((*first, *second), axis=-1)
+    return np.concatenate((eef_pos, columns, gripper_qpos), axis=-1)
+
+
+def state_tokens(state: NDArray[np.float64], config: EmbeddedConfig) -> NDArray[np.int64]:
+    """(..., 11) state → token ids, values beyond the range in the outermost bins."""
+    low, high = np.asarray(config.state_low), np.asarray(config.state_high)
+    bins = np.floor((state - low) / (high - low) * STATE_BINS).astype(np.int64)
+    offsets = config.first_bin + STATE_BINS * np.arange(STATE_VALUES)
+    return np.asarray(np.clip(bins, 0, STATE_BINS - 1) + offsets)
+
+
+def text_tokens(instruction: str, config: EmbeddedConfig) -> NDArray[np.int64]:
+    """(text_tokens,) ids of an instruction's words, filled up with padding.
+
+    Raises:
+        EvaluationError: A word was not in the training data, or there are too many.
+    """
+    words = instruction.lower().split()
+    unknown = [word for word in words if word not in config.words]
+    if unknown:
+        raise EvaluationError(
+            f"the embedded policy does not know {unknown[0]!r} in {instruction!r}; "
+            f"its words are {', '.join(sorted(config.words[1:]))}"
+        )
+    if len(words) > config.text_tokens:
+        raise EvaluationError(
+            f"the embedded policy reads {config.text_tokens} words, got {instruction!r}"
+        )
+    ids = [config.words.index(word) for word in words]
+    return np.array(ids + [PADDING] * (config.text_tokens - len(ids)), dtype=np.int64)
+
+
+def prompt(observation: Observation, config: EmbeddedConfig) -> Tensor:
+    """(1, tokens) ids: the instruction, then the state."""
+    state = state_vector(observation.eef_pos, observation.eef_quat, observation.gripper_qpos)
+    words = text_tokens(observation.instruction, config)
+    return torch.from_numpy(np.concatenate((words, state_tokens(state, config))))[None]
+
+
+def images(observation: Observation, image_px: int, device: torch.device) -> Tensor:
+    """(1, cameras, 3, px, px) in [-1, 1]; other sizes are resampled bilinearly.
+
+    Raises:
+        EvaluationError: A camera is missing.
+    """
+    missing = [camera for camera in CAMERAS if camera not in observation.images]
+    if missing:
+        raise EvaluationError(f"no image of {missing[0]!r}, only {sorted(observation.images)}")
+    pixels = np.stack([observation.images[camera] for camera in CAMERAS])
+    scaled = scale_pixels(torch.from_numpy(pixels).to(device))
+    if scaled.shape[-1] != image_px:
+        size = (image_px, image_px)
+        scaled = F.interpolate(scaled, size, mode="bilinear", antialias=True)
+    return scaled[None]
+
+
+def scale_pixels(pixels: Tensor) -> Tensor:
+    """(..., height, width, 3) bytes → (..., 3, height, width) in [-1, 1]."""
+    return pixels.movedim(-1, -3).float() / 127.5 - 1.0
+
+
+def denormalise_actions(
+    actions: NDArray[np.float32], config: EmbeddedConfig
+) -> NDArray[np.float64]:
+    """(horizon, 7) network outputs → actions in [-1, 1]."""
+    scaled = actions.astype(np.float64) * np.asarray(config.action_std)
+    return np.asarray(np.clip(scaled + np.asarray(config.action_mean), -1.0, 1.0))
