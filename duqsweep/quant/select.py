@@ -23,7 +23,7 @@ def select_layers(quant: QuantSpec, layers: Mapping[str, Shape]) -> dict[str, Bi
 
     Args:
         quant: The settings; without rules nothing is selected.
-        layers: Dotted name → (out features, in features) of every linear layer that may be quantized.
+        layers: Dotted name → (out features, in features) of every layer that may be quantized.
 
     Returns:
         Name → (weight bits, activation bits), only layers where one of the two is below 16.
@@ -58,12 +58,22 @@ def is_under(name: str, path: str) -> bool:
     return f".{path}." in f".{name}."
 
 
+def permutes(quant: QuantSpec) -> bool:
+    """Whether input channels are reordered.
+
+    Where nothing mixes neighbouring channels (no rotation, no weight groups) their order changes no
+    result, and is left alone.
+    """
+    mixes = quant.rotation != "none" or quant.weight_group_size > 0
+    return quant.permutation != "none" and mixes
+
+
 def check_widths(quant: QuantSpec, name: str, shape: Shape, bits: Bits) -> None:
     """Raise ConfigError unless the blocks and groups of `quant` divide the widths of `name`."""
     rows, columns = shape
     if quant.row_rotation and quant.rotation == "none":
         raise ConfigError("row_rotation rotates outputs by `rotation`, which is none")
-    needs_blocks = quant.rotation != "none" or quant.permutation != "none"
+    needs_blocks = quant.rotation != "none" or (quant.permutation == "zigzag" and permutes(quant))
     if needs_blocks and columns % quant.block_size:
         raise ConfigError(_uneven("block_size", quant.block_size, name, "input", columns))
     if quant.row_rotation and rows % quant.block_size:

@@ -1,0 +1,15 @@
+"""How a quantized layer is computed: each kernel turns a layer's parts into a module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch import nn
+
+from duqsweep.quant.kernels import fake, loop
+from duqsweep.quant.linear import LinearParts
+
+BUILDERS: Mapping[str, Callable[[LinearParts], nn.Module]] = {
+    "fake": fake.build,
+    "loop": loop.build,
+}

@@ -1,0 +1,178 @@
+"""The layer that replaces a linear one: transform the input, round it, multiply, rotate back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from duqsweep.quant.packs import Pack
+from duqsweep.quant.quantizer import decode_weight, largest_code, quantize_tokens
+from duqsweep.quant.rotation import rotate_blocks
+from duqsweep.spec import FULL_PRECISION
+
+
+@dataclass(frozen=True)
+class LinearParts:
+    """All that a kernel needs to make one quantized layer."""
+
+    weight_bits: int
+    act_bits: int
+    pack: Pack
+    act_scale: Tensor | None  # (in,) static scale of each transformed channel; None: per token
+    bias: Tensor | None  # (out,)
+    dtype: torch.dtype  # of the layer that is replaced
+    device: torch.device
+
+
+class DuQuantLinear(nn.Module):
+    """Fake quantization: rounds as integers would be, and multiplies in floating point.
+
+    Which stages run is decided here, once; `forward` has no branch. Smoothing and static activation
+    scales are folded into the rotation matrices and the weight, the bias is rotated with the rows.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, parts: LinearParts, rotation: Callable[[Tensor], nn.Module]) -> None:
+        """Decide the stages.
+
+        Args:
+            parts: The layer.
+            rotation: Makes the module that applies (blocks, block, block) matrices to (n, width).
+        """
+        super().__init__()
+        self.weight_bits = parts.weight_bits
+        self.act_bits = parts.act_bits
+        self.out_features, self.in_features = parts.pack.weight.shape
+        weight, bias = _weight_and_bias(parts)
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+        self.before = nn.Sequential(*_input_stages(parts, rotation))
+        restore = parts.pack.row_rotation
+        stages = [] if restore is None else [rotation(restore)]
+        self.after = nn.Sequential(*stages).to(parts.device, parts.dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Approximate x·Wᵀ + b.
+
+        Args:
+            x: (..., in), of the layer's dtype.
+
+        Returns:
+            (..., out).
+        """
+        rows = self.before(x.reshape(-1, self.in_features))
+        product: Tensor = self.after(F.linear(rows, self.weight, self.bias))
+        return product.view(*x.shape[:-1], self.out_features)
+
+    def extra_repr(self) -> str:
+        """Widths and bits, for `print(policy.module)`."""
+        widths = f"{self.in_features} -> {self.out_features}"
+        return f"{widths}, W{self.weight_bits}A{self.act_bits}"
+
+
+class Reorder(nn.Module):
+    """Take the input channels in another order."""
+
+    order: Tensor
+
+    def __init__(self, order: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("order", order)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(n, width) → the same."""
+        return rows.index_select(1, self.order)
+
+
+class Scale(nn.Module):
+    """Multiply each channel by its own factor."""
+
+    factors: Tensor
+
+    def __init__(self, factors: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("factors", factors)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(n, width) → the same."""
+        scaled: Tensor = rows * self.factors
+        return scaled
+
+
+class RoundTokens(nn.Module):
+    """Round each token with a scale of its own."""
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.bits = bits
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(n, width) → the same."""
+        return quantize_tokens(rows, self.bits)
+
+
+class RoundStatic(nn.Module):
+    """Round to integer codes inputs that are already divided by their channel's scale.
+
+    The scales multiply the rounded weight's columns. That is the prototype's arithmetic; an integer
+    product cannot do it, because the scales vary along its sum.
+    """
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.top = largest_code(bits)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(n, width) → codes, in the same dtype."""
+        return torch.round(rows).clamp(-self.top - 1, self.top)
+
+
+def _weight_and_bias(parts: LinearParts) -> tuple[Tensor, Tensor | None]:
+    pack = parts.pack
+    if pack.scales is None:
+        weight = pack.weight.double()
+    else:
+        weight = decode_weight(pack.weight, pack.scales.double())
+    if parts.act_scale is not None:
+        weight = weight * parts.act_scale.to(weight)
+    bias = parts.bias
+    if bias is not None and pack.row_rotation is not None:
+        rotated = rotate_blocks(bias.double()[None], pack.row_rotation.to(bias.device).double().mT)
+        bias = rotated[0]
+    if bias is not None:
+        bias = bias.detach().to(parts.device, parts.dtype)
+    return weight.to(parts.device, parts.dtype), bias
+
+
+def _input_stages(parts: LinearParts, rotation: Callable[[Tensor], nn.Module]) -> list[nn.Module]:
+    pack = parts.pack
+    width = pack.weight.shape[1]
+    before = torch.ones(width, dtype=torch.float64)  # of each channel, once it is reordered
+    if pack.factors is not None:
+        before = 1.0 / pack.factors.double().cpu()
+    stages: list[nn.Module] = []
+    if pack.order is not None:
+        before = before[pack.order.cpu()]
+        stages.append(Reorder(pack.order))
+    after = torch.ones(width, dtype=torch.float64)
+    if parts.act_scale is not None:
+        after = 1.0 / parts.act_scale.double().cpu()
+    scaled = pack.factors is not None or parts.act_scale is not None
+    if pack.rotation is not None:
+        matrices = pack.rotation.double().cpu()
+        if scaled:
+            block = matrices.shape[-1]
+            matrices = before.view(-1, block, 1) * matrices * after.view(-1, 1, block)
+        stages.append(rotation(matrices))
+    elif scaled:
+        stages.append(Scale(before * after))
+    if parts.act_bits < FULL_PRECISION:
+        static = parts.act_scale is not None
+        stages.append((RoundStatic if static else RoundTokens)(parts.act_bits))
+    return [stage.to(parts.device).to(parts.dtype) for stage in stages]

@@ -1,0 +1,161 @@
+"""The cache of quantized layers: one file a pack, named by the hash of everything that shaped it.
+
+Settings that do not shape a pack (activation bits, denoising steps, the kernel) are not in its
+name, so that trials which differ only there share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from duqsweep.errors import EvaluationError
+from duqsweep.quant.select import permutes
+from duqsweep.spec import FULL_PRECISION, QuantSpec, digest
+
+FORMAT = 1  # raise it when the same settings give other numbers
+
+
+@dataclass(frozen=True)
+class Pack:
+    """One layer, transformed and quantized. None stands for the identity."""
+
+    weight: Tensor  # (out, in): int8 codes, or float32 where the weight keeps full precision
+    scales: Tensor | None  # (out, groups) float32; None with a float32 weight
+    factors: Tensor | None  # (in,) float32: inputs are divided by them
+    order: Tensor | None  # (in,) int64: then reordered
+    rotation: Tensor | None  # (1 or blocks, block, block) float32: then rotated
+    row_rotation: (
+        Tensor | None
+    )  # (1 or blocks, block, block) float32: outputs, multiplied at the end
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors that are there, by name."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+
+def pack_key(
+    weights_id: str, layer: str, weight: Tensor, weight_bits: int, quant: QuantSpec, act_max: Tensor
+) -> str:
+    """Name of the pack that `build_pack` would give for these arguments; 16 hex digits.
+
+    Args:
+        weights_id: Names the checkpoint.
+        layer: Dotted name of the layer.
+        weight: (out, in) its weight; every byte counts.
+        weight_bits: 2 to 8, or 16.
+        quant: The settings, of which only those that shape this pack count.
+        act_max: (in,) from calibration; counts where permutation or smoothing look at it.
+    """
+    shaped_by: dict[str, Any] = {
+        "format": FORMAT,
+        "checkpoint": weights_id,
+        "layer": layer,
+        "weight": _tensor_hash(weight),
+        "weight_bits": weight_bits,
+        "rotation": quant.rotation,
+        "row_rotation": quant.row_rotation,
+        "permutation": quant.permutation if permutes(quant) else "none",
+        "smoothing": quant.smoothing,
+    }
+    zigzags = shaped_by["permutation"] == "zigzag"
+    if quant.rotation != "none" or zigzags:
+        shaped_by["block_size"] = quant.block_size
+    if weight_bits < FULL_PRECISION:
+        shaped_by["weight_scale"] = quant.weight_scale
+        shaped_by["weight_group_size"] = quant.weight_group_size
+    if zigzags or quant.smoothing > 0:
+        shaped_by["act_max"] = _tensor_hash(act_max)
+    return digest(shaped_by)
+
+
+def load_or_build(
+    pack_dir: Path, key: str, expected: dict[str, tuple[int, ...]], build: Callable[[], Pack]
+) -> Pack:
+    """The pack named `key` from `pack_dir`, made and stored first if it is not there.
+
+    Args:
+        pack_dir: Folder of the cache; made if missing.
+        key: From `pack_key`.
+        expected: Shape of every tensor that the pack must have, from `expected_shapes`.
+        build: Makes the pack.
+
+    Raises:
+        EvaluationError: The file is damaged, was renamed, or its tensors are not the expected ones.
+    """
+    path = pack_dir / f"{key}.safetensors"
+    if not path.exists():
+        pack_dir.mkdir(parents=True, exist_ok=True)
+        _write(path, key, build())
+    return _read(path, key, expected)
+
+
+def expected_shapes(
+    shape: tuple[int, int], weight_bits: int, quant: QuantSpec
+) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor in the pack of a layer (out, in) under these settings."""
+    rows, columns = shape
+    block = quant.block_size
+    shapes: dict[str, tuple[int, ...]] = {"weight": shape}
+    if weight_bits < FULL_PRECISION:
+        group = quant.weight_group_size
+        shapes["scales"] = (rows, columns // group if group else 1)
+    if quant.smoothing > 0:
+        shapes["factors"] = (columns,)
+    if permutes(quant):
+        shapes["order"] = (columns,)
+    shared = quant.rotation == "hadamard"
+    if quant.rotation != "none":
+        shapes["rotation"] = (1 if shared else columns // block, block, block)
+    if quant.row_rotation:
+        shapes["row_rotation"] = (1 if shared else rows // block, block, block)
+    return shapes
+
+
+def _write(path: Path, key: str, pack: Pack) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in pack.tensors().items()}
+    save_file(tensors, temporary, metadata={"key": key})
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _read(path: Path, key: str, expected: dict[str, tuple[int, ...]]) -> Pack:
+    try:
+        with safe_open(path, framework="pt") as file:
+            stored_key = (file.metadata() or {}).get("key")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise EvaluationError(f"pack {path} is damaged ({error}); delete it") from error
+    if stored_key != key:
+        raise EvaluationError(f"pack {path} holds the key {stored_key!r}, not {key!r}; delete it")
+    found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+    wanted = {name: (shape, _dtype(name, expected)) for name, shape in expected.items()}
+    if found != wanted:
+        raise EvaluationError(f"pack {path} holds {found}, not {wanted}; delete it")
+    absent = dict.fromkeys(field.name for field in fields(Pack))
+    return Pack(**{**absent, **tensors})
+
+
+def _dtype(name: str, expected: dict[str, tuple[int, ...]]) -> torch.dtype:
+    if name == "weight" and "scales" in expected:
+        return torch.int8
+    return torch.int64 if name == "order" else torch.float32
+
+
+def _tensor_hash(tensor: Tensor) -> str:
+    data = tensor.detach().cpu().contiguous()
+    content = hashlib.sha256(f"{data.dtype} {tuple(data.shape)} ".encode())
+    content.update(data.view(torch.uint8).numpy().data)
+    return content.hexdigest()

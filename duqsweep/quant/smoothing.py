@@ -1,0 +1,23 @@
+"""SmoothQuant's factors: how much of an activation's outliers a weight takes over."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def smoothing_factors(act_max: Tensor, weight: Tensor, alpha: float) -> Tensor:
+    """Factor of each input channel: inputs are divided by it, weight columns multiplied.
+
+    Args:
+        act_max: (in,) largest |x| of each channel.
+        weight: (out, in).
+        alpha: Share of the outliers that moves into the weight, 0 to 1.
+
+    Returns:
+        (in,) float64, positive: act_max^alpha / weight_max^(1 - alpha). A channel that is zero on
+        either side keeps the factor 1. Source: SmoothQuant, arXiv:2211.10438, equation 4.
+    """
+    inputs = act_max.double()
+    columns = weight.double().abs().amax(0)
+    factors = inputs**alpha / columns ** (1.0 - alpha)
+    return factors.where((inputs > 0) & (columns > 0), inputs.new_ones(()))
