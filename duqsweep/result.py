@@ -31,7 +31,7 @@ class Vitals:
 
     layers_quantized: int
     bits: dict[str, tuple[int, int]]  # quantized layers: weight bits, activation bits
-    mean_weight_bits: float  # over the weights of all linear layers that can be quantized
+    mean_weight_bits: float  # over the weights of the quantized layers; 16 without any
     weights_mb: float  # all parameters as they would be stored, 10^6 bytes
     modelled: dict[
         str, float

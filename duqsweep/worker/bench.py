@@ -1,0 +1,123 @@
+"""What one process keeps between trials: unquantized policy, simulator, activation statistics."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from duqsweep.envs.libero import open_environment
+from duqsweep.policy.checkpoint import load_policy
+from duqsweep.policy.locate import weights_id
+from duqsweep.quant.calibrate import LayerStats, calibrate
+from duqsweep.quant.select import Bits
+from duqsweep.seams import Environment, Observation, Policy
+from duqsweep.spec import PolicySpec, ProtocolSpec, QuantSpec
+from duqsweep.worker.noise import flow_noise
+from duqsweep.worker.observations import FixedObservations, fixed_observations
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The unquantized, eager policy with its default number of steps."""
+
+    spec: PolicySpec
+    device: str
+    policy: Policy
+    id: str  # hash of its weights
+
+
+class Bench:
+    """Loads what trials share once, and keeps the latest of each kind."""
+
+    def __init__(
+        self,
+        load: Callable[[PolicySpec, str], Policy] = load_policy,
+        open_simulator: Callable[[ProtocolSpec], Environment] = open_environment,
+    ) -> None:
+        """Nothing is loaded before it is asked for.
+
+        Args:
+            load: Gives the policy of a spec on a device.
+            open_simulator: Gives the environment of a protocol.
+        """
+        self._load, self._open = load, open_simulator
+        self._reference: Reference | None = None
+        self._environment: tuple[ProtocolSpec, Environment] | None = None
+        self._observations: dict[tuple[str, ProtocolSpec, Path], FixedObservations] = {}
+        self._statistics: dict[object, dict[str, LayerStats]] = {}
+
+    def reference(self, spec: PolicySpec, device: str) -> Reference:
+        """The unquantized form of `spec`'s policy; its `num_steps` is not taken over."""
+        unquantized = PolicySpec(name=spec.name, checkpoint=spec.checkpoint)
+        kept = self._reference
+        if kept is None or (kept.spec, kept.device) != (unquantized, device):
+            self._observations.clear()
+            self._statistics.clear()
+            policy = self._load(unquantized, device)
+            kept = Reference(unquantized, device, policy, weights_id(unquantized))
+            self._reference = kept
+        return kept
+
+    def environment(self, protocol: ProtocolSpec) -> Environment:
+        """The simulator of `protocol`."""
+        if self._environment is None or self._environment[0] != protocol:
+            self.close_environment()
+            self._environment = protocol, self._open(protocol)
+        return self._environment[1]
+
+    def close_environment(self) -> None:
+        """Let the simulator go, as after it failed; the next `environment` opens another."""
+        if self._environment is not None:
+            kept, self._environment = self._environment[1], None
+            kept.close()
+
+    def observations(
+        self, reference: Reference, protocol: ProtocolSpec, cache_dir: Path
+    ) -> FixedObservations:
+        """The fixed observations, from memory, from `cache_dir`, or rolled out now."""
+        key = (reference.id, protocol, cache_dir)
+        if key not in self._observations:
+            self._observations[key] = fixed_observations(
+                reference.policy,
+                reference.id,
+                protocol,
+                lambda: self.environment(protocol),
+                cache_dir,
+            )
+        return self._observations[key]
+
+    def statistics(
+        self,
+        reference: Reference,
+        observations: tuple[Observation, ...],
+        bits: Mapping[str, Bits],
+        quant: QuantSpec,
+        layers: Mapping[str, tuple[int, int]],
+    ) -> dict[str, LayerStats]:
+        """What the inputs of the layers in `bits` look like on `observations`.
+
+        Without static scales the statistics depend on nothing in `quant`: all `layers` are watched
+        once, for every trial to come.
+        """
+        key: object = None
+        watched = dict.fromkeys(layers, (2, 2))
+        if quant.act_scale == "static":
+            key, watched = (quant, tuple(bits.items())), dict(bits)
+        if key not in self._statistics:
+            policy = reference.policy
+
+            def run() -> None:
+                for number, observation in enumerate(observations):
+                    noise = flow_noise((0, number), policy.horizon, policy.action_dim)
+                    policy.act(observation, noise)
+
+            self._statistics[key] = calibrate(policy.module, watched, quant, run)
+        return self._statistics[key]
+
+    def close(self) -> None:
+        """Free the simulator; policies go with the process."""
+        self.close_environment()

@@ -1,0 +1,127 @@
+"""One rollout of one ledger entry."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from duqsweep.errors import EvaluationError, InfrastructureError
+from duqsweep.result import EpisodeRecord
+from duqsweep.seams import Environment, Observation, Policy
+from duqsweep.spec import LedgerEntry, ProtocolSpec
+from duqsweep.worker.noise import episode_key, flow_noise
+
+
+class Stopwatch:
+    """Adds up the seconds spent in one part of an episode."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        """Start at zero."""
+        self.seconds = 0.0
+        self._clock = clock
+        self._started = 0.0
+
+    def __enter__(self) -> Stopwatch:
+        """Go on counting."""
+        self._started = self._clock()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Pause."""
+        self.seconds += self._clock() - self._started
+
+
+class Rollout:
+    """The state of one episode; `run` plays it to its end."""
+
+    def __init__(
+        self, environment: Environment, policy: Policy, entry: LedgerEntry, protocol: ProtocolSpec
+    ) -> None:
+        """Prepare the episode `entry`; nothing moves yet."""
+        self.environment, self.policy = environment, policy
+        self.entry, self.protocol = entry, protocol
+        self.success = False
+        self.steps = self.calls = 0
+        self.policy_time, self.sim_time, self.wall_time = Stopwatch(), Stopwatch(), Stopwatch()
+
+    def run(self) -> None:
+        """Play until the goal holds or the steps are used up.
+
+        Raises:
+            InfrastructureError: The simulator failed.
+            EvaluationError: The policy gave actions that are not finite.
+        """
+        with self.wall_time:
+            with self.sim_time:
+                observation = self.environment.reset(self.entry)
+            while not self.success and self.steps < self.protocol.max_steps:
+                observation = self._execute(self._next_actions(observation), observation)
+
+    def record(self, attempt: int, error: str | None) -> EpisodeRecord:
+        """The episode as far as it went."""
+        return EpisodeRecord(
+            i=self.entry.i,
+            suite=self.entry.suite,
+            task=self.entry.task,
+            init_state=self.entry.init_state,
+            seed=self.entry.seed,
+            success=self.success,
+            steps=self.steps,
+            calls=self.calls,
+            policy_s=round(self.policy_time.seconds, 6),
+            sim_s=round(self.sim_time.seconds, 6),
+            wall_s=round(self.wall_time.seconds, 6),
+            error=error,
+            attempt=attempt,
+        )
+
+    def _next_actions(self, observation: Observation) -> NDArray[np.float64]:
+        key = episode_key(self.entry, self.calls)
+        noise = flow_noise(key, self.policy.horizon, self.policy.action_dim)
+        with self.policy_time:
+            self.policy.synchronize()
+            actions = self.policy.act(observation, noise)
+            self.policy.synchronize()
+        self.calls += 1
+        if not np.isfinite(actions).all():
+            raise EvaluationError(
+                f"the policy's actions are not finite: call {self.calls}, episode {self.entry.i}"
+            )
+        return actions
+
+    def _execute(self, actions: NDArray[np.float64], observation: Observation) -> Observation:
+        left = self.protocol.max_steps - self.steps
+        for action in actions[: min(self.protocol.replan_steps, left)]:
+            with self.sim_time:
+                observation, self.success = self.environment.step(action)
+            self.steps += 1
+            if self.success:
+                break
+        return observation
+
+
+def run_episode(
+    environment: Environment,
+    policy: Policy,
+    entry: LedgerEntry,
+    protocol: ProtocolSpec,
+    attempt: int = 0,
+) -> EpisodeRecord:
+    """Play one episode and say what happened; a failing simulator becomes the record's `error`.
+
+    The first `replan_steps` of each predicted chunk are executed before the policy is asked again.
+    The flow's noise is keyed by (seed, episode, call): trials of a sweep meet the same noise.
+
+    Raises:
+        EvaluationError: The policy gave actions that are not finite, which is its own fault.
+    """
+    rollout = Rollout(environment, policy, entry, protocol)
+    error = None
+    try:
+        rollout.run()
+    except InfrastructureError as failure:
+        error = f"{type(failure).__name__}: {failure}"
+    return rollout.record(attempt, error)

@@ -1,0 +1,190 @@
+"""Evaluates one trial from its folder: the worker's whole job, resumable by any process."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from duqsweep import files
+from duqsweep.errors import EvaluationError, InfrastructureError
+from duqsweep.result import EpisodeRecord, Outcome, TrialResult, Vitals
+from duqsweep.seams import Policy
+from duqsweep.spec import LedgerEntry, Trial
+from duqsweep.worker.bench import Bench
+from duqsweep.worker.episode import run_episode
+from duqsweep.worker.ledger import read_ledger
+from duqsweep.worker.lock import exclusive
+from duqsweep.worker.prepare import phase, prepare
+from duqsweep.worker.summary import Progress, summarise, too_many_errors
+from duqsweep.worker.vitals import measure_vitals
+
+__all__ = ["Bench", "evaluate"]
+
+LOCK = ".lock"
+LOCK_WAIT_S = 20.0  # a killed holder frees it at once; a living one must not be there
+ATTEMPTS = 2  # of an episode whose simulator fails
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(trial_dir: Path, until_episode: int, bench: Bench | None = None) -> TrialResult:
+    """Walk a trial up to an episode of its sweep's ledger, and say how it went.
+
+    Goes on after the last episode in the folder. Writes vitals.json before the first episode, a
+    line of episodes.jsonl after each, result.json at the end, and a log. A trial that is already
+    there, or failed before, gives the recorded result and loads nothing. The file `stop` in the
+    folder ends it between two episodes.
+
+    Args:
+        trial_dir: `trials/NNNN` of a sweep, with a spec.json; ledger.json lies two folders above.
+        until_episode: Number of ledger entries to have walked; 0 measures the vitals only.
+        bench: What this process keeps between trials; without it, all is loaded for this one.
+
+    Returns:
+        The content of result.json. What the policy did wrong is in it and is not raised.
+
+    Raises:
+        InfrastructureError: The machine failed, or another process evaluates this trial. Nothing is
+            lost: the same call, here or elsewhere, goes on.
+        SpecError: spec.json, or a file beside it, holds something impossible.
+    """
+    if bench is None:
+        with closing(Bench()) as own:
+            return evaluate(trial_dir, until_episode, own)
+    trial = Trial.from_json(files.read_json(trial_dir / files.SPEC_JSON))
+    with exclusive(trial_dir / LOCK, LOCK_WAIT_S), _log_file(trial_dir / files.LOG_TXT):
+        progress = Progress.read(trial_dir)
+        if progress.result and _is_settled(progress.result, until_episode):
+            return progress.result
+        log.info("trial %d from episode %d to %d", trial.number, progress.finished, until_episode)
+        result = _Evaluation(trial, trial_dir, until_episode, bench, progress).run()
+        files.write_json(trial_dir / files.RESULT_JSON, result.to_json())
+        log.info("trial %d %s: %s", trial.number, result.outcome, result.reason)
+        return result
+
+
+def _is_settled(result: TrialResult, until_episode: int) -> bool:
+    if result.outcome == "failed":
+        return True
+    return result.outcome == "complete" and result.episodes >= until_episode
+
+
+class _Evaluation:
+    """One walk of one trial; the folder's lock is held."""
+
+    def __init__(
+        self, trial: Trial, trial_dir: Path, until_episode: int, bench: Bench, progress: Progress
+    ) -> None:
+        self._trial, self._spec = trial, trial.spec
+        self._dir, self._sweep_dir = trial_dir, trial_dir.parent.parent
+        self._until = until_episode
+        self._bench = bench
+        self._progress = progress
+        self._vitals: Vitals | None = progress.vitals
+        self._records = {record.i: record for record in progress.episodes}
+
+    def run(self) -> TrialResult:
+        """Walk, and turn whatever the policy raises into a failed result."""
+        try:
+            return self._walk()
+        except InfrastructureError:
+            raise
+        except OSError as error:
+            raise InfrastructureError(f"{type(error).__name__}: {error}") from error
+        except Exception as error:
+            # Any exception of a quantized or compiled policy is an outcome of this point of the
+            # space; it is recorded whole and must not end the process that serves other trials.
+            log.exception("trial %d failed", self._trial.number)
+            kind = type(error).__name__
+            return self._result("failed", f"{kind}: {error}", (kind, traceback.format_exc()))
+
+    def _walk(self) -> TrialResult:
+        if self._vitals is not None and self._progress.finished >= self._until:
+            return self._complete()
+        if self._told_to_stop():
+            return self._stopped()
+        entries = self._entries()
+        policy = self._ready_policy()
+        for entry in entries:
+            if self._told_to_stop():
+                return self._stopped()
+            self._play(policy, entry)
+            reason = too_many_errors(self._episodes(), self._until)
+            if reason is not None:
+                return self._result("failed", reason, (InfrastructureError.__name__, reason))
+        return self._complete()
+
+    def _entries(self) -> list[LedgerEntry]:
+        ledger = read_ledger(self._sweep_dir / files.LEDGER_JSON)
+        if self._until > len(ledger):
+            raise EvaluationError(
+                f"the ledger has {len(ledger)} episodes, asked for are {self._until}"
+            )
+        return ledger[self._progress.finished : self._until]
+
+    def _ready_policy(self) -> Policy:
+        cache_dir = self._sweep_dir / files.CACHE_DIR
+        cache_dir.mkdir(exist_ok=True)
+        prepared = prepare(self._spec, self._bench, cache_dir)
+        if self._vitals is None:
+            self._vitals = measure_vitals(self._spec, prepared)
+            files.write_json(self._dir / files.VITALS_JSON, self._vitals.to_json())
+        elif self._vitals.bits != prepared.bits:
+            raise EvaluationError(
+                f"vitals.json of trial {self._trial.number} belongs to another spec: "
+                "its quantized layers are not those that spec.json selects"
+            )
+        return prepared.policy
+
+    def _play(self, policy: Policy, entry: LedgerEntry) -> None:
+        """Play one entry, twice if the simulator fails, and write a line for each attempt."""
+        first = 1 if entry.i in self._records else 0
+        for attempt in range(first, ATTEMPTS):
+            with phase(f"episode {entry.i}"):
+                simulator = self._bench.environment(self._spec.protocol)
+                record = run_episode(simulator, policy, entry, self._spec.protocol, attempt)
+            files.append_line(self._dir / files.EPISODES_JSONL, record.to_json())
+            self._records[entry.i] = record
+            if record.error is None:
+                return
+            log.warning("episode %d, attempt %d: %s", entry.i, attempt, record.error)
+            self._bench.close_environment()
+
+    def _told_to_stop(self) -> bool:
+        return (self._dir / files.STOP).exists()
+
+    def _episodes(self) -> tuple[EpisodeRecord, ...]:
+        return tuple(self._records.values())
+
+    def _complete(self) -> TrialResult:
+        return self._result("complete", f"walked {len(self._records)} episodes")
+
+    def _stopped(self) -> TrialResult:
+        return self._result("stopped", f"told to stop after {len(self._records)} of {self._until}")
+
+    def _result(
+        self, outcome: Outcome, reason: str, error: tuple[str, str] | None = None
+    ) -> TrialResult:
+        return summarise(
+            self._episodes(), self._vitals, self._spec.protocol, outcome, reason, error
+        )
+
+
+@contextmanager
+def _log_file(path: Path) -> Iterator[None]:
+    """Append what the worker side logs, from INFO on, to a trial's own log."""
+    logger = logging.getLogger("duqsweep")
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+        handler.close()

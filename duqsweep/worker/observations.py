@@ -1,0 +1,107 @@
+"""Fixed observations for calibration, timing and fidelity, none from a searched episode."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from duqsweep.codec import encode
+from duqsweep.seams import Environment, Observation, Policy
+from duqsweep.spec import ProtocolSpec, digest
+from duqsweep.worker.ledger import make_ledger
+from duqsweep.worker.lock import exclusive
+from duqsweep.worker.noise import episode_key, flow_noise
+
+KEPT_PER_TASK = 4
+CALLS_APART = 3  # between kept observations: 15 steps at 5 actions a call
+LOCK_WAIT_S = 300.0
+FIELDS = ("eef_pos", "eef_quat", "gripper_qpos")
+
+
+@dataclass(frozen=True)
+class FixedObservations:
+    """Two halves, each with every task, so that nothing is judged on what it was calibrated on."""
+
+    calibration: tuple[Observation, ...]
+    measured: tuple[Observation, ...]  # timing and action error
+
+
+def fixed_observations(
+    policy: Policy,
+    policy_id: str,
+    protocol: ProtocolSpec,
+    open_environment: Callable[[], Environment],
+    cache_dir: Path,
+) -> FixedObservations:
+    """The observations of `collect`, made by the first process that asks and read by all others.
+
+    Args:
+        policy: Unquantized, with its default number of steps.
+        policy_id: Hash of its weights.
+        protocol: The suite and its constants.
+        open_environment: Called only when nothing is cached.
+        cache_dir: Existing folder that the sweep's processes share.
+    """
+    path = cache_dir / f"observations-{_identity(policy_id, protocol)}.npz"
+    with exclusive(path.with_suffix(".lock"), LOCK_WAIT_S):
+        if not path.exists():
+            _save(path, collect(policy, protocol, open_environment()))
+    found = _load(path)
+    return FixedObservations(calibration=tuple(found[::2]), measured=tuple(found[1::2]))
+
+
+def collect(policy: Policy, protocol: ProtocolSpec, environment: Environment) -> list[Observation]:
+    """What the unquantized policy sees at the start of one reserved episode of every task.
+
+    The episodes are the last of the reserved ledger, which a confirmation reaches last.
+    """
+    kept: list[Observation] = []
+    for entry in make_ledger(protocol, reserved=True)[-protocol.tasks :]:
+        observation = environment.reset(entry)
+        kept.append(observation)
+        for call in range(CALLS_APART * (KEPT_PER_TASK - 1)):
+            noise = flow_noise(episode_key(entry, call), policy.horizon, policy.action_dim)
+            for action in policy.act(observation, noise)[: protocol.replan_steps]:
+                observation, _ = environment.step(action)
+            if (call + 1) % CALLS_APART == 0:
+                kept.append(observation)
+    return kept
+
+
+def _identity(policy_id: str, protocol: ProtocolSpec) -> str:
+    shaped = encode(protocol)
+    # The length of an episode and how it is counted do not reach its first steps.
+    del shaped["max_steps"], shaped["nominal_steps"]
+    return digest([policy_id, shaped, KEPT_PER_TASK, CALLS_APART])
+
+
+def _save(path: Path, observations: Sequence[Observation]) -> None:
+    arrays = {name: np.stack([getattr(seen, name) for seen in observations]) for name in FIELDS}
+    arrays["instruction"] = np.array([seen.instruction for seen in observations])
+    for camera in observations[0].images:
+        arrays[f"images.{camera}"] = np.stack([seen.images[camera] for seen in observations])
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(buffer.getvalue())
+    temporary.replace(path)
+
+
+def _load(path: Path) -> list[Observation]:
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    cameras = [name.removeprefix("images.") for name in arrays if name.startswith("images.")]
+    return [
+        Observation(
+            images={camera: arrays[f"images.{camera}"][i] for camera in cameras},
+            eef_pos=arrays["eef_pos"][i],
+            eef_quat=arrays["eef_quat"][i],
+            gripper_qpos=arrays["gripper_qpos"][i],
+            instruction=str(arrays["instruction"][i]),
+        )
+        for i in range(len(arrays["instruction"]))
+    ]

@@ -1,0 +1,93 @@
+"""From a trial's spec to a warm policy: select, calibrate, freeze, compile, warm up."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from duqsweep.errors import EvaluationError
+from duqsweep.policy.sizes import linear_layers, sizes_of
+from duqsweep.quant.freeze import freeze
+from duqsweep.quant.select import Bits, select_layers
+from duqsweep.seams import Policy
+from duqsweep.spec import TrialSpec
+from duqsweep.worker.bench import Bench, Reference
+from duqsweep.worker.hardware import resolve_device
+from duqsweep.worker.noise import flow_noise
+from duqsweep.worker.observations import FixedObservations
+from duqsweep.worker.timing import warm_up
+
+WARM_UP_CALLS = 2  # the second shows whether the first has paid for everything
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A trial's policy, warm, with what it is compared to."""
+
+    policy: Policy
+    reference: Reference
+    observations: FixedObservations
+    bits: dict[str, Bits]  # quantized layers
+    warm_up_ms: list[float]
+
+
+def prepare(spec: TrialSpec, bench: Bench, cache_dir: Path) -> Prepared:
+    """Build the policy that `spec` describes.
+
+    Args:
+        spec: The trial.
+        bench: Has the unquantized policy, or loads it.
+        cache_dir: Existing folder for fixed observations and packs.
+
+    Raises:
+        ConfigError: The checkpoint is missing, or a rule does not fit the policy's layers.
+        EvaluationError: The policy cannot be built or run as specified.
+    """
+    torch.set_num_threads(spec.runtime.threads)
+    with phase("load"):
+        reference = bench.reference(spec.policy, resolve_device(spec.runtime.device))
+    if spec.protocol.replan_steps > reference.policy.horizon:
+        raise EvaluationError(
+            f"replan_steps must not exceed the policy's horizon of {reference.policy.horizon} "
+            f"actions, got {spec.protocol.replan_steps}"
+        )
+    with phase("observations"):
+        observations = bench.observations(reference, spec.protocol, cache_dir)
+    policy = reference.policy.copy(spec.policy.num_steps)
+    layers = linear_layers(sizes_of(spec.policy.name))
+    bits = select_layers(spec.quant, layers)
+    if bits:
+        with phase("calibrate"):
+            seen = observations.calibration
+            stats = bench.statistics(reference, seen, bits, spec.quant, layers)
+        with phase("freeze"):
+            freeze(policy.module, bits, spec.quant, stats, cache_dir / "packs", reference.id)
+    if spec.runtime.compile:
+        # Dynamo allows each function a few compiled forms; every trial would add one.
+        torch.compiler.reset()
+        policy.compile()
+    with phase("warm up"):
+        warm_up_ms = _warm_up(policy, observations)
+    return Prepared(policy, reference, observations, bits, warm_up_ms)
+
+
+def _warm_up(policy: Policy, observations: FixedObservations) -> list[float]:
+    noise = flow_noise((0,), policy.horizon, policy.action_dim)
+    first = observations.measured[0]
+    return warm_up(lambda _: policy.act(first, noise), WARM_UP_CALLS, policy.synchronize)
+
+
+@contextmanager
+def phase(name: str) -> Iterator[None]:
+    """Log how many seconds the block took."""
+    start = time.perf_counter()
+    yield
+    log.info("%s: %.2f s", name, time.perf_counter() - start)

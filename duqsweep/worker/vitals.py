@@ -1,0 +1,93 @@
+"""Measures what a prepared trial is and costs, before its first episode."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+from duqsweep.policy.sizes import PolicySizes, linear_layers, sizes_of
+from duqsweep.quant.cost import Work, mean_weight_bits, modelled, weights_mb
+from duqsweep.result import Vitals
+from duqsweep.seams import Policy
+from duqsweep.spec import TrialSpec
+from duqsweep.worker.fidelity import action_error
+from duqsweep.worker.hardware import describe_hardware, describe_versions, git_commit
+from duqsweep.worker.noise import flow_noise
+from duqsweep.worker.observations import FixedObservations
+from duqsweep.worker.prepare import Prepared, phase
+from duqsweep.worker.timing import Call, alternate, compile_seconds, latency
+
+PARTS_CALLS = 3
+
+
+def measure_vitals(spec: TrialSpec, prepared: Prepared) -> Vitals:
+    """Fidelity, latency beside the reference's, and the modelled cost of a trial.
+
+    Raises:
+        EvaluationError: The policy's actions are not finite.
+    """
+    policy, reference = prepared.policy, prepared.reference.policy
+    seen = prepared.observations
+    with phase("fidelity"):
+        error = action_error(policy, reference, seen.measured, spec.protocol.seed)
+    with phase("timing"):
+        calls = [_call(policy, seen), _call(reference, seen)]
+        trial_ms, reference_ms = alternate(calls, policy.synchronize)
+        parts_ms = _parts_ms(policy, seen)
+    call_ms = latency(trial_ms)
+    compile_s = compile_seconds(prepared.warm_up_ms, call_ms.p50)
+    reference_call_ms = statistics.median(reference_ms)
+    sizes = sizes_of(spec.policy.name)
+    layers = linear_layers(sizes)
+    parameters = list(reference.module.parameters())
+    number_bytes = parameters[0].element_size()
+    work = _work(sizes, spec.policy.num_steps)
+    return Vitals(
+        layers_quantized=len(prepared.bits),
+        bits=prepared.bits,
+        mean_weight_bits=mean_weight_bits(layers, prepared.bits),
+        weights_mb=weights_mb(
+            layers,
+            prepared.bits,
+            spec.quant,
+            sum(parameter.numel() for parameter in parameters),
+            number_bytes,
+        ),
+        modelled=modelled(layers, prepared.bits, spec.quant, work, number_bytes),
+        call_ms=call_ms,
+        parts_ms=parts_ms,
+        reference_call_ms=reference_call_ms,
+        speedup=reference_call_ms / call_ms.p50,
+        compile_s=compile_s if spec.runtime.compile else 0.0,
+        action_error=error,
+        kernel=spec.quant.kernel if prepared.bits else "none",
+        hardware=describe_hardware(prepared.reference.device, spec.runtime.threads),
+        versions=describe_versions(),
+        git=git_commit(Path.cwd()),
+    )
+
+
+def _call(policy: Policy, seen: FixedObservations) -> Call:
+    def call(number: int) -> object:
+        observation = seen.measured[number % len(seen.measured)]
+        noise = flow_noise((0, number), policy.horizon, policy.action_dim)
+        return policy.act(observation, noise)
+
+    return call
+
+
+def _parts_ms(policy: Policy, seen: FixedObservations) -> dict[str, float]:
+    noise = flow_noise((0,), policy.horizon, policy.action_dim)
+    calls = [policy.time_parts(seen.measured[0], noise) for _ in range(PARTS_CALLS)]
+    return {part: 1e3 * statistics.median(call[part] for call in calls) for part in calls[0]}
+
+
+def _work(sizes: PolicySizes, num_steps: int) -> dict[str, Work]:
+    """How often each part runs in a call, with a prompt of full length."""
+    patches = sizes.vision.patches_per_side**2
+    prefix = sizes.cameras * sizes.vision.tokens + sizes.prompt_tokens
+    return {
+        "vision_tower": Work(forwards=1, tokens=sizes.cameras * patches),
+        "language_model": Work(forwards=1, tokens=prefix),
+        "gemma_expert": Work(forwards=num_steps, tokens=sizes.horizon),
+    }

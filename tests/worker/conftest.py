@@ -1,0 +1,44 @@
+"""A real policy of random weights, and what a trial of it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from worker_parts import INSTRUCTION
+
+from duqsweep.envs.mini.suite import TASKS
+from duqsweep.policy.checkpoint import save_random
+from duqsweep.spec import PolicySpec, ProtocolSpec, QuantSpec, RuntimeSpec, TrialSpec
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random policy that knows the words of every instruction of the suite."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    save_random(folder, [INSTRUCTION, *(task.instruction for task in TASKS)])
+    return folder
+
+
+@pytest.fixture
+def protocol() -> ProtocolSpec:
+    return ProtocolSpec(
+        suite="duq_mini",
+        tasks=2,
+        init_states=50,
+        image_px=64,
+        max_steps=12,
+        nominal_steps=12,
+        settle_steps=2,
+        replan_steps=5,
+    )
+
+
+@pytest.fixture
+def trial_spec(checkpoint: Path, protocol: ProtocolSpec) -> TrialSpec:
+    return TrialSpec(
+        policy=PolicySpec("embedded", str(checkpoint), num_steps=2),
+        quant=QuantSpec(),
+        runtime=RuntimeSpec(device="cpu"),
+        protocol=protocol,
+    )

@@ -1,0 +1,74 @@
+"""Fixed observations: reserved, reproducible, shared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from worker_parts import PaperSimulator
+
+from duqsweep.policy.checkpoint import load_policy
+from duqsweep.seams import Environment, Observation
+from duqsweep.spec import LedgerEntry, PolicySpec, ProtocolSpec
+from duqsweep.worker.ledger import make_ledger
+from duqsweep.worker.observations import KEPT_PER_TASK, collect, fixed_observations
+
+
+class WatchedSimulator(PaperSimulator):
+    """Remembers which episodes it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entries: list[LedgerEntry] = []
+
+    def reset(self, entry: LedgerEntry) -> Observation:
+        self.entries.append(entry)
+        return super().reset(entry)
+
+
+def same(a: Observation, b: Observation) -> bool:
+    arrays = all(
+        np.array_equal(getattr(a, name), getattr(b, name))
+        for name in ("eef_pos", "eef_quat", "gripper_qpos")
+    )
+    images = a.images.keys() == b.images.keys() and all(
+        np.array_equal(a.images[camera], b.images[camera]) for camera in a.images
+    )
+    return arrays and images and a.instruction == b.instruction
+
+
+def test_observations_come_from_every_task_and_no_searched_state(
+    checkpoint: Path, protocol: ProtocolSpec
+) -> None:
+    simulator = WatchedSimulator()
+    policy = load_policy(PolicySpec("embedded", str(checkpoint)), "cpu")
+    assert len(collect(policy, protocol, simulator)) == protocol.tasks * KEPT_PER_TASK
+    assert sorted(entry.task for entry in simulator.entries) == list(range(protocol.tasks))
+    searched = {(entry.task, entry.init_state) for entry in make_ledger(protocol)}
+    assert not searched & {(entry.task, entry.init_state) for entry in simulator.entries}
+
+
+def test_the_second_process_reads_what_the_first_made(
+    checkpoint: Path, protocol: ProtocolSpec, tmp_path: Path
+) -> None:
+    policy = load_policy(PolicySpec("embedded", str(checkpoint)), "cpu")
+    first = fixed_observations(policy, "id", protocol, PaperSimulator, tmp_path)
+
+    def no_simulator() -> Environment:
+        pytest.fail("the observations were cached")
+
+    second = fixed_observations(policy, "id", protocol, no_simulator, tmp_path)
+    assert len(first.calibration) == len(first.measured) == protocol.tasks * KEPT_PER_TASK // 2
+    pairs = zip(first.calibration + first.measured, second.calibration + second.measured, strict=True)
+    assert all(same(a, b) for a, b in pairs)
+    assert not any(same(a, b) for a in first.calibration for b in first.measured)
+
+
+def test_another_policy_has_other_observations(
+    checkpoint: Path, protocol: ProtocolSpec, tmp_path: Path
+) -> None:
+    policy = load_policy(PolicySpec("embedded", str(checkpoint)), "cpu")
+    for name in ("one", "two"):
+        fixed_observations(policy, name, protocol, PaperSimulator, tmp_path)
+    assert len(list(tmp_path.glob("*.npz"))) == 2

@@ -1,0 +1,109 @@
+"""Trial folders, and stand-ins for the faults that real parts do not have on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from duqsweep import files
+from duqsweep.errors import InfrastructureError
+from duqsweep.policy.sizes import linear_layers, sizes_of
+from duqsweep.quant.select import select_layers
+from duqsweep.seams import Observation
+from duqsweep.spec import (
+    LayerRule,
+    LedgerEntry,
+    QuantSpec,
+    Trial,
+    TrialSpec,
+    fingerprint,
+)
+from duqsweep.worker.ledger import make_ledger, write_ledger
+
+INSTRUCTION = "pick up the red cube and place it in the tray"
+EXPERT_W4A8 = QuantSpec(rules=(LayerRule("gemma_expert", weight_bits=4, act_bits=8),))
+
+
+class PaperSimulator:
+    """A world of one number that each action's first value moves; the goal is to pass `goal`."""
+
+    def __init__(self, goal: float = 1e9, broken_resets: tuple[int, ...] = ()) -> None:
+        self.goal, self.broken_resets = goal, broken_resets
+        self.resets = self.closed = 0
+        self.position = 0.0
+
+    def reset(self, entry: LedgerEntry) -> Observation:
+        self.resets += 1
+        if self.resets - 1 in self.broken_resets:
+            raise InfrastructureError("the renderer lost its context")
+        self.position = entry.init_state / 100
+        return self._observe()
+
+    def step(self, action: NDArray[np.float64]) -> tuple[Observation, bool]:
+        assert action.shape == (7,)
+        self.position += float(action[0])
+        return self._observe(), self.position > self.goal
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def _observe(self) -> Observation:
+        picture = np.full((64, 64, 3), int(abs(self.position) * 40) % 256, dtype=np.uint8)
+        return Observation(
+            images={"agentview": picture, "wrist": picture[::-1]},
+            eef_pos=np.array([self.position, 0.0, 0.2]),
+            eef_quat=np.array([0.0, 0.0, 0.0, 1.0]),
+            gripper_qpos=np.array([0.02, -0.02]),
+            instruction=INSTRUCTION,
+        )
+
+
+class PaperPolicy:
+    """Acts by a function of the call's noise; counts its calls."""
+
+    def __init__(
+        self, act: Callable[[NDArray[np.float32]], NDArray[np.float64]], num_steps: int = 10
+    ) -> None:
+        self.module: torch.nn.Module = torch.nn.Linear(1, 1)
+        self.horizon, self.action_dim, self.num_steps = 10, 7, num_steps
+        self._act = act
+        self.calls = 0
+        self.noises: list[NDArray[np.float32]] = []
+
+    def act(self, observation: Observation, noise: NDArray[np.float32]) -> NDArray[np.float64]:
+        self.calls += 1
+        self.noises.append(noise)
+        return self._act(noise)
+
+    def act_normalised(
+        self, observation: Observation, noise: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        return self._act(noise).astype(np.float32)
+
+    def time_parts(self, observation: Observation, noise: NDArray[np.float32]) -> dict[str, float]:
+        return {"vision": 0.001, "llm": 0.001, "dit": 0.001}
+
+    def copy(self, num_steps: int) -> PaperPolicy:
+        return PaperPolicy(self._act, num_steps)
+
+    def compile(self) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        pass
+
+
+def make_trial(sweep_dir: Path, spec: TrialSpec, number: int = 0) -> Path:
+    """Write a trial's folder as the control side does, and the ledger when there is none."""
+    folder = files.trial_dir(sweep_dir, number)
+    folder.mkdir(parents=True)
+    bits = select_layers(spec.quant, linear_layers(sizes_of(spec.policy.name)))
+    trial = Trial(number, None, {}, fingerprint(spec, bits), spec)
+    files.write_json(folder / files.SPEC_JSON, trial.to_json())
+    if not (sweep_dir / files.LEDGER_JSON).exists():
+        write_ledger(sweep_dir / files.LEDGER_JSON, make_ledger(spec.protocol))
+    return folder
