@@ -1,33 +1,5 @@
-"""The unit of work that search hands to dispatch, and how its job can end."""
+"""The unit of work as the control side names it."""
 
-from __future__ import annotations
+from duqsweep.assignment import Assignment, Ended, Failure, FailureKind, failure
 
-from dataclasses import dataclass
-from typing import Literal
-
-FailureKind = Literal["oom", "timeout", "preempted", "node", "cancelled", "crash", "lost"]
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """Evaluate a trial on the ledger's entries up to (not including) `until_episode`."""
-
-    trial: int
-    until_episode: int
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A job that ended without a result; a policy's own fault is in result.json instead."""
-
-    kind: FailureKind
-    message: str
-    retry: bool  # the machine's fault: the same assignment may be given again
-
-
-@dataclass(frozen=True)
-class Ended:
-    """An assignment is over; without a failure its trial's result.json was written."""
-
-    assignment: Assignment
-    failure: Failure | None
+__all__ = ["Assignment", "Ended", "Failure", "FailureKind", "failure"]

@@ -1,0 +1,53 @@
+"""A trial's job.json: who evaluates it, for people and for the number of attempts."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from duqsweep.assignment import Assignment
+from duqsweep.files import JOB_JSON, STOP, read_json, trial_dir, write_json
+
+
+def note_submission(
+    sweep_dir: Path,
+    assignment: Assignment,
+    launcher: str,
+    worker: str | None,
+    number: int,
+    job_id: str | None,
+) -> None:
+    """Write job.json, one attempt more than before, and remove an old `stop`.
+
+    Args:
+        sweep_dir: The sweep's folder; the trial's folder exists.
+        assignment: What is submitted.
+        launcher: inline, local or slurm.
+        worker: Its folder's name, if it has one.
+        number: Of the assignment in the worker's mailbox.
+        job_id: The launcher's, as soon as it is known.
+    """
+    folder = trial_dir(sweep_dir, assignment.trial)
+    (folder / STOP).unlink(missing_ok=True)
+    content = {
+        "worker": worker,
+        "seq": number,
+        "job_id": job_id,
+        "launcher": launcher,
+        "until_episode": assignment.until_episode,
+        "submitted_at": time.time(),
+        "attempts": attempts(folder) + 1,
+    }
+    write_json(folder / JOB_JSON, content)
+
+
+def note_job(sweep_dir: Path, trial: int, job_id: str) -> None:
+    """Add the job's id to job.json."""
+    path = trial_dir(sweep_dir, trial) / JOB_JSON
+    write_json(path, read_json(path) | {"job_id": job_id})
+
+
+def attempts(folder: Path) -> int:
+    """How often the trial in `folder` has been submitted."""
+    path = folder / JOB_JSON
+    return int(read_json(path)["attempts"]) if path.exists() else 0

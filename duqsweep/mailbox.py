@@ -1,0 +1,213 @@
+"""The folder through which a dispatcher and one worker talk: assignments in, outcomes out.
+
+    worker.json           the terms under which the worker serves, written before its job starts
+    job.json              the job's id, once the launcher has given one
+    alive.json            who the worker is and what it does; written by the worker
+    inbox/000001.json     an assignment, put by the dispatcher
+    claimed/000001.json   the same file, moved by the worker when it starts on it
+    returned/000001.json  the same file, moved by the dispatcher out of the reach of a gone worker
+    done/000001.json      the outcome, written by the worker
+    settled/000001.json   marked by the dispatcher when the sweep has been told
+    ended.json            why the worker left; it claims nothing after having written this
+    stop                  asks the worker to leave at once
+
+Every hand-over is one rename, so exactly one side gets an assignment, whenever either is killed.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from duqsweep.assignment import Assignment, Failure
+from duqsweep.codec import decode, encode
+from duqsweep.files import STOP, read_json, write_json
+
+WORKER_JSON = "worker.json"
+JOB_JSON = "job.json"
+ALIVE_JSON = "alive.json"
+ENDED_JSON = "ended.json"
+BOXES = ("inbox", "claimed", "returned", "done", "settled")
+
+LeaveReason = Literal["idle", "time", "stopped", "timeout", "preempted", "terminated", "served"]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a worker is told when it is made; it never changes."""
+
+    id: str  # its folder's name
+    name: str  # of its job, unlike any other job's
+    idle_s: float  # without an assignment for so long, it leaves
+    timeout_min: float  # the launcher ends the job after that
+    signal_s: float  # before the end, the launcher sends SIGUSR2
+    reuse: bool  # false: one assignment, then leave
+    created_at: float  # Unix time
+    host: str  # that submitted it
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the launcher answered."""
+
+    job_id: str
+    submitted_at: float  # Unix time
+
+
+@dataclass(frozen=True)
+class Alive:
+    """A worker's process, for people and for telling whether it still runs."""
+
+    pid: int
+    start_ticks: int  # with the pid, names a process once and for all (until a reboot)
+    host: str
+    node: str | None  # SLURM's name of the machine
+    job_id: str | None  # SLURM's
+    started_at: float  # Unix time
+    assignment: Assignment | None  # what it works on
+
+
+@dataclass(frozen=True)
+class Left:
+    """Why a worker left."""
+
+    reason: LeaveReason
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an assignment ended: an outcome of result.json, or the reason why there is none."""
+
+    assignment: Assignment
+    outcome: str | None
+    failure: Failure | None
+
+
+@dataclass(frozen=True)
+class Mailbox:
+    """One worker's folder, `workers/<id>`."""
+
+    folder: Path
+
+    @property
+    def sweep_dir(self) -> Path:
+        """The sweep that the worker serves."""
+        return self.folder.parent.parent
+
+    def create(self, terms: Terms) -> None:
+        """Make the folder; it must not exist."""
+        self.folder.mkdir(parents=True)
+        for box in BOXES:
+            (self.folder / box).mkdir()
+        write_json(self.folder / WORKER_JSON, encode(terms))
+
+    def terms(self) -> Terms | None:
+        """None when whoever made the folder was killed before it was whole."""
+        path = self.folder / WORKER_JSON
+        return decode(Terms, read_json(path)) if path.exists() else None
+
+    def set_job(self, job: Job) -> None:
+        """Keep the job's id."""
+        write_json(self.folder / JOB_JSON, encode(job))
+
+    def job(self) -> Job | None:
+        """None when no launcher has answered yet, or its answer was lost with the dispatcher."""
+        path = self.folder / JOB_JSON
+        return decode(Job, read_json(path)) if path.exists() else None
+
+    def put(self, number: int, assignment: Assignment) -> None:
+        """Offer an assignment; `number` is one more than the last."""
+        write_json(self._path("inbox", number), encode(assignment))
+
+    def claim(self) -> tuple[int, Assignment] | None:
+        """Take the oldest offered assignment (the worker's side)."""
+        for number in self._numbers("inbox"):
+            if self._move(number, "inbox", "claimed"):
+                return number, self._assignment("claimed", number)
+        return None
+
+    def take_back(self, number: int) -> bool:
+        """Withdraw an offer; false when the worker has claimed it (the dispatcher's side)."""
+        return self._move(number, "inbox", "returned")
+
+    def finish(self, number: int, outcome: Outcome) -> None:
+        """Tell how a claimed assignment ended."""
+        write_json(self._path("done", number), encode(outcome))
+
+    def outcome(self, number: int) -> Outcome | None:
+        """How an assignment ended; None before that."""
+        path = self._path("done", number)
+        return decode(Outcome, read_json(path)) if path.exists() else None
+
+    def settle(self, number: int) -> None:
+        """Mark that the sweep knows how this assignment ended."""
+        self._path("settled", number).touch()
+
+    def open_numbers(self) -> list[int]:
+        """Offered or claimed assignments that are not settled."""
+        offered = {*self._numbers("inbox"), *self._numbers("claimed")}
+        return sorted(offered - set(self._numbers("settled")))
+
+    def interrupted_numbers(self) -> list[int]:
+        """Claimed assignments without an outcome: an earlier life of this worker was killed."""
+        return sorted(
+            set(self._numbers("claimed"))
+            - set(self._numbers("done"))
+            - set(self._numbers("settled"))
+        )
+
+    def last_number(self) -> int:
+        """The highest number ever offered; 0 when none was."""
+        offered = [n for box in ("inbox", "claimed", "returned") for n in self._numbers(box)]
+        return max(offered, default=0)
+
+    def assignment(self, number: int) -> Assignment:
+        """The assignment with this number, wherever it lies."""
+        for box in ("inbox", "claimed"):
+            with suppress(FileNotFoundError):  # the worker claims it just now
+                return self._assignment(box, number)
+        return self._assignment("returned", number)
+
+    def set_alive(self, alive: Alive) -> None:
+        """Say what the worker does now."""
+        write_json(self.folder / ALIVE_JSON, encode(alive))
+
+    def alive(self) -> Alive | None:
+        """None before the worker has started."""
+        path = self.folder / ALIVE_JSON
+        return decode(Alive, read_json(path)) if path.exists() else None
+
+    def leave(self, reason: LeaveReason) -> None:
+        """The worker's last word."""
+        write_json(self.folder / ENDED_JSON, encode(Left(reason)))
+
+    def left(self) -> LeaveReason | None:
+        """Why the worker left; None while it may still claim."""
+        path = self.folder / ENDED_JSON
+        return decode(Left, read_json(path)).reason if path.exists() else None
+
+    def ask_to_leave(self) -> None:
+        """The worker leaves within a second, whatever it does."""
+        (self.folder / STOP).touch()
+
+    def asked_to_leave(self) -> bool:
+        """Whether `ask_to_leave` was called."""
+        return (self.folder / STOP).exists()
+
+    def _path(self, box: str, number: int) -> Path:
+        return self.folder / box / f"{number:06d}.json"
+
+    def _numbers(self, box: str) -> list[int]:
+        return sorted(int(path.stem) for path in (self.folder / box).glob("[0-9]*.json"))
+
+    def _assignment(self, box: str, number: int) -> Assignment:
+        return decode(Assignment, read_json(self._path(box, number)))
+
+    def _move(self, number: int, source: str, target: str) -> bool:
+        try:
+            self._path(source, number).rename(self._path(target, number))
+        except FileNotFoundError:
+            return False  # the other side was first
+        return True

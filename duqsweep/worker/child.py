@@ -1,0 +1,95 @@
+"""The process of a worker that evaluates: it may crash, the worker that started it does not."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from duqsweep.assignment import Assignment, Failure, failure
+from duqsweep.errors import InfrastructureError
+from duqsweep.files import LOG_TXT, trial_dir
+from duqsweep.mailbox import Outcome
+from duqsweep.result import TrialResult
+
+Evaluator = Callable[[Path, int], TrialResult]
+OpenEvaluator = Callable[[], Evaluator]
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+
+log = logging.getLogger(__name__)
+
+
+def open_evaluator() -> Evaluator:
+    """The real evaluation, with one bench for all trials of this process."""
+    from duqsweep.worker.bench import Bench
+    from duqsweep.worker.evaluate import evaluate
+
+    bench = Bench()
+    return lambda folder, until_episode: evaluate(folder, until_episode, bench)
+
+
+def evaluate_assignments(
+    connection: Connection, sweep_dir: Path, opener: OpenEvaluator, parent: int
+) -> None:
+    """Answer each assignment on `connection` with its outcome, until the other end is closed.
+
+    Args:
+        connection: Receives `Assignment`, sends `Outcome`.
+        sweep_dir: The sweep's folder.
+        opener: Called once, at the first assignment.
+        parent: Process id of the worker, without which this process must not live.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        return
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_DFL)
+    evaluator: Evaluator | None = None
+    while True:
+        try:
+            assignment: Assignment = connection.recv()
+        except EOFError:
+            return
+        folder = trial_dir(sweep_dir, assignment.trial)
+        log.info("trial %d up to episode %d", assignment.trial, assignment.until_episode)
+        try:
+            evaluator = evaluator or opener()
+            result = evaluator(folder, assignment.until_episode)
+            outcome = Outcome(assignment, result.outcome, None)
+        except Exception as error:
+            outcome = Outcome(assignment, None, broken(folder, error))
+        connection.send(outcome)
+
+
+def broken(folder: Path, error: Exception) -> Failure:
+    """Why an evaluation raised instead of recording a result; also goes to the trial's log."""
+    with trial_log(folder / LOG_TXT):
+        log.error("the evaluation broke", exc_info=error)
+    what = "".join(traceback.format_exception_only(error)).strip()
+    if isinstance(error, MemoryError):
+        return failure("oom", what)
+    if isinstance(error, InfrastructureError):
+        return failure("node", what)
+    trace = "".join(traceback.format_exception(error)).strip()
+    return failure("crash", f"{what}\n{trace}")
+
+
+@contextmanager
+def trial_log(path: Path) -> Iterator[None]:
+    """Everything that is logged in the block also goes to `path`."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()

@@ -1,0 +1,175 @@
+"""What a job runs: takes assignments from its folder until it has reason to leave.
+
+The worker itself only watches; a child process evaluates. So a crash, a kill for want of memory or
+a segmentation fault is told apart and reported, and costs neither the job nor its place in the
+queue.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkProcess
+from pathlib import Path
+from types import FrameType
+
+from duqsweep.assignment import Assignment, Failure, failure
+from duqsweep.mailbox import Alive, LeaveReason, Mailbox, Outcome, Terms
+from duqsweep.processes import oom_kills, start_ticks
+from duqsweep.worker.child import OpenEvaluator, evaluate_assignments, open_evaluator
+
+POLL_S = 0.2
+SIGNAL_WAIT_S = 0.5  # a signal to the whole job may reach the child a little before the worker
+LAST_TENTH = 0.1  # of its time; no assignment is begun in it…
+LAST_TENTH_MAX_S = 600.0  # …nor is more time than this kept free
+
+log = logging.getLogger(__name__)
+
+
+def serve(worker_dir: str, opener: OpenEvaluator = open_evaluator) -> None:
+    """Serve the dispatcher that made `worker_dir`, then leave a last word there.
+
+    Args:
+        worker_dir: `workers/<id>` of a sweep, with its `worker.json`.
+        opener: Makes the function that evaluates; called in the child process.
+    """
+    mailbox = Mailbox(Path(worker_dir))
+    terms = mailbox.terms()
+    if terms is None or mailbox.left() is not None:
+        return  # its dispatcher has given it up
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    worker = _Worker(mailbox, terms, opener)
+    try:
+        reason = worker.run()
+    finally:
+        worker.end_child()
+    mailbox.leave(reason)
+    log.info("worker %s leaves: %s", terms.id, reason)
+
+
+class _Worker:
+    def __init__(self, mailbox: Mailbox, terms: Terms, opener: OpenEvaluator) -> None:
+        self.mailbox = mailbox
+        self.terms = terms
+        self.opener = opener
+        self.started_at = time.time()
+        self.idle_since = time.monotonic()
+        self.number = 0
+        self.current: Assignment | None = None
+        self.child: ForkProcess | None = None
+        self.connection: Connection | None = None
+        self.oom_kills = 0
+        self.told: LeaveReason | None = None
+        # submitit's own handlers would raise in the middle of whatever runs.
+        signal.signal(signal.SIGUSR2, self._on_signal)
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def run(self) -> LeaveReason:
+        self._say_alive()
+        interrupted = self.mailbox.interrupted_numbers()  # the scheduler has started the job again
+        backlog = [(number, self.mailbox.assignment(number)) for number in interrupted]
+        while True:
+            reason = self.told or ("stopped" if self.mailbox.asked_to_leave() else None)
+            if reason is not None:
+                return reason
+            if self.current is not None:
+                self._watch()
+                continue
+            reason = self._reason_to_leave()
+            if reason is not None:
+                return reason
+            claimed = backlog.pop(0) if backlog else self.mailbox.claim()
+            if claimed is not None:
+                self._begin(*claimed)
+            else:
+                time.sleep(POLL_S)
+
+    def end_child(self) -> None:
+        if self.child is not None:
+            self.child.kill()
+            self.child.join()
+            assert self.connection is not None
+            self.connection.close()
+            self.child = None
+
+    def _reason_to_leave(self) -> LeaveReason | None:
+        if not self.terms.reuse and self.number:
+            return "served"
+        whole_s = 60.0 * self.terms.timeout_min
+        left_s = whole_s - (time.time() - self.started_at)
+        if left_s < min(LAST_TENTH * whole_s, LAST_TENTH_MAX_S):
+            return "time"
+        if time.monotonic() - self.idle_since > self.terms.idle_s:
+            return "idle"
+        return None
+
+    def _begin(self, number: int, assignment: Assignment) -> None:
+        self.number, self.current = number, assignment
+        self._say_alive()
+        if self.child is None:
+            context = multiprocessing.get_context("fork")
+            self.connection, theirs = context.Pipe()
+            arguments = (theirs, self.mailbox.sweep_dir, self.opener, os.getpid())
+            self.child = context.Process(target=evaluate_assignments, args=arguments)
+            self.child.start()
+            theirs.close()
+        self.oom_kills = oom_kills()
+        assert self.connection is not None
+        self.connection.send(assignment)
+
+    def _watch(self) -> None:
+        assert self.child is not None
+        assert self.connection is not None
+        assert self.current is not None
+        try:
+            if self.connection.poll(POLL_S):
+                self._finish(self.connection.recv())
+            elif not self.child.is_alive():
+                raise EOFError
+        except (EOFError, ConnectionResetError):
+            self.child.join()
+            code = self.child.exitcode
+            if code == -signal.SIGTERM:
+                time.sleep(SIGNAL_WAIT_S)
+            if self.told is None:
+                self._finish(Outcome(self.current, None, self._death(code)))
+
+    def _death(self, code: int | None) -> Failure:
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            if -code == signal.SIGKILL and oom_kills() > self.oom_kills:
+                return failure("oom", "the kernel killed the evaluation for want of memory")
+            return failure("crash", f"the evaluation was killed by {name}")
+        return failure("crash", f"the evaluation ended with exit code {code}")
+
+    def _finish(self, outcome: Outcome) -> None:
+        if outcome.failure is not None:
+            self.end_child()  # what it has loaded may be damaged
+        self.mailbox.finish(self.number, outcome)
+        self.current = None
+        self.idle_since = time.monotonic()
+        self._say_alive()
+
+    def _say_alive(self) -> None:
+        ticks = start_ticks(os.getpid())
+        assert ticks is not None
+        # SLURM tells a job who and where it is only in its environment.
+        node, job_id = os.environ.get("SLURMD_NODENAME"), os.environ.get("SLURM_JOB_ID")
+        me = (os.getpid(), ticks, socket.gethostname(), node, job_id)
+        self.mailbox.set_alive(Alive(*me, self.started_at, self.current))
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        left_s = 60.0 * self.terms.timeout_min - (time.time() - self.started_at)
+        if number == signal.SIGTERM:
+            self.told = self.told or "terminated"
+        elif left_s < 2 * self.terms.signal_s:
+            self.told = "timeout"
+        else:
+            self.told = "preempted"

@@ -1,0 +1,154 @@
+"""A private SLURM cluster on loopback, for whoever runs the tests: no root, munge or database.
+
+Knowledge of what such a cluster needs lies in the comments: each line that has one was missed once.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+NODES = 2
+CPUS = 8  # of a node; more than this machine has, see config_overrides
+MEMORY_MB = 16000
+PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue")
+
+CONF = """\
+ClusterName=lab
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={port}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/none
+CredType=cred/none
+AuthInfo=cred_expire=5
+CommunicationParameters=NoAddrCache
+StateSaveLocation={lab}/state
+SlurmctldPidFile={lab}/run/slurmctld.pid
+SlurmctldLogFile={lab}/log/slurmctld.log
+SlurmdPidFile={lab}/run/slurmd-%n.pid
+SlurmdLogFile={lab}/log/slurmd-%n.log
+SlurmdSpoolDir={lab}/spool/%n
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+SwitchType=switch/none
+# Without OverMemoryKill nothing holds a job to its --mem.
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill
+ReturnToService=2
+SlurmdTimeout=10
+SlurmctldTimeout=10
+InactiveLimit=0
+MinJobAge=300
+KillWait=2
+MessageTimeout=5
+SchedulerType=sched/backfill
+SchedulerParameters=sched_interval=5,bf_interval=2,sched_min_interval=0,batch_sched_delay=0
+SlurmctldParameters=preempt_send_user_signal
+# config_overrides lets a node claim more CPUs than there are.
+SlurmdParameters=config_overrides
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PropagateResourceLimitsExcept=ALL
+DebugFlags=NO_CONF_HASH
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/none
+"""
+NODE = (
+    "NodeName={name} NodeHostname={name} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} Boards=1 "
+    "SocketsPerBoard=1 CoresPerSocket={cpus} ThreadsPerCore=1 RealMemory={memory} State=UNKNOWN\n"
+)
+PARTITION = "PartitionName={} Nodes=ALL State=UP MaxTime=INFINITE DefMemPerCPU=100 {}\n"
+PARTITIONS = PARTITION.format(
+    "low", "Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime=3"
+) + PARTITION.format("high", "PriorityTier=10 PreemptMode=OFF")
+
+
+def is_installed() -> bool:
+    return all(shutil.which(program, path=_path()) for program in PROGRAMS)
+
+
+class SlurmLab:
+    """One controller and its nodes under a folder; clients need only SLURM_CONF."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.conf = folder / "etc" / "slurm.conf"
+        self.names = [f"n{i + 1}" for i in range(NODES)]
+
+    def start(self) -> None:
+        for name in ("etc", "run", "log", "state", "spool"):
+            (self.folder / name).mkdir(parents=True, mode=0o755)
+        ports = free_ports(NODES + 1)
+        host = socket.gethostname().partition(".")[0]
+        text = CONF.format(host=host, port=ports[0], user=getpass.getuser(), lab=self.folder)
+        for name, port in zip(self.names, ports[1:], strict=True):
+            text += NODE.format(name=name, port=port, cpus=CPUS, memory=MEMORY_MB)
+        self.conf.write_text(text + PARTITIONS)
+        (self.folder / "etc" / "cgroup.conf").write_text("CgroupAutomount=no\nConstrainCores=no\n")
+        self.run("slurmctld")
+        for name in self.names:
+            (self.folder / "spool" / name).mkdir()
+            self.run("slurmd", "-N", name)
+        until(self._is_ready, 30.0, "all nodes idle")
+
+    def stop(self) -> None:
+        self.run("scancel", "--partition=low")
+        self.run("scancel", "--partition=high")
+        until(lambda: not self.run("squeue", "-h").strip(), 10.0, "no job left")
+        pids = [int(path.read_text()) for path in (self.folder / "run").glob("*.pid")]
+        for pid in pids:
+            os.kill(pid, signal.SIGTERM)
+        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 20.0, "daemons gone")
+
+    def run(self, *command: str) -> str:
+        done = subprocess.run(
+            command, env=self.environment(), capture_output=True, text=True, check=False, timeout=30
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"{command}: {done.stderr}")
+        return done.stdout
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "PATH": _path(), "SLURM_CONF": str(self.conf)}
+
+    def _is_ready(self) -> bool:
+        try:
+            return (
+                self.run("sinfo", "-h", "-N", "-p", "low", "-o", "%T").split() == ["idle"] * NODES
+            )
+        except RuntimeError:
+            return False  # the controller does not listen yet
+
+
+def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {seconds:g} s: {what}")
+        time.sleep(0.05)
+
+
+def free_ports(n: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(n)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def _path() -> str:
+    return f"/usr/sbin:/sbin:{os.environ['PATH']}"

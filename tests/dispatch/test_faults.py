@@ -1,0 +1,185 @@
+"""Deaths that only separate processes survive: of the evaluation, of a worker, of a job."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from light_lab import Lab, wait_for_ends
+from light_work import cannot_start
+
+from duqsweep.control.dispatch import Assignment
+from duqsweep.files import EPISODES_JSONL, WORKERS_DIR, read_lines
+from duqsweep.mailbox import Mailbox
+from duqsweep.processes import start_ticks
+
+pytestmark = pytest.mark.parametrize(
+    "launcher", ["local", pytest.param("slurm", marks=pytest.mark.slurm)], indirect=True
+)
+
+
+def mailboxes(lab: Lab) -> list[Mailbox]:
+    return [Mailbox(path) for path in sorted((lab.folder / WORKERS_DIR).glob("*"))]
+
+
+def wait_until(condition, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("mishap", "words"), [("exit", "exit code 3"), ("kill", "killed by SIGKILL")]
+)
+def test_a_dead_evaluation_is_told_and_its_worker_goes_on(
+    lab: Lab, mishap: str, words: str
+) -> None:
+    folder = lab.trial(0, mishap)
+    dispatcher = lab.open()
+    dispatcher.submit(Assignment(0, 1))
+    (ended,) = wait_for_ends(dispatcher, 1)
+    assert ended.failure is not None
+    assert ended.failure.kind == "crash"
+    assert words in ended.failure.message
+    dispatcher.submit(Assignment(0, 1))
+    assert wait_for_ends(dispatcher, 1)[0].failure is None
+    assert len(mailboxes(lab)) == 1
+    assert len(read_lines(folder / EPISODES_JSONL)) == 1
+
+
+def test_a_killed_worker_takes_its_evaluation_along_and_is_replaced(lab: Lab) -> None:
+    folder = lab.trial(0, "kill the worker")
+    dispatcher = lab.open()
+    dispatcher.submit(Assignment(0, 1))
+    (ended,) = wait_for_ends(dispatcher, 1)
+    assert ended.failure is not None
+    assert ended.failure.kind == "crash"
+    assert ended.failure.retry
+    (visit,) = read_lines(folder / "visits.jsonl")
+    wait_until(lambda: start_ticks(visit["pid"]) is None)
+    dispatcher.submit(Assignment(0, 1))
+    assert wait_for_ends(dispatcher, 1)[0].failure is None
+    assert len(mailboxes(lab)) == 2
+
+
+def test_a_job_that_cannot_start_is_told_with_what_it_said(lab: Lab) -> None:
+    lab.trial(0)
+    dispatcher = lab.open(cannot_start)
+    dispatcher.submit(Assignment(0, 1))
+    (ended,) = wait_for_ends(dispatcher, 1)
+    assert ended.failure is not None
+    assert ended.failure.kind == "crash"
+    assert "no such node software" in ended.failure.message
+
+
+def test_workers_share_the_work_and_stay(lab: Lab) -> None:
+    dispatcher = lab.open()
+    for first in (0, 2, 4):
+        for number in (first, first + 1):
+            lab.trial(number, episode_s=0.1)
+            dispatcher.submit(Assignment(number, 2))
+        wait_for_ends(dispatcher, 2)
+    assert [lab.visits(number) for number in range(6)] == [1] * 6
+    assert len(mailboxes(lab)) == 2
+
+
+def test_without_reuse_every_assignment_has_a_job_of_its_own(lab: Lab) -> None:
+    dispatcher = lab.open(reuse=False)
+    for number in range(2):
+        lab.trial(number)
+        dispatcher.submit(Assignment(number, 1))
+        wait_for_ends(dispatcher, 1)
+    wait_until(lambda: [box.left() for box in mailboxes(lab)] == ["served", "served"])
+
+
+def test_an_idle_worker_leaves_and_the_next_assignment_finds_another(lab: Lab) -> None:
+    dispatcher = lab.open(idle_s=0.3)
+    for number in range(2):
+        lab.trial(number)
+        dispatcher.submit(Assignment(number, 1))
+        assert wait_for_ends(dispatcher, 1)[0].failure is None
+        wait_until(lambda: mailboxes(lab)[-1].left() == "idle")
+    assert len(mailboxes(lab)) == 2
+
+
+def test_what_a_leaving_worker_did_not_take_goes_to_another(lab: Lab) -> None:
+    lab.trial(0)
+    lab.trial(1)
+    dispatcher = lab.open()
+    dispatcher.submit(Assignment(0, 1))
+    wait_for_ends(dispatcher, 1)
+    (leaving,) = mailboxes(lab)
+    pid = leaving.alive().pid
+    os.kill(pid, signal.SIGSTOP)
+    dispatcher.submit(Assignment(1, 1))
+    leaving.leave("idle")  # as if it had written this a moment before it saw the assignment
+    assert wait_for_ends(dispatcher, 1)[0].failure is None
+    os.kill(pid, signal.SIGCONT)
+    assert lab.visits(1) == 1
+    assert len(mailboxes(lab)) == 2
+
+
+def test_stop_ends_a_trial_after_its_episode(lab: Lab) -> None:
+    folder = lab.trial(0, episode_s=0.2)
+    dispatcher = lab.open()
+    dispatcher.submit(Assignment(0, 500))
+    wait_until(lambda: len(read_lines(folder / EPISODES_JSONL)) >= 1)
+    dispatcher.stop(0)
+    assert wait_for_ends(dispatcher, 1)[0].failure is None
+    assert len(read_lines(folder / EPISODES_JSONL)) < 20
+
+
+def test_ending_the_jobs_leaves_no_process_and_is_no_failure_later(lab: Lab) -> None:
+    folder = lab.trial(0, episode_s=0.1)
+    dispatcher = lab.open()
+    dispatcher.submit(Assignment(0, 500))
+    wait_until(lambda: len(read_lines(folder / EPISODES_JSONL)) >= 1)
+    (visit,) = read_lines(folder / "visits.jsonl")
+    (box,) = mailboxes(lab)
+    dispatcher.close(end_jobs=True)
+    wait_until(lambda: start_ticks(visit["pid"]) is None, 5.0)
+    wait_until(lambda: start_ticks(box.alive().pid) is None, 5.0)
+    assert (folder / EPISODES_JSONL).read_bytes().endswith(b"\n")
+    later = lab.open()
+    assert later.reattach() == []
+    later.submit(Assignment(0, len(read_lines(folder / EPISODES_JSONL)) + 1))
+    assert wait_for_ends(later, 1)[0].failure is None
+    numbers = [line["i"] for line in read_lines(folder / EPISODES_JSONL)]
+    assert numbers == list(range(len(numbers)))
+
+
+def test_the_episode_of_a_job_that_is_told_of_its_end_is_cut_short(lab: Lab) -> None:
+    folder = lab.trial(0, episode_s=0.1)
+    dispatcher = lab.open()
+    dispatcher.submit(Assignment(0, 500))
+    wait_until(lambda: len(read_lines(folder / EPISODES_JSONL)) >= 1)
+    os.kill(mailboxes(lab)[0].alive().pid, signal.SIGUSR2)
+    (ended,) = wait_for_ends(dispatcher, 1)
+    assert ended.failure is not None
+    assert (ended.failure.kind, ended.failure.retry) == ("preempted", True)
+
+
+def test_a_worker_says_what_it_does(lab: Lab) -> None:
+    lab.trial(7, episode_s=0.5)
+    dispatcher = lab.open()
+    dispatcher.submit(Assignment(7, 2))
+    wait_until(lambda: mailboxes(lab)[0].alive() is not None)
+    (box,) = mailboxes(lab)
+    wait_until(lambda: box.alive().assignment == Assignment(7, 2))
+    assert (box.alive().node is not None) == (lab.launcher == "slurm")
+    wait_for_ends(dispatcher, 1)
+    assert box.alive().assignment is None
+
+
+def test_the_log_of_a_worker_names_its_trials(lab: Lab) -> None:
+    lab.trial(5)
+    dispatcher = lab.open()
+    dispatcher.submit(Assignment(5, 1))
+    wait_for_ends(dispatcher, 1)
+    (box,) = mailboxes(lab)
+    logs = [Path(path).read_text() for path in (box.folder / "job").glob("*_log.*")]
+    assert any("trial 5 up to episode 1" in text for text in logs)
