@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
 LEAVE_S = 3.0  # a worker that was asked to leave is killed after that
 
+# A process that has ended must be waited for, or it stays a zombie; one that has not must outlive
+# the launcher that started it.
+_started: list[submitit.Job[None]] = []
+
 
 class LocalLauncher:
     """submitit's local executor, of which only the start is used."""
@@ -48,8 +52,6 @@ class LocalLauncher:
         self.gpus = cuda_devices()
         self.capacity = config.jobs or len(self.gpus) or len(os.sched_getaffinity(0))
         self._turn = count()
-        # Kept for ever: a process that ends must be waited for, or it stays a zombie.
-        self._started: list[submitit.Job[None]] = []
 
     def start(self, mailbox: Mailbox, entry: Entry) -> str:
         """Start a process that outlives this one, and Ctrl-C at its terminal."""
@@ -63,13 +65,12 @@ class LocalLauncher:
         )
         with outside_of_any_job():
             job = submit(executor, mailbox, entry)
-        self._started.append(job)
+        _started.append(job)
         return str(job.job_id)
 
     def views(self, mailboxes: Sequence[Mailbox]) -> dict[Path, JobView]:
         """Whether the processes still run."""
-        for job in self._started:
-            job.done()
+        wait_for_ended()
         views = {mailbox.folder: self._view(mailbox) for mailbox in mailboxes}
         return {folder: view for folder, view in views.items() if view is not None}
 
@@ -77,8 +78,7 @@ class LocalLauncher:
         """Wait a little for workers that were asked to leave, then kill them."""
         deadline = time.monotonic() + LEAVE_S
         while time.monotonic() < deadline and any(map(running_pid, mailboxes)):
-            for job in self._started:
-                job.done()
+            wait_for_ended()
             time.sleep(0.05)
         for mailbox in mailboxes:
             pid = running_pid(mailbox)
@@ -99,6 +99,11 @@ class LocalLauncher:
             return None
         said = "ended without a word" if mailbox.alive() else "could not start"
         return JobView(True, "crash", f"the worker's process {said}\n{log_tail(mailbox)}".strip())
+
+
+def wait_for_ended() -> None:
+    """Free the process table of jobs that have ended."""
+    _started[:] = [job for job in _started if not job.done()]
 
 
 def running_pid(mailbox: Mailbox) -> int | None:

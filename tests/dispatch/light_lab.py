@@ -12,7 +12,8 @@ from duqsweep.control.dispatch import Dispatcher, open_launcher
 from duqsweep.control.inline import InlineDispatcher
 from duqsweep.control.pool import SubmititDispatcher
 from duqsweep.control.schema import LauncherConfig
-from duqsweep.files import TRIALS_DIR, read_lines, trial_dir, write_json
+from duqsweep.files import TRIALS_DIR, WORKERS_DIR, read_lines, trial_dir, write_json
+from duqsweep.mailbox import Mailbox
 
 
 class Lab:
@@ -54,3 +55,14 @@ def wait_for_ends(dispatcher: Dispatcher, n: int, seconds: float = 40.0) -> list
         ended += dispatcher.poll()
         time.sleep(0.05)
     return ended
+
+
+def mailboxes(lab: Lab) -> list[Mailbox]:
+    return [Mailbox(path) for path in sorted((lab.folder / WORKERS_DIR).glob("*"))]
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
-from light_lab import Lab, wait_for_ends
+from light_lab import Lab, mailboxes, wait_for_ends, wait_until
 from light_work import cannot_start
 
 from duqsweep.control.dispatch import Assignment
-from duqsweep.files import EPISODES_JSONL, WORKERS_DIR, read_lines
-from duqsweep.mailbox import Mailbox
+from duqsweep.files import EPISODES_JSONL, read_lines
 from duqsweep.processes import start_ticks
 
 pytestmark = pytest.mark.parametrize(
     "launcher", ["local", pytest.param("slurm", marks=pytest.mark.slurm)], indirect=True
 )
-
-
-def mailboxes(lab: Lab) -> list[Mailbox]:
-    return [Mailbox(path) for path in sorted((lab.folder / WORKERS_DIR).glob("*"))]
-
-
-def wait_until(condition, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(
