@@ -25,6 +25,7 @@ FRONT_JSON = "front.json"
 FRONT_CSV = "front.csv"
 FRONT_PNG = "front.png"
 REPORT_HTML = "report.html"
+TRACKING_JSON = "tracking.json"  # the sweep's key in MLflow, and the ids of its runs there
 MLFLOW_DB = "mlflow.db"
 MLFLOW_ARTIFACTS = "mlartifacts"
 

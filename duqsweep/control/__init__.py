@@ -1,0 +1,1 @@
+"""The control side: search, dispatch, front, report and tracking; never torch, never LIBERO."""

@@ -1,0 +1,85 @@
+"""Where labels go in a picture, so that none covers another or a mark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Box(NamedTuple):
+    """An axis-parallel rectangle, in pixels."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    def overlaps(self, other: Box) -> bool:
+        """Whether the two share some area."""
+        return (
+            self.x0 < other.x1 and other.x0 < self.x1 and self.y0 < other.y1 and other.y0 < self.y1
+        )
+
+    def inside(self, other: Box) -> bool:
+        """Whether `other` contains this box."""
+        return (
+            other.x0 <= self.x0
+            and self.x1 <= other.x1
+            and other.y0 <= self.y0
+            and self.y1 <= other.y1
+        )
+
+
+def place_labels(
+    anchors: Sequence[tuple[float, float]],
+    sizes: Sequence[tuple[float, float]],
+    marks: Sequence[tuple[float, float]],
+    gap: float,
+    area: Box,
+) -> list[Box | None]:
+    """A free box for each label, tried on eight sides of its anchor at two distances.
+
+    Args:
+        anchors: The point that each label names; earlier labels choose first.
+        sizes: Width and height of each label.
+        marks: Every point that must stay visible.
+        gap: Distance from anchor to label, and half the side of a mark.
+        area: No label leaves it.
+
+    Returns:
+        One box a label; None where no side is free.
+    """
+    half = gap * 0.7
+    taken = [Box(x - half, y - half, x + half, y + half) for x, y in marks]
+    places: list[Box | None] = []
+    for anchor, size in zip(anchors, sizes, strict=True):
+        candidates = _around(anchor, size, gap) + _around(anchor, size, 2 * gap)
+        free = (
+            box
+            for box in candidates
+            if box.inside(area) and not any(box.overlaps(other) for other in taken)
+        )
+        place = next(free, None)
+        places.append(place)
+        if place is not None:
+            taken.append(place)
+    return places
+
+
+def _around(anchor: tuple[float, float], size: tuple[float, float], gap: float) -> list[Box]:
+    (x, y), (width, height) = anchor, size
+    lefts = (x + gap, x - gap - width, x - width / 2)
+    bottoms = (y + gap, y - gap - height, y - height / 2)
+    right, left, middle = lefts
+    above, below, level = bottoms
+    corners = [
+        (left, above),
+        (right, below),
+        (right, above),
+        (left, below),
+        (middle, above),
+        (middle, below),
+        (right, level),
+        (left, level),
+    ]
+    return [Box(x0, y0, x0 + width, y0 + height) for x0, y0 in corners]

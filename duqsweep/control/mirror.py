@@ -1,0 +1,269 @@
+"""A sweep's files copied to MLflow, again and again without a trace of the repetition.
+
+Every run carries a key as a tag and is looked up before it is created; equal parameters, tags and
+metrics (same step, same timestamp) are no-ops for MLflow. Times come from the files, so that an
+emptied server is rebuilt as it was.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from duqsweep import files
+from duqsweep.control import runs
+from duqsweep.control.reference import sweep_reference
+from duqsweep.control.runs import RunRecord
+from duqsweep.control.trials import TrialReader
+from duqsweep.errors import DuqsweepError
+from duqsweep.spec import digest
+
+log = logging.getLogger(__name__)
+
+KEY_TAG = "duqsweep.key"  # of one run: <sweep key>, or <sweep key>/<trial>
+SWEEP_TAG = "duqsweep.sweep_key"
+SYNCED_TAG = "duqsweep.synced"  # digest of what was written last
+ARTIFACTS = (
+    files.REPORT_HTML,
+    files.FRONT_PNG,
+    files.FRONT_JSON,
+    files.FRONT_CSV,
+    files.SWEEP_YAML,
+    files.LEDGER_JSON,
+)
+_BATCH = 1000  # metrics a call, MLflow's own limit
+_PAGE = 1000
+
+
+def default_uri(sweep_dir: Path) -> str:
+    """The tracking URI of a database in the sweep's own folder."""
+    return f"sqlite:///{(sweep_dir / files.MLFLOW_DB).absolute()}"
+
+
+def mirror(sweep_dir: Path, uri: str | None = None) -> int:
+    """Bring MLflow up to what the sweep's files say, once; returns the number of trials there.
+
+    Args:
+        sweep_dir: The sweep's folder.
+        uri: MLflow's tracking URI; None: the database in the folder.
+
+    Raises:
+        DuqsweepError: The folder's database was made when the folder was elsewhere.
+        mlflow.exceptions.MlflowException: The server refused or was not reached.
+    """
+    return Mirror(sweep_dir, uri).update(final=True)
+
+
+class Mirror:
+    """One sweep's connection to MLflow; remembers what it has written, so updates are cheap."""
+
+    def __init__(self, sweep_dir: Path, uri: str | None = None) -> None:
+        self._dir = sweep_dir.absolute()
+        self._uri = uri or default_uri(sweep_dir)
+        self._reader = TrialReader(self._dir)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._client: Any = None
+        self._experiment = ""
+        self._run_ids: dict[str, str] = {}  # key → run
+        self._synced: dict[str, str] = {}  # key → digest
+        self._written: dict[str, set[tuple[Any, ...]]] = {}  # key → metrics of this process
+        self._artifacts: dict[str, str] = {}  # name → digest
+        self._described: dict[int, tuple[Any, ...]] = {}  # trial → what its last record came from
+
+    def update(self, final: bool = False) -> int:
+        """Write whatever changed; returns the number of trials.
+
+        After an error the next call looks up anew what is there.
+
+        Args:
+            final: The sweep rests: its parent run ends when no trial runs.
+        """
+        try:
+            with _locked(self._dir):
+                return self._update(final)
+        except BaseException:
+            self._forget()  # a call that failed may have been carried out nevertheless
+            raise
+
+    def _update(self, final: bool) -> int:
+        views = self._reader.read()
+        if not views:
+            return 0
+        if self._client is None:
+            self._connect()
+        key = sweep_key(self._dir)
+        front = self._dir / files.FRONT_JSON
+        content = files.read_json(front) if front.exists() else None
+        points = {point["trial"]: point for point in content["points"]} if content else {}
+        parent = runs.sweep_record(
+            self._dir.name, views, content, sweep_reference(self._dir), final
+        )
+        parent_id = self._write(key, parent, {SWEEP_TAG: key})
+        for view in views:
+            source = (view, points.get(view.number))
+            if self._described.get(view.number) == source:
+                continue
+            tags = {SWEEP_TAG: key, "mlflow.parentRunId": parent_id}
+            self._write(f"{key}/{view.number}", runs.trial_record(*source), tags)
+            self._described[view.number] = source
+        self._upload(parent_id)
+        self._remember_links(key)
+        return len(views)
+
+    def _connect(self) -> None:
+        mlflow_client = _import_client()
+        client = mlflow_client(tracking_uri=self._uri)
+        name = f"duqsweep/{self._dir.name}"
+        local = self._uri == default_uri(self._dir)
+        artifacts = (self._dir / files.MLFLOW_ARTIFACTS).as_uri() if local else None
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            self._experiment = client.create_experiment(name, artifact_location=artifacts)
+        else:
+            self._experiment = experiment.experiment_id
+            if local and experiment.artifact_location != artifacts:
+                raise DuqsweepError(
+                    f"{files.MLFLOW_DB} was made for {experiment.artifact_location}, this folder "
+                    f"has moved: delete {self._dir / files.MLFLOW_DB} and sync again"
+                )
+            if experiment.lifecycle_stage == "deleted":
+                client.restore_experiment(self._experiment)
+        self._client = client
+        self._find_runs()
+
+    def _find_runs(self) -> None:
+        """Look up every run of this sweep; of two with one key (a lost answer) the older stays."""
+        wanted = f"tags.`{SWEEP_TAG}` = '{sweep_key(self._dir)}'"
+        token = None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment],
+                wanted,
+                max_results=_PAGE,
+                order_by=["attributes.start_time ASC"],
+                page_token=token,
+            )
+            for run in page:
+                key = run.data.tags[KEY_TAG]
+                if key in self._run_ids:
+                    self._client.delete_run(run.info.run_id)
+                    continue
+                self._run_ids[key] = run.info.run_id
+                self._synced[key] = run.data.tags.get(SYNCED_TAG, "")
+            token = page.token
+            if not token:
+                return
+
+    def _write(self, key: str, record: RunRecord, tags: Mapping[str, str]) -> str:
+        """Find or create the run of `key` and bring it to `record`; returns its id."""
+        tags = {**record.tags, **tags, KEY_TAG: key}
+        stamp = digest([record.to_json(), tags])
+        run_id = self._run_ids.get(key)
+        if run_id is None:
+            run = self._client.create_run(
+                self._experiment, start_time=record.started_ms, tags=tags, run_name=record.name
+            )
+            run_id = self._run_ids[key] = run.info.run_id
+        elif self._synced.get(key) == stamp:
+            return run_id
+        self._log(key, run_id, record, tags)
+        if record.status == "RUNNING":
+            self._client.update_run(run_id, status="RUNNING")
+        else:
+            self._client.set_terminated(run_id, record.status, record.ended_ms)
+        self._client.set_tag(run_id, SYNCED_TAG, stamp)
+        self._synced[key] = stamp
+        return run_id
+
+    def _log(self, key: str, run_id: str, record: RunRecord, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        written = self._written.setdefault(key, set())
+        fresh = [metric for metric in record.metrics if metric not in written]
+        self._client.log_batch(
+            run_id,
+            metrics=[Metric(*metric) for metric in fresh[:_BATCH]],
+            params=[Param(*item) for item in record.params.items()],
+            tags=[RunTag(*item) for item in tags.items()],
+        )
+        for start in range(_BATCH, len(fresh), _BATCH):
+            batch = fresh[start : start + _BATCH]
+            self._client.log_batch(run_id, metrics=[Metric(*metric) for metric in batch])
+        written.update(fresh)
+
+    def _upload(self, parent_id: str) -> None:
+        for name in ARTIFACTS:
+            path = self._dir / name
+            if not path.exists():
+                continue
+            content = digest(path.read_bytes().hex())
+            if self._artifacts.get(name) != content:
+                self._client.log_artifact(parent_id, str(path))
+                self._artifacts[name] = content
+
+    def _remember_links(self, key: str) -> None:
+        trials = {
+            name.rpartition("/")[2]: run_id
+            for name, run_id in self._run_ids.items()
+            if name.startswith(f"{key}/")
+        }
+        links = {"experiment": self._experiment, "parent": self._run_ids[key], "trials": trials}
+        state = files.read_json(self._dir / files.TRACKING_JSON)
+        known = state["links"].get(digest(self._uri))
+        if known != links:
+            state["links"][digest(self._uri)] = links
+            files.write_json(self._dir / files.TRACKING_JSON, state)
+
+
+def sweep_key(sweep_dir: Path) -> str:
+    """What tells this sweep from every other on a shared server; made once, kept in its folder."""
+    path = sweep_dir / files.TRACKING_JSON
+    if not path.exists():
+        files.write_json(path, {"key": uuid.uuid4().hex, "links": {}})
+    key: str = files.read_json(path)["key"]
+    return key
+
+
+def known_runs(sweep_dir: Path, uri: str | None) -> Mapping[str, Any] | None:
+    """Ids in MLflow: `experiment`, `parent` and `trials`; None before the first update."""
+    path = sweep_dir / files.TRACKING_JSON
+    if not path.exists():
+        return None
+    links: Mapping[str, Any] = files.read_json(path)["links"]
+    return links.get(digest(uri or default_uri(sweep_dir)))
+
+
+@contextmanager
+def _locked(sweep_dir: Path) -> Iterator[None]:
+    """One mirror of a sweep at a time, in whatever process."""
+    with (sweep_dir / ".tracking.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _import_client() -> Any:
+    """MlflowClient, made to fail fast, to stay quiet and to send nothing home.
+
+    MLflow takes these settings from the environment only; what the user has set stays.
+    """
+    for name, value in (
+        ("MLFLOW_DISABLE_TELEMETRY", "true"),
+        ("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),
+        ("MLFLOW_LOGGING_LEVEL", "WARNING"),
+        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"),  # 7 blocks for four minutes a call
+        ("MLFLOW_HTTP_REQUEST_TIMEOUT", "10"),
+        ("GIT_PYTHON_REFRESH", "quiet"),
+    ):
+        os.environ.setdefault(name, value)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    return MlflowClient

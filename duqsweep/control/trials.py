@@ -1,0 +1,122 @@
+"""What a sweep's folder says about its trials, finished or still running."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from duqsweep import files
+from duqsweep.result import EpisodeRecord, TrialResult, Vitals, final_attempts
+from duqsweep.spec import Trial
+
+_WATCHED = (files.SPEC_JSON, files.VITALS_JSON, files.EPISODES_JSONL, files.RESULT_JSON)
+_Signature = tuple[tuple[int, int] | None, ...]
+
+
+@dataclass(frozen=True)
+class TrialView:
+    """One trial as its files show it now."""
+
+    trial: Trial
+    vitals: Vitals | None  # None before the benchmark
+    episodes: tuple[EpisodeRecord, ...]  # the last attempt of each ledger entry, in order
+    result: TrialResult | None  # None while it runs
+    started_ms: int  # since 1970; when its spec was written
+    measured_ms: int | None  # when its vitals were written
+    ended_ms: int | None  # when its result was written
+
+    @property
+    def number(self) -> int:
+        """The trial's number."""
+        return self.trial.number
+
+    @property
+    def outcome(self) -> str:
+        """running, complete, stopped or failed."""
+        return self.result.outcome if self.result else "running"
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Successes, failures and errors over the episodes walked so far."""
+        errors = sum(record.error is not None for record in self.episodes)
+        successes = sum(record.success for record in self.episodes if record.error is None)
+        return successes, len(self.episodes) - errors - successes, errors
+
+    @property
+    def steps_to_success(self) -> float | None:
+        """Mean control steps of the successful episodes."""
+        steps = [e.steps for e in self.episodes if e.success and e.error is None]
+        return sum(steps) / len(steps) if steps else None
+
+
+class TrialReader:
+    """Reads a sweep's trials again and again; unchanged files are not parsed twice."""
+
+    def __init__(self, sweep_dir: Path) -> None:
+        self._trials_dir = sweep_dir / files.TRIALS_DIR
+        self._seen: dict[str, tuple[_Signature, TrialView]] = {}
+
+    def read(self) -> list[TrialView]:
+        """Every trial that has a spec, by number.
+
+        Raises:
+            EvaluationError: A file is not JSON.
+            SpecError: A record holds an impossible value.
+        """
+        if not self._trials_dir.is_dir():
+            return []
+        folders = sorted(path for path in self._trials_dir.iterdir() if path.name.isdigit())
+        views = [
+            self._read_one(folder) for folder in folders if (folder / files.SPEC_JSON).exists()
+        ]
+        return sorted(views, key=lambda view: view.number)
+
+    def view(self, number: int) -> TrialView:
+        """One trial that has a spec; the same object as before where no file changed."""
+        return self._read_one(self._trials_dir / f"{number:04d}")
+
+    def _read_one(self, folder: Path) -> TrialView:
+        signature = tuple(_signature(folder / name) for name in _WATCHED)
+        known = self._seen.get(folder.name)
+        if known is None or known[0] != signature:
+            known = self._seen[folder.name] = (signature, _read_trial(folder))
+        return known[1]
+
+
+def read_trials(sweep_dir: Path) -> list[TrialView]:
+    """Every trial of a sweep's folder that has a spec, by number; see `TrialReader.read`."""
+    return TrialReader(sweep_dir).read()
+
+
+def _read_trial(folder: Path) -> TrialView:
+    result = _read_optional(folder / files.RESULT_JSON)
+    vitals = _read_optional(folder / files.VITALS_JSON)
+    episodes = [
+        EpisodeRecord.from_json(line) for line in files.read_lines(folder / files.EPISODES_JSONL)
+    ]
+    return TrialView(
+        trial=Trial.from_json(files.read_json(folder / files.SPEC_JSON)),
+        vitals=None if vitals is None else Vitals.from_json(vitals),
+        episodes=tuple(final_attempts(episodes)),
+        result=None if result is None else TrialResult.from_json(result),
+        started_ms=_written_ms(folder / files.SPEC_JSON),
+        measured_ms=None if vitals is None else _written_ms(folder / files.VITALS_JSON),
+        ended_ms=None if result is None else _written_ms(folder / files.RESULT_JSON),
+    )
+
+
+def _read_optional(path: Path) -> Any:
+    return files.read_json(path) if path.exists() else None
+
+
+def _written_ms(path: Path) -> int:
+    return path.stat().st_mtime_ns // 1_000_000
+
+
+def _signature(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_mtime_ns, status.st_size

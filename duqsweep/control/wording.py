@@ -1,0 +1,171 @@
+"""How numbers of a sweep read: the same words in the terminal, the picture, the page and MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from duqsweep.result import TrialResult, Vitals
+
+NONE = "–"
+SIMULATED = "simulated quantization: fewer bits do not change the time measured here"
+_KERNEL_NOTES = {
+    "none": "not quantized",
+    "fake": "fake (simulated)",
+    "loop": "loop (the slow baseline)",
+}
+_AXES = {
+    "success_rate": "success rate",
+    "episode_time_s": "policy time of an episode [s], faster to the left",
+    "weights_mb": "weights [MB]",
+    "action_error": "action error to the unquantized policy [normalised RMSE]",
+    "mean_weight_bits": "mean bits of a weight",
+    "steps_to_success": "control steps to success",
+}
+_Point = Mapping[str, Any]
+
+
+def percent(rate: float | None) -> str:
+    """`0.925` as `92.5 %`."""
+    return NONE if rate is None else f"{100 * rate:.1f} %"
+
+
+def interval(point: _Point) -> str:
+    """The 95 % interval of a point's success rate, e.g. `84–96 %`."""
+    if point["success_low"] is None:
+        return NONE
+    return f"{100 * point['success_low']:.0f}–{100 * point['success_high']:.0f} %"
+
+
+def seconds(time_s: float | None) -> str:
+    """A time with three significant digits and its unit."""
+    if time_s is None:
+        return NONE
+    return f"{time_s:,.0f} s" if time_s >= 100 else f"{time_s:.3g} s"
+
+
+def duration(time_s: float) -> str:
+    """A waiting time, e.g. `45 s`, `3 min 20 s`, `2 h 05 min`."""
+    whole = round(time_s)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def ratio(value: float | None) -> str:
+    """A speed-up, e.g. `1.85×`."""
+    if value is None:
+        return NONE
+    return f"{value:.2f}×" if value < 10 else f"{value:,.0f}×"
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """Any value in a table cell."""
+    if value is None:
+        return NONE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+
+
+def kernel_note(kernel: str | None) -> str:
+    """A kernel's name with what it means for times."""
+    return NONE if kernel is None else _KERNEL_NOTES.get(kernel, kernel)
+
+
+def short_name(key: str) -> str:
+    """A parameter's name as it fits an axis: `quant.weight_bits.default` → `w_bits`."""
+    _, _, rest = key.partition(".")
+    name = (rest or key).replace("weight_bits.default", "weight_bits")
+    return name.replace("weight_bits", "w_bits").replace("act_bits", "a_bits")
+
+
+def short_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters under short names; one whose short name is not its own keeps its full key."""
+    names = [short_name(key) for key in params]
+    return {
+        (name if names.count(name) == 1 else key): value
+        for name, (key, value) in zip(names, params.items(), strict=True)
+    }
+
+
+def telling_params(point: _Point, content: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a point that differ between trials of the sweep, under short names."""
+    everyone = [other["params"] for other in content["points"]]
+    telling = {
+        key
+        for params in everyone
+        for key in params
+        if len(everyone) == 1 or any(other.get(key) != params[key] for other in everyone)
+    }
+    return short_params({key: value for key, value in point["params"].items() if key in telling})
+
+
+def settings(params: Mapping[str, Any]) -> str:
+    """Parameters in one line, e.g. `block_size=32 num_steps=4`."""
+    return " ".join(f"{name}={number(value)}" for name, value in params.items())
+
+
+def label(point: _Point) -> str:
+    """`7` or `7 plan_a`."""
+    return f"{point['trial']} {point['name']}" if point["name"] else str(point["trial"])
+
+
+def point_summary(point: _Point) -> str:
+    """A trial in one or two sentences."""
+    params = settings(short_params(point["params"]))
+    if point["outcome"] == "failed":
+        return f"trial {label(point)}: failed, {point['reason']}. {params}"
+    return (
+        f"trial {label(point)}: success {percent(point['success_rate'])} ({interval(point)}, "
+        f"{point['episodes']} episodes), {seconds(point['episode_time_s'])} an episode, "
+        f"{ratio(point['speedup'])} the reference. {params}"
+    )
+
+
+def counts_line(content: Mapping[str, Any]) -> str:
+    """`21 complete · 1 stopped · 1 failed · 1,320 episodes`."""
+    parts = [f"{count} {name}" for name, count in content["counts"].items() if count]
+    return " · ".join([*parts, f"{content['episodes']:,} episodes"])
+
+
+def axis_label(name: str, content: Mapping[str, Any]) -> str:
+    """A measure's name with its unit, and what its times mean."""
+    text = _AXES.get(name, name)
+    kernels = {point["kernel"] for point in content["points"]}
+    if name == "episode_time_s" and kernels & {"fake"}:
+        return f"{text}\n({SIMULATED})"
+    return text
+
+
+def probability(value: float | None) -> str:
+    """A probability with two digits."""
+    return NONE if value is None else f"{value:.2f}"
+
+
+def front_points(content: Mapping[str, Any]) -> list[_Point]:
+    """The points on the front, best success first, then fastest."""
+    front = [point for point in content["points"] if point["on_front"]]
+    return sorted(front, key=lambda p: (-(p["success_rate"] or 0), p["episode_time_s"] or 0))
+
+
+def vitals_text(vitals: Vitals) -> str:
+    """What a benchmark found, in one line."""
+    return (
+        f"{vitals.call_ms.p50:.3g} ms a call, {ratio(vitals.speedup)} the reference, "
+        f"{vitals.layers_quantized} layers quantized, {vitals.weights_mb:.3g} MB, "
+        f"action error {vitals.action_error:.3g}, kernel {kernel_note(vitals.kernel)}"
+    )
+
+
+def result_text(result: TrialResult) -> str:
+    """How a trial ended, in one line."""
+    if result.outcome == "failed":
+        return f"FAILED: {result.error_type}: {result.reason}"
+    ran = result.episodes - result.errors
+    text = f"{result.outcome}: {result.successes} of {ran} episodes succeeded"
+    errors = f", {result.errors} broke down" if result.errors else ""
+    why = f" ({result.reason})" if result.outcome == "stopped" and result.reason else ""
+    return f"{text}{errors}{why}"
