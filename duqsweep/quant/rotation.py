@@ -42,7 +42,9 @@ def svd_rotations(weight: Tensor, block_size: int) -> Tensor:
     """The prototype's rotations: left singular vectors of each block of input channels.
 
     The block's weights, read as (block, out), are U·S·Vᵀ; the block's rotation is U. So the rotated
-    channels are the principal axes of the weights, strongest first; activations play no part.
+    channels are the principal axes of the weights, strongest first; activations play no part. A
+    singular vector's sign is free, and matters where clipping is lopsided: its largest entry is
+    made positive, so that every machine finds the same matrices.
 
     Returns:
         float64, (in / block, block, block).
@@ -50,7 +52,8 @@ def svd_rotations(weight: Tensor, block_size: int) -> Tensor:
     blocks = weight.double().T.reshape(-1, block_size, weight.shape[0])
     square = blocks @ blocks.mT if weight.shape[0] < block_size else blocks
     left: Tensor = torch.linalg.svd(square, full_matrices=False).U
-    return left
+    largest = left.gather(1, left.abs().argmax(1, keepdim=True))
+    return left * largest.sign()
 
 
 def rotate_blocks(rows: Tensor, matrices: Tensor) -> Tensor:

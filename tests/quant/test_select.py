@@ -113,5 +113,7 @@ def test_rotating_outputs_needs_a_rotation() -> None:
 
 
 def test_selecting_and_costing_import_no_torch() -> None:
-    code = "import sys, duqsweep.quant.select; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, duqsweep.quant.cost, duqsweep.quant.select; sys.exit('torch' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

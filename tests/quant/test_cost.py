@@ -1,0 +1,89 @@
+"""The cost model, checked against sums done by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from duqsweep.errors import ConfigError
+from duqsweep.quant.cost import Work, mean_weight_bits, modelled, weights_mb
+from duqsweep.spec import QuantSpec
+
+LLM, DIT = "language_model.layers.0.q", "gemma_expert.layers.0.q"
+LAYERS = {LLM: (64, 32), DIT: (16, 48)}
+WORK = {"language_model": Work(1, 100), "gemma_expert": Work(10, 5)}
+BITS = {DIT: (4, 8)}
+
+
+def cost(quant: QuantSpec, bits: dict[str, tuple[int, int]] = BITS) -> dict[str, float]:
+    return modelled(LAYERS, bits, quant, WORK, full_bytes=4)
+
+
+def test_an_unquantized_policy_reads_its_weights_once_a_forward() -> None:
+    assert cost(QuantSpec(), {}) == {
+        "expert_forwards_per_call": 10,
+        "rotations_per_call": 0,
+        "flops_per_call": 2 * 100 * 64 * 32 + 10 * 2 * 5 * 16 * 48,
+        "bytes_per_call": 4 * 64 * 32 + 10 * 4 * 16 * 48,
+    }
+
+
+def test_rotations_count_blocks_of_inputs_and_of_rotated_outputs() -> None:
+    assert cost(QuantSpec())["rotations_per_call"] == 10 * 3
+    assert cost(QuantSpec(row_rotation=True))["rotations_per_call"] == 10 * (3 + 1)
+    assert cost(QuantSpec(rotation="none"))["rotations_per_call"] == 0
+
+
+def test_rotations_cost_flops() -> None:
+    plain = cost(QuantSpec(rotation="none"))["flops_per_call"]
+    assert cost(QuantSpec())["flops_per_call"] - plain == 10 * 2 * 5 * 48 * 16
+
+
+@pytest.mark.parametrize(
+    ("quant", "weight_bytes"),
+    [
+        (QuantSpec(rotation="none", permutation="none"), 0),
+        (QuantSpec(permutation="none"), 4 * 16 * 16),  # all blocks share one matrix
+        (QuantSpec(rotation="svd", permutation="none"), 4 * 3 * 16 * 16),
+        (QuantSpec(rotation="svd", permutation="none", row_rotation=True), 4 * 4 * 16 * 16),
+        (QuantSpec(), 4 * 16 * 16 + 4 * 48),
+        (QuantSpec(rotation="none", permutation="none", smoothing=0.5), 2 * 48),
+        (QuantSpec(rotation="none", permutation="none", act_scale="static"), 2 * 48),
+    ],
+    ids=str,
+)
+def test_bytes_are_packed_weights_scales_and_transforms(
+    quant: QuantSpec, weight_bytes: int
+) -> None:
+    packed = 16 * 48 * 4 / 8 + 16 * 2
+    assert cost(quant)["bytes_per_call"] == 4 * 64 * 32 + 10 * (packed + weight_bytes)
+
+
+def test_stored_megabytes_replace_only_quantized_layers() -> None:
+    quant = QuantSpec(rotation="none", permutation="none", weight_group_size=0)
+    parameters = 10_000
+    assert weights_mb(LAYERS, {}, quant, parameters, 2) == parameters * 2 / 1e6
+    expected = (parameters - 16 * 48) * 2 + 16 * 48 * 4 / 8 + 16 * 2
+    assert weights_mb(LAYERS, BITS, quant, parameters, 2) == expected / 1e6
+
+
+def test_groups_store_more_scales() -> None:
+    quant = QuantSpec(rotation="none", permutation="none", weight_group_size=32)
+    bits = {LLM: (4, 8)}
+    one_scale_a_row = QuantSpec(rotation="none", permutation="none")
+    wide = {LLM: (64, 128)}
+    found = weights_mb(wide, bits, quant, 64 * 128, 4)
+    assert found - weights_mb(wide, bits, one_scale_a_row, 64 * 128, 4) == pytest.approx(
+        64 * 3 * 2 / 1e6
+    )
+
+
+def test_mean_bits_weigh_layers_by_size() -> None:
+    assert mean_weight_bits(LAYERS, {}) == 16
+    assert mean_weight_bits(LAYERS, {DIT: (4, 8)}) == 4
+    both = mean_weight_bits(LAYERS, {LLM: (8, 8), DIT: (4, 8)})
+    assert both == (8 * 64 * 32 + 4 * 16 * 48) / (64 * 32 + 16 * 48)
+
+
+def test_a_layer_of_no_known_part_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"vision\.fc1"):
+        modelled({"vision.fc1": (8, 8)}, {}, QuantSpec(), WORK, 4)

@@ -1,0 +1,195 @@
+"""The quantized layer: exactness without rounding, kernels that agree, knobs that do something."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from quant_parts import (
+    LAYERS,
+    calibrated,
+    inputs,
+    outputs,
+    quantized,
+    relative_error,
+    tiny_policy,
+)
+from torch import nn
+
+from duqsweep.quant.calibrate import calibrate
+from duqsweep.quant.fold import build_pack
+from duqsweep.quant.freeze import freeze
+from duqsweep.quant.kernels import BUILDERS
+from duqsweep.quant.linear import DuQuantLinear, LinearParts
+from duqsweep.spec import QuantSpec
+
+EXACT = outputs(tiny_policy())
+SETTINGS = st.builds(
+    QuantSpec,
+    rotation=st.sampled_from(["hadamard", "svd", "none"]),
+    block_size=st.sampled_from([16, 32, 64]),
+    permutation=st.sampled_from(["zigzag", "prototype", "none"]),
+    row_rotation=st.booleans(),
+    weight_scale=st.sampled_from(["mse", "absmax"]),
+    weight_group_size=st.sampled_from([0, 32, 64]),
+    act_scale=st.sampled_from(["per_token", "static"]),
+    smoothing=st.sampled_from([0.0, 0.5, 1.0]),
+).filter(lambda quant: quant.rotation != "none" or not quant.row_rotation)
+
+
+@settings(deadline=None, max_examples=40)
+@given(quant=SETTINGS)
+def test_transforming_without_rounding_changes_nothing(quant: QuantSpec) -> None:
+    policy = tiny_policy()
+    layer = policy.layers[0].up_proj
+    x = inputs()
+    with torch.no_grad():
+        wanted = layer(x)
+        stats = calibrated(policy, quant, {LAYERS[0]: (16, 8)})[LAYERS[0]]
+        pack = build_pack(layer.weight, 16, quant, stats.act_max)
+        parts = LinearParts(16, 16, pack, None, layer.bias, torch.float32, torch.device("cpu"))
+        found = BUILDERS["fake"](parts)(x)
+    assert relative_error(found, wanted) < 1e-5  # fp32 sums over channels 50 times apart
+
+
+@settings(deadline=None, max_examples=40)
+@given(quant=SETTINGS, pair=st.sampled_from([(4, 8), (2, 8), (16, 4), (8, 16)]))
+def test_both_kernels_give_the_same_numbers(quant: QuantSpec, pair: tuple[int, int]) -> None:
+    layer = (LAYERS[0],)  # one layer: a rounding at a tie must not grow through the next
+    fake = outputs(quantized(dataclasses.replace(quant, kernel="fake"), pair, layer))
+    loop = outputs(quantized(dataclasses.replace(quant, kernel="loop"), pair, layer))
+    assert relative_error(loop, fake) < 1e-3
+
+
+@settings(deadline=None, max_examples=25)
+@given(quant=SETTINGS)
+def test_eight_bits_stay_close_and_fewer_are_further_away(quant: QuantSpec) -> None:
+    errors = [relative_error(outputs(quantized(quant, (bits, 8))), EXACT) for bits in (8, 4, 2)]
+    assert errors[0] < 0.12
+    assert errors == sorted(errors)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rotation": "svd"},
+        {"rotation": "none", "permutation": "none"},
+        {"block_size": 32},
+        {"permutation": "prototype"},
+        {"permutation": "none"},
+        {"row_rotation": True},
+        {"weight_scale": "absmax"},
+        {"weight_group_size": 32},
+        {"act_scale": "static"},
+        {"act_scale": "static", "act_percentile": 90.0},
+        {"smoothing": 0.5},
+    ],
+    ids=str,
+)
+def test_every_knob_changes_the_output(change: dict[str, object]) -> None:
+    base = QuantSpec()
+    if "act_percentile" in change:
+        base = dataclasses.replace(base, act_scale="static")
+    turned = dataclasses.replace(base, **change)
+    assert relative_error(outputs(quantized(turned)), outputs(quantized(base))) > 1e-3
+
+
+def test_weight_and_activation_bits_change_the_output() -> None:
+    found = [
+        outputs(quantized(QuantSpec(), pair)) for pair in [(4, 8), (3, 8), (4, 7), (16, 8), (4, 16)]
+    ]
+    for one, other in itertools.combinations(found, 2):
+        assert relative_error(one, other) > 1e-4
+
+
+def test_the_kernel_decides_how_blocks_are_multiplied() -> None:
+    kinds = {}
+    for kernel in ("fake", "loop"):
+        policy = quantized(QuantSpec(kernel=kernel))
+        kinds[kernel] = {type(stage).__name__ for stage in policy.get_submodule(LAYERS[0]).before}
+    assert kinds["fake"] - kinds["loop"] == {"BatchedRotation"}
+    assert kinds["loop"] - kinds["fake"] == {"LoopRotation"}
+
+
+def test_leading_dimensions_dtype_and_bits_are_kept() -> None:
+    policy = copy.deepcopy(tiny_policy()).bfloat16()
+    x = inputs().bfloat16()
+    bits = dict.fromkeys(LAYERS, (4, 8))
+    stats = calibrate(policy, bits, QuantSpec(), lambda: policy(x))
+    freeze(policy, bits, QuantSpec(), stats, None, "tiny")
+    layer = policy.get_submodule(LAYERS[0])
+    assert isinstance(layer, DuQuantLinear)
+    assert (layer.weight_bits, layer.act_bits) == (4, 8)
+    assert (layer.in_features, layer.out_features) == (64, 128)
+    with torch.no_grad():
+        for shape in [(64,), (3, 64), (2, 5, 64)]:
+            found = layer(torch.ones(shape, dtype=torch.bfloat16))
+            assert found.shape == (*shape[:-1], 128)
+            assert found.dtype == torch.bfloat16
+        assert relative_error(policy(x).float(), EXACT) < 0.2
+
+
+def error_with_outliers(
+    quant: QuantSpec, pair: tuple[int, int], shrink_weights: bool = False
+) -> float:
+    """Of one layer with heavy-tailed weights, four of 512 channels 30 times larger than others."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = torch.ones(512)
+    sizes[torch.randperm(512, generator=generator)[:4]] = 30.0
+    policy = nn.Sequential(nn.Linear(512, 128, bias=False))
+    with torch.no_grad():
+        normal = torch.randn(5, 128, 512, generator=generator)
+        policy[0].weight.copy_(normal[0] / normal[1:].square().mean(0).sqrt())  # Student's t, 4
+        if shrink_weights:
+            policy[0].weight.div_(sizes)
+        x = torch.randn(64, 512, generator=generator) * sizes
+        wanted = policy(x)
+        stats = calibrate(policy, {"0": pair}, quant, lambda: policy(x))
+        freeze(policy, {"0": pair}, quant, stats, None, "outliers")
+        return relative_error(policy(x), wanted)
+
+
+@pytest.mark.parametrize(("pair", "factor"), [((4, 8), 0.98), ((4, 4), 0.8), ((8, 8), 0.7)])
+@pytest.mark.parametrize("rotation", ["none", "svd"])
+def test_hadamard_wins_where_channels_have_outliers(
+    pair: tuple[int, int], factor: float, rotation: str
+) -> None:
+    other = QuantSpec(rotation=rotation, permutation="prototype")
+    assert error_with_outliers(QuantSpec(), pair) < factor * error_with_outliers(other, pair)
+
+
+def test_smoothing_wins_where_weights_shrink_as_their_inputs_grow() -> None:
+    """A rotation makes every weight's rounding error meet an outlier; smoothing removes them."""
+    plain = error_with_outliers(QuantSpec(rotation="none"), (4, 8), shrink_weights=True)
+    rotated = error_with_outliers(QuantSpec(), (4, 8), shrink_weights=True)
+    smoothed = error_with_outliers(QuantSpec(smoothing=0.5), (4, 8), shrink_weights=True)
+    assert smoothed < 0.7 * plain < plain < rotated
+
+
+def test_siglips_odd_width_takes_blocks_of_sixteen() -> None:
+    layer = nn.Linear(4304, 32, bias=False)
+    policy = nn.Sequential(layer)
+    x = torch.randn(3, 4304, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted = policy(x)
+        stats = calibrate(policy, {"0": (8, 8)}, QuantSpec(), lambda: policy(x))
+        freeze(policy, {"0": (8, 8)}, QuantSpec(), stats, None, "siglip")
+        assert relative_error(policy(x), wanted) < 0.03
+
+
+@pytest.mark.parametrize("kernel", ["fake", "loop"])
+@pytest.mark.parametrize("act_scale", ["per_token", "static"])
+def test_the_layer_compiles_in_one_graph(kernel: str, act_scale: str) -> None:
+    quant = QuantSpec(kernel=kernel, act_scale=act_scale, row_rotation=True, smoothing=0.5)
+    policy = quantized(quant)
+    explanation = torch._dynamo.explain(policy)(inputs())
+    assert explanation.graph_break_count == 0
+    torch._dynamo.reset()
+    compiled = torch.compile(policy, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        assert relative_error(compiled(inputs()), outputs(policy)) < 1e-3

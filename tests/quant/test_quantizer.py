@@ -1,0 +1,116 @@
+"""Rounding: error bounds, slow references, and more bits never being worse."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from duqsweep.quant.quantizer import (
+    CLIPS,
+    decode_weight,
+    largest_code,
+    quantize_tokens,
+    weight_codes,
+    weight_scales,
+)
+
+BITS = st.integers(2, 8)
+ROWS = hnp.arrays(
+    np.float64,
+    hnp.array_shapes(min_dims=2, max_dims=2, max_side=24),
+    elements=st.floats(-1e3, 1e3, allow_subnormal=False),
+)
+NORMAL = torch.randn(16, 256, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+
+
+def rounded(weight: torch.Tensor, bits: int, how: str, group: int = 0) -> torch.Tensor:
+    scales = weight_scales(weight, bits, how, group)
+    return decode_weight(weight_codes(weight, scales, bits), scales)
+
+
+@given(values=ROWS, bits=BITS)
+def test_absmax_rounds_each_weight_by_at_most_half_a_step(values: np.ndarray, bits: int) -> None:
+    weight = torch.from_numpy(values)
+    scales = weight_scales(weight, bits, "absmax", 0)
+    codes = weight_codes(weight, scales, bits)
+    assert codes.abs().max() <= largest_code(bits)
+    error = (decode_weight(codes, scales) - weight).abs()
+    assert (error <= scales / 2 * (1 + 1e-9)).all()
+
+
+@given(values=ROWS, bits=BITS)
+def test_tokens_are_rounded_by_at_most_half_a_step(values: np.ndarray, bits: int) -> None:
+    step = np.abs(values).max(1, keepdims=True) / (2 ** (bits - 1) - 1)
+    error = np.abs(quantize_tokens(torch.from_numpy(values), bits).numpy() - values)
+    assert (error <= step / 2 * (1 + 1e-9) + 1e-8).all()
+
+
+@given(values=ROWS, bits=BITS)
+def test_mse_scales_are_never_worse_than_absmax(values: np.ndarray, bits: int) -> None:
+    weight = torch.from_numpy(values)
+    errors = [(rounded(weight, bits, how) - weight).square().sum(1) for how in ("mse", "absmax")]
+    assert (errors[0] <= errors[1] * (1 + 1e-9)).all()
+
+
+@given(values=ROWS, bits=st.integers(4, 8))
+def test_mse_scales_equal_a_slow_search(values: np.ndarray, bits: int) -> None:
+    top = 2 ** (bits - 1) - 1
+    expected = []
+    for row in values:
+        base = max(np.abs(row).max() / top, 1e-12)
+        candidates = [base / clip for clip in CLIPS]
+        errors = [
+            np.mean((np.clip(np.rint(row / s), -top - 1, top) * s - row) ** 2) for s in candidates
+        ]
+        expected.append(candidates[int(np.argmin(errors))])
+    found = weight_scales(torch.from_numpy(values), bits, "mse", 0)
+    error = [
+        [np.mean((np.clip(np.rint(row / s), -top - 1, top) * s - row) ** 2) for s in scales]
+        for row, *scales in zip(values, found[:, 0].tolist(), expected, strict=True)
+    ]
+    np.testing.assert_allclose(*np.transpose(error), atol=1e-18)
+
+
+@pytest.mark.parametrize("how", ["mse", "absmax"])
+def test_more_bits_are_never_worse(how: str) -> None:
+    errors = [(rounded(NORMAL, bits, how) - NORMAL).square().mean() for bits in range(2, 9)]
+    assert errors == sorted(errors, reverse=True)
+    errors = [(quantize_tokens(NORMAL, bits) - NORMAL).square().mean() for bits in range(2, 9)]
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_eight_bits_are_close_to_exact() -> None:
+    for approximate in (rounded(NORMAL, 8, "mse"), quantize_tokens(NORMAL, 8)):
+        assert (approximate - NORMAL).norm() < 0.01 * NORMAL.norm()
+
+
+def test_two_bits_get_within_a_tenth_of_the_best_clip() -> None:
+    best = min(
+        (torch.round(NORMAL / step).clamp(-2, 1) * step - NORMAL).square().mean()
+        for step in torch.linspace(0.3, 3.0, 271).tolist()
+    )
+    assert (rounded(NORMAL, 2, "mse") - NORMAL).square().mean() < 1.1 * best
+
+
+def test_groups_have_scales_of_their_own() -> None:
+    weight = NORMAL * torch.where(torch.arange(256) < 64, 100.0, 1.0)
+    scales = weight_scales(weight, 4, "mse", 64)
+    assert scales.shape == (16, 4)
+    for group in range(4):
+        part = slice(64 * group, 64 * group + 64)
+        assert torch.equal(scales[:, [group]], weight_scales(weight[:, part], 4, "mse", 0))
+    small = slice(64, 256)
+    whole, grouped = rounded(weight, 4, "mse"), rounded(weight, 4, "mse", 64)
+    assert (whole[:, small] == 0).all()
+    assert (grouped - weight)[:, small].norm() < 0.15 * weight[:, small].norm()
+
+
+def test_zeros_stay_zeros() -> None:
+    zeros = torch.zeros(3, 32)
+    assert torch.equal(quantize_tokens(zeros, 8), zeros)
+    assert torch.equal(quantize_tokens(zeros.bfloat16(), 4), zeros.bfloat16())
+    assert torch.equal(rounded(zeros, 4, "mse"), zeros)
