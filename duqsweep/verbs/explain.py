@@ -1,0 +1,169 @@
+"""`duqsweep explain`: the cost model of a policy call as a table, and the document it answers."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from duqsweep.control.config import compose
+from duqsweep.control.document import PROTOTYPE, Document, comparison, mistakes
+from duqsweep.control.explain import PartCost, call_costs
+from duqsweep.errors import ConfigError
+from duqsweep.files import read_json
+from duqsweep.policy.sizes import sizes_of
+from duqsweep.result import Vitals
+from duqsweep.spec import TrialSpec
+
+# A group is chosen once, so these give way to the user's; other keys may come twice, the last wins.
+GROUPS = {"policy": "policy=pi05_libero"}
+DEFAULTS = ("name=explain", "quant.include=llm_dit_all", "enqueue=[reference]")
+WIDTH = 100
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the cost model.
+
+    Args:
+        arguments: Overrides as of a sweep, e.g. policy=embedded, policy.num_steps=5,
+            quant.block_size=64; and --vitals FILE of a trial, for measured times.
+
+    Returns:
+        0.
+
+    Raises:
+        ConfigError: An override is wrong, or the vitals are of another policy call.
+    """
+    parser = argparse.ArgumentParser(prog="duqsweep explain", description=main.__doc__)
+    parser.add_argument("--vitals", type=Path, metavar="FILE", help="vitals.json of a trial")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    options = parser.parse_intermixed_args(list(arguments))
+    spec = _spec(options.overrides)
+    vitals = None if options.vitals is None else read_vitals(options.vitals, spec)
+    costs = call_costs(
+        spec.policy.name, sizes_of(spec.policy.name), spec.policy.num_steps, spec.quant
+    )
+    print(_heading(spec, costs))
+    print(_costs_table(costs, vitals))
+    print(_footnotes(vitals))
+    print(_document())
+    return 0
+
+
+def read_vitals(path: Path, spec: TrialSpec) -> Vitals:
+    """A trial's vitals.
+
+    Raises:
+        ConfigError: There is no such file, or the trial took another number of denoising steps.
+    """
+    if not path.is_file():
+        raise ConfigError(f"--vitals must name a trial's vitals.json, there is no file {path}")
+    vitals = Vitals.from_json(read_json(path))
+    steps = vitals.modelled.get("expert_forwards_per_call")
+    if steps != spec.policy.num_steps:
+        raise ConfigError(
+            f"{path} is of a trial with {steps:g} denoising steps, explained are "
+            f"{spec.policy.num_steps}: add policy.num_steps={steps:g}"
+        )
+    return vitals
+
+
+def _spec(overrides: Sequence[str]) -> TrialSpec:
+    chosen = {word.partition("=")[0] for word in overrides}
+    groups = [word for group, word in GROUPS.items() if group not in chosen]
+    return compose([*groups, *DEFAULTS, *overrides]).base.spec({})
+
+
+def _heading(spec: TrialSpec, costs: Sequence[PartCost]) -> str:
+    quantized = sum(cost.quantized for cost in costs)
+    quant = spec.quant
+    outputs = ", outputs rotated back" if quant.row_rotation else ""
+    how = f"rotation {quant.rotation}, block {quant.block_size}{outputs}" if quantized else "none"
+    return (
+        f"One call of {spec.policy.name}: batch 1, {spec.policy.num_steps} denoising steps\n"
+        f"{quantized} linear layers quantized: {how}\n"
+    )
+
+
+def _costs_table(costs: Sequence[PartCost], vitals: Vitals | None) -> str:
+    heads = ["part", "linears", "quantized", "forwards", "tokens", "rotations", "rotations"]
+    units = ["", "", "", "a call", "a forward", "a forward", "a call"]
+    heads += ["GFLOP", "weights MB", "packed MB"]
+    units += ["a call"] * 3
+    rows = [
+        [
+            cost.part,
+            *(f"{n:,}" for n in (cost.linears, cost.quantized, cost.forwards, cost.tokens)),
+            f"{cost.rotations_per_forward:,}",
+            f"{cost.rotations:,}",
+            *(f"{x:,.1f}" for x in _sums([cost])),
+        ]
+        for cost in costs
+    ]
+    linears, quantized = (
+        sum(getattr(cost, what) for cost in costs) for what in ("linears", "quantized")
+    )
+    rotations = sum(cost.rotations for cost in costs)
+    total = ["all", f"{linears}", f"{quantized}", "", "", "", f"{rotations:,}"]
+    rows.append([*total, *(f"{x:,.1f}" for x in _sums(costs))])
+    if vitals is not None:
+        heads, units = [*heads, "measured"], [*units, "ms a call"]
+        times = [*(vitals.parts_ms.get(cost.part) for cost in costs), vitals.call_ms.p50]
+        rows = [
+            [*row, "-" if ms is None else f"{ms:.2f}"] for row, ms in zip(rows, times, strict=True)
+        ]
+    return table([heads, units, *rows])
+
+
+def _sums(costs: Sequence[PartCost]) -> tuple[float, float, float]:
+    return (
+        sum(cost.flops for cost in costs) / 1e9,
+        sum(cost.full_bytes for cost in costs) / 1e6,
+        sum(cost.packed_bytes for cost in costs) / 1e6,
+    )
+
+
+def _footnotes(vitals: Vitals | None) -> str:
+    notes = [
+        "Modelled: linear layers and rotations; attention products, norms and embeddings are left "
+        "out. Weights are read once a forward, in full precision or packed at their bits with "
+        "scales and rotations; kernels `fake` and `loop` read full precision.",
+    ]
+    if vitals is None:
+        notes.append("Times: give --vitals sweeps/NAME/trials/NNNN/vitals.json of a trial.")
+    else:
+        gpu = vitals.hardware.get("gpu") or vitals.hardware.get("cpu") or "this machine"
+        notes.append(
+            f"Measured on {gpu}, kernel {vitals.kernel}: parts timed one by one, the whole apart."
+        )
+    return "\n" + "\n".join(textwrap.fill(note, WIDTH) for note in notes)
+
+
+def _document() -> str:
+    document = Document()
+    costs = call_costs("pi05_libero", sizes_of("pi05_libero"), 10, PROTOTYPE)
+    rows = [["", "as the document counted", "what happens"]]
+    rows += [list(row) for row in comparison(document, costs)]
+    lines = [
+        "\nThe document behind duqsweep: pi0.5, block 16, inputs and outputs rotated, W4A8",
+        table(rows, right=False),
+        "\nWhere the document is wrong",
+    ]
+    for number, mistake in enumerate(mistakes(document, costs), start=1):
+        lines.append(
+            textwrap.fill(mistake, WIDTH, initial_indent=f"{number:>2}. ", subsequent_indent="    ")
+        )
+    return "\n".join(lines)
+
+
+def table(rows: Sequence[Sequence[str]], right: bool = True) -> str:
+    """Rows of equal lengths as aligned columns; the first column is aligned left in any case."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if right and i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
