@@ -32,7 +32,7 @@ class FlowPolicy:
 
     def __init__(self, module: Pi05, config: EmbeddedConfig, num_steps: int) -> None:
         self.module: nn.Module = module
-        self._network = module
+        self.network = module
         self.config = config
         self.num_steps = num_steps
         self.horizon = config.sizes.horizon
@@ -77,13 +77,13 @@ class FlowPolicy:
         """The same tensors in new modules, not compiled, with another number of steps."""
         tensors = itertools.chain(self.module.parameters(), self.module.buffers())
         memo = {id(tensor): tensor for tensor in tensors}
-        return FlowPolicy(copy.deepcopy(self._network, memo), self.config, num_steps)
+        return FlowPolicy(copy.deepcopy(self.network, memo), self.config, num_steps)
 
     def compile(self) -> None:
         """torch.compile image encoder, prefix and denoising step; the next call pays for it."""
-        self._encode = torch.compile(self._network.encode_images, fullgraph=True)
-        self._prefix = torch.compile(self._network.prefix, fullgraph=True)
-        self._velocity = torch.compile(self._network.velocity, fullgraph=True)
+        self._encode = torch.compile(self.network.encode_images, fullgraph=True)
+        self._prefix = torch.compile(self.network.prefix, fullgraph=True)
+        self._velocity = torch.compile(self.network.velocity, fullgraph=True)
 
     def synchronize(self) -> None:
         """Wait until the device is idle; on a CPU, nothing."""

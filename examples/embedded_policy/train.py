@@ -1,0 +1,220 @@
+"""Train the embedded policy by behaviour cloning with flow matching, for a given time.
+
+    python examples/embedded_policy/train.py --data DEMOS --out FOLDER --minutes 4 --device cuda
+
+writes `config.json` and `weights.safetensors` (an exponential average of the weights), again and
+again while it runs, and `train.jsonl`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from dataset import Frames, make_config, make_frames, read_episodes
+from network import augment, flow_loss, initialise, jitter_bins, predict
+from torch import nn
+
+from duqsweep.policy.checkpoint import save_checkpoint
+from duqsweep.policy.pi05 import Pi05
+from duqsweep.policy.preprocess import EmbeddedConfig, scale_pixels
+from duqsweep.policy.sizes import PolicySizes, sizes_of
+
+PEAK_LR, WARM_UP_STEPS, WEIGHT_DECAY, CLIP = 1e-3, 500, 0.05, 1.0
+EMA_DECAY = 0.9995
+DRAWS = 4  # of noise and time for each prefix
+VALIDATION_EVERY = 25  # one episode in 25 is held out
+VALIDATION_FRAMES = 512
+SAVE_EVERY_S = 40.0
+
+
+class Trainer:
+    """One network, its optimiser and its average; `step` is one update with nothing to pass in."""
+
+    def __init__(self, module: Pi05, frames: Frames, config: EmbeddedConfig, batch: int) -> None:
+        self.module, self.frames, self.config, self.batch = module, frames, config, batch
+        self.device = frames.pixels.device
+        self.parameters = list(module.parameters())
+        self.average = [parameter.detach().clone() for parameter in self.parameters]
+        self.average_gain = torch.zeros((), device=self.device)
+        self.lr = torch.zeros((), device=self.device)
+        self.loss = torch.zeros((), device=self.device)
+        cuda = self.device.type == "cuda"
+        self.optimizer = torch.optim.AdamW(
+            self._groups(), lr=self.lr if cuda else 0.0, betas=(0.9, 0.95), capturable=cuda
+        )
+
+    def _groups(self) -> list[dict[str, object]]:
+        matrices, rest = [], []
+        for name, parameter in self.module.named_parameters():
+            decays = parameter.dim() >= 2 and "embed" not in name
+            (matrices if decays else rest).append(parameter)
+        return [
+            {"params": matrices, "weight_decay": WEIGHT_DECAY},
+            {"params": rest, "weight_decay": 0.0},
+        ]
+
+    def step(self) -> None:
+        """One update on a random batch, all of it on the device."""
+        frames = self.frames
+        index = torch.randint(len(frames.pixels), (self.batch,), device=self.device)
+        prompt = jitter_bins(frames.prompt[index], self.config)
+        images = augment(frames.pixels[index])
+        self.optimizer.zero_grad(set_to_none=False)
+        with torch.autocast(
+            self.device.type,
+            torch.bfloat16,
+            enabled=self.device.type == "cuda",
+            cache_enabled=False,
+        ):
+            loss = flow_loss(
+                self.module, images, prompt, frames.chunk[index], frames.weight[index], DRAWS
+            )
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.parameters, CLIP)
+        self.optimizer.step()
+        self.loss.lerp_(loss.detach(), 0.02)
+        difference = torch._foreach_sub(self.parameters, self.average)
+        torch._foreach_mul_(difference, self.average_gain)
+        torch._foreach_add_(self.average, difference)
+
+    def schedule(self, step: int, progress: float) -> None:
+        """Set the learning rate (warm-up, cosine over time) and the average's gain."""
+        rate = PEAK_LR * min(1.0, (step + 1) / WARM_UP_STEPS)
+        rate *= 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+        self.lr.fill_(rate)
+        if self.device.type != "cuda":
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+        self.average_gain.fill_(1 - min(EMA_DECAY, (1 + step) / (10 + step)))
+
+    def captured(self) -> Callable[[], None]:
+        """`step` as one CUDA graph; on a CPU, `step` itself."""
+        if self.device.type != "cuda":
+            return self.step
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self.step()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.step()
+        return graph.replay
+
+    def averaged(self) -> Pi05:
+        """A copy of the network with the averaged weights, on the CPU."""
+        names = [name for name, _ in self.module.named_parameters()]
+        network = Pi05(self.config.sizes)
+        network.load_state_dict(
+            {name: value.cpu() for name, value in zip(names, self.average, strict=True)}
+        )
+        return network.eval()
+
+
+def validation_error(network: Pi05, frames: Frames, num_steps: int = 10) -> list[float]:
+    """RMSE of normalised actions on held-out frames, one value a task."""
+    device = frames.pixels.device
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randperm(len(frames.pixels), generator=generator)[:VALIDATION_FRAMES].to(device)
+    noise = torch.randn(len(chosen), *frames.chunk.shape[1:], generator=generator).to(device)
+    answer = predict(
+        network.to(device),
+        scale_pixels(frames.pixels[chosen]),
+        frames.prompt[chosen],
+        noise,
+        num_steps,
+    )
+    error = (answer - frames.chunk[chosen]).square().mean(-1)
+    weight, task = frames.weight[chosen], frames.task[chosen]
+    rows = [task == number for number in sorted(set(task.tolist()))]
+    return [round((error * weight)[r].sum().div(weight[r].sum()).sqrt().item(), 4) for r in rows]
+
+
+def parse() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=4.0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--width", type=int, default=None, help="of language model and expert")
+    parser.add_argument("--mlp", type=int, default=None, help="of language model and expert")
+    return parser.parse_args()
+
+
+def chosen_sizes(args: argparse.Namespace) -> PolicySizes:
+    """The embedded policy's sizes, with the changes asked for."""
+    sizes = sizes_of("embedded")
+    changes = {name: getattr(args, name) for name in ("width", "mlp") if getattr(args, name)}
+    return dataclasses.replace(
+        sizes,
+        llm=dataclasses.replace(sizes.llm, **changes),
+        expert=dataclasses.replace(sizes.expert, **changes),
+    )
+
+
+def main() -> None:
+    """Train until the time is up."""
+    args = parse()
+    torch.manual_seed(args.seed)
+    torch.set_float32_matmul_precision("high")
+    start = time.monotonic()
+    episodes = read_episodes(args.data)
+    held_out = episodes[::VALIDATION_EVERY] if len(episodes) > VALIDATION_EVERY else episodes[:1]
+    kept = [e for i, e in enumerate(episodes) if i % VALIDATION_EVERY or len(episodes) <= 25]
+    config = make_config(episodes, chosen_sizes(args))
+    frames = make_frames(kept, config, args.device)
+    validation = make_frames(held_out, config, args.device)
+    module = Pi05(config.sizes)
+    initialise(module, config)
+    trainer = Trainer(module.to(args.device), frames, config, args.batch)
+    print(
+        f"{len(episodes)} episodes, {len(frames.pixels)} frames, "
+        f"{sum(p.numel() for p in trainer.parameters)} parameters, "
+        f"{time.monotonic() - start:.0f} s to load",
+        flush=True,
+    )
+    update = trainer.captured()
+    args.out.mkdir(parents=True, exist_ok=True)
+    start, saved, step = time.monotonic(), 0.0, 0
+    while (seconds := time.monotonic() - start) < 60 * args.minutes:
+        trainer.schedule(step, seconds / (60 * args.minutes))
+        update()
+        step += 1
+        if step % 20 == 0:
+            trainer.loss.item()  # wait for the device, so that the clock above is true
+        if seconds - saved > SAVE_EVERY_S:
+            saved = seconds
+            report(trainer, validation, args.out, step, seconds)
+    report(trainer, validation, args.out, step, time.monotonic() - start)
+
+
+def report(trainer: Trainer, validation: Frames, out: Path, step: int, seconds: float) -> None:
+    """Save the averaged weights and say how training stands."""
+    network = trainer.averaged()
+    save_checkpoint(out, network, trainer.config)
+    line = {
+        "step": step,
+        "seconds": round(seconds, 1),
+        "epochs": round(step * trainer.batch / len(trainer.frames.pixels), 1),
+        "loss": round(trainer.loss.item(), 4),
+        "validation": validation_error(network, validation),
+    }
+    with (out / "train.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    print(out.name, json.dumps(line), file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
