@@ -12,7 +12,7 @@ from duqsweep.policy.checkpoint import load_policy
 from duqsweep.policy.locate import weights_id
 from duqsweep.quant.calibrate import LayerStats, calibrate
 from duqsweep.quant.select import Bits
-from duqsweep.seams import Environment, Observation, Policy
+from duqsweep.seams import Environment, Policy
 from duqsweep.spec import PolicySpec, ProtocolSpec, QuantSpec
 from duqsweep.worker.noise import flow_noise
 from duqsweep.worker.observations import FixedObservations, fixed_observations
@@ -93,25 +93,25 @@ class Bench:
     def statistics(
         self,
         reference: Reference,
-        observations: tuple[Observation, ...],
+        observations: FixedObservations,
         bits: Mapping[str, Bits],
         quant: QuantSpec,
         layers: Mapping[str, tuple[int, int]],
     ) -> dict[str, LayerStats]:
-        """What the inputs of the layers in `bits` look like on `observations`.
+        """What the inputs of the layers in `bits` look like on the calibration observations.
 
         Without static scales the statistics depend on nothing in `quant`: all `layers` are watched
         once, for every trial to come.
         """
-        key: object = None
+        key: tuple[object, ...] = (observations.id,)
         watched = dict.fromkeys(layers, (2, 2))
         if quant.act_scale == "static":
-            key, watched = (quant, tuple(bits.items())), dict(bits)
+            key, watched = (observations.id, quant, tuple(bits.items())), dict(bits)
         if key not in self._statistics:
             policy = reference.policy
 
             def run() -> None:
-                for number, observation in enumerate(observations):
+                for number, observation in enumerate(observations.calibration):
                     noise = flow_noise((0, number), policy.horizon, policy.action_dim)
                     policy.act(observation, noise)
 

@@ -14,8 +14,8 @@ from duqsweep.spec import LedgerEntry, ProtocolSpec
 def make_ledger(protocol: ProtocolSpec, reserved: bool = False) -> list[LedgerEntry]:
     """Every episode that a protocol allows, shuffled with its seed.
 
-    Each consecutive block of `tasks` entries holds every task once, so that a prefix of any length is
-    balanced over the tasks. No (task, initial state) occurs twice.
+    Each consecutive block of `tasks` entries holds every task once, so that a prefix of any length
+    is balanced over the tasks. No (task, initial state) occurs twice.
 
     Args:
         protocol: The suite, its numbers of tasks and initial states, and the seed of the order.

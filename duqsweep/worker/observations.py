@@ -26,6 +26,7 @@ FIELDS = ("eef_pos", "eef_quat", "gripper_qpos")
 class FixedObservations:
     """Two halves, each with every task, so that nothing is judged on what it was calibrated on."""
 
+    id: str  # hash of what shaped them
     calibration: tuple[Observation, ...]
     measured: tuple[Observation, ...]  # timing and action error
 
@@ -46,12 +47,13 @@ def fixed_observations(
         open_environment: Called only when nothing is cached.
         cache_dir: Existing folder that the sweep's processes share.
     """
-    path = cache_dir / f"observations-{_identity(policy_id, protocol)}.npz"
+    identity = _identity(policy_id, protocol)
+    path = cache_dir / f"observations-{identity}.npz"
     with exclusive(path.with_suffix(".lock"), LOCK_WAIT_S):
         if not path.exists():
             _save(path, collect(policy, protocol, open_environment()))
     found = _load(path)
-    return FixedObservations(calibration=tuple(found[::2]), measured=tuple(found[1::2]))
+    return FixedObservations(identity, tuple(found[::2]), tuple(found[1::2]))
 
 
 def collect(policy: Policy, protocol: ProtocolSpec, environment: Environment) -> list[Observation]:

@@ -66,8 +66,7 @@ def prepare(spec: TrialSpec, bench: Bench, cache_dir: Path) -> Prepared:
     bits = select_layers(spec.quant, layers)
     if bits:
         with phase("calibrate"):
-            seen = observations.calibration
-            stats = bench.statistics(reference, seen, bits, spec.quant, layers)
+            stats = bench.statistics(reference, observations, bits, spec.quant, layers)
         with phase("freeze"):
             freeze(policy.module, bits, spec.quant, stats, cache_dir / "packs", reference.id)
     if spec.runtime.compile:

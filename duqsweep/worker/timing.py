@@ -20,7 +20,7 @@ class Effort:
     floor: int = 3  # rounds made whatever they cost
     least: int = 7  # rounds before the medians may count as stable
     most: int = 30
-    seconds: float = 3.0  # of all calls together, after which `floor` rounds are enough
+    seconds: float = 2.0  # of all calls together, after which `floor` rounds are enough
     precision: float = 0.02  # half-width of a median's interval, relative, that counts as stable
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from worker_parts import PaperPolicy, PaperSimulator, make_trial
 
 from duqsweep import files
@@ -84,15 +85,18 @@ def test_an_error_whose_retry_was_never_made_is_retried_by_the_next_process(
 def test_a_policy_fault_is_recorded_with_its_traceback_and_not_repeated(
     tmp_path: Path, trial_spec: TrialSpec, fault: float | Exception
 ) -> None:
-    def act(noise: np.ndarray) -> np.ndarray:
+    def act(noise: NDArray[np.float32]) -> NDArray[np.float64]:
         if isinstance(fault, Exception):
             raise fault
         return np.full((10, 7), fault)
 
+    policy = PaperPolicy(lambda noise: noise.astype(np.float64), act_of_copies=act)
     trial_dir = make_trial(tmp_path, trial_spec)
-    result = evaluate(trial_dir, 3, bench_with(PaperSimulator(), PaperPolicy(act)))
+    result = evaluate(trial_dir, 3, bench_with(PaperSimulator(), policy))
     assert result.outcome == "failed"
-    assert result.error_type == ("ValueError" if isinstance(fault, Exception) else "EvaluationError")
+    assert result.error_type == (
+        "ValueError" if isinstance(fault, Exception) else "EvaluationError"
+    )
     assert "Traceback" in str(result.traceback)
     assert TrialResult.from_json(files.read_json(trial_dir / files.RESULT_JSON)) == result
     assert "failed" in (trial_dir / files.LOG_TXT).read_text()

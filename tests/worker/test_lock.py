@@ -28,7 +28,10 @@ def test_a_second_holder_is_refused_by_name_until_the_first_is_killed(tmp_path: 
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(InfrastructureError, match=r"\.lock was still held"), exclusive(path, 0.2):
+        with (
+            pytest.raises(InfrastructureError, match=r"\.lock was still held"),
+            exclusive(path, 0.2),
+        ):
             pass
         holder.kill()
     with exclusive(path, 5.0):

@@ -60,7 +60,9 @@ def test_the_second_process_reads_what_the_first_made(
 
     second = fixed_observations(policy, "id", protocol, no_simulator, tmp_path)
     assert len(first.calibration) == len(first.measured) == protocol.tasks * KEPT_PER_TASK // 2
-    pairs = zip(first.calibration + first.measured, second.calibration + second.measured, strict=True)
+    pairs = zip(
+        first.calibration + first.measured, second.calibration + second.measured, strict=True
+    )
     assert all(same(a, b) for a, b in pairs)
     assert not any(same(a, b) for a in first.calibration for b in first.measured)
 

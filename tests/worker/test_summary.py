@@ -31,7 +31,9 @@ VITALS = Vitals(
 )
 
 
-def record(i: int, success: bool = True, error: str | None = None, steps: int = 10) -> EpisodeRecord:
+def record(
+    i: int, success: bool = True, error: str | None = None, steps: int = 10
+) -> EpisodeRecord:
     return EpisodeRecord(
         i=i,
         suite="duq_mini",

@@ -24,6 +24,7 @@ from duqsweep.spec import (
 )
 from duqsweep.worker.ledger import make_ledger, write_ledger
 
+Act = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 INSTRUCTION = "pick up the red cube and place it in the tray"
 EXPERT_W4A8 = QuantSpec(rules=(LayerRule("gemma_expert", weight_bits=4, act_bits=8),))
 
@@ -63,19 +64,15 @@ class PaperSimulator:
 
 
 class PaperPolicy:
-    """Acts by a function of the call's noise; counts its calls."""
+    """Acts by a function of the call's noise, its copies by another; keeps the noises it met."""
 
-    def __init__(
-        self, act: Callable[[NDArray[np.float32]], NDArray[np.float64]], num_steps: int = 10
-    ) -> None:
+    def __init__(self, act: Act, act_of_copies: Act | None = None, num_steps: int = 10) -> None:
         self.module: torch.nn.Module = torch.nn.Linear(1, 1)
         self.horizon, self.action_dim, self.num_steps = 10, 7, num_steps
-        self._act = act
-        self.calls = 0
+        self._act, self._act_of_copies = act, act_of_copies or act
         self.noises: list[NDArray[np.float32]] = []
 
     def act(self, observation: Observation, noise: NDArray[np.float32]) -> NDArray[np.float64]:
-        self.calls += 1
         self.noises.append(noise)
         return self._act(noise)
 
@@ -88,7 +85,7 @@ class PaperPolicy:
         return {"vision": 0.001, "llm": 0.001, "dit": 0.001}
 
     def copy(self, num_steps: int) -> PaperPolicy:
-        return PaperPolicy(self._act, num_steps)
+        return PaperPolicy(self._act_of_copies, num_steps=num_steps)
 
     def compile(self) -> None:
         pass
@@ -97,8 +94,10 @@ class PaperPolicy:
         pass
 
 
-def make_trial(sweep_dir: Path, spec: TrialSpec, number: int = 0) -> Path:
-    """Write a trial's folder as the control side does, and the ledger when there is none."""
+def make_trial(sweep_dir: Path, spec: TrialSpec) -> Path:
+    """Write the next trial's folder as the control side does, and the ledger when there is none."""
+    trials = sweep_dir / files.TRIALS_DIR
+    number = len(list(trials.iterdir())) if trials.exists() else 0
     folder = files.trial_dir(sweep_dir, number)
     folder.mkdir(parents=True)
     bits = select_layers(spec.quant, linear_layers(sizes_of(spec.policy.name)))

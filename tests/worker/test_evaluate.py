@@ -1,0 +1,160 @@
+"""A trial through the real policy, the real quantizer and the real simulator."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from worker_parts import EXPERT_W4A8, make_trial
+
+from duqsweep import files
+from duqsweep.policy.sizes import linear_layers, sizes_of
+from duqsweep.result import EpisodeRecord, TrialResult, Vitals
+from duqsweep.seams import Policy
+from duqsweep.spec import LayerRule, PolicySpec, QuantSpec, TrialSpec
+from duqsweep.worker.evaluate import Bench, evaluate
+from duqsweep.worker.ledger import read_ledger
+
+EVALUATE = """
+import sys
+from pathlib import Path
+from duqsweep.worker.evaluate import evaluate
+evaluate(Path(sys.argv[1]), int(sys.argv[2]))
+"""
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    yield bench
+    bench.close()
+
+
+@pytest.fixture(scope="module")
+def sweep_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One sweep for all, so that observations and packs are made once."""
+    return tmp_path_factory.mktemp("sweep")
+
+
+def no_load(spec: PolicySpec, device: str) -> Policy:
+    pytest.fail("nothing needs to be loaded")
+
+
+def episodes(trial_dir: Path) -> list[EpisodeRecord]:
+    lines = files.read_lines(trial_dir / files.EPISODES_JSONL)
+    return [EpisodeRecord.from_json(line) for line in lines]
+
+
+def untimed(records: list[EpisodeRecord]) -> list[EpisodeRecord]:
+    return [dataclasses.replace(r, policy_s=0.0, sim_s=0.0, wall_s=0.0) for r in records]
+
+
+def vitals_of(trial_dir: Path) -> Vitals:
+    return Vitals.from_json(files.read_json(trial_dir / files.VITALS_JSON))
+
+
+def quantized(spec: TrialSpec, quant: QuantSpec = EXPERT_W4A8) -> TrialSpec:
+    return dataclasses.replace(spec, quant=quant)
+
+
+def test_a_trial_writes_vitals_episodes_and_result(
+    sweep_dir: Path, trial_spec: TrialSpec, bench: Bench
+) -> None:
+    trial_dir = make_trial(sweep_dir, quantized(trial_spec))
+    result = evaluate(trial_dir, 3, bench)
+    vitals = vitals_of(trial_dir)
+    expert = [name for name in linear_layers(sizes_of("embedded")) if "gemma_expert" in name]
+    assert vitals.bits == dict.fromkeys(expert, (4, 8))
+    assert (vitals.layers_quantized, vitals.mean_weight_bits) == (len(expert), 4.0)
+    assert vitals.kernel == "fake"
+    assert vitals.modelled["expert_forwards_per_call"] == 2
+    assert vitals.parts_ms.keys() == {"vision", "llm", "dit"}
+    assert vitals.compile_s == 0.0
+    assert vitals.action_error > 0
+    assert vitals.speedup == vitals.reference_call_ms / vitals.call_ms.p50
+    ledger = read_ledger(sweep_dir / files.LEDGER_JSON)
+    walked = [(record.i, record.task, record.init_state) for record in episodes(trial_dir)]
+    assert walked == [(entry.i, entry.task, entry.init_state) for entry in ledger[:3]]
+    assert all(record.error is None for record in episodes(trial_dir))
+    assert TrialResult.from_json(files.read_json(trial_dir / files.RESULT_JSON)) == result
+    assert (result.outcome, result.episodes, result.errors) == ("complete", 3, 0)
+    assert result.episode_time_s == pytest.approx(3 * vitals.call_ms.p50 / 1e3)
+
+
+def test_a_trial_goes_on_where_it_ended_and_keeps_its_vitals(
+    sweep_dir: Path, trial_spec: TrialSpec, bench: Bench
+) -> None:
+    trial_dir = make_trial(sweep_dir, trial_spec)
+    evaluate(trial_dir, 0, bench)
+    written = (trial_dir / files.VITALS_JSON).read_bytes()
+    assert evaluate(trial_dir, 1, bench).episodes == 1
+    first = (trial_dir / files.EPISODES_JSONL).read_bytes()
+    assert evaluate(trial_dir, 3, bench).episodes == 3
+    assert (trial_dir / files.EPISODES_JSONL).read_bytes().startswith(first)
+    assert (trial_dir / files.VITALS_JSON).read_bytes() == written
+
+
+def test_a_trial_that_is_already_there_loads_nothing(
+    sweep_dir: Path, trial_spec: TrialSpec, bench: Bench
+) -> None:
+    trial_dir = make_trial(sweep_dir, trial_spec)
+    result = evaluate(trial_dir, 1, bench)
+    assert evaluate(trial_dir, 1, Bench(load=no_load)) == result
+    (trial_dir / files.RESULT_JSON).unlink()  # killed before it was written
+    assert evaluate(trial_dir, 1, Bench(load=no_load)) == result
+
+
+def test_sixteen_bits_are_the_reference_exactly(
+    sweep_dir: Path, trial_spec: TrialSpec, bench: Bench
+) -> None:
+    full = QuantSpec(rules=(LayerRule(".*", weight_bits=16, act_bits=16),))
+    policy = dataclasses.replace(trial_spec.policy, num_steps=10)
+    spec = dataclasses.replace(trial_spec, quant=full, policy=policy)
+    trial_dir = make_trial(sweep_dir, spec)
+    evaluate(trial_dir, 0, bench)
+    vitals = vitals_of(trial_dir)
+    assert (vitals.action_error, vitals.kernel, vitals.bits) == (0.0, "none", {})
+
+
+def test_fewer_bits_and_fewer_steps_lie_farther_from_the_reference(
+    sweep_dir: Path, trial_spec: TrialSpec, bench: Bench
+) -> None:
+    def error(bits: int, num_steps: int) -> float:
+        rule = LayerRule("gemma_expert", weight_bits=bits, act_bits=bits)
+        policy = dataclasses.replace(trial_spec.policy, num_steps=num_steps)
+        spec = dataclasses.replace(quantized(trial_spec, QuantSpec(rules=(rule,))), policy=policy)
+        trial_dir = make_trial(sweep_dir, spec)
+        evaluate(trial_dir, 0, bench)
+        return vitals_of(trial_dir).action_error
+
+    eight_bits = error(8, 10)
+    assert eight_bits < error(2, 10)
+    assert eight_bits < error(8, 2)
+
+
+@pytest.mark.slow
+def test_a_killed_trial_repeats_nothing_and_ends_as_if_it_had_not_been(
+    sweep_dir: Path, trial_spec: TrialSpec, bench: Bench
+) -> None:
+    spec = quantized(trial_spec)
+    whole = make_trial(sweep_dir, spec)
+    evaluate(whole, 5, bench)
+    killed = make_trial(sweep_dir, spec)
+    with subprocess.Popen([sys.executable, "-c", EVALUATE, str(killed), "5"]) as process:
+        deadline = time.monotonic() + 60
+        while len(episodes(killed)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    before = (killed / files.EPISODES_JSONL).read_bytes()
+    assert 2 <= len(episodes(killed)) < 5
+    result = evaluate(killed, 5, bench)
+    assert result.outcome == "complete"
+    assert (killed / files.EPISODES_JSONL).read_bytes().startswith(before)
+    assert [record.i for record in episodes(killed)] == [0, 1, 2, 3, 4]
+    assert untimed(episodes(killed)) == untimed(episodes(whole))
