@@ -56,11 +56,9 @@ class SlurmJobs:
 
     def views(self, mailboxes: Sequence[Mailbox]) -> dict[Path, JobView]:
         """By worker's folder; a missing one is not known now."""
-        mine = f"--user={os.geteuid()}"
-        answer = ask(["squeue", "-h", "-a", "-r", mine, "-t", "all", "-o", "%i|%T|%N|%r|%j"])
-        if answer is None:
+        listed = list_jobs()
+        if listed is None:
             return {}
-        listed = read_rows(answer)
         names = {mailbox.folder: _name(mailbox) for mailbox in mailboxes}
         forgotten = [
             mailbox
@@ -79,6 +77,12 @@ class SlurmJobs:
             if not view.ended or self._ends[mailbox.folder] > 1:
                 views[mailbox.folder] = view
         return views
+
+    def living_ids(self, mailboxes: Sequence[Mailbox]) -> list[str]:
+        """Ids of the workers' jobs that have not ended, found by name: ids come back."""
+        listed = list_jobs() or {}
+        rows = [listed.get(_name(mailbox)) for mailbox in mailboxes]
+        return [row.job_id for row in rows if row is not None and row.state not in FINAL]
 
     def _remembered(self, mailboxes: Sequence[Mailbox]) -> dict[str, Row]:
         jobs = [mailbox.job() for mailbox in mailboxes]
@@ -103,6 +107,13 @@ def judge(row: Row | None, mailbox: Mailbox) -> JobView:
         kind = "oom"
     message = f"SLURM job {row.job_id} on {row.node or 'no node'}: {row.state} ({row.reason})"
     return JobView(True, kind, f"{message}\n{tail}".strip())
+
+
+def list_jobs() -> dict[str, Row] | None:
+    """This user's jobs by name, also those that ended lately; None when SLURM does not answer."""
+    mine = f"--user={os.geteuid()}"
+    answer = ask(["squeue", "-h", "-a", "-r", mine, "-t", "all", "-o", "%i|%T|%N|%r|%j"])
+    return None if answer is None else read_rows(answer)
 
 
 def read_rows(answer: str) -> dict[str, Row]:

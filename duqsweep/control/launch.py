@@ -41,7 +41,6 @@ class Launcher(Protocol):
     name: str
     capacity: int  # workers that may run at once
     period_s: float  # between two looks at the jobs
-    settle_s: float  # files of an ended job may appear so much later
 
     def start(self, mailbox: Mailbox, entry: Entry) -> str:
         """Submit the worker's job; returns its id.

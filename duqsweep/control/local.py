@@ -45,7 +45,6 @@ class LocalLauncher:
 
     name = "local"
     period_s = 0.5
-    settle_s = 0.0
 
     def __init__(self, config: LauncherConfig) -> None:
         self.config = config

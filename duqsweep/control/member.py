@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from duqsweep.assignment import Assignment, Failure, failure
 from duqsweep.control.launch import JobView
 from duqsweep.mailbox import LeaveReason, Mailbox
@@ -18,7 +16,6 @@ class Worker:
         self.number = mailbox.last_number()  # of the last assignment
         self.assignment: Assignment | None = None  # that has not ended
         self.job_end: JobView | None = None
-        self.job_end_seen = 0.0  # monotonic
 
     def is_free(self, reuse: bool) -> bool:
         """Whether it would take an assignment now."""
@@ -31,14 +28,14 @@ class Worker:
         )
 
 
-def cause_of_end(worker: Worker, reason: LeaveReason | None, settle_s: float) -> Failure | None:
+def cause_of_end(worker: Worker, reason: LeaveReason | None) -> Failure | None:
     """Why a gone worker left its assignment without an outcome; None while that is not known."""
     if reason in ("timeout", "preempted"):
         return failure(reason, f"worker {worker.id} was told by SIGUSR2 that its job ends")
     if reason == "stopped":
         return failure("cancelled", f"worker {worker.id} was asked to leave")
     end = worker.job_end
-    if end is None or time.monotonic() - worker.job_end_seen < settle_s:
+    if end is None:
         return None
     # SIGTERM alone does not say why; without a better word from the launcher, someone cancelled.
     kind = "cancelled" if reason == "terminated" and end.kind == "crash" else end.kind

@@ -161,7 +161,6 @@ class SubmititDispatcher:
         for folder, view in views.items():
             if view.ended:
                 watched[folder].job_end = view
-                watched[folder].job_end_seen = time.monotonic()
 
     def _ends(self, worker: Worker) -> list[Ended]:
         """How the worker's assignment ended, if it has; forgets a worker that is gone."""
@@ -182,7 +181,7 @@ class SubmititDispatcher:
             self._homeless.append(worker.assignment)
             del self._workers[worker.id]
             return []
-        cause = cause_of_end(worker, reason, self.launcher.settle_s)
+        cause = cause_of_end(worker, reason)
         return [] if cause is None else [self._tell(worker, cause)]
 
     def _tell(self, worker: Worker, cause: Failure | None) -> Ended:

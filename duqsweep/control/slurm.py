@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import sys
@@ -38,7 +37,6 @@ class SlurmLauncher:
 
     name = "slurm"
     period_s = 2.0
-    settle_s = 5.0
 
     def __init__(self, config: LauncherConfig) -> None:
         """Ask SLURM whether it would take such a job.
@@ -80,11 +78,10 @@ class SlurmLauncher:
         return self._jobs.views(mailboxes)
 
     def cancel(self, mailboxes: Sequence[Mailbox]) -> None:
-        """One scancel for all, by name: ids come back when a cluster is set up again."""
-        terms = [mailbox.terms() for mailbox in mailboxes]
-        names = ",".join(term.name for term in terms if term is not None)
-        if names:
-            run(["scancel", f"--user={os.geteuid()}", f"--name={names}"])
+        """One scancel for all, with the ids that their names have now."""
+        job_ids = self._jobs.living_ids(mailboxes)
+        if job_ids:
+            run(["scancel", *job_ids])
 
 
 def sbatch_flags(config: LauncherConfig) -> dict[str, str | int | float | bool]:
