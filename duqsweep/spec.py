@@ -235,15 +235,21 @@ def fingerprint(spec: TrialSpec, bits: dict[str, tuple[int, int]]) -> str:
             layers left at 16/16 may be present or absent.
     """
     quantized = {name: list(pair) for name, pair in bits.items() if min(pair) < FULL_PRECISION}
-    method: dict[str, Any] = {}
-    if quantized:
-        method = encode(spec.quant)
-        del method["rules"], method["layer_bits"]
-        blockless = (spec.quant.rotation, spec.quant.permutation) == ("none", "none")
-        if blockless and not spec.quant.row_rotation:
-            del method["block_size"]
-        if spec.quant.act_scale != "static":
-            del method["act_percentile"]
+    method = _effective_method(spec.quant) if quantized else {}
     data = encode(spec)
     data["quant"] = {"bits": quantized, "method": method}
     return digest(data)
+
+
+def _effective_method(quant: QuantSpec) -> dict[str, Any]:
+    """The knobs that change what a quantized layer computes; the others at one fixed value."""
+    method = encode(quant)
+    del method["rules"], method["layer_bits"]
+    rotated, grouped = quant.rotation != "none", quant.weight_group_size > 0
+    if not rotated and not grouped:
+        method["permutation"] = "none"  # an order alone changes no sum
+    if not rotated and (not grouped or quant.permutation != "zigzag"):
+        del method["block_size"]
+    if quant.act_scale != "static":
+        del method["act_percentile"]
+    return method

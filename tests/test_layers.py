@@ -12,7 +12,18 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "duqsweep"
 FILES = sorted(PACKAGE.rglob("*.py"))
-BASE = {"errors", "codec", "files", "spec", "result", "seams", "conf_dir"}
+BASE = {
+    "assignment",
+    "codec",
+    "conf_dir",
+    "errors",
+    "files",
+    "mailbox",
+    "processes",
+    "result",
+    "seams",
+    "spec",
+}
 HEAVY = {"torch", "libero", "robosuite", "mujoco"}
 CONTROL_ONLY = {"hydra", "omegaconf", "optuna", "mlflow", "submitit"}
 # Pure Python without torch, so that the login node can resolve layers and draw ledgers.
@@ -22,7 +33,10 @@ LIGHT_WORKER_FILES = {
     "policy.sizes",
     "policy.locate",
     "envs.assets",
+    "worker.child",
     "worker.ledger",
+    "worker.serve",
+    "worker.summary",
 }
 SIBLINGS = {"study", "search", "dispatch", "tracking", "report"}  # of control/
 

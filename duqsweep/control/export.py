@@ -1,0 +1,149 @@
+"""The settings of one trial in a form that others can use; which trial, by number or by rule."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from duqsweep.errors import ConfigError
+from duqsweep.spec import FULL_PRECISION, QuantSpec, Trial
+
+_FASTEST = re.compile(r"fastest@success>=(\d*\.?\d+)")
+PICKS = "knee or fastest@success>=X"
+
+
+def pick(points: Sequence[Mapping[str, Any]], rule: str) -> int:
+    """The trial that a rule chooses among the points of a front.json.
+
+    Args:
+        points: `points` of front.json, with success_rate and episode_time_s.
+        rule: `knee`, the front's farthest point from the line between its ends; or
+            `fastest@success>=X`, the fastest whose success rate is at least X.
+
+    Raises:
+        ConfigError: The rule is unknown, or no point meets it.
+    """
+    front = [point for point in points if point["on_front"]]
+    if not front:
+        raise ConfigError("the front is empty: there is nothing to pick")
+    if rule == "knee":
+        return int(knee(front)["trial"])
+    wanted = _FASTEST.fullmatch(rule.replace(" ", ""))
+    if not wanted:
+        raise ConfigError(f"--pick must be {PICKS}, got {rule!r}")
+    good = [point for point in front if point["success_rate"] >= float(wanted[1])]
+    if not good:
+        best = max(point["success_rate"] for point in front)
+        raise ConfigError(
+            f"no point of the front has success >= {wanted[1]}; the best has {best:.3f}"
+        )
+    return int(min(good, key=lambda point: point["episode_time_s"])["trial"])
+
+
+def knee(front: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The point of a front farthest from the line between its fastest and its most successful one.
+
+    Both axes are scaled to the front's own range first; of a front of one or two points, the most
+    successful.
+    """
+    rates = [point["success_rate"] for point in front]
+    times = [point["episode_time_s"] for point in front]
+    rate_span, time_span = max(rates) - min(rates), max(times) - min(times)
+    if len(front) < 3 or not rate_span or not time_span:
+        return max(front, key=lambda point: point["success_rate"])
+
+    def gain(point: Mapping[str, Any]) -> float:
+        success: float = (point["success_rate"] - min(rates)) / rate_span
+        slowness: float = (point["episode_time_s"] - min(times)) / time_span
+        return success - slowness
+
+    return max(front, key=gain)
+
+
+def as_plan(trial: Trial, sweep: str) -> str:
+    """A trial as a named plan for conf/, with the command that evaluates it again."""
+    overrides = " ".join(
+        shlex.quote(f"{key}={_text(value)}") for key, value in trial.params.items()
+    )
+    name = f"{sweep}_{trial.number:04d}"
+    body = yaml.safe_dump({"plans": {name: dict(trial.params)}}, sort_keys=False)
+    return (
+        f"# Trial {trial.number} of sweep {sweep}, fingerprint {trial.fingerprint}.\n"
+        f"# python -m duqsweep evaluate {overrides}\n{body}"
+    )
+
+
+def as_openpi_env(trial: Trial, sweep: str, bits: Mapping[str, tuple[int, int]]) -> str:
+    """A trial as a shell script of the variables that the openpi DuQuant prototype reads.
+
+    Layers are named in full, because the prototype compares whole names, and the pack folder
+    carries the fingerprint, because the prototype would load the packs of other settings.
+
+    Args:
+        trial: The trial.
+        sweep: Name of its sweep.
+        bits: Its quantized layers → weight bits, activation bits.
+
+    Raises:
+        ConfigError: The prototype has no variable for one of the settings.
+    """
+    spec = trial.spec
+    lines = [
+        "#!/usr/bin/env bash",
+        f"# Trial {trial.number} of duqsweep's sweep {sweep}, fingerprint {trial.fingerprint}.",
+        "# Denoising steps have no variable: give sample_actions "
+        f"num_steps={spec.policy.num_steps}.",
+    ]
+    if bits:
+        lines += [*_differences(spec.quant), *_quant_lines(spec.quant, bits, trial.fingerprint)]
+    else:
+        lines.append("# Nothing is quantized: no OPENPI_DUQUANT_ variable may be set.")
+    switch = "unset" if spec.runtime.compile else "export"
+    value = "" if spec.runtime.compile else "=1"
+    names = ("OPENPI_DISABLE_TORCH_COMPILE", "TORCH_COMPILE_DISABLE", "TORCHDYNAMO_DISABLE")
+    lines += [f"{switch} {name}{value}" for name in names]
+    return "\n".join(lines) + "\n"
+
+
+def _quant_lines(
+    quant: QuantSpec, bits: Mapping[str, tuple[int, int]], fingerprint: str
+) -> list[str]:
+    act_bits = {act for _, act in bits.values()}
+    if len(act_bits) > 1:
+        raise ConfigError(f"the prototype has one number of activation bits, this trial {act_bits}")
+    act = act_bits.pop()
+    variables = {
+        "SCOPE": "paligemma_with_expert.",
+        "LAYERS": ",".join(bits),
+        "WBITS": ",".join(f"{name}:{weight}" for name, (weight, _) in bits.items()),
+        "WBITS_DEFAULT": "0",
+        "ABITS": str(0 if act == FULL_PRECISION else act),
+        "BLOCK": str(quant.block_size),
+        "PERMUTE": str(int(quant.permutation != "none")),
+        "ROW_ROT": "restore" if quant.row_rotation else "0",
+        "ACT_PCT": str(quant.act_percentile),
+        "PACKDIR": f"./duquant_packed/{fingerprint}",
+    }
+    return [f"export OPENPI_DUQUANT_{key}={shlex.quote(value)}" for key, value in variables.items()]
+
+
+def _differences(quant: QuantSpec) -> list[str]:
+    """Comments where the prototype cannot do what was measured."""
+    measured = {
+        "rotation": (quant.rotation, "svd"),
+        "permutation": (quant.permutation, "prototype"),
+        "act_scale": (quant.act_scale, "static"),
+    }
+    return [
+        f"# Measured with {name}={ours}; the prototype only has {its}: expect another success rate."
+        for name, (ours, its) in measured.items()
+        if ours not in (its, "none")
+    ]
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

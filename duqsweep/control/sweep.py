@@ -1,0 +1,203 @@
+"""The loop of a sweep: assign, wait, tell, show. It knows only protocols.
+
+Everything that must survive is in files before the loop goes on, so it may be killed at any moment:
+the next life re-attaches to jobs that still run and takes up trials that were asked and not told.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+from duqsweep import files
+from duqsweep.assignment import Assignment, Ended, Failure
+from duqsweep.control.dispatch import Dispatcher
+from duqsweep.control.front import front_content
+from duqsweep.control.live import Progress
+from duqsweep.control.objectives import Objective
+from duqsweep.control.reference import ensure_reference
+from duqsweep.control.trials import TrialReader, TrialView
+from duqsweep.worker.summary import summarise
+
+TICK_S = 0.2
+FAILURES_JSONL = "failures.jsonl"  # of a trial: how its jobs died
+RETRIES = 2  # of an assignment whose job died through no fault of the policy
+
+Ending = Literal["finished", "stopped"]
+
+
+class Search(Protocol):
+    """Decides what is worth evaluating next."""
+
+    def next(self, pending: Collection[int]) -> Assignment | None:
+        """The next assignment; None while there is nothing to do until something pending ends.
+
+        Trials that an earlier life asked and did not tell come first. The trial's spec.json is
+        written.
+
+        Args:
+            pending: Numbers of the trials that run now.
+        """
+
+    def ended(self, view: TrialView) -> None:
+        """A trial has a result: remember it for good."""
+
+
+class Tracker(Protocol):
+    """Mirrors the sweep elsewhere; never raises and never waits."""
+
+    def trial_changed(self, number: int) -> None:
+        """Files of a trial changed."""
+
+    def front_changed(self) -> None:
+        """front.json changed."""
+
+
+class Sweep:
+    """One life of a sweep's controller."""
+
+    def __init__(
+        self,
+        sweep_dir: Path,
+        objectives: Sequence[Objective],
+        search: Search,
+        dispatcher: Dispatcher,
+        progress: Progress,
+        tracker: Tracker,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Nothing happens before `run`."""
+        self._dir = sweep_dir
+        self._objectives = objectives
+        self._search = search
+        self._dispatcher = dispatcher
+        self._progress = progress
+        self._tracker = tracker
+        self._sleep = sleep
+        self._reader = TrialReader(sweep_dir)
+        self._views = {view.number: view for view in self._reader.read()}
+        self._again: list[Assignment] = []  # their jobs died; they wait for a free place
+
+    def run(self) -> Ending:
+        """Go on until the search has nothing left, or someone asks the sweep to stop.
+
+        Raises:
+            DispatchError: The launcher refuses jobs; what runs goes on.
+        """
+        for assignment in self._dispatcher.reattach():
+            self._progress.message(f"trial {assignment.trial} still runs: re-attached")
+        while not self._told_to_stop():
+            self._assign()
+            if not self._dispatcher.pending():
+                return "finished"
+            self._turn()
+        self._wind_down()
+        return "stopped"
+
+    def _told_to_stop(self) -> bool:
+        return (self._dir / files.STOP).exists()
+
+    def _wind_down(self) -> None:
+        """Let every running trial finish its episode; the next life takes them up again."""
+        for assignment in self._dispatcher.pending():
+            self._dispatcher.stop(assignment.trial)
+        self._again.clear()
+        while self._dispatcher.pending():
+            self._turn()
+
+    def _turn(self) -> None:
+        self._show()
+        for ended in self._dispatcher.poll():
+            self._collect(ended)
+        self._progress.tick()
+        self._sleep(TICK_S)
+
+    def _assign(self) -> None:
+        while len(self._dispatcher.pending()) < self._dispatcher.capacity:
+            running = {assignment.trial for assignment in self._dispatcher.pending()}
+            waiting = {assignment.trial for assignment in self._again}
+            assignment = self._again.pop(0) if self._again else self._search.next(running | waiting)
+            if assignment is None:
+                return
+            self._dispatcher.submit(assignment)
+            self._progress.started(self._look(assignment.trial).trial)
+            self._tracker.trial_changed(assignment.trial)
+
+    def _look(self, number: int) -> TrialView:
+        view = self._views[number] = self._reader.view(number)
+        return view
+
+    def _show(self) -> None:
+        """Tell the watchers what running trials have written since the last turn."""
+        for assignment in self._dispatcher.pending():
+            before = self._views.get(assignment.trial)
+            view = self._look(assignment.trial)
+            if before is view:
+                continue
+            if view.vitals and not (before and before.vitals):
+                ensure_reference(self._dir, [view])
+                self._progress.vitals(view.number, view.vitals)
+                self._tracker.trial_changed(view.number)
+            if view.episodes:
+                self._progress.progressed(view.number, len(view.episodes), view.counts[0])
+
+    def _collect(self, ended: Ended) -> None:
+        number = ended.assignment.trial
+        if ended.failure is not None:
+            if self._may_retry(ended.assignment, ended.failure):
+                return
+            self._give_up(number, ended.failure)
+        view = self._look(number)
+        if view.result is None:
+            lost = Failure("lost", "the job ended without a result", retry=True)
+            self._collect(Ended(ended.assignment, lost))
+        elif view.outcome == "stopped" and self._was_asked_to_stop(number):
+            self._progress.message(f"trial {number} stopped after {len(view.episodes)} episodes")
+        else:
+            self._tell(view)
+
+    def _was_asked_to_stop(self, number: int) -> bool:
+        return (files.trial_dir(self._dir, number) / files.STOP).exists()
+
+    def _may_retry(self, assignment: Assignment, failure: Failure) -> bool:
+        """Note the failure, and queue the assignment again while its retries last."""
+        number = assignment.trial
+        log = files.trial_dir(self._dir, number) / FAILURES_JSONL
+        line = {"kind": failure.kind, "message": failure.message, "at_s": round(time.time(), 3)}
+        files.append_line(log, line)
+        retry = failure.retry and len(files.read_lines(log)) <= RETRIES
+        then = "it goes on at the next episode" if retry else "no retry is left"
+        if not failure.retry:
+            then = "not retried"
+        text = f"trial {number}: its job ended ({failure.kind}): {failure.message}; {then}"
+        self._progress.message(text)
+        if retry:
+            self._again.append(assignment)
+        return retry
+
+    def _give_up(self, number: int, failure: Failure) -> None:
+        """Write the result that the dead job could not."""
+        view = self._look(number)
+        result = summarise(
+            view.episodes,
+            view.vitals,
+            view.trial.spec.protocol,
+            "failed",
+            failure.message,
+            (failure.kind, failure.message),
+        )
+        files.write_json(files.trial_dir(self._dir, number) / files.RESULT_JSON, result.to_json())
+
+    def _tell(self, view: TrialView) -> None:
+        assert view.result is not None
+        ensure_reference(self._dir, [view])
+        self._search.ended(view)
+        self._progress.ended(view.number, view.result)
+        self._tracker.trial_changed(view.number)
+        views = [self._views[number] for number in sorted(self._views)]
+        content = front_content(self._dir, self._objectives, views)
+        files.write_json(self._dir / files.FRONT_JSON, content)
+        self._progress.front(content)
+        self._tracker.front_changed()

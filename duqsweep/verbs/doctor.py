@@ -1,0 +1,131 @@
+"""`duqsweep doctor`: what works on this machine, part by part, and what to do where it does not."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import shutil
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from duqsweep.control.config import check_inputs, compose
+from duqsweep.worker.ledger import make_ledger
+
+# Pictures without anything in them are how a broken renderer shows.
+MIN_CONTRAST = 10
+
+
+def main(arguments: list[str]) -> int:
+    """Check every part and print a line each.
+
+    Returns:
+        0 when all that the default sweep needs works, else 1.
+    """
+    parser = argparse.ArgumentParser(prog="duqsweep doctor", description=__doc__)
+    parser.add_argument("--traceback", action="store_true", help="show where a check failed")
+    parsed = parser.parse_args(arguments)
+    needed = {
+        "packages": _packages,
+        "policy": _policy,
+        "simulator": _simulator,
+        "torch.compile": _compile,
+        "mlflow": _mlflow,
+    }
+    optional = {"gpu": _gpu, "slurm": _slurm, "official suites": _official_suites}
+    failed = [name for name, check in needed.items() if not _run(name, check, parsed.traceback)]
+    for name, check in optional.items():
+        _run(name, check, parsed.traceback, required=False)
+    print(
+        "all that the default sweep needs works" if not failed else f"broken: {', '.join(failed)}"
+    )
+    return 1 if failed else 0
+
+
+def _run(name: str, check: Callable[[], str], trace: bool, required: bool = True) -> bool:
+    try:
+        said = check()
+    except Exception as error:  # a doctor reports whatever it finds, and goes on
+        mark = "FAIL" if required else "none"
+        print(f"[{mark}] {name}: {' '.join(str(error).split()) or type(error).__name__}")
+        if trace:
+            traceback.print_exc(file=sys.stdout)
+        return False
+    print(f"[ ok ] {name}: {said}")
+    return True
+
+
+def _packages() -> str:
+    names = ("torch", "hydra-core", "optuna", "submitit", "mlflow", "hf-libero", "mujoco")
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+
+
+def _policy() -> str:
+    config = compose(["name=doctor", "enqueue=[reference]"])
+    check_inputs(config)
+    from duqsweep.policy.checkpoint import load_policy
+
+    policy = load_policy(config.base.policy, "cpu")
+    weights = sum(parameter.numel() for parameter in policy.module.parameters())
+    return f"the shipped one loads, {weights / 1e6:.2f} million parameters"
+
+
+def _simulator() -> str:
+    protocol = compose(["name=doctor", "enqueue=[reference]"]).base.protocol
+    from duqsweep.envs.libero import open_environment
+
+    environment = open_environment(protocol)
+    try:
+        seen = environment.reset(make_ledger(protocol)[0])
+    finally:
+        environment.close()
+    for camera, picture in seen.images.items():
+        if picture.std() < MIN_CONTRAST:
+            raise RuntimeError(f"camera {camera} sees nothing: is libosmesa6 installed?")
+    return f"duq_mini draws {', '.join(seen.images)} by {protocol.renderer}"
+
+
+def _compile() -> str:
+    import torch
+
+    compiled = torch.compile(lambda x: torch.sin(x) + 1)
+    x = torch.arange(4.0)
+    if not torch.allclose(compiled(x), torch.sin(x) + 1):
+        raise RuntimeError("a compiled function gives another result")
+    return "compiles and agrees"
+
+
+def _mlflow() -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        from mlflow import MlflowClient
+
+        client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+        client.create_experiment("doctor", artifact_location=folder)
+    return "writes a database"
+
+
+def _gpu() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise RuntimeError("torch sees no CUDA device; policies run on the CPU")
+    return torch.cuda.get_device_name()
+
+
+def _slurm() -> str:
+    if not shutil.which("sbatch"):
+        raise RuntimeError("no sbatch on PATH; use launcher=local")
+    run = subprocess.run(["sinfo", "-h", "-o", "%P"], capture_output=True, text=True, timeout=20)
+    if run.returncode:
+        raise RuntimeError(f"sinfo: {run.stderr.strip()}")
+    return f"partitions {' '.join(run.stdout.split())}"
+
+
+def _official_suites() -> str:
+    config = compose(["name=doctor", "enqueue=[reference]", "suite=libero_object"])
+    from duqsweep.envs.assets import find_assets
+
+    return f"assets in {Path(find_assets(config.base.protocol))}"

@@ -1,0 +1,77 @@
+"""`duqsweep evaluate [overrides]`: one trial, here and now, without a search."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from duqsweep import files
+from duqsweep.control.config import SweepConfig, check_inputs, compose
+from duqsweep.control.space import Space
+from duqsweep.errors import ConfigError
+from duqsweep.result import TrialResult
+from duqsweep.worker.ledger import make_ledger, write_ledger
+
+SWEEP = "evaluate"  # what stands in for a sweep's name; its space holds one point
+
+
+def main(arguments: list[str]) -> int:
+    """Evaluate what the overrides describe and print its vitals and result.
+
+    Returns:
+        0, or 3 when the policy failed.
+    """
+    parser = argparse.ArgumentParser(prog="duqsweep evaluate", description=__doc__)
+    parser.add_argument(
+        "--episodes", type=int, default=6, help="ledger entries to walk (default 6)"
+    )
+    parser.add_argument("--plan", help="a named plan, e.g. seed_current; overrides come on top")
+    parser.add_argument(
+        "overrides", nargs="*", help="e.g. quant.include=dit_mlp policy.num_steps=4"
+    )
+    parsed = parser.parse_args(arguments)
+    if parsed.episodes < 0:
+        raise ConfigError(f"--episodes must not be negative, got {parsed.episodes}")
+    plan = parsed.plan or "reference"
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    config = compose([f"name={SWEEP}-{stamp}", f"enqueue=[{plan}]", *parsed.overrides])
+    check_inputs(config)
+    space = Space.from_config(config)
+    trial = space.trial(0, space.plans[plan] if parsed.plan else {}, parsed.plan)
+    folder = _make_folder(config)
+    trial_dir = files.trial_dir(folder, 0)
+    trial_dir.mkdir(parents=True)
+    files.write_json(trial_dir / files.SPEC_JSON, trial.to_json())
+
+    from duqsweep.worker.evaluate import evaluate  # torch and the simulator take seconds to import
+
+    print(f"evaluating in {trial_dir}")
+    result = evaluate(trial_dir, parsed.episodes)
+    _print(trial_dir, result)
+    return 3 if result.outcome == "failed" else 0
+
+
+def _make_folder(config: SweepConfig) -> Path:
+    folder = config.directory
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the folder {folder}: {error}") from error
+    files.write_text(folder / files.SWEEP_YAML, config.yaml)
+    write_ledger(folder / files.LEDGER_JSON, make_ledger(config.base.protocol))
+    return folder
+
+
+def _print(trial_dir: Path, result: TrialResult) -> None:
+    if (trial_dir / files.VITALS_JSON).exists():
+        vitals = files.read_json(trial_dir / files.VITALS_JSON)
+        call, bits = vitals["call_ms"], vitals["mean_weight_bits"]
+        print(
+            f"{call['p50']:.3g} ms a call ({vitals['speedup']:.3g}× the reference), "
+            f"{vitals['layers_quantized']} layers quantized, {bits:.3g} bits a weight on average, "
+            f"{vitals['weights_mb']:.3g} MB, action error {vitals['action_error']:.3g}, "
+            f"kernel {vitals['kernel']}"
+        )
+    ran = result.episodes - result.errors
+    print(f"{result.outcome}: {result.successes} of {ran} episodes succeeded; {result.reason}")

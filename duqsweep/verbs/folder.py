@@ -1,0 +1,35 @@
+"""A sweep's folder as an argument of a verb."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from duqsweep import files
+from duqsweep.control.config import SweepConfig, to_config
+from duqsweep.control.schema import RootConfig
+from duqsweep.errors import ConfigError
+
+
+def sweep_config(directory: Path) -> SweepConfig:
+    """The sweep that lies in `directory`, from its sweep.yaml.
+
+    Raises:
+        ConfigError: It is not a sweep's folder, or its sweep.yaml is of another version.
+    """
+    path = directory / files.SWEEP_YAML
+    if not path.is_file():
+        raise ConfigError(
+            f"{directory} is not a sweep's folder: it has no {files.SWEEP_YAML}; "
+            "sweeps lie in sweeps/<name>"
+        )
+    try:
+        loaded = OmegaConf.load(path)
+        config = OmegaConf.merge(OmegaConf.structured(RootConfig), loaded)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path} is not of this version of duqsweep: {error}") from error
+    assert isinstance(config, DictConfig)
+    return replace(to_config(config), directory=directory.absolute())

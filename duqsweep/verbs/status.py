@@ -1,0 +1,86 @@
+"""`duqsweep status DIR`: what a sweep has done, what runs now, and how its jobs failed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from duqsweep import files
+from duqsweep.control.front import front_content
+from duqsweep.control.sweep import FAILURES_JSONL
+from duqsweep.control.trials import TrialView, read_trials
+from duqsweep.verbs.folder import sweep_config
+
+
+def main(arguments: list[str]) -> int:
+    """Print a row a trial, or with --json everything as data; returns 0."""
+    parser = argparse.ArgumentParser(prog="duqsweep status", description=__doc__)
+    parser.add_argument("directory", type=Path, metavar="DIR", help="the sweep's folder")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parsed = parser.parse_args(arguments)
+    config = sweep_config(parsed.directory)
+    views = read_trials(config.directory)
+    content = front_content(config.directory, config.objectives, views)
+    state = {
+        "sweep": config.name,
+        "stop_requested": (config.directory / files.STOP).exists(),
+        "counts": content["counts"],
+        "episodes": content["episodes"],
+        "front": [point["trial"] for point in content["points"] if point["on_front"]],
+        "trials": [_trial(config.directory, view) for view in views],
+    }
+    if parsed.json:
+        json.dump(state, sys.stdout, indent=2, ensure_ascii=False)
+        print()
+    else:
+        _print(state)
+    return 0
+
+
+def _trial(directory: Path, view: TrialView) -> dict[str, Any]:
+    folder = files.trial_dir(directory, view.number)
+    job = files.read_json(folder / files.JOB_JSON) if (folder / files.JOB_JSON).exists() else None
+    successes, failures, errors = view.counts
+    return {
+        "trial": view.number,
+        "name": view.trial.name,
+        "params": view.trial.params,
+        "outcome": view.outcome,
+        "episodes": len(view.episodes),
+        "successes": successes,
+        "failures": failures,
+        "errors": errors,
+        "call_ms": view.vitals.call_ms.p50 if view.vitals else None,
+        "speedup": view.vitals.speedup if view.vitals else None,
+        "reason": view.result.reason if view.result else None,
+        "job": job,
+        "job_failures": files.read_lines(folder / FAILURES_JSONL),
+    }
+
+
+def _print(state: dict[str, Any]) -> None:
+    counts = ", ".join(f"{count} {name}" for name, count in state["counts"].items())
+    asked = "; asked to stop" if state["stop_requested"] else ""
+    table = Table(title=f"{state['sweep']}: {counts}; {state['episodes']} episodes{asked}")
+    for heading in ("trial", "state", "episodes", "succeeded", "ms a call", "job failures"):
+        table.add_column(heading, justify="left" if heading == "state" else "right")
+    for trial in state["trials"]:
+        ms = trial["call_ms"]
+        mark = "*" if trial["trial"] in state["front"] else ""
+        table.add_row(
+            f"{mark}{trial['trial']}",
+            trial["outcome"],
+            str(trial["episodes"]),
+            str(trial["successes"]),
+            "" if ms is None else f"{ms:.3g}",
+            ", ".join(failure["kind"] for failure in trial["job_failures"]),
+        )
+    console = Console()
+    console.print(table)
+    console.print("* on the front", style="dim")

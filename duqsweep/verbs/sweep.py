@@ -1,0 +1,195 @@
+"""`duqsweep +sweep=NAME …`: start a sweep, or go on with it where it stopped."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from duqsweep import files
+from duqsweep.control.config import SweepConfig, as_yaml, check_inputs, load, to_config
+from duqsweep.control.space import Space
+from duqsweep.errors import ConfigError
+from duqsweep.worker.ledger import make_ledger, write_ledger
+
+MLFLOW_WAIT_S = 60.0  # at the end, for what is not yet there
+EXIT_FAILED_TRIALS = 3
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: list[str]) -> int:
+    """Run the sweep that the overrides ask for.
+
+    Returns:
+        0; 3 when more trials failed than tolerated; 130 when it was interrupted or stopped.
+    """
+    parser = argparse.ArgumentParser(prog="duqsweep", add_help=False)
+    parser.add_argument("--cfg", choices=("job",), help="print the configuration and stop")
+    parser.add_argument("--config-dir", type=Path, help="a folder laid out as conf/")
+    parsed, overrides = parser.parse_known_args(arguments)
+    unknown = [word for word in overrides if word.startswith("-")]
+    if unknown:
+        raise ConfigError(f"unknown option {unknown[0]}; options are --cfg job, --config-dir DIR")
+    composed = load(overrides, parsed.config_dir)
+    config = to_config(composed)
+    if parsed.cfg:
+        print(as_yaml(composed), end="")
+        return 0
+    check_inputs(config)
+    space = Space.from_config(config)
+    _accept_earlier_life(config)
+    from duqsweep.control.writer import single_writer
+
+    with single_writer(config.directory):
+        return _Run(config, space).main()
+
+
+def _accept_earlier_life(config: SweepConfig) -> None:
+    path = config.directory / files.SWEEP_YAML
+    if config.directory.exists() and not os.access(config.directory, os.W_OK):
+        raise ConfigError(f"cannot write the sweep's folder {config.directory}; set dir=FOLDER")
+    if path.exists() and not os.access(path, os.R_OK):
+        raise ConfigError(f"cannot read {path}")
+
+
+class _Run:
+    """One life of the controller; the folder is ours alone."""
+
+    def __init__(self, config: SweepConfig, space: Space) -> None:
+        # Imported here, because --help and --cfg must not pay for Optuna and submitit.
+        from duqsweep.control.dispatch import open_dispatcher
+        from duqsweep.control.search import FullEvaluation
+        from duqsweep.control.study import open_study
+        from duqsweep.control.tracking import open_tracker
+
+        self._config = config
+        self._dir = config.directory
+        study = open_study(config, space)  # refuses a changed space before anything is written
+        self._write_folder()
+        self._search = FullEvaluation(study, space, config)
+        self._dispatcher = open_dispatcher(config.launcher, self._dir)
+        self._uri = _tracking_uri(config)
+        self._tracker = open_tracker(config.tracking.name, self._dir, self._uri)
+
+    def _write_folder(self) -> None:
+        (self._dir / files.STOP).unlink(missing_ok=True)
+        if not (self._dir / files.LEDGER_JSON).exists():
+            ledger = make_ledger(self._config.base.protocol)
+            write_ledger(self._dir / files.LEDGER_JSON, ledger)
+        files.write_text(self._dir / files.SWEEP_YAML, self._config.yaml)
+
+    def main(self) -> int:
+        """Loop, then show what came of it."""
+        from duqsweep.control.live import open_progress
+        from duqsweep.control.progress import Plan
+        from duqsweep.control.sweep import Sweep
+
+        config = self._config
+        plan = Plan(config.name, config.budget.trials, config.budget.episodes_per_trial)
+        before = self._results()
+        ending = "interrupted"
+        try:
+            with _terminate_as_interrupt(), open_progress(plan) as progress:
+                self._tracker.sweep_started()
+                sweep = Sweep(
+                    self._dir,
+                    config.objectives,
+                    self._search,
+                    self._dispatcher,
+                    progress,
+                    self._tracker,
+                )
+                ending = sweep.run()
+        except KeyboardInterrupt:
+            self._interrupted()
+        else:
+            self._dispatcher.close(end_jobs=True)
+        return self._finish(ending, nothing_new=before == self._results())
+
+    def _results(self) -> int:
+        return len(list((self._dir / files.TRIALS_DIR).glob(f"*/{files.RESULT_JSON}")))
+
+    def _interrupted(self) -> None:
+        """Ask once whether jobs go on; without an answer they do."""
+        end_jobs = False
+        running = len(self._dispatcher.pending())
+        if running and sys.stdin.isatty() and sys.stdout.isatty():
+            try:
+                answer = input(f"{running} trials run. Let them go on? [Y/n] ")
+                end_jobs = answer.strip().lower().startswith("n")
+            except (KeyboardInterrupt, EOFError):
+                print()
+        self._dispatcher.close(end_jobs)
+        state = "ended" if end_jobs else "go on"
+        print(f"interrupted: jobs {state}, nothing is lost; the same command goes on from here")
+
+    def _finish(self, ending: str, nothing_new: bool) -> int:
+        from duqsweep.control.front import front_content
+        from duqsweep.control.links import links
+        from duqsweep.control.report import print_front, write_report
+        from duqsweep.control.trials import read_trials
+
+        views = read_trials(self._dir)
+        content = front_content(self._dir, self._config.objectives, views)
+        finished = ending == "finished"
+        if nothing_new and finished:
+            print(f"{self._config.name} is finished: nothing was left to do, nothing was changed")
+        elif views:
+            write_report(self._dir, content, views)
+            self._tracker.front_changed()
+        missing = self._tracker.close(MLFLOW_WAIT_S if finished else 5.0)
+        if finished:
+            print_front(content)
+            print(f"files:    {self._dir}")
+            print(f"report:   {self._dir / files.REPORT_HTML}")
+        if missing:
+            print(missing)
+        elif self._config.tracking.name != "none":
+            print("\n".join(links(self._dir, self._uri)))
+        return self._exit_code(ending, content)
+
+    def _exit_code(self, ending: str, content: dict[str, Any]) -> int:
+        if ending != "finished":
+            return EXIT_INTERRUPTED
+        counts = content["counts"]
+        told = sum(counts.values())
+        tolerated = self._config.budget.tolerated_failures * told
+        if counts["failed"] > tolerated:
+            print(
+                f"{counts['failed']} of {told} trials failed, "
+                f"budget.tolerated_failures={self._config.budget.tolerated_failures:g} allows "
+                f"{tolerated:.0f}: see `python -m duqsweep status {self._dir}`",
+                file=sys.stderr,
+            )
+            return EXIT_FAILED_TRIALS
+        return 0
+
+
+def _tracking_uri(config: SweepConfig) -> str | None:
+    """Where MLflow's copy goes; None: a database in the folder."""
+    if config.tracking.name == "none":
+        return None
+    uri = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if config.tracking.name == "server" and not uri:
+        raise ConfigError("tracking=server needs tracking.uri=… or MLFLOW_TRACKING_URI")
+    return uri
+
+
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """SIGTERM, which schedulers send, leaves the sweep as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,121 @@
+"""Records check themselves, survive JSON, and equal work has one fingerprint."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from duqsweep.errors import SpecError
+from duqsweep.spec import (
+    BITS_ALLOWED,
+    LayerBits,
+    LayerRule,
+    PolicySpec,
+    ProtocolSpec,
+    QuantSpec,
+    RuntimeSpec,
+    TrialSpec,
+    fingerprint,
+)
+
+BITS = {"a.layers.0.q_proj": (4, 8), "a.layers.1.q_proj": (16, 16)}
+PROTOCOL = ProtocolSpec(
+    suite="duq_mini",
+    tasks=6,
+    init_states=50,
+    image_px=64,
+    max_steps=150,
+    nominal_steps=81,
+    settle_steps=5,
+    replan_steps=5,
+)
+
+
+def spec(**quant: object) -> TrialSpec:
+    rules = (LayerRule("q_proj", 4, 8),)
+    return TrialSpec(
+        policy=PolicySpec("embedded"),
+        quant=replace(QuantSpec(rules=rules), **quant),  # type: ignore[arg-type]
+        runtime=RuntimeSpec(),
+        protocol=PROTOCOL,
+    )
+
+
+@given(st.integers(-3, 40))
+def test_bits_are_two_to_eight_or_sixteen(bits: int) -> None:
+    if bits in BITS_ALLOWED:
+        assert LayerRule("q", bits, 8).weight_bits == bits
+    else:
+        with pytest.raises(SpecError, match=f"got {bits}"):
+            LayerRule("q", bits, 8)
+
+
+def test_a_regex_that_does_not_compile_is_refused_with_its_text() -> None:
+    with pytest.raises(SpecError, match=r"'\(q' is not a regular expression"):
+        LayerRule("(q", 4, 8)
+
+
+def test_an_empty_layer_path_is_refused() -> None:
+    with pytest.raises(SpecError, match="dotted components"):
+        LayerBits("layers.", 8)
+
+
+def test_a_spec_survives_json() -> None:
+    original = spec(layer_bits=(LayerBits("layers.0", 8),))
+    assert TrialSpec.from_json(original.to_json()) == original
+
+
+def test_an_unknown_key_is_refused_with_the_known_ones() -> None:
+    data = spec().to_json()
+    data["quant"]["blocksize"] = 16
+    with pytest.raises(SpecError, match=r"quant has no key 'blocksize'; it has .*block_size"):
+        TrialSpec.from_json(data)
+
+
+def test_a_wrong_type_is_refused_with_its_place() -> None:
+    data = spec().to_json()
+    data["policy"]["num_steps"] = "ten"
+    with pytest.raises(SpecError, match=r"policy\.num_steps must be int, got 'ten'"):
+        TrialSpec.from_json(data)
+
+
+def test_nominal_calls_round_up() -> None:
+    assert PROTOCOL.nominal_calls == 17
+
+
+def test_regexes_that_reach_the_same_layers_share_a_fingerprint() -> None:
+    other = spec(rules=(LayerRule(r"layers\.0\.q_proj", 4, 8),))
+    assert fingerprint(spec(), BITS) == fingerprint(other, BITS)
+
+
+def test_a_method_without_quantized_layers_has_no_say() -> None:
+    assert fingerprint(spec(), {}) == fingerprint(spec(rotation="svd", block_size=64), {})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"block_size": 32},
+        {"rotation": "svd"},
+        {"permutation": "none"},
+        {"act_scale": "static"},
+        {"smoothing": 0.5},
+        {"kernel": "loop"},
+        {"weight_group_size": 32},
+    ],
+)
+def test_each_knob_makes_another_fingerprint(change: dict[str, object]) -> None:
+    assert fingerprint(spec(), BITS) != fingerprint(spec(**change), BITS)
+
+
+def test_blocks_and_orders_have_no_say_where_nothing_is_rotated_or_grouped() -> None:
+    plain = spec(rotation="none", permutation="none", block_size=16)
+    other = spec(rotation="none", permutation="zigzag", block_size=64)
+    assert fingerprint(plain, BITS) == fingerprint(other, BITS)
+
+
+def test_other_bits_of_one_layer_make_another_fingerprint() -> None:
+    assert fingerprint(spec(), BITS) != fingerprint(spec(), {**BITS, "a.layers.0.q_proj": (8, 8)})
