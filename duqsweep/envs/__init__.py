@@ -1,0 +1,1 @@
+"""Simulated environments: LIBERO's suites and our own, `duq_mini`."""

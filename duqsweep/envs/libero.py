@@ -1,0 +1,160 @@
+"""Opens a suite, ours or LIBERO's, as one environment that can play any of its tasks."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from duqsweep.envs import assets
+from duqsweep.envs.mini import suite as mini
+from duqsweep.envs.setup import prepare_libero, quiet
+from duqsweep.envs.simulator import Simulator
+from duqsweep.errors import ConfigError, EvaluationError, InfrastructureError
+from duqsweep.seams import Environment, Observation
+from duqsweep.spec import LedgerEntry, ProtocolSpec
+
+KEPT_MINI = 6  # simulators alive at once: 30 MB each
+KEPT_OFFICIAL = 3  # up to 300 MB each
+ACTION_DIM = 7
+
+
+@dataclass(frozen=True)
+class SuiteTask:
+    """One task of an open suite."""
+
+    bddl: Path
+    instruction: str
+    init_states: NDArray[np.float64]  # (states, n): flat simulator states
+
+
+def open_environment(protocol: ProtocolSpec) -> Environment:
+    """The environment of `protocol`'s suite; simulators are built at the first episode of a task.
+
+    Raises:
+        ConfigError: Unknown suite, or its assets are missing.
+    """
+    assets.check_suite(protocol)
+    if protocol.suite == assets.MINI:
+        with _machine_faults("LIBERO could not be loaded"):
+            prepare_libero(protocol.renderer, mini.ASSETS)
+            from duqsweep.envs.mini import problem  # noqa: F401  (registers the problem class)
+        tasks = [SuiteTask(t.bddl, t.instruction, t.init_states()) for t in mini.TASKS]
+        return LiberoEnvironment(protocol, tasks, KEPT_MINI, fixtures_vary=False)
+    with _machine_faults("LIBERO could not be loaded"):
+        prepare_libero(protocol.renderer, assets.find_assets(protocol))
+    return LiberoEnvironment(protocol, _official_tasks(protocol), KEPT_OFFICIAL, fixtures_vary=True)
+
+
+class LiberoEnvironment:
+    """A `seams.Environment` over one simulator a task."""
+
+    def __init__(
+        self, protocol: ProtocolSpec, tasks: list[SuiteTask], kept: int, fixtures_vary: bool
+    ) -> None:
+        """Build nothing yet.
+
+        Args:
+            protocol: Suite, image size, settle steps.
+            tasks: In the suite's order.
+            kept: Simulators to keep; the one unused longest is closed first.
+            fixtures_vary: Whether poses of fixtures are drawn at each reset, as LIBERO's suites do;
+                they are not part of the state, so each episode then rebuilds the model.
+        """
+        self._protocol = protocol
+        self._tasks = tasks
+        self._kept = kept
+        self._fixtures_vary = fixtures_vary
+        self._simulators: OrderedDict[int, Simulator] = OrderedDict()
+        self._current: Simulator | None = None
+
+    def reset(self, entry: LedgerEntry) -> Observation:
+        """Start the episode of `entry`, settle steps included; equal entries give equal episodes.
+
+        Raises:
+            ConfigError: `entry` is not of this suite.
+            InfrastructureError: Simulator or renderer failed.
+        """
+        self._check(entry)
+        with _machine_faults(f"reset of {entry.suite} task {entry.task} failed"):
+            simulator = self._simulator(entry.task)
+            if self._fixtures_vary:
+                simulator.hard_reset(entry.seed)
+            state = self._tasks[entry.task].init_states[entry.init_state]
+            simulator.reset(state, self._protocol.settle_steps)
+            self._current = simulator
+            return simulator.observe()
+
+    def step(self, action: NDArray[np.float64]) -> tuple[Observation, bool]:
+        """Apply one action; see `seams.Environment`.
+
+        Raises:
+            EvaluationError: The action is not seven finite numbers: the policy's fault.
+            InfrastructureError: Simulator or renderer failed.
+        """
+        if self._current is None:
+            raise EvaluationError("step was called before reset")
+        if action.shape != (ACTION_DIM,) or not np.isfinite(action).all():
+            raise EvaluationError(f"an action is {ACTION_DIM} finite numbers, got {action}")
+        with _machine_faults("a simulation step failed"):
+            done = self._current.step(np.clip(action, -1.0, 1.0))
+            return self._current.observe(), done
+
+    def close(self) -> None:
+        """Free all simulators; `reset` builds them anew."""
+        for simulator in self._simulators.values():
+            simulator.close()
+        self._simulators.clear()
+        self._current = None
+
+    def _check(self, entry: LedgerEntry) -> None:
+        if entry.suite != self._protocol.suite:
+            raise ConfigError(f"entry of suite {entry.suite!r}; this is {self._protocol.suite!r}")
+        if not 0 <= entry.task < len(self._tasks):
+            raise ConfigError(f"{entry.suite} has {len(self._tasks)} tasks, no task {entry.task}")
+        states = len(self._tasks[entry.task].init_states)
+        if not 0 <= entry.init_state < states:
+            raise ConfigError(
+                f"{entry.suite} task {entry.task} has initial states 0 to {states - 1},"
+                f" not {entry.init_state}"
+            )
+
+    def _simulator(self, task: int) -> Simulator:
+        if task not in self._simulators:
+            while len(self._simulators) >= self._kept:
+                self._simulators.popitem(last=False)[1].close()
+            about = self._tasks[task]
+            self._simulators[task] = Simulator(
+                about.bddl, about.instruction, self._protocol.image_px
+            )
+        self._simulators.move_to_end(task)
+        return self._simulators[task]
+
+
+def _official_tasks(protocol: ProtocolSpec) -> list[SuiteTask]:
+    with quiet():
+        from libero.libero.benchmark import get_benchmark  # after prepare_libero
+
+        suite = get_benchmark(protocol.suite)()
+        return [
+            SuiteTask(
+                bddl=Path(suite.get_task_bddl_file_path(number)),
+                instruction=suite.get_task(number).language,
+                init_states=np.asarray(suite.get_task_init_states(number), dtype=np.float64),
+            )
+            for number in range(protocol.tasks)
+        ]
+
+
+@contextmanager
+def _machine_faults(what: str) -> Iterator[None]:
+    """Whatever LIBERO, MuJoCo or the renderer raise is the machine's fault; the cause is kept."""
+    try:
+        yield
+    except Exception as error:
+        raise InfrastructureError(f"{what}: {type(error).__name__}: {error}") from error

@@ -1,0 +1,1 @@
+"""The suite `duq_mini`: our own tasks inside LIBERO's classes, with nothing to download."""

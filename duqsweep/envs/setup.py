@@ -1,0 +1,67 @@
+"""Makes LIBERO importable without questions, and quiet; must run before robosuite is imported."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from duqsweep import files
+from duqsweep.envs.assets import libero_root
+
+log = logging.getLogger(__name__)
+
+
+def prepare_libero(renderer: str, assets: Path) -> None:
+    """Set what LIBERO, robosuite, MuJoCo and Mesa read from the environment, and import LIBERO.
+
+    Environment variables are the only way to tell these libraries which renderer to load, where
+    the configuration is (else the first import asks on stdin), and to render on one core.
+    """
+    os.environ["MUJOCO_GL"] = renderer
+    os.environ["PYOPENGL_PLATFORM"] = renderer
+    os.environ.setdefault("LP_NUM_THREADS", "1")
+    os.environ["LIBERO_CONFIG_PATH"] = str(_write_config())
+    logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
+    with quiet():
+        import libero.libero
+
+        libero.libero._assets_path_cache = str(assets)  # the configuration's `assets` is not read
+        import libero.libero.envs
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep libraries' prints off our stdout (they go to the log at DEBUG), and their warnings."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for line in printed.getvalue().splitlines():
+            log.debug("%s", line)
+
+
+def _write_config() -> Path:
+    """Write LIBERO's config.yaml, one folder an installation; its own first import would ask."""
+    root = libero_root()
+    name = hashlib.sha256(str(root).encode()).hexdigest()[:8]
+    folder = Path(tempfile.gettempdir()) / f"duqsweep-libero-{os.getuid()}-{name}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    config = {
+        "benchmark_root": str(root),
+        "bddl_files": str(root / "bddl_files"),
+        "init_states": str(root / "init_files"),
+        "datasets": str(folder / "datasets"),
+        "assets": str(root / "assets"),
+    }
+    files.write_text(folder / "config.yaml", json.dumps(config))  # JSON is YAML
+    return folder

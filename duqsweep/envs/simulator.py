@@ -1,0 +1,155 @@
+"""One task in one simulator: built once, then reset cheaply and exactly."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from duqsweep.envs.setup import quiet
+from duqsweep.seams import Observation
+
+CAMERAS = {"agentview": "agentview", "wrist": "robot0_eye_in_hand"}  # ours → robosuite's
+IDLE = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0])  # stay, gripper open
+BUILD_SEED = 0
+
+
+class Simulator:
+    """A LIBERO environment with flat states in and observations out.
+
+    `prepare_libero` must have run, and the problem class of `bddl` must be registered.
+    """
+
+    def __init__(self, bddl: Path, instruction: str, image_px: int | None) -> None:
+        """Build the model and the renderer (0.6 to 3 s).
+
+        Args:
+            bddl: Task description.
+            instruction: What the policy is told.
+            image_px: Side of the square images; None: no cameras, and no renderer is loaded.
+        """
+        from libero.libero.envs.env_wrapper import ControlEnv  # after prepare_libero
+
+        self.instruction = instruction
+        self._image_px = image_px
+        with quiet(), _global_seed(BUILD_SEED):
+            control = ControlEnv(
+                bddl_file_name=str(bddl),
+                ignore_done=True,  # LIBERO's own horizon ends in an exception
+                use_camera_obs=False,  # we render when a picture is wanted
+                has_offscreen_renderer=image_px is not None,
+                camera_heights=image_px or 64,
+                camera_widths=image_px or 64,
+            )
+        self.env: Any = control.env
+        self.env.visualize({part: False for part in self.env._visualizations})  # no grip markers
+        self._drop_unread_observables()
+
+    def hard_reset(self, seed: int) -> None:
+        """Rebuild the model and sample all placements, fixtures included, from `seed`.
+
+        Fixtures live in the model, not in the state: `reset` keeps where this put them.
+        """
+        with quiet(), _global_seed(seed):
+            self.env.reset()  # ControlEnv.reset would swallow every exception and try for ever
+        self._drop_unread_observables()
+
+    def reset(self, state: NDArray[np.float64], settle_steps: int) -> None:
+        """Put the simulator into `state` and idle; what follows depends on nothing before.
+
+        `set_state` alone restores time and positions only: the gripper's accumulated command, the
+        controller's goal and the solver's warm start would leak from episode to episode.
+        """
+        import mujoco
+
+        sim = self.env.sim
+        mujoco.mj_resetData(sim.model._model, sim.data._data)
+        for robot in self.env.robots:
+            robot.gripper.current_action = np.zeros_like(robot.gripper.current_action)
+        self.env.timestep, self.env.cur_time, self.env.done = 0, 0, False
+        sim.set_state_from_flattened(np.asarray(state, dtype=np.float64))
+        sim.forward()
+        self.env._post_process()
+        self.env._update_observables(force=True)
+        for robot in self.env.robots:
+            robot.controller.update(force=True)
+            robot.controller.reset_goal()
+        for _ in range(settle_steps):
+            self.step(IDLE)
+
+    def step(self, action: NDArray[np.float64]) -> bool:
+        """Apply one action ((7,), in [-1, 1]) for 50 ms; returns whether the goal holds."""
+        _, _, done, _ = self.env.step(action)
+        return bool(done)
+
+    def goal_holds(self) -> bool:
+        """Whether the task's goal holds in the present state."""
+        return bool(self.env._check_success())
+
+    def state(self) -> NDArray[np.float64]:
+        """The present flat state: time, positions, velocities."""
+        flat: NDArray[np.float64] = self.env.sim.get_state().flatten()
+        return flat
+
+    def sample_placements(self) -> None:
+        """Place every movable object anew, by LIBERO's samplers and numpy's global generator."""
+        for position, quaternion, thing in self.env.placement_initializer.sample().values():
+            pose = np.concatenate([position, quaternion])
+            self.env.sim.data.set_joint_qpos(thing.joints[-1], pose)
+        self.env.sim.forward()
+
+    def body_pose(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Position (3,) in metres and rotation matrix (3, 3) of object `name`, world frame."""
+        body, data = self.env.obj_body_id[name], self.env.sim.data
+        return np.array(data.body_xpos[body]), np.array(data.body_xmat[body]).reshape(3, 3)
+
+    def observe(self) -> Observation:
+        """What the robot sees now; images are upright (MuJoCo's are not)."""
+        robot = self.observe_robot()
+        images = {name: self.render(camera) for name, camera in CAMERAS.items()}
+        return dataclasses.replace(robot, images=images)
+
+    def observe_robot(self) -> Observation:
+        """The same without images."""
+        seen = self.env._get_observations()
+        return Observation(
+            images={},
+            eef_pos=np.array(seen["robot0_eef_pos"], dtype=np.float64),
+            eef_quat=np.array(seen["robot0_eef_quat"], dtype=np.float64),
+            gripper_qpos=np.array(seen["robot0_gripper_qpos"], dtype=np.float64),
+            instruction=self.instruction,
+        )
+
+    def _drop_unread_observables(self) -> None:
+        """Objects' poses as observations cost a fifth of a step, and no policy may see them."""
+        kept = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos")
+        observables = self.env._observables
+        for name in [name for name in observables if name not in kept]:
+            del observables[name]
+
+    def render(self, camera: str) -> NDArray[np.uint8]:
+        """The picture of one of robosuite's cameras, (image_px, image_px, 3), upright."""
+        side = self._image_px
+        image = self.env.sim.render(camera_name=camera, width=side, height=side)
+        return np.ascontiguousarray(image[::-1])
+
+    def close(self) -> None:
+        """Free model and renderer."""
+        self.env.close()
+
+
+class _global_seed:  # noqa: N801 (a context manager, used like a function)
+    """Seed numpy's global generator, which LIBERO samples from, and give it back as it was."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def __enter__(self) -> None:
+        self._kept = np.random.get_state()
+        np.random.seed(self._seed)
+
+    def __exit__(self, *_: object) -> None:
+        np.random.set_state(self._kept)
