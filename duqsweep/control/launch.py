@@ -21,6 +21,7 @@ from duqsweep.mailbox import Mailbox
 Entry = Callable[[str], None]  # what a job runs, given its worker's folder
 
 JOB_FOLDER = "job"  # in a worker's folder: submitit's pickles and the job's output
+LOG_SUFFIX = "_log.err"  # submitit's name for standard error
 SIGNAL_S = 30  # between SIGUSR2 and the end of a job
 STARTING_S = 30.0  # a job that nobody has seen may still appear for so long after its submission
 LOG_LINES = 5
@@ -77,7 +78,7 @@ def setup_lines(cpus_per_task: int, own: Sequence[str]) -> list[str]:
 def log_tail(mailbox: Mailbox) -> str:
     """The last lines that a job wrote to its standard error, or an empty string."""
     lines: list[str] = []
-    for path in sorted((mailbox.folder / JOB_FOLDER).glob("*_log.err")):
+    for path in sorted((mailbox.folder / JOB_FOLDER).glob(f"*{LOG_SUFFIX}")):
         lines += path.read_text(encoding="utf-8", errors="replace").splitlines()
     return "\n".join(lines[-LOG_LINES:])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -18,6 +19,7 @@ import submitit
 
 from duqsweep.control.launch import (
     JOB_FOLDER,
+    LOG_SUFFIX,
     SIGNAL_S,
     Entry,
     JobView,
@@ -55,8 +57,14 @@ class LocalLauncher:
     def start(self, mailbox: Mailbox, entry: Entry) -> str:
         """Start a process that outlives this one, and Ctrl-C at its terminal."""
         executor = submitit.LocalExecutor(mailbox.folder / JOB_FOLDER)
-        # Without the second, submitit hides all GPUs.
-        lines = ["trap '' INT HUP", f"export CUDA_VISIBLE_DEVICES={self._next_gpu()}"]
+        output = mailbox.folder / JOB_FOLDER / f"launch{LOG_SUFFIX}"
+        lines = [
+            "trap '' INT HUP QUIT TSTP",  # of this process's terminal
+            # A pipe that this process writes to must end with it.
+            f"exec >>{shlex.quote(str(output))} 2>&1 </dev/null",
+            # Without this, submitit hides all GPUs.
+            f"export CUDA_VISIBLE_DEVICES={self._next_gpu()}",
+        ]
         executor.update_parameters(
             timeout_min=self.config.timeout_min,
             signal_delay_s=SIGNAL_S,

@@ -21,6 +21,8 @@ from duqsweep.worker.serve import serve
 if TYPE_CHECKING:
     from duqsweep.control.schema import LauncherConfig
 
+PLACE_AGAIN_S = 10.0  # after a launcher refused
+
 log = logging.getLogger(__name__)
 
 
@@ -38,7 +40,7 @@ class SubmititDispatcher:
         self._workers: dict[str, Worker] = {}
         self._homeless: list[Assignment] = []  # their worker left before it took them
         self._told: list[tuple[Mailbox, int]] = []
-        self._next_look = 0.0  # monotonic
+        self._next_look = self._next_placing = 0.0  # monotonic
 
     def submit(self, assignment: Assignment) -> None:
         """Hand it to a free worker, or to a new one."""
@@ -82,9 +84,10 @@ class SubmititDispatcher:
         if time.monotonic() >= self._next_look:
             self._look()
         ended = [end for worker in list(self._workers.values()) for end in self._ends(worker)]
-        homeless, self._homeless = self._homeless, []
-        for assignment in homeless:
-            self._place_again(assignment)
+        if time.monotonic() >= self._next_placing:
+            homeless, self._homeless = self._homeless, []
+            for assignment in homeless:
+                self._place_again(assignment)
         return ended
 
     def stop(self, trial: int) -> None:
@@ -127,6 +130,7 @@ class SubmititDispatcher:
         except DispatchError as error:
             log.warning("trial %d waits for a worker: %s", assignment.trial, error)
             self._homeless.append(assignment)
+            self._next_placing = time.monotonic() + PLACE_AGAIN_S
 
     def _new_worker(self) -> Worker:
         made = len(list((self.sweep_dir / WORKERS_DIR).glob("*"))) + 1

@@ -10,13 +10,13 @@ from light_lab import Lab
 
 from duqsweep.control.dispatch import Assignment
 
-EPISODES = 12
+EPISODES = 8
 EPISODE_S = 0.25
 
 
 def main(launcher: str, folder: str) -> None:
     lab = Lab(launcher, Path(folder))
-    dispatcher = lab.open(idle_s=3.0)
+    dispatcher = lab.open(idle_s=1.0)
     for number in range(2):
         lab.trial(number, episode_s=EPISODE_S)
         dispatcher.submit(Assignment(number, EPISODES))

@@ -139,15 +139,18 @@ def test_ending_the_jobs_leaves_no_process_and_is_no_failure_later(lab: Lab) -> 
     assert numbers == list(range(len(numbers)))
 
 
-def test_the_episode_of_a_job_that_is_told_of_its_end_is_cut_short(lab: Lab) -> None:
+@pytest.mark.parametrize(("timeout_min", "kind"), [(1, "timeout"), (60, "preempted")])
+def test_a_job_that_is_told_of_its_end_leaves_its_episode(
+    lab: Lab, timeout_min: int, kind: str
+) -> None:
     folder = lab.trial(0, episode_s=0.1)
-    dispatcher = lab.open()
+    dispatcher = lab.open(timeout_min=timeout_min)
     dispatcher.submit(Assignment(0, 500))
     wait_until(lambda: len(read_lines(folder / EPISODES_JSONL)) >= 1)
     os.kill(mailboxes(lab)[0].alive().pid, signal.SIGUSR2)
     (ended,) = wait_for_ends(dispatcher, 1)
     assert ended.failure is not None
-    assert (ended.failure.kind, ended.failure.retry) == ("preempted", True)
+    assert (ended.failure.kind, ended.failure.retry) == (kind, True)
 
 
 def test_a_worker_says_what_it_does(lab: Lab) -> None:

@@ -35,6 +35,7 @@ def controller(lab: Lab) -> Iterator[subprocess.Popen[bytes]]:
         [sys.executable, str(script), lab.launcher, str(lab.folder)],
         start_new_session=True,
         env={**os.environ, "PYTHONPATH": f"{script.parent}:{root}"},
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
     try:
@@ -42,7 +43,7 @@ def controller(lab: Lab) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def episodes(lab: Lab, number: int) -> list[int]:
@@ -88,6 +89,7 @@ def test_ctrl_c_at_the_terminal_does_not_reach_the_workers(lab: Lab) -> None:
     with controller(lab) as process:
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(10.0) == -signal.SIGINT
+        assert process.stdout.read() == b""  # whoever reads the command's output sees its end
         dispatcher = reattached(lab)
         check_everything_was_done_once(lab, wait_for_ends(dispatcher, 2))
 

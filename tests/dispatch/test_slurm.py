@@ -155,6 +155,7 @@ def test_what_slurm_will_never_run_is_refused_at_once(
 
 def test_a_cluster_that_is_down_is_told_as_such(lab: Lab, slurm: SlurmLab, tmp_path: Path) -> None:
     conf = slurm.conf.read_text().replace("SlurmctldPort=", "SlurmctldPort=1\n#")
+    conf = conf.replace("MessageTimeout=5", "MessageTimeout=1")
     (tmp_path / "slurm.conf").write_text(conf)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))

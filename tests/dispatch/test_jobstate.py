@@ -1,0 +1,67 @@
+"""What SLURM's words mean; the lines are as squeue 22.05 and sacct 22.05 print them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from duqsweep.control.jobstate import Row, judge, read_rows
+from duqsweep.mailbox import Mailbox
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Mailbox:
+    (tmp_path / "job").mkdir()
+    return Mailbox(tmp_path)
+
+
+def test_rows_are_found_by_name_and_the_latest_wins() -> None:
+    answer = (
+        "27|RUNNING|n1|None|duqsweep-s-0001-a\n"
+        "31|PENDING||Priority|a name | with bars\n"
+        "1369_0|CANCELLED by 0|n2|None|array\n"
+        "90|PENDING||Resources|duqsweep-s-0001-a\n"
+        "\n"
+    )
+    rows = read_rows(answer)
+    assert rows["duqsweep-s-0001-a"] == Row("90", "PENDING", "", "Resources")
+    assert rows["a name | with bars"].job_id == "31"
+    assert rows["array"].state == "CANCELLED"
+
+
+@pytest.mark.parametrize(
+    "state",
+    ["PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "COMPLETING", "REQUEUED", "REQUEUE_HOLD",
+     "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "A_STATE_OF_NEXT_YEAR"],
+)  # fmt: skip
+def test_a_job_lives_in_every_state_that_is_not_final(box: Mailbox, state: str) -> None:
+    assert not judge(Row("1", state, "n1", "None"), box).ended
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [("NODE_FAIL", "node"), ("BOOT_FAIL", "node"), ("OUT_OF_MEMORY", "oom"),
+     ("TIMEOUT", "timeout"), ("DEADLINE", "timeout"), ("PREEMPTED", "preempted"),
+     ("CANCELLED", "cancelled"), ("FAILED", "crash"), ("COMPLETED", "crash")],
+)  # fmt: skip
+def test_final_states_are_told_apart(box: Mailbox, state: str, kind: str) -> None:
+    view = judge(Row("1", state, "n1", "None"), box)
+    assert (view.ended, view.kind) == (True, kind)
+    assert state in view.message
+
+
+def test_a_job_that_nobody_knows_is_lost(box: Mailbox) -> None:
+    assert judge(None, box).kind == "lost"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["slurmstepd: error: Detected 1 oom-kill event(s) in StepId=5.batch.",
+     "slurmstepd: error: StepId=7.batch exceeded memory limit (25 > 20), being killed"],
+)  # fmt: skip
+def test_want_of_memory_is_read_from_the_jobs_output(box: Mailbox, line: str) -> None:
+    (box.folder / "job" / "5_0_log.err").write_text(f"one\n{line}\n")
+    view = judge(Row("5", "FAILED", "n1", "NonZeroExitCode"), box)
+    assert view.kind == "oom"
+    assert line in view.message

@@ -1,0 +1,82 @@
+"""What the local launcher takes from the machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from light_lab import Lab, mailboxes, wait_for_ends
+
+from duqsweep.control.dispatch import Assignment, open_dispatcher, open_launcher
+from duqsweep.control.local import cuda_devices
+from duqsweep.control.schema import LauncherConfig
+from duqsweep.errors import ConfigError
+
+NVIDIA_SMI = "#!/bin/sh\nprintf '0\\n1\\n2\\n'\n"
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+def fake_gpus(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    program = folder / "nvidia-smi"
+    program.write_text(NVIDIA_SMI)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_without_a_number_every_core_gets_a_worker() -> None:
+    launcher = open_launcher(LauncherConfig(name="local"))
+    assert launcher.capacity == len(os.sched_getaffinity(0))
+    assert open_launcher(LauncherConfig(name="local", jobs=7)).capacity == 7
+
+
+def test_every_gpu_gets_a_worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake_gpus(monkeypatch, tmp_path)
+    assert cuda_devices() == ["0", "1", "2"]
+    assert open_launcher(LauncherConfig(name="local")).capacity == 3
+
+
+def test_only_the_gpus_that_were_given_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, MIG-5f")
+    assert cuda_devices() == ["3", "MIG-5f"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert cuda_devices() == []
+
+
+@pytest.mark.parametrize("launcher", ["local"], indirect=True)
+def test_workers_see_one_gpu_each(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    dispatcher = lab.open(jobs=0)
+    for number in range(2):
+        lab.trial(number, episode_s=0.3)
+        dispatcher.submit(Assignment(number, 1))
+    wait_for_ends(dispatcher, 2)
+    seen = [
+        variable
+        for box in mailboxes(lab)
+        for variable in Path(f"/proc/{box.alive().pid}/environ").read_bytes().split(b"\0")
+        if variable.startswith(b"CUDA_VISIBLE_DEVICES=")
+    ]
+    assert sorted(seen) == [b"CUDA_VISIBLE_DEVICES=4", b"CUDA_VISIBLE_DEVICES=6"]
+
+
+def test_slurm_without_its_programs_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sh = tmp_path / "sh"
+    sh.symlink_to(shutil.which("sh") or "/bin/sh")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="launcher=slurm needs sbatch on PATH"):
+        open_dispatcher(LauncherConfig(name="slurm", jobs=1), tmp_path)
+
+
+def test_an_unknown_launcher_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="inline, local or slurm, got 'cloud'"):
+        open_dispatcher(LauncherConfig(name="cloud"), tmp_path)
