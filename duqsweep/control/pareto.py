@@ -1,0 +1,242 @@
+"""The statistics of a front: who is on it, how sure that is, and how much it covers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from duqsweep.errors import SpecError
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+def non_dominated(points: Sequence[Sequence[float]], directions: Sequence[str]) -> list[bool]:
+    """For each point, whether no other is as good in every objective and better in one.
+
+    Args:
+        points: One value an objective; equal points do not dominate each other.
+        directions: "maximize" or "minimize", one an objective.
+    """
+    if not points:
+        return []
+    return [bool(on_front) for on_front in _on_front(_losses(points, directions)[None])[0]]
+
+
+def hypervolume(
+    points: Sequence[Sequence[float]], reference: Sequence[float], directions: Sequence[str]
+) -> float:
+    """The volume that `points` dominate, up to `reference`; exact in any number of objectives.
+
+    Cuts the volume into slabs along the last objective, so it is meant for two to four of them.
+
+    Args:
+        points: One value an objective; those that are not better than `reference` in all count 0.
+        reference: The worst corner, in the same units.
+        directions: "maximize" or "minimize", one an objective.
+    """
+    if not points:
+        return 0.0
+    corner = _losses([reference], directions)[0]
+    losses = _losses(points, directions)
+    inside = [tuple(loss) for loss in losses if (loss < corner).all()]
+    return _volume(inside, tuple(corner))
+
+
+def _volume(points: list[tuple[float, ...]], corner: tuple[float, ...]) -> float:
+    if not points:
+        return 0.0
+    if len(corner) == 1:
+        return corner[0] - min(point[0] for point in points)
+    ordered = sorted(points, key=lambda point: point[-1])
+    floors = [point[-1] for point in ordered] + [corner[-1]]
+    volume = 0.0
+    for i in range(len(ordered)):
+        thickness = floors[i + 1] - floors[i]
+        if thickness > 0:
+            volume += thickness * _volume([p[:-1] for p in ordered[: i + 1]], corner[:-1])
+    return volume
+
+
+def wilson(successes: int, episodes: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a success rate; (0, 1) without episodes."""
+    _check_counts(successes, episodes)
+    if episodes == 0:
+        return 0.0, 1.0
+    z2 = NormalDist().inv_cdf((1 + confidence) / 2) ** 2
+    rate = successes / episodes
+    centre = (rate + z2 / (2 * episodes)) / (1 + z2 / episodes)
+    variance = rate * (1 - rate) / episodes + z2 / (4 * episodes**2)
+    half = math.sqrt(z2 * variance) / (1 + z2 / episodes)
+    # At the ends the bound is the rate itself; rounding would miss it.
+    low = 0.0 if successes == 0 else centre - half
+    high = 1.0 if successes == episodes else centre + half
+    return low, high
+
+
+def clopper_pearson(successes: int, episodes: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The exact interval of a success rate: it covers at least as often as it says."""
+    _check_counts(successes, episodes)
+    tail = (1 - confidence) / 2
+    low, high = 0.0, 1.0
+    if successes > 0:
+        low = _bisect(lambda p: _at_least(successes, episodes, p) < tail)
+    if successes < episodes:
+        failures = episodes - successes
+        high = _bisect(lambda p: _at_least(failures, episodes, 1 - p) >= tail)
+    return low, high
+
+
+def probability_at_least(
+    successes: int, episodes: int, other_successes: int, other_episodes: int
+) -> float:
+    """The probability that one true rate is at least another's, from uniform priors.
+
+    Sums the closed form for two Beta posteriors with whole parameters, unpaired.
+    """
+    _check_counts(successes, episodes)
+    _check_counts(other_successes, other_episodes)
+    a, b = other_successes + 1, other_episodes - other_successes + 1
+    c, d = successes + 1, episodes - successes + 1
+    terms = (
+        math.exp(_log_beta(a + i, b + d) - math.log(d + i) - _log_beta(1 + i, d) - _log_beta(a, b))
+        for i in range(c)
+    )
+    return min(1.0, sum(terms))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is known of a trial when its place on the front is judged."""
+
+    outcomes: Mapping[int, bool]  # ledger position → success; episodes with an error left out
+    costs: tuple[float, ...]  # the objectives beside the success rate, all minimised
+
+
+def p_front(
+    candidates: Sequence[Candidate],
+    cost_noise: Sequence[float] = (),
+    draws: int = 2000,
+    seed: int = 0,
+) -> list[float]:
+    """The probability of each candidate to be on the front of success rate and costs.
+
+    A Bayesian bootstrap: each draw gives every ledger position one weight, shared by all
+    candidates, so that trials which walked the same episodes are compared pairwise; one success and
+    one failure of random weight join each. A rate alone then follows Beta(1 + successes,
+    1 + failures) exactly.
+
+    Args:
+        candidates: At least the trials that may be on the front.
+        cost_noise: Relative standard deviation of each cost; none given: costs are exact.
+        draws: Monte Carlo draws; 2000 give a standard error below 0.012.
+        seed: The same seed gives the same probabilities.
+    """
+    if not candidates:
+        return []
+    rng = np.random.default_rng(seed)
+    rates = _draw_rates(candidates, draws, rng)
+    costs = np.array([candidate.costs for candidate in candidates])  # (candidates, costs)
+    noise = np.array(cost_noise or [0.0] * costs.shape[1])
+    factors = np.exp(noise * rng.standard_normal((draws, *costs.shape)))
+    losses = np.concatenate([-rates[..., None], costs * factors], axis=-1)
+    return [float(p) for p in _on_front(losses).mean(axis=0)]
+
+
+def _draw_rates(candidates: Sequence[Candidate], draws: int, rng: np.random.Generator) -> Floats:
+    """Success rates (draws, candidates)."""
+    positions = sorted({i for candidate in candidates for i in candidate.outcomes})
+    column = {position: j for j, position in enumerate(positions)}
+    walked = np.zeros((len(candidates), len(positions)))
+    succeeded = np.zeros_like(walked)
+    for row, candidate in enumerate(candidates):
+        for position, success in candidate.outcomes.items():
+            walked[row, column[position]] = 1.0
+            succeeded[row, column[position]] = float(success)
+    weights = rng.exponential(size=(draws, len(positions)))
+    prior = rng.exponential(size=(2, draws, len(candidates)))
+    rates: Floats = (weights @ succeeded.T + prior[0]) / (weights @ walked.T + prior.sum(axis=0))
+    return rates
+
+
+def _losses(points: Sequence[Sequence[float]], directions: Sequence[str]) -> Floats:
+    """Points (n, objectives), all to be minimised."""
+    unknown = set(directions) - {"maximize", "minimize"}
+    if unknown:
+        raise SpecError(f"a direction is maximize or minimize, got {sorted(unknown)}")
+    if any(len(point) != len(directions) for point in points):
+        raise SpecError(f"every point needs {len(directions)} values, got {list(points)}")
+    signs = [-1.0 if direction == "maximize" else 1.0 for direction in directions]
+    losses: Floats = np.array(points, dtype=np.float64) * np.array(signs)
+    return losses
+
+
+def _on_front(losses: Floats) -> Bools:
+    """Losses (draws, n, objectives) → whether each point is on its draw's front (draws, n)."""
+    if losses.shape[-1] == 2:
+        return _on_front_of_two(losses[..., 0], losses[..., 1])
+    fronts: Bools = np.empty(losses.shape[:2], dtype=bool)
+    for draw, points in enumerate(losses):
+        no_worse = (points[:, None] <= points[None]).all(axis=-1)
+        better = (points[:, None] < points[None]).any(axis=-1)
+        fronts[draw] = ~(no_worse & better).any(axis=0)
+    return fronts
+
+
+def _on_front_of_two(first: Floats, second: Floats) -> Bools:
+    """The same for two objectives by one sorted pass, quick enough for a thousand trials."""
+    order = np.lexsort((second, first), axis=-1)
+    x = np.take_along_axis(first, order, axis=-1)
+    y = np.take_along_axis(second, order, axis=-1)
+    lowest = np.minimum.accumulate(y, axis=-1)  # among the points up to here
+    earlier = np.full_like(y, np.inf)
+    earlier[:, 1:] = lowest[:, :-1]
+    # Where that lowest was first reached: an equal y counts only against a smaller x.
+    record = np.where(y < earlier, np.arange(y.shape[1]), 0)
+    holder = np.maximum.accumulate(record, axis=-1)
+    holder[:, 1:] = holder[:, :-1].copy()
+    holder_x = np.take_along_axis(x, holder, axis=-1)
+    dominated = (earlier < y) | ((earlier == y) & (holder_x < x))
+    front: Bools = np.empty_like(dominated)
+    np.put_along_axis(front, order, ~dominated, axis=-1)
+    return front
+
+
+def _check_counts(successes: int, episodes: int) -> None:
+    if not 0 <= successes <= episodes:
+        raise SpecError(f"0 <= successes <= episodes must hold, got {successes} of {episodes}")
+
+
+def _log_beta(a: float, b: float) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+
+
+def _at_least(count: int, episodes: int, p: float) -> float:
+    """P(X >= count) for X binomial."""
+    if p <= 0 or p >= 1:
+        return float(p >= 1 or count == 0)
+    log_p, log_q = math.log(p), math.log1p(-p)
+    total = math.lgamma(episodes + 1)
+    return math.fsum(
+        math.exp(
+            total
+            - math.lgamma(k + 1)
+            - math.lgamma(episodes - k + 1)
+            + k * log_p
+            + (episodes - k) * log_q
+        )
+        for k in range(count, episodes + 1)
+    )
+
+
+def _bisect(is_below: Callable[[float], bool]) -> float:
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if is_below(middle) else (low, middle)
+    return (low + high) / 2

@@ -1,0 +1,52 @@
+"""One controller a sweep: the lock that a second one is refused by."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from duqsweep.errors import ConfigError
+
+LOCK = ".controller"
+
+
+@contextmanager
+def single_writer(directory: Path) -> Iterator[None]:
+    """Make the sweep's folder and be its only controller while the block runs.
+
+    The system frees the lock when its holder dies, so a killed controller leaves nothing to clean.
+
+    Raises:
+        ConfigError: The folder cannot be written, or another controller holds it.
+    """
+    path = directory / LOCK
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        message = f"cannot write the sweep's folder {directory}: {error.strerror}; set dir=FOLDER"
+        raise ConfigError(message) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            message = f"{directory} is in use by another controller: {_holder(file.read())}"
+            raise ConfigError(message) from error
+        file.truncate(0)
+        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        file.flush()
+        yield
+
+
+def _holder(text: str) -> str:
+    try:
+        holder = json.loads(text)
+    except json.JSONDecodeError:
+        return "it has just started"
+    return f"process {holder['pid']} on {holder['host']}"

@@ -1,0 +1,173 @@
+"""The statistics of a front against slow, independent references."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from duqsweep.control.pareto import (
+    Candidate,
+    clopper_pearson,
+    hypervolume,
+    non_dominated,
+    p_front,
+    probability_at_least,
+    wilson,
+)
+from duqsweep.errors import SpecError
+
+small = st.integers(0, 5).map(float)
+directions = st.sampled_from(["maximize", "minimize"])
+
+
+@st.composite
+def clouds(draw):
+    count = draw(st.integers(1, 4))
+    points = draw(st.lists(st.tuples(*[small] * count), min_size=1, max_size=8))
+    return points, draw(st.lists(directions, min_size=count, max_size=count))
+
+
+def better(a: float, b: float, direction: str) -> bool:
+    return a > b if direction == "maximize" else a < b
+
+
+def dominates(p, q, ways) -> bool:
+    no_worse = not any(better(b, a, way) for a, b, way in zip(p, q, ways, strict=True))
+    return no_worse and any(better(a, b, way) for a, b, way in zip(p, q, ways, strict=True))
+
+
+@given(clouds())
+def test_a_point_is_on_the_front_when_no_other_dominates_it(cloud):
+    points, ways = cloud
+    expected = [not any(dominates(q, p, ways) for q in points) for p in points]
+    assert non_dominated(points, ways) == expected
+
+
+def test_equal_points_share_the_front():
+    assert non_dominated([(0.9, 1.0), (0.9, 1.0)], ["maximize", "minimize"]) == [True, True]
+
+
+def cells_dominated(points, corner, ways) -> float:
+    """Counts unit cells of the grid; exact because every coordinate is a whole number."""
+    volume = 0
+    for cell in itertools.product(range(5), repeat=len(corner)):
+        middle = [index + 0.5 for index in cell]
+        below_corner = all(
+            better(m, c, way) for m, c, way in zip(middle, corner, ways, strict=True)
+        )
+        volume += below_corner and any(
+            all(better(p, m, way) for p, m, way in zip(point, middle, ways, strict=True))
+            for point in points
+        )
+    return float(volume)
+
+
+@settings(max_examples=60)
+@given(clouds())
+def test_hypervolume_counts_the_dominated_cells(cloud):
+    points, ways = cloud
+    corner = [0.0 if way == "maximize" else 5.0 for way in ways]
+    assert hypervolume(points, corner, ways) == pytest.approx(cells_dominated(points, corner, ways))
+
+
+def test_points_beyond_the_reference_add_nothing():
+    ways = ["maximize", "minimize"]
+    assert hypervolume([(0.5, 3.0)], (0.0, 2.0), ways) == 0.0
+    assert hypervolume([], (0.0, 2.0), ways) == 0.0
+    assert hypervolume([(0.5, 1.0), (0.5, 3.0)], (0.0, 2.0), ways) == pytest.approx(0.5)
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_exact_interval_is_the_beta_quantile(successes, failures):
+    episodes = successes + failures
+    low, high = clopper_pearson(successes, episodes)
+    expected_low = stats.beta.ppf(0.025, successes, failures + 1) if successes else 0.0
+    expected_high = stats.beta.ppf(0.975, successes + 1, failures) if failures else 1.0
+    assert low == pytest.approx(expected_low, abs=1e-9)
+    assert high == pytest.approx(expected_high, abs=1e-9)
+
+
+@given(st.integers(0, 60), st.integers(1, 60))
+def test_wilson_bounds_are_where_the_score_test_just_rejects(successes, failures):
+    episodes = successes + failures
+    rate = successes / episodes
+    for bound in wilson(successes, episodes):
+        if 0 < bound < 1:
+            score = abs(rate - bound) / math.sqrt(bound * (1 - bound) / episodes)
+            assert score == pytest.approx(stats.norm.ppf(0.975), rel=1e-6)
+
+
+def test_wilson_of_18_of_20_is_what_the_textbook_says():
+    assert wilson(18, 20) == pytest.approx((0.699, 0.972), abs=5e-4)
+    assert wilson(0, 0) == (0.0, 1.0)
+    assert wilson(20, 20)[1] == 1.0
+    assert wilson(0, 20)[0] == 0.0
+
+
+def test_more_successes_than_episodes_are_refused():
+    with pytest.raises(SpecError, match="3 of 2"):
+        wilson(3, 2)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 20), st.integers(0, 20), st.integers(0, 20), st.integers(0, 20))
+def test_probability_of_the_better_rate_is_the_integral(s1, f1, s2, f2):
+    grid = np.linspace(0, 1, 4001)
+    density = stats.beta.pdf(grid, s1 + 1, f1 + 1)
+    expected = np.trapezoid(density * stats.beta.cdf(grid, s2 + 1, f2 + 1), grid)
+    assert probability_at_least(s1, s1 + f1, s2, s2 + f2) == pytest.approx(expected, abs=1e-4)
+
+
+def outcomes(successes: int, episodes: int) -> dict[int, bool]:
+    return {i: i < successes for i in range(episodes)}
+
+
+def test_a_clearly_dominated_trial_has_no_chance():
+    fast_and_good = Candidate(outcomes(95, 100), (1.0,))
+    slow_and_bad = Candidate(outcomes(30, 100), (2.0,))
+    assert p_front([fast_and_good, slow_and_bad]) == [1.0, pytest.approx(0.0, abs=1e-3)]
+
+
+def test_a_slower_trial_is_on_the_front_as_often_as_its_rate_is_higher():
+    # Disjoint episodes, so the rates are independent Beta variables.
+    quick = Candidate({i: i < 15 for i in range(20)}, (1.0,))
+    slow = Candidate({100 + i: i < 18 for i in range(20)}, (2.0,))
+    expected = probability_at_least(18, 20, 15, 20)
+    assert p_front([quick, slow], draws=20000)[1] == pytest.approx(expected, abs=0.015)
+
+
+def test_common_episodes_tell_two_trials_apart_better_than_disjoint_ones():
+    quick = Candidate(outcomes(40, 60), (1.0,))
+    paired = Candidate(outcomes(46, 60), (2.0,))
+    apart = Candidate({100 + i: won for i, won in outcomes(46, 60).items()}, (2.0,))
+    assert p_front([quick, paired])[1] > p_front([quick, apart])[1] + 0.05
+
+
+def test_noise_of_a_cost_lets_near_equal_times_share_the_front():
+    same = outcomes(50, 50)
+    near = [Candidate(same, (1.00,)), Candidate(same, (1.01,))]
+    exact, noisy = p_front(near), p_front(near, cost_noise=(0.02,))
+    assert noisy[1] > exact[1] - 0.02
+    assert noisy[0] < exact[0]
+
+
+def test_the_same_seed_gives_the_same_probabilities():
+    candidates = [Candidate(outcomes(k, 20), (1.0 + k, 3.0 - k / 9)) for k in range(6)]
+    assert p_front(candidates, seed=3) == p_front(candidates, seed=3)
+
+
+def test_a_thousand_trials_are_judged_quickly():
+    rng = np.random.default_rng(0)
+    candidates = [
+        Candidate({i: bool(rng.random() < 0.8) for i in range(50)}, (float(rng.random()),))
+        for _ in range(1000)
+    ]
+    probabilities = p_front(candidates, draws=200)
+    assert len(probabilities) == 1000
+    assert max(probabilities) > 0.5

@@ -1,0 +1,240 @@
+"""The search hands out each different trial once, in any number of lives, and tells every result."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from synthetic_sweep import make_episodes, make_result, make_vitals
+
+from duqsweep import files
+from duqsweep.control.config import compose
+from duqsweep.control.reference import ensure_reference
+from duqsweep.control.ruling import Rival, ruled_out
+from duqsweep.control.search import FullEvaluation
+from duqsweep.control.space import Space
+from duqsweep.control.study import OptunaStudy, open_study
+from duqsweep.control.trials import TrialReader, TrialView, read_trials
+from duqsweep.result import TrialResult
+from duqsweep.spec import Trial
+
+
+class Life:
+    """One life of a controller, with trials that are evaluated in an instant."""
+
+    def __init__(self, directory: Path, *overrides: str, sweep: str = "dit_speed") -> None:
+        directory.mkdir(exist_ok=True)
+        self.config = compose([f"+sweep={sweep}", f"dir={directory}", *overrides])
+        self.space = Space.from_config(self.config)
+        self.study: OptunaStudy = open_study(self.config, self.space)
+        self.search = FullEvaluation(self.study, self.space, self.config)
+        self.directory = directory
+
+    def trial(self, number: int) -> Trial:
+        return Trial.from_json(
+            files.read_json(files.trial_dir(self.directory, number) / files.SPEC_JSON)
+        )
+
+    def evaluate(self, number: int, speedup: float = 1.5, rate: float = 0.9) -> TrialView:
+        """Write what a worker would, as far as the first 12 episodes."""
+        trial, folder = self.trial(number), files.trial_dir(self.directory, number)
+        vitals, episodes = make_vitals(trial, speedup), make_episodes(number, 12, rate)
+        files.write_json(folder / files.VITALS_JSON, vitals.to_json())
+        for episode in episodes:
+            files.append_line(folder / files.EPISODES_JSONL, episode.to_json())
+        result = make_result(trial, vitals, episodes)
+        files.write_json(folder / files.RESULT_JSON, result.to_json())
+        return self.view(number)
+
+    def crash(self, number: int) -> TrialView:
+        result = TrialResult("failed", "boom", 0, 0, 0, None, None, "EvaluationError", "Traceback")
+        path = files.trial_dir(self.directory, number) / files.RESULT_JSON
+        files.write_json(path, result.to_json())
+        return self.view(number)
+
+    def view(self, number: int) -> TrialView:
+        view = TrialReader(self.directory).view(number)
+        ensure_reference(self.directory, [view])
+        return view
+
+    def run(self) -> list[int]:
+        """To the end; returns the numbers of the trials that were handed out."""
+        handed = []
+        while (assignment := self.search.next(())) is not None:
+            handed.append(assignment.trial)
+            self.search.ended(self.evaluate(assignment.trial))
+        return handed
+
+
+def test_the_budget_is_spent_on_different_trials_plans_first(tmp_path):
+    life = Life(tmp_path, "budget.trials=10")
+    handed = life.run()
+    assert len(handed) == len(set(handed)) == 10
+    trials = [life.trial(number) for number in handed]
+    assert [trial.name for trial in trials[:4]] == ["reference", "seed_current", "plan_a", "plan_c"]
+    assert len({trial.fingerprint for trial in trials}) == 10
+
+
+def test_an_assignment_goes_to_the_episodes_of_the_budget_and_its_spec_is_written(tmp_path):
+    life = Life(tmp_path, "budget.episodes_per_trial=9")
+    assignment = life.search.next(())
+    assert assignment.until_episode == 9
+    assert life.trial(assignment.trial).spec.quant.rules == ()
+
+
+def test_the_same_command_again_hands_out_nothing_and_writes_nothing(tmp_path):
+    Life(tmp_path, "budget.trials=6").run()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert Life(tmp_path, "budget.trials=6").run() == []
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_a_larger_budget_goes_on_where_the_smaller_one_ended(tmp_path):
+    first = Life(tmp_path, "budget.trials=5").run()
+    second = Life(tmp_path, "budget.trials=8").run()
+    assert len(second) == 3
+    assert not set(first) & set(second)
+
+
+def test_a_trial_that_was_handed_out_and_not_ended_is_handed_out_again(tmp_path):
+    life = Life(tmp_path)
+    first, second = life.search.next(()), life.search.next(())
+    life.search.ended(life.evaluate(first.trial))
+    later = Life(tmp_path)
+    assert later.search.next(()) == second
+    assert later.search.next(()).trial > second.trial
+
+
+def test_a_trial_that_still_runs_is_not_handed_out_twice(tmp_path):
+    running = Life(tmp_path).search.next(())
+    later = Life(tmp_path)
+    assert later.search.next({running.trial}).trial != running.trial
+    later.search.ended(later.evaluate(running.trial))
+    assert later.study.history()[0].asked.number == running.trial
+
+
+def test_a_result_that_no_one_told_is_told_by_the_next_life(tmp_path):
+    life = Life(tmp_path)
+    assignment = life.search.next(())
+    life.evaluate(assignment.trial)
+    later = Life(tmp_path)
+    assert later.search.next(()).trial != assignment.trial
+    assert [told.asked.number for told in later.study.history()] == [assignment.trial]
+
+
+def test_a_trial_that_was_only_stopped_goes_on(tmp_path):
+    life = Life(tmp_path)
+    assignment = life.search.next(())
+    view = life.evaluate(assignment.trial)
+    stopped = dataclasses.replace(view.result, outcome="stopped", reason="asked to")
+    path = files.trial_dir(tmp_path, assignment.trial) / files.RESULT_JSON
+    files.write_json(path, stopped.to_json())
+    assert Life(tmp_path).search.next(()) == assignment
+
+
+def test_equal_trials_are_evaluated_once(tmp_path):
+    words = ["enqueue=[]", "space.quant.include=choice(none)", "budget.trials=12"]
+    life = Life(tmp_path, *words, "sampler=random", "~space.runtime.compile")
+    handed = life.run()
+    # Without a quantized layer only the number of steps is left to differ in.
+    steps = {life.trial(number).spec.policy.num_steps for number in handed}
+    assert len(handed) == len(steps) == 10
+    told = life.study.history()
+    originals = {t.asked.number: t.values for t in told if t.duplicate_of is None}
+    assert set(originals) == set(handed)
+    assert all(t.values == originals[t.duplicate_of] for t in told if t.duplicate_of is not None)
+
+
+class Stubborn:
+    """A study whose sampler proposes the same point for ever."""
+
+    def __init__(self, study: OptunaStudy) -> None:
+        self.running, self.tell, self.duplicate = study.running, study.tell, study.duplicate
+        self._ask = study.ask
+
+    def ask(self, point=None):
+        return self._ask(point or {"quant.block_size": 16, "policy.num_steps": 1})
+
+
+def test_a_sampler_that_repeats_itself_does_not_end_the_search(tmp_path):
+    words = ["+space.policy.num_steps=range(1, 5)", "budget.trials=6", "enqueue=[]"]
+    life = Life(tmp_path, *words, sweep="smoke")
+    life.search = FullEvaluation(Stubborn(life.study), life.space, life.config)
+    assert len(life.run()) == 6
+
+
+def test_a_crash_is_told_as_the_worst_that_was_seen(tmp_path):
+    life = Life(tmp_path)
+    first, second = life.search.next(()), life.search.next(())
+    life.search.ended(life.evaluate(first.trial, speedup=0.8))
+    life.search.ended(life.crash(second.trial))
+    told = life.study.history()
+    assert told[1].values == (0.0, told[0].values[1])
+    assert told[1].attrs["outcome"] == "failed"
+
+
+def test_a_crash_before_anything_is_known_is_told_once_something_is(tmp_path):
+    life = Life(tmp_path)
+    first, second = life.search.next(()), life.search.next(())
+    life.search.ended(life.crash(first.trial))
+    assert life.study.history() == []
+    life.search.ended(life.evaluate(second.trial))
+    told = {told.asked.number: told.values[0] for told in life.study.history()}
+    assert told[first.trial] == 0.0
+    assert told[second.trial] > 0.5
+
+
+def test_told_values_are_success_and_the_sweeps_own_seconds(tmp_path):
+    life = Life(tmp_path)
+    assignment = life.search.next(())
+    view = life.evaluate(assignment.trial, speedup=2.0)
+    life.search.ended(view)
+    (told,) = life.study.history()
+    calls = view.trial.spec.protocol.nominal_calls
+    assert told.values == pytest.approx(
+        (view.result.success_rate, view.vitals.reference_call_ms / 1000 / 2.0 * calls)
+    )
+
+
+def test_slower_than_the_reference_is_ruled_out_before_any_episode():
+    assert "slower than the unquantized policy" in ruled_out(0.9, 0, 0, [])
+    assert ruled_out(0.97, 0, 0, []) is None  # within the margin of the clock
+    assert ruled_out(1.3, 0, 0, []) is None
+
+
+def test_slower_than_a_rival_that_surely_succeeds_as_often_is_ruled_out():
+    sure, unsure = Rival(3, 2.0, 60, 60), Rival(3, 2.0, 11, 12)
+    assert "slower than trial 3" in ruled_out(1.5, 0, 0, [sure])
+    assert ruled_out(1.5, 0, 0, [unsure]) is None
+    assert ruled_out(1.95, 0, 0, [sure]) is None
+    assert ruled_out(2.5, 0, 0, [sure]) is None
+    assert ruled_out(1.5, 2, 12, [unsure]) is not None
+
+
+def test_plans_and_sweeps_of_other_objectives_rule_nothing_out(tmp_path):
+    life = Life(tmp_path, "enqueue=[reference]")
+    plan, point = life.search.next(()), life.search.next(())
+    slow_plan = life.evaluate(plan.trial, speedup=0.2)
+    slow_point = life.evaluate(point.trial, speedup=0.2)
+    assert life.search.ruled_out(slow_plan) is None
+    assert "0.20 times" in life.search.ruled_out(slow_point)
+    three = "objectives=[{name: success_rate}, {name: episode_time_s}, {name: weights_mb}]"
+    other = Life(tmp_path / "b", "enqueue=[]", three)
+    view = other.evaluate(other.search.next(()).trial, speedup=0.2)
+    assert other.search.ruled_out(view) is None
+
+
+def test_a_ruled_out_trial_is_told_by_the_next_life_instead_of_going_on(tmp_path):
+    life = Life(tmp_path, "enqueue=[]")
+    assignment = life.search.next(())
+    view = life.evaluate(assignment.trial, speedup=0.3)
+    stopped = TrialResult("stopped", "too slow", 0, 0, 0, None, view.result.episode_time_s)
+    folder = files.trial_dir(tmp_path, assignment.trial)
+    files.write_json(folder / files.RESULT_JSON, stopped.to_json())
+    later = Life(tmp_path, "enqueue=[]")
+    assert later.search.next(()).trial != assignment.trial
+    (told,) = later.study.history()
+    assert told.attrs["outcome"] == "stopped"
+    assert len(read_trials(tmp_path)) == 2
