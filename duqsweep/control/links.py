@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 from duqsweep import files
 from duqsweep.control import wording
-from duqsweep.control.mirror import default_uri, known_runs
+from duqsweep.control.mlflow_client import default_uri
+from duqsweep.control.runids import known_runs
 
 LOCAL_UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens
 # Without it MLflow 3 opens in its mode for language models, which hides runs.
@@ -18,7 +19,7 @@ _MODE = "workflowType=machine_learning"
 
 
 def links(sweep_dir: Path, uri: str | None = None) -> list[str]:
-    """How to open MLflow, the sweep's runs there, and the comparison of its front; a line each.
+    """How to open MLflow, the sweep and its trials there, and the front compared; a line each.
 
     Args:
         sweep_dir: The sweep's folder.
@@ -33,7 +34,8 @@ def links(sweep_dir: Path, uri: str | None = None) -> list[str]:
     remote = uri is not None and uri.startswith(("http://", "https://"))
     base = uri.rstrip("/") if uri and remote else LOCAL_UI
     lines = [] if remote else [f"MLflow:   {_ui_command(sweep_dir, uri)}"]
-    lines.append(f"runs:     {runs_link(base, known['experiment'])}")
+    lines.append(f"sweep:    {run_link(base, known['experiment'], known['parent'])}")
+    lines.append(f"trials:   {trials_link(base, known['experiment'], known['parent'])}")
     numbers = [str(number) for number in _front(sweep_dir)]
     compared = [known["trials"][number] for number in numbers if number in known["trials"]]
     if len(compared) > 1:
@@ -41,9 +43,11 @@ def links(sweep_dir: Path, uri: str | None = None) -> list[str]:
     return lines
 
 
-def runs_link(base: str, experiment: str) -> str:
-    """The page of all runs of a sweep."""
-    return f"{base}/#/experiments/{experiment}/runs?{_MODE}"
+def trials_link(base: str, experiment: str, parent: str) -> str:
+    """The page of a sweep's trials, best success first."""
+    wanted = quote(f"tags.`mlflow.parentRunId` = '{parent}'")
+    order = f"orderByKey={quote('metrics.`success_rate`')}&orderByAsc=false"
+    return f"{base}/#/experiments/{experiment}/runs?{_MODE}&searchFilter={wanted}&{order}"
 
 
 def run_link(base: str, experiment: str, run_id: str) -> str:

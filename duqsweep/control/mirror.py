@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import os
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +16,9 @@ from typing import Any
 
 from duqsweep import files
 from duqsweep.control import runs
+from duqsweep.control.mlflow_client import default_uri, import_client
 from duqsweep.control.reference import sweep_reference
+from duqsweep.control.runids import remember_runs, sweep_key
 from duqsweep.control.runs import RunRecord
 from duqsweep.control.trials import TrialReader
 from duqsweep.errors import DuqsweepError
@@ -27,8 +27,8 @@ from duqsweep.spec import digest
 log = logging.getLogger(__name__)
 
 KEY_TAG = "duqsweep.key"  # of one run: <sweep key>, or <sweep key>/<trial>
-SWEEP_TAG = "duqsweep.sweep_key"
 SYNCED_TAG = "duqsweep.synced"  # digest of what was written last
+ARTIFACTS_TAG = "duqsweep.artifacts"  # digest of the files beside the parent run
 ARTIFACTS = (
     files.REPORT_HTML,
     files.FRONT_PNG,
@@ -39,11 +39,6 @@ ARTIFACTS = (
 )
 _BATCH = 1000  # metrics a call, MLflow's own limit
 _PAGE = 1000
-
-
-def default_uri(sweep_dir: Path) -> str:
-    """The tracking URI of a database in the sweep's own folder."""
-    return f"sqlite:///{(sweep_dir / files.MLFLOW_DB).absolute()}"
 
 
 def mirror(sweep_dir: Path, uri: str | None = None) -> int:
@@ -75,7 +70,7 @@ class Mirror:
         self._run_ids: dict[str, str] = {}  # key → run
         self._synced: dict[str, str] = {}  # key → digest
         self._written: dict[str, set[tuple[Any, ...]]] = {}  # key → metrics of this process
-        self._artifacts: dict[str, str] = {}  # name → digest
+        self._uploaded = ""  # digest of the artifacts
         self._described: dict[int, tuple[Any, ...]] = {}  # trial → what its last record came from
 
     def update(self, final: bool = False) -> int:
@@ -106,20 +101,24 @@ class Mirror:
         parent = runs.sweep_record(
             self._dir.name, views, content, sweep_reference(self._dir), final
         )
-        parent_id = self._write(key, parent, {SWEEP_TAG: key})
+        parent_id = self._write(key, parent, {})
         for view in views:
             source = (view, points.get(view.number))
             if self._described.get(view.number) == source:
                 continue
-            tags = {SWEEP_TAG: key, "mlflow.parentRunId": parent_id}
+            tags = {"mlflow.parentRunId": parent_id}
             self._write(f"{key}/{view.number}", runs.trial_record(*source), tags)
             self._described[view.number] = source
         self._upload(parent_id)
-        self._remember_links(key)
+        trials = {
+            name.rpartition("/")[2]: run_id for name, run_id in self._run_ids.items() if "/" in name
+        }
+        ids = {"experiment": self._experiment, "parent": parent_id, "trials": trials}
+        remember_runs(self._dir, self._uri, ids)
         return len(views)
 
     def _connect(self) -> None:
-        mlflow_client = _import_client()
+        mlflow_client = import_client()
         client = mlflow_client(tracking_uri=self._uri)
         name = f"duqsweep/{self._dir.name}"
         local = self._uri == default_uri(self._dir)
@@ -141,7 +140,7 @@ class Mirror:
 
     def _find_runs(self) -> None:
         """Look up every run of this sweep; of two with one key (a lost answer) the older stays."""
-        wanted = f"tags.`{SWEEP_TAG}` = '{sweep_key(self._dir)}'"
+        wanted = f"tags.`{KEY_TAG}` LIKE '{sweep_key(self._dir)}%'"
         token = None
         while True:
             page = self._client.search_runs(
@@ -158,6 +157,7 @@ class Mirror:
                     continue
                 self._run_ids[key] = run.info.run_id
                 self._synced[key] = run.data.tags.get(SYNCED_TAG, "")
+                self._uploaded = run.data.tags.get(ARTIFACTS_TAG, self._uploaded)
             token = page.token
             if not token:
                 return
@@ -200,45 +200,14 @@ class Mirror:
         written.update(fresh)
 
     def _upload(self, parent_id: str) -> None:
-        for name in ARTIFACTS:
-            path = self._dir / name
-            if not path.exists():
-                continue
-            content = digest(path.read_bytes().hex())
-            if self._artifacts.get(name) != content:
-                self._client.log_artifact(parent_id, str(path))
-                self._artifacts[name] = content
-
-    def _remember_links(self, key: str) -> None:
-        trials = {
-            name.rpartition("/")[2]: run_id
-            for name, run_id in self._run_ids.items()
-            if name.startswith(f"{key}/")
-        }
-        links = {"experiment": self._experiment, "parent": self._run_ids[key], "trials": trials}
-        state = files.read_json(self._dir / files.TRACKING_JSON)
-        known = state["links"].get(digest(self._uri))
-        if known != links:
-            state["links"][digest(self._uri)] = links
-            files.write_json(self._dir / files.TRACKING_JSON, state)
-
-
-def sweep_key(sweep_dir: Path) -> str:
-    """What tells this sweep from every other on a shared server; made once, kept in its folder."""
-    path = sweep_dir / files.TRACKING_JSON
-    if not path.exists():
-        files.write_json(path, {"key": uuid.uuid4().hex, "links": {}})
-    key: str = files.read_json(path)["key"]
-    return key
-
-
-def known_runs(sweep_dir: Path, uri: str | None) -> Mapping[str, Any] | None:
-    """Ids in MLflow: `experiment`, `parent` and `trials`; None before the first update."""
-    path = sweep_dir / files.TRACKING_JSON
-    if not path.exists():
-        return None
-    links: Mapping[str, Any] = files.read_json(path)["links"]
-    return links.get(digest(uri or default_uri(sweep_dir)))
+        paths = [path for name in ARTIFACTS if (path := self._dir / name).exists()]
+        stamp = digest({path.name: path.read_bytes().hex() for path in paths})
+        if stamp == self._uploaded:
+            return
+        for path in paths:
+            self._client.log_artifact(parent_id, str(path))
+        self._client.set_tag(parent_id, ARTIFACTS_TAG, stamp)
+        self._uploaded = stamp
 
 
 @contextmanager
@@ -247,23 +216,3 @@ def _locked(sweep_dir: Path) -> Iterator[None]:
     with (sweep_dir / ".tracking.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _import_client() -> Any:
-    """MlflowClient, made to fail fast, to stay quiet and to send nothing home.
-
-    MLflow takes these settings from the environment only; what the user has set stays.
-    """
-    for name, value in (
-        ("MLFLOW_DISABLE_TELEMETRY", "true"),
-        ("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),
-        ("MLFLOW_LOGGING_LEVEL", "WARNING"),
-        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"),  # 7 blocks for four minutes a call
-        ("MLFLOW_HTTP_REQUEST_TIMEOUT", "10"),
-        ("GIT_PYTHON_REFRESH", "quiet"),
-    ):
-        os.environ.setdefault(name, value)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    from mlflow import MlflowClient
-
-    return MlflowClient

@@ -8,13 +8,16 @@ from html import escape
 from typing import Any
 
 from duqsweep.control.labels import Box, place_labels
+from duqsweep.control.marks import (
+    FRONT_COLOUR,
+    REFERENCE_COLOUR,
+    draw_legend,
+    draw_point,
+    draw_rug,
+    style,
+)
 from duqsweep.control.wording import axis_label, point_summary
 
-# Okabe and Ito's palette: told apart with every common colour blindness, and in print.
-FRONT_COLOUR = "#0072B2"
-FAILED_COLOUR = "#D55E00"
-OTHER_COLOUR = "#8C8C8C"
-REFERENCE_COLOUR = "#000000"
 _LABEL_ALL_UP_TO = 40  # trials; beyond that only the front and named plans carry their number
 _LOG_FROM_RATIO = 12.0  # longest over shortest time from which a linear axis hides the short ones
 _Point = Mapping[str, Any]
@@ -43,12 +46,14 @@ def _figure(content: Mapping[str, Any]) -> Any:
     axes = figure.subplots()
     drawn = [p for p in content["points"] if _has(p, x_name) and _has(p, y_name)]
     _draw_reference(axes, content, x_name)
+    timed_only = [p[x_name] for p in content["points"] if _has(p, x_name) and p not in drawn]
+    draw_rug(axes, timed_only)
     for point in drawn:
-        _draw_point(axes, point, x_name, y_name)
+        draw_point(axes, point, x_name, y_name)
     front = sorted((p for p in drawn if p["on_front"]), key=lambda p: p[x_name])
     _set_axes(axes, content, drawn, (x_name, y_name))
     _draw_staircase(axes, content["objectives"], front, (x_name, y_name))
-    _draw_legend(axes, drawn, y_name)
+    draw_legend(axes, drawn, bool(timed_only), y_name)
     _draw_labels(figure, axes, drawn, (x_name, y_name))
     return figure
 
@@ -68,44 +73,6 @@ def _draw_reference(axes: Any, content: Mapping[str, Any], x_name: str) -> None:
         axes.axvline(
             reference["episode_time_s"], color=REFERENCE_COLOUR, linestyle=(0, (2, 3)), linewidth=1
         )
-
-
-def _style(point: _Point) -> tuple[str, str, float]:
-    """Marker, colour and size of a trial."""
-    if point["outcome"] == "failed":
-        return "x", FAILED_COLOUR, 7
-    colour = FRONT_COLOUR if point["on_front"] else OTHER_COLOUR
-    if point["name"] == "reference":
-        return "D", FRONT_COLOUR if point["on_front"] else REFERENCE_COLOUR, 8
-    return ("s" if point["name"] else "o"), colour, 8 if point["on_front"] else 6
-
-
-def _draw_point(axes: Any, point: _Point, x_name: str, y_name: str) -> None:
-    marker, colour, size = _style(point)
-    on_front = point["on_front"]
-    x, y = point[x_name], point[y_name]
-    if y_name == "success_rate" and _has(point, "success_low"):
-        axes.vlines(
-            x,
-            point["success_low"],
-            point["success_high"],
-            color=colour,
-            linewidth=1.6 if on_front else 0.9,
-            alpha=0.75 if on_front else 0.3,
-            zorder=3 if on_front else 1,
-        )
-    axes.plot(
-        [x],
-        [y],
-        marker=marker,
-        markersize=size,
-        color=colour,
-        markeredgecolor=colour if marker == "x" else "white",
-        markeredgewidth=1.8 if marker == "x" else 0.8,
-        linestyle="none",
-        zorder=5 if on_front or point["name"] == "reference" else 2,
-        gid=f"trial-{point['trial']}",
-    )
 
 
 def _set_axes(
@@ -189,48 +156,10 @@ def _draw_labels(figure: Any, axes: Any, drawn: list[_Point], names: tuple[str, 
             fontsize=8.5,
             va="bottom",
             ha="left",
-            color=_style(point)[1] if point["on_front"] else "#555555",
+            color=style(point)[1] if point["on_front"] else "#555555",
             fontweight="bold" if point["on_front"] else "normal",
             zorder=6,
         )
-
-
-def _draw_legend(axes: Any, drawn: list[_Point], y_name: str) -> None:
-    from matplotlib.lines import Line2D
-
-    def entry(marker: str, colour: str, label: str) -> Any:
-        return Line2D([], [], marker=marker, color=colour, label=label, linestyle="none")
-
-    entries = [
-        Line2D([], [], marker="o", color=FRONT_COLOUR, label="on the front"),
-        entry("o", OTHER_COLOUR, "beaten by another trial"),
-        entry("s", OTHER_COLOUR, "named plan"),
-        entry("D", REFERENCE_COLOUR, "reference (not quantized, eager)"),
-        entry("x", FAILED_COLOUR, "failed"),
-    ]
-    shown = [
-        True,
-        any(not p["on_front"] and not p["name"] for p in drawn),
-        any(p["name"] not in (None, "reference") for p in drawn),
-        any(p["name"] == "reference" for p in drawn),
-        any(p["outcome"] == "failed" for p in drawn),
-    ]
-    handles = [handle for handle, show in zip(entries, shown, strict=True) if show]
-    if y_name == "success_rate":
-        handles.append(
-            Line2D(
-                [],
-                [],
-                color=OTHER_COLOUR,
-                marker="|",
-                markersize=9,
-                linestyle="none",
-                label="95 % interval (Wilson)",
-            )
-        )
-    axes.figure.legend(
-        handles=handles, loc="outside lower center", ncols=6, fontsize=9, frameon=False
-    )
 
 
 def _save(figure: Any, kind: str) -> bytes:

@@ -68,7 +68,7 @@ def trial_record(view: TrialView, point: Mapping[str, Any] | None) -> RunRecord:
             tags["mlflow.note.content"] = f"```\n{view.result.traceback[-_TAG_LIMIT:]}\n```"
     metrics = [*_vitals_metrics(view), *_episode_metrics(view), *_result_metrics(view, point)]
     return RunRecord(
-        name=f"{view.number:04d} {trial.name or ''}".strip(),
+        name=f"trial {view.number} {trial.name or ''}".strip(),
         params={name: _text(value) for name, value in wording.short_params(trial.params).items()},
         metrics=tuple(metric for metric in metrics if math.isfinite(metric[1])),
         tags=tags,

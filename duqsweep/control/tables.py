@@ -64,16 +64,12 @@ def failures_table(content: Mapping[str, Any]) -> Table | None:
         "trial", "reason", "settings", title="failed", title_justify="left", title_style="bold"
     )
     for point in failed:
-        table.add_row(wording.label(point), _why(point), _settings(point, content))
+        table.add_row(wording.label(point), wording.why(point), _settings(point, content))
     return table
 
 
 def _settings(point: _Point, content: Mapping[str, Any]) -> str:
     return wording.settings(wording.telling_params(point, content))
-
-
-def _why(point: _Point) -> str:
-    return ": ".join(part for part in (point["error_type"], point["reason"]) if part)
 
 
 def claims_table(content: Mapping[str, Any]) -> Table | None:

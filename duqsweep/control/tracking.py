@@ -105,8 +105,8 @@ class MlflowTracker:
         while True:
             self._changed.wait()
             self._closing.wait(_GATHER_S)
+            self._changed.clear()  # before the look at closing, or its wake-up could be lost
             last = self._closing.is_set()
-            self._changed.clear()
             if self._update(last):
                 pause_s = self._first_pause_s
             elif not last:

@@ -125,6 +125,11 @@ def point_summary(point: _Point) -> str:
     )
 
 
+def why(point: _Point) -> str:
+    """Why a trial ended as it did, the type of an error first."""
+    return ": ".join(part for part in (point["error_type"], point["reason"]) if part)
+
+
 def counts_line(content: Mapping[str, Any]) -> str:
     """`21 complete · 1 stopped · 1 failed · 1,320 episodes`."""
     parts = [f"{count} {name}" for name, count in content["counts"].items() if count]

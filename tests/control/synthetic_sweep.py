@@ -158,8 +158,11 @@ def write_sweep(
     """A `dit_speed`: the seed's plans, searched trials, one crashed, one ruled out, one running."""
     sweep_dir.mkdir(parents=True, exist_ok=True)
     (sweep_dir / files.SWEEP_YAML).write_text(
-        "sweep:\n  name: dit_speed\n  space:\n    quant.weight_bits: choice(2, 3, 4, 8)\n"
-        "    quant.block_size: choice(16, 32, 64)\n    policy.num_steps: int(interval(1, 10))\n"
+        "name: dit_speed\nspace:\n  quant.weight_bits.default: choice(2, 3, 4, 8)\n"
+        "  quant.block_size: choice(16, 32, 64)\n  policy.num_steps: int(interval(1, 10))\n"
+        "when:\n  quant.block_size: quant.rotation != none\n"
+        "policy:\n  name: embedded\nsuite:\n  name: duq_mini\nsampler:\n  name: tpe\n"
+        f"budget:\n  trials: {trials}\n  episodes_per_trial: {episodes}\n"
     )
     speedups = [1.0, 0.04, 0.62, 0.7, 0.95, 0.8, 0.9]
     rates = [0.97, 0.95, 0.95, 0.94, 0.95, 0.8, 0.96]

@@ -1,0 +1,91 @@
+"""How a trial looks in the picture of a front, and the legend that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# Okabe and Ito's palette: told apart with every common colour blindness, and in print.
+FRONT_COLOUR = "#0072B2"
+FAILED_COLOUR = "#D55E00"
+OTHER_COLOUR = "#8C8C8C"
+REFERENCE_COLOUR = "#000000"
+_Point = Mapping[str, Any]
+
+
+def style(point: _Point) -> tuple[str, str, float]:
+    """Marker, colour and size of a trial."""
+    if point["outcome"] == "failed":
+        return "x", FAILED_COLOUR, 7
+    colour = FRONT_COLOUR if point["on_front"] else OTHER_COLOUR
+    if point["name"] == "reference":
+        return "D", FRONT_COLOUR if point["on_front"] else REFERENCE_COLOUR, 8
+    return ("s" if point["name"] else "o"), colour, 8 if point["on_front"] else 6
+
+
+def draw_rug(axes: Any, positions: Sequence[float]) -> None:
+    """Ticks on the lower edge: trials that were timed and given no episode."""
+    if positions:
+        axes.plot(
+            positions,
+            [0.0] * len(positions),
+            transform=axes.get_xaxis_transform(),
+            marker=2,  # a tick upwards
+            markersize=9,
+            color=OTHER_COLOUR,
+            linestyle="none",
+        )
+
+
+def draw_point(axes: Any, point: _Point, x_name: str, y_name: str) -> None:
+    """The mark of a trial, with its interval where the axis is a success rate."""
+    marker, colour, size = style(point)
+    on_front = point["on_front"]
+    x, y = point[x_name], point[y_name]
+    if y_name == "success_rate" and point["success_low"] is not None:
+        axes.vlines(
+            x,
+            point["success_low"],
+            point["success_high"],
+            color=colour,
+            linewidth=1.6 if on_front else 0.9,
+            alpha=0.75 if on_front else 0.3,
+            zorder=3 if on_front else 1,
+        )
+    axes.plot(
+        [x],
+        [y],
+        marker=marker,
+        markersize=size,
+        color=colour,
+        markeredgecolor=colour if marker == "x" else "white",
+        markeredgewidth=1.8 if marker == "x" else 0.8,
+        linestyle="none",
+        zorder=5 if on_front or point["name"] == "reference" else 2,
+        gid=f"trial-{point['trial']}",
+    )
+
+
+def draw_legend(axes: Any, drawn: Sequence[_Point], timed_only: bool, y_name: str) -> None:
+    """Explain the marks that occur."""
+    from matplotlib.lines import Line2D
+
+    named = [point for point in drawn if point["name"] not in (None, "reference")]
+    beaten = [point for point in drawn if not point["on_front"] and not point["name"]]
+    entries = [
+        ("o", "-", FRONT_COLOUR, "on the front", True),
+        ("o", "", OTHER_COLOUR, "beaten by another trial", beaten),
+        ("s", "", OTHER_COLOUR, "named plan", named),
+        ("D", "", REFERENCE_COLOUR, "reference", any(p["name"] == "reference" for p in drawn)),
+        ("x", "", FAILED_COLOUR, "failed", any(p["outcome"] == "failed" for p in drawn)),
+        ("|", "", OTHER_COLOUR, "95 % interval (Wilson)", y_name == "success_rate"),
+        (2, "", OTHER_COLOUR, "timed, no episode", timed_only),
+    ]
+    handles = [
+        Line2D([], [], marker=marker, linestyle=line, color=colour, label=text)
+        for marker, line, colour, text, occurs in entries
+        if occurs
+    ]
+    axes.figure.legend(
+        handles=handles, loc="outside lower center", ncols=7, fontsize=9, frameon=False
+    )
