@@ -46,16 +46,17 @@ class Simulator:
             )
         self.env: Any = control.env
         self.env.visualize({part: False for part in self.env._visualizations})  # no grip markers
-        self._drop_unread_observables()
+        self._unread, self.env._observables = self.env._observables, {}  # see observe_robot
 
     def hard_reset(self, seed: int) -> None:
         """Rebuild the model and sample all placements, fixtures included, from `seed`.
 
         Fixtures live in the model, not in the state: `reset` keeps where this put them.
         """
+        self.env._observables = self._unread  # a reset renews them
         with quiet(), _global_seed(seed):
             self.env.reset()  # ControlEnv.reset would swallow every exception and try for ever
-        self._drop_unread_observables()
+        self.env._observables = {}
 
     def reset(self, state: NDArray[np.float64], settle_steps: int) -> None:
         """Put the simulator into `state` and idle; what follows depends on nothing before.
@@ -73,7 +74,6 @@ class Simulator:
         sim.set_state_from_flattened(np.asarray(state, dtype=np.float64))
         sim.forward()
         self.env._post_process()
-        self.env._update_observables(force=True)
         for robot in self.env.robots:
             robot.controller.update(force=True)
             robot.controller.reset_goal()
@@ -113,22 +113,20 @@ class Simulator:
         return dataclasses.replace(robot, images=images)
 
     def observe_robot(self) -> Observation:
-        """The same without images."""
-        seen = self.env._get_observations()
+        """The same without images, read from the state.
+
+        robosuite's observables would cost a fifth of a step, and each is sampled at a moment that
+        depends on the episodes before.
+        """
+        robot, data = self.env.robots[0], self.env.sim.data
+        w, x, y, z = data.get_body_xquat(robot.robot_model.eef_name)
         return Observation(
             images={},
-            eef_pos=np.array(seen["robot0_eef_pos"], dtype=np.float64),
-            eef_quat=np.array(seen["robot0_eef_quat"], dtype=np.float64),
-            gripper_qpos=np.array(seen["robot0_gripper_qpos"], dtype=np.float64),
+            eef_pos=np.array(data.site_xpos[robot.eef_site_id]),
+            eef_quat=np.array([x, y, z, w]),
+            gripper_qpos=np.array(data.qpos[robot._ref_gripper_joint_pos_indexes]),
             instruction=self.instruction,
         )
-
-    def _drop_unread_observables(self) -> None:
-        """Objects' poses as observations cost a fifth of a step, and no policy may see them."""
-        kept = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos")
-        observables = self.env._observables
-        for name in [name for name in observables if name not in kept]:
-            del observables[name]
 
     def render(self, camera: str) -> NDArray[np.uint8]:
         """The picture of one of robosuite's cameras, (image_px, image_px, 3), upright."""

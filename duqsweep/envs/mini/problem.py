@@ -1,4 +1,4 @@
-"""The problem class of `duq_mini`: LIBERO's table, our arena, and rendering cheap enough for a CPU."""
+"""The problem class of `duq_mini`: LIBERO's table, our arena, rendering cheap enough for a CPU."""
 
 from __future__ import annotations
 

@@ -1,0 +1,39 @@
+"""A protocol of our suite, and the examples' expert."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from duqsweep.spec import ProtocolSpec
+
+EXPERT = Path(__file__).parents[2] / "examples" / "embedded_policy" / "expert.py"
+
+
+@pytest.fixture(scope="session")
+def protocol() -> ProtocolSpec:
+    return ProtocolSpec(
+        suite="duq_mini",
+        tasks=6,
+        init_states=50,
+        image_px=64,
+        max_steps=125,
+        nominal_steps=65,
+        settle_steps=5,
+        replan_steps=5,
+    )
+
+
+@pytest.fixture(scope="session")
+def expert() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("expert", EXPERT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["expert"] = module
+    spec.loader.exec_module(module)
+    return module
