@@ -44,7 +44,10 @@ class Dispatcher(Protocol):
         """
 
     def stop(self, trial: int) -> None:
-        """Ask the trial to end after its current episode."""
+        """Ask the trial to end after its current episode.
+
+        If no worker has begun it, it is withdrawn: pending no more, and no end is told.
+        """
 
     def close(self, end_jobs: bool) -> None:
         """Leave: let the jobs go on (idle workers leave by themselves), or end them now."""

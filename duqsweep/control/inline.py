@@ -8,7 +8,7 @@ from pathlib import Path
 from duqsweep.control.assignment import Assignment, Ended
 from duqsweep.control.jobfile import note_submission
 from duqsweep.errors import DispatchError
-from duqsweep.files import STOP, trial_dir
+from duqsweep.files import trial_dir
 from duqsweep.worker.child import Evaluator, OpenEvaluator, broken, open_evaluator
 
 
@@ -54,8 +54,8 @@ class InlineDispatcher:
         return [Ended(assignment, failure)]
 
     def stop(self, trial: int) -> None:
-        """Ask the trial to end after its current episode."""
-        (trial_dir(self.sweep_dir, trial) / STOP).touch()
+        """Withdraw the trial: it cannot have begun."""
+        self._queue = deque(other for other in self._queue if other.trial != trial)
 
     def close(self, end_jobs: bool) -> None:
         """Forget what was not begun."""

@@ -91,8 +91,13 @@ class SubmititDispatcher:
         return ended
 
     def stop(self, trial: int) -> None:
-        """Ask the trial to end after its current episode."""
+        """Ask the trial to end after its current episode, or withdraw it."""
         (trial_dir(self.sweep_dir, trial) / STOP).touch()
+        self._homeless = [other for other in self._homeless if other.trial != trial]
+        for worker in self._workers.values():
+            given = worker.assignment
+            if given and given.trial == trial and worker.mailbox.take_back(worker.number):
+                worker.assignment = None
 
     def close(self, end_jobs: bool) -> None:
         """Leave; with `end_jobs` no worker runs on, or on SLURM its end is ordered."""

@@ -7,7 +7,7 @@ from light_lab import Lab, wait_for_ends
 
 from duqsweep.control.dispatch import Assignment, Ended
 from duqsweep.errors import DispatchError
-from duqsweep.files import JOB_JSON, LOG_TXT, RESULT_JSON, read_json
+from duqsweep.files import JOB_JSON, LOG_TXT, RESULT_JSON, STOP, read_json
 
 
 def test_a_success_is_told_once_with_its_result_and_job_on_disk(lab: Lab) -> None:
@@ -86,10 +86,23 @@ def test_more_than_the_capacity_is_refused(lab: Lab) -> None:
     assert lab.visits(99) == 1
 
 
+def test_stopping_what_has_not_begun_withdraws_it(lab: Lab) -> None:
+    lab.trial(0)
+    # A SLURM job waits in the queue; a local worker is not that fast to start.
+    later = {"begin": "now+1hour"} if lab.launcher == "slurm" else {}
+    dispatcher = lab.open(additional_parameters=later)
+    dispatcher.submit(Assignment(0, 1))
+    dispatcher.stop(0)
+    assert dispatcher.pending() == []
+    assert dispatcher.poll() == []
+    assert lab.visits(0) == 0
+    assert lab.open().reattach() == []
+
+
 def test_submitting_removes_an_old_stop(lab: Lab) -> None:
     folder = lab.trial(0)
     dispatcher = lab.open()
-    dispatcher.stop(0)
+    (folder / STOP).touch()
     dispatcher.submit(Assignment(0, 1))
     wait_for_ends(dispatcher, 1)
     assert read_json(folder / RESULT_JSON)["outcome"] == "complete"
