@@ -14,9 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 from duqsweep.codec import decode
 from duqsweep.conf_dir import conf_dir, group_options
 from duqsweep.control.compose import as_yaml, explain, load
+from duqsweep.control.goals import Budget, Objective, check_episodes, objectives_of
 from duqsweep.control.schema import (
     LauncherConfig,
-    ObjectiveConfig,
     RootConfig,
     SamplerConfig,
     TrackingConfig,
@@ -46,42 +46,6 @@ __all__ = [
 LAUNCHERS = ("inline", "local", "slurm")
 SAMPLERS = ("tpe", "nsga2", "gp", "random", "grid")
 TRACKINGS = ("sqlite", "server", "none")
-DIRECTIONS = {
-    "success_rate": "maximize",
-    "episode_time_s": "minimize",
-    "weights_mb": "minimize",
-    "action_error": "minimize",
-    "mean_weight_bits": "minimize",
-}
-DEFAULT_OBJECTIVES = ("success_rate", "episode_time_s")
-
-
-@dataclass(frozen=True)
-class Objective:
-    """One thing that the sweep trades."""
-
-    name: str
-    direction: str  # maximize or minimize
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much a sweep may spend."""
-
-    trials: int  # different trials; repetitions of a fingerprint are free
-    episodes_per_trial: int
-    tolerated_failures: float  # share of failed trials above which the exit code is 3
-
-    def __post_init__(self) -> None:
-        if self.trials < 1 or self.episodes_per_trial < 1:
-            raise ConfigError(
-                "budget.trials and budget.episodes_per_trial start at 1, "
-                f"got {self.trials} and {self.episodes_per_trial}"
-            )
-        if not 0 <= self.tolerated_failures <= 1:
-            raise ConfigError(
-                f"budget.tolerated_failures is a share, 0 to 1, got {self.tolerated_failures}"
-            )
 
 
 @dataclass(frozen=True)
@@ -136,7 +100,7 @@ def to_config(config: DictConfig) -> SweepConfig:
     budget = Budget(
         root.budget.trials, root.budget.episodes_per_trial, root.budget.tolerated_failures
     )
-    _check_episodes(budget, base.protocol)
+    check_episodes(budget, base.protocol)
     _check_choice("launcher", root.launcher.name, LAUNCHERS)
     _check_choice("sampler", root.sampler.name, SAMPLERS)
     _check_choice("tracking", root.tracking.name, TRACKINGS)
@@ -152,7 +116,7 @@ def to_config(config: DictConfig) -> SweepConfig:
         when=root.when,
         plans=root.plans,
         enqueue=_enqueue(root),
-        objectives=_objectives(root.objectives),
+        objectives=objectives_of(root.objectives),
         budget=budget,
         launcher=root.launcher,
         sampler=root.sampler,
@@ -206,25 +170,6 @@ def _base(root: RootConfig) -> Base:
     return base
 
 
-def _objectives(listed: Sequence[ObjectiveConfig]) -> tuple[Objective, ...]:
-    names = [objective.name for objective in listed] or list(DEFAULT_OBJECTIVES)
-    for name in names:
-        if name not in DIRECTIONS:
-            raise ConfigError(
-                f"there is no objective {name!r}{did_you_mean(name, DIRECTIONS)}; "
-                f"objectives are: {', '.join(DIRECTIONS)}"
-            )
-        if names.count(name) > 1:
-            raise ConfigError(f"objectives lists {name!r} twice")
-    for objective in listed:
-        if objective.direction not in (None, DIRECTIONS[objective.name]):
-            raise ConfigError(
-                f"objective {objective.name} can only be told to {DIRECTIONS[objective.name]}, "
-                f"got {objective.direction!r}"
-            )
-    return tuple(Objective(name, DIRECTIONS[name]) for name in names)
-
-
 def _enqueue(root: RootConfig) -> tuple[str, ...]:
     for name in root.enqueue:
         if name not in root.plans:
@@ -237,16 +182,6 @@ def _enqueue(root: RootConfig) -> tuple[str, ...]:
     if not root.enqueue and not root.space:
         raise ConfigError("a sweep needs a space, or plans to enqueue; this one has neither")
     return tuple(root.enqueue)
-
-
-def _check_episodes(budget: Budget, protocol: ProtocolSpec) -> None:
-    available = protocol.tasks * protocol.search_states
-    if budget.episodes_per_trial > available:
-        raise ConfigError(
-            f"budget.episodes_per_trial is {budget.episodes_per_trial}, and the ledger of "
-            f"{protocol.suite} holds {available} ({protocol.tasks} tasks × half of "
-            f"{protocol.init_states} initial states; the other half is reserved)"
-        )
 
 
 def _check_launcher(launcher: LauncherConfig) -> None:

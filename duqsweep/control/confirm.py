@@ -14,7 +14,7 @@ from typing import Any
 
 from duqsweep import files
 from duqsweep.assignment import Assignment
-from duqsweep.control.pareto import clopper_pearson
+from duqsweep.control.intervals import clopper_pearson
 from duqsweep.control.trials import TrialView, read_trials
 from duqsweep.errors import ConfigError
 from duqsweep.spec import LedgerEntry, Trial

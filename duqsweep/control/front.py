@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from duqsweep.control.intervals import wilson
 from duqsweep.control.objectives import Objective, measure
-from duqsweep.control.pareto import Candidate, hypervolume, non_dominated, p_front, wilson
+from duqsweep.control.pareto import Candidate, hypervolume, non_dominated, p_front
 from duqsweep.control.reference import Reference, sweep_reference
 from duqsweep.control.trials import TrialView, read_trials
 

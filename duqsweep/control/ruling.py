@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from duqsweep.control.pareto import probability_at_least
+from duqsweep.control.intervals import probability_at_least
 
 # Without a margin the noise of the clock swaps neighbours, and two to five times as many members of
 # the front are lost (simulated).

@@ -10,10 +10,11 @@ from typing import Any, Protocol
 from duqsweep import files
 from duqsweep.assignment import Assignment
 from duqsweep.control.config import SweepConfig
+from duqsweep.control.declare import Params
 from duqsweep.control.objectives import objective_values
 from duqsweep.control.reference import sweep_reference
 from duqsweep.control.ruling import Rival, ruled_out
-from duqsweep.control.space import Asked, Params, Space
+from duqsweep.control.space import Asked, Space
 from duqsweep.control.trials import TrialReader, TrialView
 from duqsweep.spec import Trial
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +13,15 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from duqsweep.control.config import SweepConfig
+from duqsweep.control.declare import Parameter, Params
 from duqsweep.control.grammar import Choice, IntRange, Scalar
+from duqsweep.control.identity import claim
 from duqsweep.control.samplers import make_sampler
-from duqsweep.control.space import GRID_LIMIT, Asked, Parameter, Params, Space
+from duqsweep.control.space import GRID_LIMIT, Asked, Space
 from duqsweep.control.storage import open_storage
 from duqsweep.errors import ConfigError
 
-# User attributes of the study and of its trials.
-SPACE = "space"
-DIRECTORY = "directory"
+# User attributes of trials.
 PLAN = "plan"  # its name
 OUTSIDE = "outside_params"  # settings of a plan that is no point of the space
 DUPLICATE_OF = "duplicate_of"
@@ -181,7 +180,7 @@ def open_study(config: SweepConfig, space: Space) -> OptunaStudy:
             f"sampler=grid needs a space of at most {GRID_LIMIT} points, no intervals of floats"
         )
     study = _load_or_create(config)
-    _claim(study, config, space)
+    claim(study, config, space)
     trials = study.get_trials(deepcopy=False)
     # Another seed for each life, or a resumed sampler would repeat its first draws.
     lived = [trial for trial in trials if trial.state != TrialState.WAITING]
@@ -197,35 +196,6 @@ def _load_or_create(config: SweepConfig) -> optuna.Study:
     except KeyError:
         directions = [StudyDirection[o.direction.upper()] for o in config.objectives]
         return optuna.create_study(storage=storage, study_name=config.name, directions=directions)
-
-
-def _claim(study: optuna.Study, config: SweepConfig, space: Space) -> None:
-    """Write whose study it is, or refuse one that is another's."""
-    identity = json.loads(json.dumps(space.identity()))
-    known = study.user_attrs.get(SPACE)
-    if known is None:
-        study.set_user_attr(DIRECTORY, str(config.directory))
-        study.set_user_attr(SPACE, identity)
-        return
-    if config.storage_url and study.user_attrs[DIRECTORY] != str(config.directory):
-        raise ConfigError(
-            f"the storage already holds a sweep {config.name!r}, in the folder "
-            f"{study.user_attrs[DIRECTORY]}; choose another name=…"
-        )
-    if known != identity:
-        raise ConfigError(
-            f"sweep {config.name!r} was started with another space: "
-            f"{_difference(known, identity)}; undo the change, or start a new sweep with name=…"
-        )
-
-
-def _difference(old: Any, new: Any, where: str = "") -> str:
-    """The first place where two JSON values differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in {**old, **new}:
-            if old.get(key) != new.get(key):
-                return _difference(old.get(key), new.get(key), f"{where} {key}".strip())
-    return f"{where} was {old}, is {new}"
 
 
 def _grid(space: Space, seed: int, trials: Sequence[FrozenTrial]) -> Iterator[Params]:

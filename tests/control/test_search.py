@@ -1,4 +1,4 @@
-"""The search hands out each different trial once, in any number of lives, and tells every result."""
+"""The search hands out each different trial once, in any number of lives, and tells all."""
 
 from __future__ import annotations
 

@@ -1,0 +1,55 @@
+"""Intervals of success rates against slow, independent references."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from duqsweep.control.intervals import clopper_pearson, probability_at_least, wilson
+from duqsweep.errors import SpecError
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_exact_interval_is_the_beta_quantile(successes, failures):
+    episodes = successes + failures
+    low, high = clopper_pearson(successes, episodes)
+    expected_low = stats.beta.ppf(0.025, successes, failures + 1) if successes else 0.0
+    expected_high = stats.beta.ppf(0.975, successes + 1, failures) if failures else 1.0
+    assert low == pytest.approx(expected_low, abs=1e-9)
+    assert high == pytest.approx(expected_high, abs=1e-9)
+
+
+@given(st.integers(0, 60), st.integers(1, 60))
+def test_wilson_bounds_are_where_the_score_test_just_rejects(successes, failures):
+    episodes = successes + failures
+    rate = successes / episodes
+    for bound in wilson(successes, episodes):
+        if 0 < bound < 1:
+            score = abs(rate - bound) / math.sqrt(bound * (1 - bound) / episodes)
+            assert score == pytest.approx(stats.norm.ppf(0.975), rel=1e-6)
+
+
+def test_wilson_of_18_of_20_is_what_the_textbook_says():
+    assert wilson(18, 20) == pytest.approx((0.699, 0.972), abs=5e-4)
+    assert wilson(0, 0) == (0.0, 1.0)
+    assert wilson(20, 20)[1] == 1.0
+    assert wilson(0, 20)[0] == 0.0
+
+
+def test_more_successes_than_episodes_are_refused():
+    with pytest.raises(SpecError, match="3 of 2"):
+        wilson(3, 2)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 20), st.integers(0, 20), st.integers(0, 20), st.integers(0, 20))
+def test_probability_of_the_better_rate_is_the_integral(s1, f1, s2, f2):
+    grid = np.linspace(0, 1, 4001)
+    density = stats.beta.pdf(grid, s1 + 1, f1 + 1)
+    expected = np.trapezoid(density * stats.beta.cdf(grid, s2 + 1, f2 + 1), grid)
+    assert probability_at_least(s1, s1 + f1, s2, s2 + f2) == pytest.approx(expected, abs=1e-4)
