@@ -41,6 +41,24 @@ def initialise(module: Pi05, config: EmbeddedConfig) -> None:
             nn.init.ones_(norm.dense.bias[-norm.dense.in_features :])
 
 
+def embed_by_product(module: Pi05) -> None:
+    """Look tokens up by a matrix product, whose gradient a CUDA graph can hold for certain."""
+    embedding = module.language_model.embed_tokens
+    ids = torch.arange(embedding.num_embeddings, device=embedding.weight.device)
+
+    def look_up(prompt: Tensor) -> Tensor:
+        return (prompt[..., None] == ids).to(embedding.weight.dtype) @ embedding.weight
+
+    embedding.forward = look_up
+
+
+def keep_residuals_wide(module: Pi05) -> None:
+    """Let both stacks add up in float32 under autocast, where linear layers answer in bfloat16."""
+    paligemma = module.paligemma_with_expert.paligemma.model
+    for entrance in (paligemma.multi_modal_projector.linear, module.action_in_proj):
+        entrance.register_forward_hook(lambda _, inputs, output: output.float())
+
+
 def augment(pixels: Tensor) -> Tensor:
     """Random shift and colour of each picture.
 

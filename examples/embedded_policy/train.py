@@ -19,7 +19,15 @@ from pathlib import Path
 
 import torch
 from dataset import Frames, make_config, make_frames, read_episodes
-from network import augment, flow_loss, initialise, jitter_bins, predict
+from network import (
+    augment,
+    embed_by_product,
+    flow_loss,
+    initialise,
+    jitter_bins,
+    keep_residuals_wide,
+    predict,
+)
 from torch import nn
 
 from duqsweep.policy.checkpoint import save_checkpoint
@@ -99,6 +107,8 @@ class Trainer:
         """`step` as one CUDA graph; on a CPU, `step` itself."""
         if self.device.type != "cuda":
             return self.step
+        embed_by_product(self.module)
+        keep_residuals_wide(self.module)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -150,6 +160,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--width", type=int, default=None, help="of language model and expert")
     parser.add_argument("--mlp", type=int, default=None, help="of language model and expert")
+    parser.add_argument("--vision-depth", type=int, default=None)
+    parser.add_argument("--merge", type=int, default=None, help="side of a square of patches")
     return parser.parse_args()
 
 
@@ -161,6 +173,11 @@ def chosen_sizes(args: argparse.Namespace) -> PolicySizes:
         sizes,
         llm=dataclasses.replace(sizes.llm, **changes),
         expert=dataclasses.replace(sizes.expert, **changes),
+        vision=dataclasses.replace(
+            sizes.vision,
+            depth=args.vision_depth or sizes.vision.depth,
+            merge=args.merge or sizes.vision.merge,
+        ),
     )
 
 
