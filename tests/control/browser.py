@@ -1,0 +1,132 @@
+"""Headless Chromium, and MLflow's own UI for it to look at; also a command that takes pictures.
+
+    python tests/control/browser.py SWEEP_DIR OUT_DIR
+
+writes OUT_DIR/{sweep,trials,compare,report}.png of a sweep with MLflow's database in its folder.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+QUIET = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+BUDGET_MS = 20_000  # of virtual time: the page's timers run ahead, so this takes seconds
+
+
+def chromium() -> str:
+    """The browser's path; skips the test without one, unless DUQSWEEP_REQUIRE_BROWSER=1."""
+    found = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
+    if found is None and os.environ.get("DUQSWEEP_REQUIRE_BROWSER") == "1":
+        pytest.fail("DUQSWEEP_REQUIRE_BROWSER=1, and there is no Chromium")
+    return found or pytest.skip("no Chromium here")
+
+
+def _run(url: str, *options: str) -> str:
+    with tempfile.TemporaryDirectory() as profile:
+        command = [
+            chromium(),
+            *QUIET,
+            f"--user-data-dir={profile}",
+            f"--virtual-time-budget={BUDGET_MS}",
+        ]
+        done = subprocess.run(
+            [*command, *options, url],
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=True,
+        )
+    return done.stdout
+
+
+def screenshot(url: str, path: Path, width: int = 1900, height: int = 1200) -> None:
+    _run(url, f"--window-size={width},{height}", f"--screenshot={path}")
+
+
+def page_text(url: str) -> str:
+    """The page's HTML after its scripts have run."""
+    return _run(url, "--window-size=1900,1600", "--dump-dom")
+
+
+@contextmanager
+def mlflow_ui(uri: str, folder: Path) -> Iterator[str]:
+    """MLflow's server on a free port; its whole process group ends with the block."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--workers", "1"]
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "mlflow-ui.log").open("w") as log:
+        server = subprocess.Popen(
+            [*command, "--port", str(port)],
+            cwd=folder,
+            env=os.environ | quiet,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            base = f"http://127.0.0.1:{port}"
+            _wait_until_healthy(base, server)
+            yield base
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait(30)
+
+
+def _wait_until_healthy(base: str, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{base}/health", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.3)
+    raise AssertionError("mlflow ui did not answer; see mlflow-ui.log")
+
+
+def sweep_pages(sweep_dir: Path, base: str) -> dict[str, str]:
+    """The addresses that a sweep's last lines print, served at `base`."""
+    from duqsweep.control.links import links
+
+    lines = [line.split(maxsplit=1) for line in links(sweep_dir)]
+    pages = {name.rstrip(":"): url.replace("http://127.0.0.1:5000", base) for name, url in lines}
+    pages.pop("MLflow", None)  # the command, not a page
+    return pages | {"report": (sweep_dir / "report.html").absolute().as_uri()}
+
+
+if __name__ == "__main__":
+    sweep, out = Path(sys.argv[1]), Path(sys.argv[2])
+    out.mkdir(parents=True, exist_ok=True)
+    with mlflow_ui(f"sqlite:///{(sweep / 'mlflow.db').absolute()}", out) as address:
+        for page, link in sweep_pages(sweep, address).items():
+            screenshot(link, out / f"{page}.png")
+            print(out / f"{page}.png")

@@ -1,0 +1,62 @@
+"""What a person sees: MLflow's pages of a sweep, and the report, in a real browser."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser import mlflow_ui, page_text, sweep_pages
+from synthetic_sweep import OBJECTIVES, write_sweep
+
+from duqsweep.control.front import front_content
+from duqsweep.control.mirror import mirror
+from duqsweep.control.mlflow_client import default_uri
+from duqsweep.control.report import write_report
+from duqsweep.control.trials import read_trials
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    sweep_dir = write_sweep(tmp_path_factory.mktemp("seen") / "dit_speed", trials=32, episodes=12)
+    views = read_trials(sweep_dir)
+    write_report(sweep_dir, front_content(sweep_dir, OBJECTIVES, views), views)
+    mirror(sweep_dir)
+    with mlflow_ui(default_uri(sweep_dir), sweep_dir) as base:
+        yield sweep_pages(sweep_dir, base)
+
+
+def test_sweeps_page_shows_its_answer_and_its_children(pages: dict[str, str]) -> None:
+    text = page_text(pages["sweep"])
+    assert "dit_speed" in text
+    assert "is the fastest whose success" in text
+    assert re.search(r"trial 31\b", text)
+
+
+def test_trials_page_lists_the_trials_by_name(pages: dict[str, str]) -> None:
+    text = page_text(pages["trials"])
+    assert "trial 0 reference" in text
+    assert re.search(r"32\D{0,40}matching runs", text)
+
+
+def test_compare_page_opens_on_the_front(pages: dict[str, str]) -> None:
+    text = page_text(pages["compare"])
+    assert re.search(r"Comparing \d+ Runs from 1 Experiment", text)
+    assert "num_steps" in text
+
+
+def test_report_draws_and_sorts_without_a_network(pages: dict[str, str], tmp_path: Path) -> None:
+    text = page_text(pages["report"])
+    assert "<svg" in text
+    assert '<g id="trial-0"' in text
+    page = Path(pages["report"].removeprefix("file://")).read_text()
+    click = "<script>document.querySelectorAll('table.sortable th')[4].click();</script></body>"
+    clicked = tmp_path / "clicked.html"
+    clicked.write_text(page.replace("</body>", click))
+    table = page_text(clicked.as_uri()).split("<table")[1]
+    times = [float(t) for t in re.findall(r'data-sort="([\d.]+)">[\d.]+ s<', table)]
+    assert len(times) > 1
+    assert times == sorted(times)
