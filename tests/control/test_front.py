@@ -1,0 +1,229 @@
+"""From the files of trials to the values that are told and the front that is shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from synthetic_sweep import (
+    OBJECTIVES,
+    PROTOCOL,
+    REFERENCE_MS,
+    Objective,
+    make_episodes,
+    make_result,
+    make_trial,
+    make_vitals,
+    write_complete,
+    write_sweep,
+    write_trial,
+)
+
+from duqsweep import files
+from duqsweep.control.front import SLACK, front_content
+from duqsweep.control.history import front_history
+from duqsweep.control.intervals import wilson
+from duqsweep.control.objectives import objective_values
+from duqsweep.control.reference import ensure_reference, sweep_reference
+from duqsweep.control.trials import TrialReader, TrialView, read_trials
+from duqsweep.errors import ConfigError
+from duqsweep.result import TrialResult
+
+CRASH = TrialResult("failed", "out of memory", 0, 0, 0, None, None, "OutOfMemory")
+REFERENCE_S = REFERENCE_MS / 1000 * PROTOCOL.nominal_calls
+
+
+@pytest.fixture(scope="module")
+def sweep_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sweep(tmp_path_factory.mktemp("sweeps") / "dit_speed")
+
+
+def view_of(sweep_dir: Path, number: int = 0) -> TrialView:
+    return next(view for view in read_trials(sweep_dir) if view.number == number)
+
+
+def test_a_folder_without_trials_has_an_empty_front(tmp_path: Path) -> None:
+    content = front_content(tmp_path, OBJECTIVES)
+    assert content["points"] == []
+    assert content["hypervolume"] == 0.0
+    assert content["reference"] is None
+
+
+def test_a_running_trial_is_read_as_far_as_it_is(tmp_path: Path) -> None:
+    write_trial(tmp_path, make_trial(3))
+    view = view_of(tmp_path, 3)
+    assert (view.outcome, view.vitals, view.episodes) == ("running", None, ())
+    vitals = make_vitals(view.trial, 2.0)
+    write_trial(tmp_path, view.trial, vitals, make_episodes(3, 5, 1.0))
+    view = view_of(tmp_path, 3)
+    assert view.vitals == vitals
+    assert view.counts == (5, 0, 0)
+
+
+def test_a_torn_last_line_of_a_log_is_not_an_episode(tmp_path: Path) -> None:
+    write_trial(tmp_path, make_trial(0), episodes=make_episodes(0, 2, 1.0))
+    with (files.trial_dir(tmp_path, 0) / files.EPISODES_JSONL).open("a") as log:
+        log.write('{"i": 2, "suite": "duq_')
+    assert len(view_of(tmp_path).episodes) == 2
+
+
+def test_an_errored_episode_counts_neither_way_and_its_retry_replaces_it(tmp_path: Path) -> None:
+    good = make_episodes(0, 3, 1.0)
+    errored = dataclasses.replace(good[1], success=False, error="RenderError: no context")
+    retried = dataclasses.replace(good[2], success=True, attempt=1)
+    broken = dataclasses.replace(good[2], success=False, error="RenderError: no context")
+    write_trial(tmp_path, make_trial(0), episodes=[good[0], errored, broken, retried])
+    assert view_of(tmp_path).counts == (2, 0, 1)
+
+
+def test_reading_again_parses_only_what_changed(tmp_path: Path) -> None:
+    for number in (0, 1):
+        write_trial(tmp_path, make_trial(number))
+    reader = TrialReader(tmp_path)
+    before = reader.read()
+    write_trial(tmp_path, make_trial(1), make_vitals(make_trial(1), 1.0))
+    after = reader.read()
+    assert after[0] is before[0]
+    assert after[1] is not before[1]
+
+
+def test_the_first_vitals_become_the_sweeps_reference_for_good(tmp_path: Path) -> None:
+    for number in (4, 9):
+        trial = make_trial(number)
+        write_trial(tmp_path, trial, make_vitals(trial, 2.0, noise=number / 10))
+    views = read_trials(tmp_path)
+    first = ensure_reference(tmp_path, views)
+    assert first is not None
+    assert first.trial == 4
+    assert ensure_reference(tmp_path, views[1:]) == first == sweep_reference(tmp_path)
+
+
+def test_time_is_the_sweeps_reference_over_the_trials_own_ratio(tmp_path: Path) -> None:
+    # Two nodes, one 30 % slower: equal ratios are equal times.
+    for number, noise in ((0, 0.0), (1, 0.3)):
+        trial = make_trial(number)
+        vitals, episodes = make_vitals(trial, 2.0, noise), make_episodes(number, 4, 1.0)
+        write_trial(tmp_path, trial, vitals, episodes, make_result(trial, vitals, episodes))
+    views = read_trials(tmp_path)
+    reference = ensure_reference(tmp_path, views)
+    told = [objective_values(view, OBJECTIVES, reference) for view in views]
+    assert told[0] == told[1] == (1.0, pytest.approx(REFERENCE_S / 2))
+
+
+def test_a_crash_is_told_as_no_success_and_the_worst_cost_that_others_showed(
+    tmp_path: Path,
+) -> None:
+    write_complete(tmp_path, make_trial(0), 2.0, 1.0, 4)
+    write_complete(tmp_path, make_trial(1), 0.5, 1.0, 4)
+    write_trial(tmp_path, make_trial(2), result=CRASH)
+    views = read_trials(tmp_path)
+    reference = ensure_reference(tmp_path, views)
+    told = objective_values(views[2], OBJECTIVES, reference, views)
+    assert told == (0.0, pytest.approx(REFERENCE_S / 0.5))
+    assert objective_values(views[2], OBJECTIVES, reference) is None
+    assert objective_values(views[2], OBJECTIVES, None, views) is None
+
+
+def test_values_come_in_the_order_of_the_objectives(tmp_path: Path) -> None:
+    write_complete(tmp_path, make_trial(0, bits=4), 2.0, 1.0, 4)
+    views = read_trials(tmp_path)
+    wanted = [Objective("weights_mb", "minimize"), Objective("action_error", "minimize")]
+    told = objective_values(views[0], wanted, ensure_reference(tmp_path, views))
+    assert views[0].vitals is not None
+    assert told == (views[0].vitals.weights_mb, views[0].vitals.action_error)
+
+
+def test_an_unknown_objective_is_refused_by_name(tmp_path: Path) -> None:
+    write_complete(tmp_path, make_trial(0), 2.0, 1.0, 4)
+    views = read_trials(tmp_path)
+    reference = ensure_reference(tmp_path, views)
+    with pytest.raises(ConfigError, match="'sucess' is unknown; objectives are success_rate"):
+        objective_values(views[0], [Objective("sucess", "maximize")], reference)
+
+
+def test_content_has_the_agreed_keys_and_every_told_trial(sweep_dir: Path) -> None:
+    content = front_content(sweep_dir, OBJECTIVES)
+    assert {
+        "sweep",
+        "objectives",
+        "reference",
+        "hypervolume",
+        "counts",
+        "episodes",
+        "points",
+    } == set(content)
+    assert content["sweep"] == "dit_speed"
+    assert content["counts"] == {"complete": 29, "stopped": 1, "failed": 1, "running": 1}
+    assert [point["trial"] for point in content["points"]] == list(range(31))
+    keys = {
+        "trial params success_rate success_low success_high episodes episode_time_s speedup kernel",
+        "weights_mb on_front p_front outcome name action_error steps_to_success reason",
+    }
+    assert set(" ".join(keys).split()) <= set(content["points"][0])
+    json.dumps(content, allow_nan=False)
+
+
+def test_intervals_are_wilsons_over_episodes_that_ran(sweep_dir: Path) -> None:
+    for point in front_content(sweep_dir, OBJECTIVES)["points"]:
+        if point["episodes"]:
+            bounds = point["success_low"], point["success_high"]
+            assert bounds == wilson(point["successes"], point["episodes"] - point["errors"])
+
+
+def test_nobody_on_the_front_is_beaten_and_everyone_else_is(sweep_dir: Path) -> None:
+    points = [
+        p for p in front_content(sweep_dir, OBJECTIVES)["points"] if p["outcome"] == "complete"
+    ]
+    for point in points:
+        beaten = any(
+            other["success_rate"] >= point["success_rate"]
+            and other["episode_time_s"] <= point["episode_time_s"]
+            and (other["success_rate"], other["episode_time_s"])
+            != (point["success_rate"], point["episode_time_s"])
+            for other in points
+        )
+        assert point["on_front"] == (not beaten and point["success_rate"] > 0)
+
+
+def test_failed_stopped_and_never_succeeding_trials_are_never_on_the_front(tmp_path: Path) -> None:
+    write_complete(tmp_path, make_trial(0), 1.0, 1.0, 4)
+    write_complete(tmp_path, make_trial(1), 9.0, 0.0, 4)
+    fast = make_trial(2)
+    stopped = TrialResult("stopped", "told to", 1, 1, 0, 1.0, 0.1)
+    write_trial(tmp_path, fast, make_vitals(fast, 9.0), make_episodes(2, 1, 1.0), stopped)
+    write_trial(tmp_path, make_trial(3), result=CRASH)
+    ensure_reference(tmp_path, read_trials(tmp_path))
+    points = front_content(tmp_path, OBJECTIVES)["points"]
+    assert [point["on_front"] for point in points] == [True, False, False, False]
+
+
+def test_hypervolume_of_one_perfect_trial_is_the_rectangle_to_the_corner(tmp_path: Path) -> None:
+    write_complete(tmp_path, make_trial(0), 2.0, 1.0, 4)
+    ensure_reference(tmp_path, read_trials(tmp_path))
+    volume = front_content(tmp_path, OBJECTIVES)["hypervolume"]
+    assert volume == pytest.approx(1.0 * (SLACK * REFERENCE_S - REFERENCE_S / 2))
+
+
+def test_history_ends_at_the_first_running_trial_and_at_the_whole_fronts_volume(
+    sweep_dir: Path,
+) -> None:
+    content, views = front_content(sweep_dir, OBJECTIVES), read_trials(sweep_dir)
+    reference = sweep_reference(sweep_dir)
+    assert reference is not None
+    steps = front_history(content, views, reference)
+    assert [step.trial for step in steps] == list(range(31))
+    volumes = [step.hypervolume for step in steps]
+    assert volumes == sorted(volumes)
+    assert volumes[-1] == pytest.approx(content["hypervolume"])
+    assert front_history(content, views[-1:], reference) == []
+
+
+def test_a_third_objective_joins_the_front(sweep_dir: Path) -> None:
+    three = (*OBJECTIVES, Objective("weights_mb", "minimize"))
+    two_wide = {p["trial"] for p in front_content(sweep_dir, OBJECTIVES)["points"] if p["on_front"]}
+    content = front_content(sweep_dir, three)
+    wide = {p["trial"] for p in content["points"] if p["on_front"]}
+    assert two_wide < wide
+    assert all(0 <= p["p_front"] <= 1 for p in content["points"] if p["on_front"])

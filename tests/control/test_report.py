@@ -1,0 +1,208 @@
+"""The files and tables that a sweep leaves for people."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import struct
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from synthetic_sweep import OBJECTIVES, Objective, write_sweep
+
+from duqsweep import files
+from duqsweep.control import claims, picture, wording
+from duqsweep.control.front import front_content
+from duqsweep.control.headline import headline
+from duqsweep.control.labels import Box, place_labels
+from duqsweep.control.report import REPORT_FILES, front_csv, print_front, write_report
+from duqsweep.control.trials import read_trials
+
+
+@pytest.fixture(scope="module")
+def sweep_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_sweep(tmp_path_factory.mktemp("sweeps") / "dit_speed", episodes=18)
+    views = read_trials(folder)
+    write_report(folder, front_content(folder, OBJECTIVES, views), views)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def content(sweep_dir: Path) -> dict[str, Any]:
+    return front_content(sweep_dir, OBJECTIVES)
+
+
+def printed(content: dict[str, Any]) -> str:
+    stream = io.StringIO()
+    print_front(content, Console(file=stream, width=200))
+    return stream.getvalue()
+
+
+def test_every_report_file_is_written_and_nothing_temporary_stays(sweep_dir: Path) -> None:
+    assert {path.name for path in sweep_dir.iterdir() if path.is_file()} == {
+        *REPORT_FILES,
+        files.SWEEP_YAML,
+        files.REFERENCE_JSON,
+    }
+
+
+def test_front_json_is_the_content_itself(sweep_dir: Path, content: dict[str, Any]) -> None:
+    assert json.loads((sweep_dir / files.FRONT_JSON).read_text()) == content
+
+
+def test_csv_has_a_row_a_trial_and_a_column_a_parameter(content: dict[str, Any]) -> None:
+    rows = list(csv.DictReader(io.StringIO(front_csv(content))))
+    assert [int(row["trial"]) for row in rows] == [point["trial"] for point in content["points"]]
+    assert rows[9]["quant.block_size"] == str(content["points"][9]["params"]["quant.block_size"])
+    assert rows[9]["on_front"] == str(content["points"][9]["on_front"])
+
+
+def test_csv_of_an_empty_sweep_is_one_empty_line(tmp_path: Path) -> None:
+    assert front_csv(front_content(tmp_path, OBJECTIVES)).strip() == ""
+
+
+def test_png_is_1600_by_1000_pixels(sweep_dir: Path) -> None:
+    data = (sweep_dir / files.FRONT_PNG).read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    assert struct.unpack(">II", data[16:24]) == (1600, 1000)
+
+
+def test_svg_names_every_drawn_trial_in_a_tooltip(content: dict[str, Any]) -> None:
+    root = ElementTree.fromstring(picture.draw_svg(content))
+    names = {"svg": "http://www.w3.org/2000/svg"}
+    for point in content["points"]:
+        mark = root.find(f".//svg:g[@id='trial-{point['trial']}']", names)
+        if point["success_rate"] is None or point["episode_time_s"] is None:
+            assert mark is None
+            continue
+        assert mark is not None
+        title = mark.find("svg:title", names)
+        assert title is not None
+        assert (title.text or "").startswith(f"trial {wording.label(point)}: ")
+
+
+def test_equal_content_gives_equal_pictures(content: dict[str, Any]) -> None:
+    assert picture.draw_svg(content) == picture.draw_svg(content)
+
+
+@pytest.mark.parametrize(
+    "objectives",
+    [
+        [Objective("success_rate", "maximize")],
+        [Objective("success_rate", "maximize"), Objective("weights_mb", "minimize")],
+        [Objective("weights_mb", "minimize"), Objective("success_rate", "maximize")],
+        [*OBJECTIVES, Objective("action_error", "minimize")],
+    ],
+)
+def test_any_objectives_can_be_drawn_and_printed(
+    sweep_dir: Path, objectives: list[Objective]
+) -> None:
+    content = front_content(sweep_dir, objectives)
+    assert picture.draw_svg(content).startswith("<svg")
+    assert "front of dit_speed" in printed(content)
+
+
+def test_an_empty_sweep_can_be_drawn_and_printed(tmp_path: Path) -> None:
+    content = front_content(tmp_path, OBJECTIVES)
+    assert picture.draw_svg(content).startswith("<svg")
+    assert "no trial on the front yet" in printed(content)
+
+
+def test_page_needs_nothing_from_elsewhere(sweep_dir: Path) -> None:
+    page = (sweep_dir / files.REPORT_HTML).read_text()
+    for reference in (' src="', "<link", "@import", 'href="http', "url(http"):
+        assert reference not in page
+    assert page.count("<svg") == 1
+
+
+def test_page_escapes_what_trials_say(sweep_dir: Path, content: dict[str, Any]) -> None:
+    from duqsweep.control.page import report_page
+
+    point = next(p for p in content["points"] if p["outcome"] == "failed")
+    evil = {**content, "points": [{**point, "reason": "<script>alert(1)</script>"}]}
+    page = report_page(evil, read_trials(sweep_dir), "", picture.draw_svg(evil))
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert" in page
+
+
+def test_terminal_says_what_fake_quantization_means_and_why_trials_failed(
+    content: dict[str, Any],
+) -> None:
+    text = printed(content)
+    assert "simulated quantization: fewer bits do not change the time" in text
+    assert "EvaluationError: block_size 64 does not fit" in text
+    assert "29 complete · 1 stopped · 1 failed · 1 running" in text
+
+
+def test_settings_that_never_vary_are_not_shown(content: dict[str, Any]) -> None:
+    point = content["points"][8]
+    assert point["params"]["quant.include"] == "dit_mlp"
+    assert set(wording.telling_params(point, content)) == {
+        "w_bits",
+        "num_steps",
+        "compile",
+        "block_size",
+    }
+
+
+def test_short_names_that_collide_stay_long() -> None:
+    params = {"quant.kernel": 1, "runtime.kernel": 2, "quant.weight_bits.layers.3": 8}
+    assert wording.short_params(params) == {
+        "quant.kernel": 1,
+        "runtime.kernel": 2,
+        "w_bits.layers.3": 8,
+    }
+
+
+def test_claims_stand_beside_the_measured_ratio(content: dict[str, Any]) -> None:
+    rows = {
+        row[0]: dict(zip(claims.HEADER, row, strict=True)) for row in claims.compare_claims(content)
+    }
+    assert list(rows) == [claim.plan for claim in claims.CLAIMS]
+    assert rows["plan_c"]["claimed speed-up"] == "40–80×"
+    assert rows["plan_c"]["measured speed-up"] == "24×"  # 0.95 / 0.04
+    assert rows["seed_current"]["measured loss"].startswith("+0.0 ±")
+
+
+def test_claims_are_silent_without_their_baseline(content: dict[str, Any]) -> None:
+    others = [point for point in content["points"] if point["name"] != claims.BASELINE]
+    assert claims.compare_claims({**content, "points": others}) == []
+
+
+def test_headline_names_the_fastest_trial_that_is_as_good_as_the_reference(
+    content: dict[str, Any],
+) -> None:
+    rate = content["points"][0]["success_rate"]
+    as_good = [p for p in content["points"] if p["on_front"] and p["success_high"] >= rate]
+    fastest = min(as_good, key=lambda point: point["episode_time_s"])
+    assert headline(content).startswith(f"Trial {fastest['trial']} is the fastest whose success")
+
+
+coordinates = st.floats(0, 400, allow_nan=False)
+
+
+@given(st.lists(st.tuples(coordinates, coordinates), max_size=12))
+def test_placed_labels_overlap_neither_each_other_nor_the_edge(
+    anchors: list[tuple[float, float]],
+) -> None:
+    area = Box(0, 0, 400, 400)
+    places = place_labels(anchors, [(30.0, 12.0)] * len(anchors), anchors, 6.0, area)
+    placed = [place for place in places if place is not None]
+    for i, place in enumerate(placed):
+        assert place.inside(area)
+        assert not any(place.overlaps(other) for other in placed[:i])
+        assert not any(place.x0 < x < place.x1 and place.y0 < y < place.y1 for x, y in anchors)
+
+
+@pytest.mark.parametrize(
+    ("time_s", "text"),
+    [(3.4, "3 s"), (59.6, "1 min 00 s"), (200.0, "3 min 20 s"), (7500.0, "2 h 05 min")],
+)
+def test_durations_read_like_a_person_says_them(time_s: float, text: str) -> None:
+    assert wording.duration(time_s) == text
