@@ -30,8 +30,11 @@ class Environment(Protocol):
     def reset(self, entry: LedgerEntry) -> Observation:
         """Start the episode of `entry` and settle; equal entries give equal episodes."""
 
-    def step(self, action: NDArray[np.float64]) -> tuple[Observation, bool]:
-        """Apply one action, (7,) in [-1, 1]; returns what is seen and whether the goal holds."""
+    def step(self, action: NDArray[np.float64]) -> bool:
+        """Apply one action, (7,) in [-1, 1]; returns whether the goal holds."""
+
+    def observe(self) -> Observation:
+        """What is seen now; drawing the pictures is a third of a step's cost."""
 
     def close(self) -> None:
         """Free the simulator."""

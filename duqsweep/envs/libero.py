@@ -90,20 +90,33 @@ class LiberoEnvironment:
             self._current = simulator
             return simulator.observe()
 
-    def step(self, action: NDArray[np.float64]) -> tuple[Observation, bool]:
+    def step(self, action: NDArray[np.float64]) -> bool:
         """Apply one action; see `seams.Environment`.
 
         Raises:
             EvaluationError: The action is not seven finite numbers: the policy's fault.
-            InfrastructureError: Simulator or renderer failed.
+            InfrastructureError: The simulator failed.
         """
-        if self._current is None:
-            raise EvaluationError("step was called before reset")
+        simulator = self._playing()
         if action.shape != (ACTION_DIM,) or not np.isfinite(action).all():
             raise EvaluationError(f"an action is {ACTION_DIM} finite numbers, got {action}")
         with _machine_faults("a simulation step failed"):
-            done = self._current.step(np.clip(action, -1.0, 1.0))
-            return self._current.observe(), done
+            return simulator.step(np.clip(action, -1.0, 1.0))
+
+    def observe(self) -> Observation:
+        """What is seen now.
+
+        Raises:
+            InfrastructureError: The renderer failed.
+        """
+        simulator = self._playing()
+        with _machine_faults("a picture could not be drawn"):
+            return simulator.observe()
+
+    def _playing(self) -> Simulator:
+        if self._current is None:
+            raise EvaluationError("no episode is being played: call reset first")
+        return self._current
 
     def close(self) -> None:
         """Free all simulators; `reset` builds them anew."""

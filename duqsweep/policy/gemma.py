@@ -107,7 +107,7 @@ class GemmaAttention(nn.Module):
         # Query heads that share a key head lie side by side: fold them into the token axis.
         folded = q.reshape(batch, self.kv_heads, -1, self.head_dim)
         mixed = F.scaled_dot_product_attention(folded, k, v)
-        mixed = mixed.view(batch, -1, tokens, self.head_dim).transpose(1, 2)
+        mixed = mixed.reshape(batch, -1, tokens, self.head_dim).transpose(1, 2)
         return self.o_proj(mixed.reshape(batch, tokens, -1)), own
 
 

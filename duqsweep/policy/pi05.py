@@ -6,6 +6,7 @@ language-model heads of that state dict play no part in acting and have no modul
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import cast
 
 import torch
@@ -102,6 +103,12 @@ class Pi05(nn.Module):
     def expert(self) -> ActionExpert:
         """The stack that makes actions."""
         return cast(ActionExpert, self.paligemma_with_expert.gemma_expert.model)
+
+    def layers(self) -> Iterator[nn.Module]:
+        """The transformer layers of all three stacks."""
+        yield from self._paligemma.vision_tower.vision_model.encoder.layers
+        yield from self.language_model.layers
+        yield from self.expert.layers
 
     @property
     def _paligemma(self) -> _PaliGemmaModel:

@@ -57,8 +57,12 @@ class Rollout:
         with self.wall_time:
             with self.sim_time:
                 observation = self.environment.reset(self.entry)
-            while not self.success and self.steps < self.protocol.max_steps:
-                observation = self._execute(self._next_actions(observation), observation)
+            while True:
+                self._execute(self._next_actions(observation))
+                if self.success or self.steps >= self.protocol.max_steps:
+                    return
+                with self.sim_time:
+                    observation = self.environment.observe()
 
     def record(self, attempt: int, error: str | None) -> EpisodeRecord:
         """The episode as far as it went."""
@@ -92,15 +96,14 @@ class Rollout:
             )
         return actions
 
-    def _execute(self, actions: NDArray[np.float64], observation: Observation) -> Observation:
+    def _execute(self, actions: NDArray[np.float64]) -> None:
         left = self.protocol.max_steps - self.steps
         for action in actions[: min(self.protocol.replan_steps, left)]:
             with self.sim_time:
-                observation, self.success = self.environment.step(action)
+                self.success = self.environment.step(action)
             self.steps += 1
             if self.success:
-                break
-        return observation
+                return
 
 
 def run_episode(

@@ -68,7 +68,8 @@ def collect(policy: Policy, protocol: ProtocolSpec, environment: Environment) ->
         for call in range(CALLS_APART * (KEPT_PER_TASK - 1)):
             noise = flow_noise(episode_key(entry, call), policy.horizon, policy.action_dim)
             for action in policy.act(observation, noise)[: protocol.replan_steps]:
-                observation, _ = environment.step(action)
+                environment.step(action)
+            observation = environment.observe()
             if (call + 1) % CALLS_APART == 0:
                 kept.append(observation)
     return kept

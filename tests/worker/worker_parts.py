@@ -42,17 +42,17 @@ class PaperSimulator:
         if self.resets - 1 in self.broken_resets:
             raise InfrastructureError("the renderer lost its context")
         self.position = entry.init_state / 100
-        return self._observe()
+        return self.observe()
 
-    def step(self, action: NDArray[np.float64]) -> tuple[Observation, bool]:
+    def step(self, action: NDArray[np.float64]) -> bool:
         assert action.shape == (7,)
         self.position += float(action[0])
-        return self._observe(), self.position > self.goal
+        return self.position > self.goal
 
     def close(self) -> None:
         self.closed += 1
 
-    def _observe(self) -> Observation:
+    def observe(self) -> Observation:
         picture = np.full((64, 64, 3), int(abs(self.position) * 40) % 256, dtype=np.uint8)
         return Observation(
             images={"agentview": picture, "wrist": picture[::-1]},
