@@ -40,6 +40,10 @@ class FixedTrials:
     def ended(self, view: TrialView) -> None:
         """Nothing to remember: the files say it all."""
 
+    def ruled_out(self, view: TrialView) -> str | None:
+        """Never: the number of episodes was fixed beforehand."""
+        return None
+
 
 def prepare(sweep_dir: Path, trials: Sequence[Trial], ledger: Sequence[LedgerEntry]) -> Path:
     """Lay out the folder of a confirmation, or check that the one there is the same.
@@ -118,4 +122,4 @@ def mcnemar(wins: int, losses: int) -> float:
     """Two-sided p-value of the exact sign test on discordant pairs; 1 where there are none."""
     pairs = wins + losses
     tail = sum(math.comb(pairs, k) for k in range(min(wins, losses) + 1))
-    return min(1.0, 2 * tail / 2**pairs)
+    return float(min(1.0, 2 * tail / 2**pairs))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from duqsweep.control.assignment import Assignment, Ended, Failure
+from duqsweep.assignment import Assignment, Ended, Failure
 from duqsweep.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ class Dispatcher(Protocol):
         it once more.
         """
 
-    def stop(self, trial: int) -> None:
-        """Ask the trial to end after its current episode.
+    def stop(self, trial: int, reason: str) -> None:
+        """Ask the trial, for a reason that its result will give, to end after its current episode.
 
         If no worker has begun it, it is withdrawn: pending no more, and no end is told.
         """

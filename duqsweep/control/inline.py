@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from pathlib import Path
 
-from duqsweep.control.assignment import Assignment, Ended
+from duqsweep.assignment import Assignment, Ended
 from duqsweep.control.jobfile import note_submission
 from duqsweep.errors import DispatchError
 from duqsweep.files import trial_dir
@@ -53,7 +53,7 @@ class InlineDispatcher:
         self._queue.popleft()
         return [Ended(assignment, failure)]
 
-    def stop(self, trial: int) -> None:
+    def stop(self, trial: int, reason: str) -> None:
         """Withdraw the trial: it cannot have begun."""
         self._queue = deque(other for other in self._queue if other.trial != trial)
 

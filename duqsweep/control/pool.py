@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from duqsweep.control.assignment import Assignment, Ended, Failure
+from duqsweep.assignment import Assignment, Ended, Failure
 from duqsweep.control.jobfile import note_job, note_submission
 from duqsweep.control.launch import SIGNAL_S, Entry, Launcher
 from duqsweep.control.member import Worker, cause_of_end
 from duqsweep.errors import DispatchError
-from duqsweep.files import STOP, WORKERS_DIR, trial_dir
+from duqsweep.files import STOP, WORKERS_DIR, trial_dir, write_text
 from duqsweep.mailbox import Job, Mailbox, Terms
 from duqsweep.worker.serve import serve
 
@@ -90,9 +90,9 @@ class SubmititDispatcher:
                 self._place_again(assignment)
         return ended
 
-    def stop(self, trial: int) -> None:
+    def stop(self, trial: int, reason: str) -> None:
         """Ask the trial to end after its current episode, or withdraw it."""
-        (trial_dir(self.sweep_dir, trial) / STOP).touch()
+        write_text(trial_dir(self.sweep_dir, trial) / STOP, reason)
         self._homeless = [other for other in self._homeless if other.trial != trial]
         for worker in self._workers.values():
             given = worker.assignment

@@ -11,6 +11,7 @@ from duqsweep.control.intervals import probability_at_least
 # the front are lost (simulated).
 TIME_MARGIN = 0.04
 CONFIDENCE = 0.98
+MIN_SPEEDUP = 1 / (1 + TIME_MARGIN)  # against the unquantized policy
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def ruled_out(speedup: float, successes: int, episodes: int, rivals: Iterable[Ri
         episodes: Its successes and failures so far; 0 is allowed.
         rivals: Evaluated trials.
     """
-    if speedup * (1 + TIME_MARGIN) < 1:
+    if speedup < MIN_SPEEDUP:
         return f"slower than the unquantized policy: {speedup:.2f} times its speed"
     for rival in rivals:
         if speedup * (1 + TIME_MARGIN) >= rival.speedup:

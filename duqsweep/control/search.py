@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ from duqsweep.control.config import SweepConfig
 from duqsweep.control.declare import Params
 from duqsweep.control.objectives import objective_values
 from duqsweep.control.reference import sweep_reference
-from duqsweep.control.ruling import Rival, ruled_out
+from duqsweep.control.ruling import MIN_SPEEDUP, Rival, ruled_out
 from duqsweep.control.space import Asked, Space
 from duqsweep.control.trials import TrialReader, TrialView
 from duqsweep.spec import Trial
@@ -87,8 +88,7 @@ class FullEvaluation:
 
         A plan is never ruled out, nor a trial of a sweep that trades more than success and time.
         """
-        names = {objective.name for objective in self._config.objectives}
-        if view.trial.name or view.vitals is None or names != {"success_rate", "episode_time_s"}:
+        if view.vitals is None or not self._may_rule_out(view.trial):
             return None
         rivals = [
             Rival(other.number, other.vitals.speedup, other.counts[0], sum(other.counts[:2]))
@@ -97,6 +97,10 @@ class FullEvaluation:
         ]
         successes, failures, _errors = view.counts
         return ruled_out(view.vitals.speedup, successes, successes + failures, rivals)
+
+    def _may_rule_out(self, trial: Trial) -> bool:
+        names = {objective.name for objective in self._config.objectives}
+        return trial.name is None and names == {"success_rate", "episode_time_s"}
 
     def _take_up(self, asked: Asked) -> Trial | None:
         """A trial of an earlier life; None when it needs no more work."""
@@ -143,7 +147,9 @@ class FullEvaluation:
         folder = self._folder(trial.number)
         if not (folder / files.SPEC_JSON).exists():
             folder.mkdir(parents=True, exist_ok=True)
-            files.write_json(folder / files.SPEC_JSON, trial.to_json())
+            floor = MIN_SPEEDUP if self._may_rule_out(trial) else 0.0
+            spec = replace(trial, min_speedup=floor).to_json()
+            files.write_json(folder / files.SPEC_JSON, spec)
         return Assignment(trial.number, self._config.budget.episodes_per_trial)
 
     def _folder(self, number: int) -> Path:

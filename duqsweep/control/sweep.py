@@ -44,6 +44,9 @@ class Search(Protocol):
     def ended(self, view: TrialView) -> None:
         """A trial has a result: remember it for good."""
 
+    def ruled_out(self, view: TrialView) -> str | None:
+        """Why a running trial is worth no further episode; None while it is."""
+
 
 class Tracker(Protocol):
     """Mirrors the sweep elsewhere; never raises and never waits."""
@@ -79,6 +82,7 @@ class Sweep:
         self._reader = TrialReader(sweep_dir)
         self._views = {view.number: view for view in self._reader.read()}
         self._again: list[Assignment] = []  # their jobs died; they wait for a free place
+        self._ruled_out: set[int] = set()  # asked to stop because of what is known of them
 
     def run(self) -> Ending:
         """Go on until the search has nothing left, or someone asks the sweep to stop.
@@ -102,7 +106,7 @@ class Sweep:
     def _wind_down(self) -> None:
         """Let every running trial finish its episode; the next life takes them up again."""
         for assignment in self._dispatcher.pending():
-            self._dispatcher.stop(assignment.trial)
+            self._dispatcher.stop(assignment.trial, "the sweep was asked to stop")
         self._again.clear()
         while self._dispatcher.pending():
             self._turn()
@@ -142,6 +146,15 @@ class Sweep:
                 self._tracker.trial_changed(view.number)
             if view.episodes:
                 self._progress.progressed(view.number, len(view.episodes), view.counts[0])
+            self._rule_out(view)
+
+    def _rule_out(self, view: TrialView) -> None:
+        if view.result or view.number in self._ruled_out:
+            return
+        reason = self._search.ruled_out(view)
+        if reason:
+            self._ruled_out.add(view.number)
+            self._dispatcher.stop(view.number, reason)
 
     def _collect(self, ended: Ended) -> None:
         number = ended.assignment.trial
@@ -153,13 +166,15 @@ class Sweep:
         if view.result is None:
             lost = Failure("lost", "the job ended without a result", retry=True)
             self._collect(Ended(ended.assignment, lost))
-        elif view.outcome == "stopped" and self._was_asked_to_stop(number):
+        elif view.outcome == "stopped" and self._is_to_go_on(number):
             self._progress.message(f"trial {number} stopped after {len(view.episodes)} episodes")
         else:
             self._tell(view)
 
-    def _was_asked_to_stop(self, number: int) -> bool:
-        return (files.trial_dir(self._dir, number) / files.STOP).exists()
+    def _is_to_go_on(self, number: int) -> bool:
+        """Whether a stopped trial was asked to stop for the sweep's sake and not for its own."""
+        asked = (files.trial_dir(self._dir, number) / files.STOP).exists()
+        return asked and number not in self._ruled_out
 
     def _may_retry(self, assignment: Assignment, failure: Failure) -> bool:
         """Note the failure, and queue the assignment again while its retries last."""

@@ -71,18 +71,20 @@ class _Run:
         self._config = config
         self._dir = config.directory
         study = open_study(config, space)  # refuses a changed space before anything is written
-        self._write_folder()
+        self._write_folder(f"# space: {space.hash}\n{config.yaml}")
         self._search = FullEvaluation(study, space, config)
         self._dispatcher = open_dispatcher(config.launcher, self._dir)
         self._uri = _tracking_uri(config)
         self._tracker = open_tracker(config.tracking.name, self._dir, self._uri)
 
-    def _write_folder(self) -> None:
+    def _write_folder(self, sweep_yaml: str) -> None:
         (self._dir / files.STOP).unlink(missing_ok=True)
         if not (self._dir / files.LEDGER_JSON).exists():
             ledger = make_ledger(self._config.base.protocol)
             write_ledger(self._dir / files.LEDGER_JSON, ledger)
-        files.write_text(self._dir / files.SWEEP_YAML, self._config.yaml)
+        path = self._dir / files.SWEEP_YAML
+        if not path.exists() or path.read_text(encoding="utf-8") != sweep_yaml:
+            files.write_text(path, sweep_yaml)
 
     def main(self) -> int:
         """Loop, then show what came of it."""

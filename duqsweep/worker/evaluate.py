@@ -104,12 +104,14 @@ class _Evaluation:
     def _walk(self) -> TrialResult:
         if self._vitals is not None and self._progress.finished >= self._until:
             return self._complete()
-        if self._told_to_stop():
+        if self._told_to_stop() is not None:
             return self._stopped()
         entries = self._entries()
         policy = self._ready_policy()
+        if self._vitals and self._vitals.speedup < self._trial.min_speedup:
+            return self._too_slow(self._vitals.speedup)
         for entry in entries:
-            if self._told_to_stop():
+            if self._told_to_stop() is not None:
                 return self._stopped()
             self._play(policy, entry)
             reason = too_many_errors(self._episodes(), self._until)
@@ -153,8 +155,10 @@ class _Evaluation:
             log.warning("episode %d, attempt %d: %s", entry.i, attempt, record.error)
             self._bench.close_environment()
 
-    def _told_to_stop(self) -> bool:
-        return (self._dir / files.STOP).exists()
+    def _told_to_stop(self) -> str | None:
+        """Why, if the controller has left a `stop` file."""
+        path = self._dir / files.STOP
+        return path.read_text(encoding="utf-8") if path.exists() else None
 
     def _episodes(self) -> tuple[EpisodeRecord, ...]:
         return tuple(self._records.values())
@@ -163,7 +167,16 @@ class _Evaluation:
         return self._result("complete", f"walked {len(self._records)} episodes")
 
     def _stopped(self) -> TrialResult:
-        return self._result("stopped", f"told to stop after {len(self._records)} of {self._until}")
+        why = self._told_to_stop() or "told to stop"
+        walked = f"after {len(self._records)} of {self._until} episodes"
+        return self._result("stopped", f"{why}; {walked}")
+
+    def _too_slow(self, speedup: float) -> TrialResult:
+        return self._result(
+            "stopped",
+            f"{speedup:.2f} times the speed of the unquantized policy, and at least "
+            f"{self._trial.min_speedup:.2f} is worth an episode",
+        )
 
     def _result(
         self, outcome: Outcome, reason: str, error: tuple[str, str] | None = None

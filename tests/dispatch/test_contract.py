@@ -92,7 +92,7 @@ def test_stopping_what_has_not_begun_withdraws_it(lab: Lab) -> None:
     later = {"begin": "now+1hour"} if lab.launcher == "slurm" else {}
     dispatcher = lab.open(additional_parameters=later)
     dispatcher.submit(Assignment(0, 1))
-    dispatcher.stop(0)
+    dispatcher.stop(0, "asked to")
     assert dispatcher.pending() == []
     assert dispatcher.poll() == []
     assert lab.visits(0) == 0

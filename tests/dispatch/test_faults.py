@@ -115,7 +115,7 @@ def test_stop_ends_a_trial_after_its_episode(lab: Lab) -> None:
     dispatcher = lab.open()
     dispatcher.submit(Assignment(0, 500))
     wait_until(lambda: len(read_lines(folder / EPISODES_JSONL)) >= 1)
-    dispatcher.stop(0)
+    dispatcher.stop(0, "asked to")
     assert wait_for_ends(dispatcher, 1)[0].failure is None
     assert len(read_lines(folder / EPISODES_JSONL)) < 20
 

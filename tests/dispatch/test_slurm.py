@@ -77,7 +77,7 @@ def test_a_suspended_job_has_not_ended(lab: Lab, slurm: SlurmLab) -> None:
         (view,) = seen.views(mailboxes(lab)).values()
         assert not view.ended
     slurm.run("scontrol", "resume", job_id)
-    dispatcher.stop(0)
+    dispatcher.stop(0, "asked to")
     assert wait_for_ends(dispatcher, 1)[0].failure is None
 
 
@@ -130,7 +130,7 @@ def test_a_silent_controller_ends_nothing(
         patch.setenv("PATH", "/nowhere")
         assert jobstate.SlurmJobs().views(mailboxes(lab)) == {}
     assert "squeue gives no answer" in caplog.text
-    dispatcher.stop(0)
+    dispatcher.stop(0, "asked to")
     assert wait_for_ends(dispatcher, 1)[0].failure is None
 
 

@@ -1,0 +1,103 @@
+"""`duqsweep confirm DIR`: what the front is worth on initial states that the search never saw."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from duqsweep import files
+from duqsweep.control.config import SweepConfig
+from duqsweep.control.confirm import CONFIRM_JSON, FixedTrials, confirmation, prepare
+from duqsweep.control.front import front_content
+from duqsweep.control.trials import read_trials
+from duqsweep.errors import ConfigError
+from duqsweep.spec import Trial
+from duqsweep.verbs.folder import sweep_config
+from duqsweep.worker.ledger import make_ledger
+
+
+def main(arguments: list[str]) -> int:
+    """Evaluate the front's trials, and the reference, on reserved states; the same command goes on.
+
+    Returns:
+        0, or 3 when a trial could not be evaluated.
+    """
+    parser = argparse.ArgumentParser(prog="duqsweep confirm", description=__doc__)
+    parser.add_argument("directory", type=Path, metavar="DIR", help="the sweep's folder")
+    parser.add_argument(
+        "--episodes", type=int, help="episodes a trial (default: all reserved ones)"
+    )
+    parser.add_argument("--trials", help="numbers with commas (default: the front)")
+    parsed = parser.parse_args(arguments)
+    config = sweep_config(parsed.directory)
+    ledger = make_ledger(config.base.protocol, reserved=True)
+    episodes = len(ledger) if parsed.episodes is None else parsed.episodes
+    if not 1 <= episodes <= len(ledger):
+        raise ConfigError(f"--episodes must be 1 to {len(ledger)}, got {episodes}")
+    trials, reference = _chosen(config, parsed.trials)
+    folder = prepare(config.directory, trials, ledger)
+    _evaluate(config, folder, [trial.number for trial in trials], episodes)
+    content = confirmation(folder, reference)
+    files.write_json(folder / CONFIRM_JSON, content)
+    _print(config.name, content)
+    print(f"files: {folder}")
+    return 0 if len(content["points"]) == len(trials) else 3
+
+
+def _chosen(config: SweepConfig, numbers: str | None) -> tuple[list[Trial], int | None]:
+    """The trials to confirm, and the number of the reference among them."""
+    views = {view.number: view for view in read_trials(config.directory)}
+    if numbers is None:
+        content = front_content(config.directory, config.objectives)
+        wanted = {point["trial"] for point in content["points"] if point["on_front"]}
+        if not wanted:
+            raise ConfigError(f"{config.name} has no front yet: there is nothing to confirm")
+    else:
+        words = numbers.split(",")
+        if not all(word.isdigit() and int(word) in views for word in words):
+            raise ConfigError(f"--trials must be numbers of {sorted(views)}, got {numbers!r}")
+        wanted = {int(word) for word in words}
+    reference = next((n for n, view in views.items() if view.trial.name == "reference"), None)
+    if reference is not None:
+        wanted.add(reference)
+    return [views[number].trial for number in sorted(wanted)], reference
+
+
+def _evaluate(config: SweepConfig, folder: Path, trials: list[int], episodes: int) -> None:
+    # Imported here: submitit is slow to import, and a bad argument should be told at once.
+    from duqsweep.control.dispatch import open_dispatcher
+    from duqsweep.control.live import open_progress
+    from duqsweep.control.progress import Plan
+    from duqsweep.control.sweep import Sweep
+    from duqsweep.control.tracking import NullTracker
+    from duqsweep.control.writer import single_writer
+
+    name = f"{config.name}, confirmation"
+    with single_writer(folder), open_progress(Plan(name, len(trials), episodes)) as progress:
+        dispatcher = open_dispatcher(config.launcher, folder)
+        search = FixedTrials(trials, episodes)
+        tracker = NullTracker()
+        Sweep(folder, config.objectives, search, dispatcher, progress, tracker).run()
+        dispatcher.close(end_jobs=True)
+
+
+def _print(name: str, content: dict[str, Any]) -> None:
+    confidence = content["simultaneous_confidence"]
+    table = Table(title=f"{name} on reserved states, {confidence:.0%} intervals held jointly")
+    for heading in ("trial", "success", "interval", "episodes", "against the reference", "p"):
+        table.add_column(heading, justify="right")
+    for point in content["points"]:
+        rate, p_value = point["success_rate"], point["p_value"]
+        table.add_row(
+            f"{point['trial']} {point['name'] or ''}".strip(),
+            "" if rate is None else f"{rate:.1%}",
+            f"{point['success_low']:.1%} to {point['success_high']:.1%}",
+            str(point["episodes"]),
+            f"+{point['wins']} −{point['losses']}",
+            "" if p_value is None else f"{p_value:.3g}",
+        )
+    Console().print(table)

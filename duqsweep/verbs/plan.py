@@ -1,0 +1,121 @@
+"""`duqsweep plan +sweep=NAME …`: what a sweep would do, without doing it."""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from duqsweep.control.config import SweepConfig, check_inputs, compose
+from duqsweep.control.settings import INCLUDE
+from duqsweep.control.space import Space
+from duqsweep.quant.select import Bits
+
+DRAWS = 5  # random points shown; a sampler's own depend on what it has seen
+
+
+def main(arguments: list[str]) -> int:
+    """Print the space, what each include reaches, plans and draws, and an estimate; returns 0."""
+    parser = argparse.ArgumentParser(prog="duqsweep plan", description=__doc__)
+    parser.add_argument("--config-dir", type=Path, help="a folder laid out as conf/")
+    parsed, overrides = parser.parse_known_args(arguments)
+    config = compose(overrides, parsed.config_dir)
+    check_inputs(config)
+    space = Space.from_config(config)
+    console = Console()
+    console.print(_space_table(config, space))
+    console.print(_include_table(space))
+    console.print(_trial_table(config, space))
+    for line in _remarks(config, space):
+        console.print(line, highlight=False)
+    return 0
+
+
+def _space_table(config: SweepConfig, space: Space) -> Table:
+    size = space.size()
+    points = "infinitely many" if size is None else str(size)
+    table = Table(title=f"{config.name}: {points} points, {len(space.plans)} plans", box=None)
+    table.add_column("key")
+    table.add_column("values")
+    table.add_column("when")
+    for key, text in config.space.items():
+        table.add_row(key, str(text), config.when.get(key, ""))
+    return table
+
+
+def _include_table(space: Space) -> Table:
+    """The layers that each value of quant.include reaches."""
+    table = Table(title="what each include reaches", box=None)
+    for heading in ("include", "layers", "of the weights", "for example"):
+        table.add_column(heading, justify="left" if heading != "layers" else "right")
+    searched = next((p.domain for p in space.parameters if p.key == INCLUDE), None)
+    values = list(getattr(searched, "values", ())) or [space.base.settings[INCLUDE]]
+    values += [plan[INCLUDE] for plan in space.plans.values() if INCLUDE in plan]
+    total = sum(rows * columns for rows, columns in space.base.layers.values())
+    for include in dict.fromkeys(values):
+        bits = space.bits(space.spec({INCLUDE: include}))
+        share = sum(_weights(space, name) for name in bits) / total
+        example = next(iter(bits), "").replace("paligemma_with_expert.", "…")
+        table.add_row(str(include), str(len(bits)), f"{share:.0%}", example)
+    return table
+
+
+def _weights(space: Space, layer: str) -> int:
+    rows, columns = space.base.layers[layer]
+    return rows * columns
+
+
+def _trial_table(config: SweepConfig, space: Space) -> Table:
+    table = Table(title="first trials", box=None)
+    for heading in ("trial", "layers", "weight bits", "steps", "compile", "block", "kernel"):
+        table.add_column(heading)
+    rng = random.Random(config.seed)
+    drawn = [space.random_point(rng) for _ in range(DRAWS)] if space.parameters else []
+    rows = [*space.plans.items(), *(("a random point", point) for point in drawn)]
+    for name, params in rows:
+        spec = space.spec(params)
+        bits = space.bits(spec)
+        table.add_row(
+            name,
+            str(len(bits)),
+            _bits_text(bits),
+            str(spec.policy.num_steps),
+            "yes" if spec.runtime.compile else "no",
+            str(spec.quant.block_size) if bits else "",
+            spec.quant.kernel if bits else "",
+        )
+    return table
+
+
+def _bits_text(bits: dict[str, Bits]) -> str:
+    counts = Counter(weight for weight, _ in bits.values())
+    return ", ".join(f"{count}×{weight}" for weight, count in sorted(counts.items()))
+
+
+def _remarks(config: SweepConfig, space: Space) -> list[str]:
+    trials, episodes = config.budget.trials, config.budget.episodes_per_trial
+    protocol = config.base.protocol
+    lines = [
+        f"at most {trials} trials × {episodes} episodes = {trials * episodes} episodes of up to "
+        f"{protocol.max_steps} steps; `python -m duqsweep evaluate` times one trial here"
+    ]
+    names = {objective.name for objective in config.objectives}
+    keys = {parameter.key for parameter in space.parameters}
+    kernel = config.base.settings["quant.kernel"]
+    searches_bits = any(key.startswith("quant.weight_bits") for key in keys)
+    if (
+        searches_bits
+        and kernel in ("fake", "loop")
+        and not names & {"weights_mb", "mean_weight_bits"}
+    ):
+        lines.append(
+            f"kernel {kernel} is simulated: bits change success and not time, so fewer bits can only "
+            "lose here; to trade bits add the objective weights_mb"
+        )
+    if len(names) == 1:
+        lines.append("one objective: there is nothing to trade, the front is one point")
+    return lines
