@@ -113,8 +113,8 @@ def _remarks(config: SweepConfig, space: Space) -> list[str]:
         and not names & {"weights_mb", "mean_weight_bits"}
     ):
         lines.append(
-            f"kernel {kernel} is simulated: bits change success and not time, so fewer bits can only "
-            "lose here; to trade bits add the objective weights_mb"
+            f"kernel {kernel} is simulated: bits change success and not time, so fewer bits can "
+            "only lose here; to trade bits add the objective weights_mb"
         )
     if len(names) == 1:
         lines.append("one objective: there is nothing to trade, the front is one point")
