@@ -69,6 +69,7 @@ class MlflowTracker:
         self._changed = threading.Event()
         self._closing = threading.Event()
         self._problem: str | None = "it has not answered yet"
+        self.failures = 0  # updates that did not succeed
         self._thread = threading.Thread(target=self._run, name="mlflow-mirror", daemon=True)
 
     def sweep_started(self) -> None:
@@ -121,6 +122,7 @@ class MlflowTracker:
         try:
             self._mirror.update(final=last)
         except Exception as error:  # whatever a server can do must not reach the sweep
+            self.failures += 1
             self._problem = " ".join(str(error).split())[:300] or type(error).__name__
             log.info("MLflow: %s", self._problem)
             log.debug("MLflow update failed", exc_info=True)

@@ -16,7 +16,11 @@ from duqsweep.control.mlflow_client import default_uri
 from duqsweep.control.report import write_report
 from duqsweep.control.trials import read_trials
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:The ``noload``:DeprecationWarning"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,149 @@
+"""What one sees while a sweep runs: lines in a log, a live table on a terminal."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from synthetic_sweep import (
+    OBJECTIVES,
+    make_episodes,
+    make_result,
+    make_trial,
+    make_vitals,
+    write_sweep,
+)
+
+from duqsweep.control.front import front_content
+from duqsweep.control.live import (
+    EventLines,
+    LiveTable,
+    NullProgress,
+    Plan,
+    Progress,
+    open_progress,
+)
+from duqsweep.result import TrialResult
+
+PLAN = Plan("dit_speed", trials=4, episodes_per_trial=10)
+CRASH = TrialResult("failed", "out of memory", 3, 1, 0, 1 / 3, None, "OutOfMemory")
+TRIAL = make_trial(2, 4, 5)
+VITALS = make_vitals(TRIAL, 2.0)
+
+
+def tell_everything(progress: Progress) -> None:
+    """Every event once, as a loop would."""
+    progress.started(TRIAL)
+    progress.vitals(2, VITALS)
+    progress.progressed(2, 4, 3)
+    progress.tick()
+    progress.message("trial 1 still runs: re-attached")
+    progress.ended(2, make_result(TRIAL, VITALS, make_episodes(2, 10, 1.0)))
+    progress.started(make_trial(3))
+    progress.ended(3, CRASH)
+
+
+def test_away_from_a_terminal_every_event_is_one_line() -> None:
+    stream = io.StringIO()
+    with open_progress(PLAN, stream) as progress:
+        tell_everything(progress)
+    lines = [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in stream.getvalue().splitlines()]
+    assert lines[0].startswith("trial 2 started: include=dit_mlp w_bits=4 num_steps=5")
+    assert lines[1].startswith("trial 2 measured: 20.5 ms a call, 2.00× the reference, 6 layers")
+    assert lines[2] == "trial 1 still runs: re-attached"
+    assert lines[3] == "trial 2 complete: 10 of 10 episodes succeeded [1/4]"
+    assert lines[5] == "trial 3 FAILED: OutOfMemory: out of memory [2/4]"
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_front_is_a_line_only_when_it_changes(tmp_path: Path) -> None:
+    content = front_content(write_sweep(tmp_path / "dit_speed", episodes=6), OBJECTIVES)
+    stream = io.StringIO()
+    with open_progress(PLAN, stream) as progress:
+        progress.front(content)
+        progress.front(content)
+    assert stream.getvalue().count("front:") == 1
+
+
+def test_table_shows_running_trials_counts_and_time_left() -> None:
+    now = [100.0]
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=140)
+    with LiveTable(PLAN, console, clock=lambda: now[0]) as table:
+        tell_everything(table)
+        table.started(make_trial(1, name="plan_a"))
+        table.progressed(1, 5, 4)
+        now[0] = 160.0
+        view = Console(file=io.StringIO(), width=140)
+        view.print(table.view())
+        text = view.file.getvalue()  # type: ignore[attr-defined]
+    assert re.search(r"1 plan_a +│ +5/10 +│ +80.0 % +│ +measuring +│ +1 min 00 s", text)
+    assert "2 of 4 trials · 18 episodes · 7 saved · 1 min 00 s so far" in text
+    # Two and a half of four trials took 60 s.
+    assert "about 36 s left" in text
+    assert "trial 3 FAILED: OutOfMemory: out of memory" in stream.getvalue()
+
+
+def test_table_counts_what_earlier_lives_of_the_sweep_did(tmp_path: Path) -> None:
+    content = front_content(write_sweep(tmp_path / "dit_speed", episodes=6), OBJECTIVES)
+    view = Console(file=io.StringIO(), width=140)
+    table = LiveTable(Plan("dit_speed", 40, 6), view)
+    table.front(content)
+    view.print(table.view())
+    text = view.file.getvalue()  # type: ignore[attr-defined]
+    assert f"31 of 40 trials · {content['episodes']} episodes" in text
+    assert "front of dit_speed" in text
+
+
+def test_null_progress_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with NullProgress() as progress:
+        tell_everything(progress)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_stream_that_is_no_terminal_gets_lines() -> None:
+    assert isinstance(open_progress(PLAN, io.StringIO()), EventLines)
+
+
+ON_A_TERMINAL = """
+import time
+from duqsweep.control.live import Plan, open_progress
+with open_progress(Plan("dit_speed", 4, 10)) as progress:
+    progress.message("ready")
+    time.sleep(60)
+"""
+
+
+def test_ctrl_c_gives_the_terminal_back() -> None:
+    controller, terminal = pty.openpty()
+    environment = os.environ | {"TERM": "xterm-256color"}
+    environment.pop("NO_COLOR", None)
+    child = subprocess.Popen(
+        [sys.executable, "-c", ON_A_TERMINAL],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        cwd=Path(__file__).parents[2],
+    )
+    os.close(terminal)
+    seen = b""
+    while b"ready" not in seen or b"\x1b[?25l" not in seen:
+        seen += os.read(controller, 4096)
+    child.send_signal(signal.SIGINT)
+    try:
+        while chunk := os.read(controller, 4096):
+            seen += chunk
+    except OSError:  # how Linux reports that the other side of a terminal is gone
+        pass
+    child.wait(10)
+    os.close(controller)
+    assert seen.rindex(b"\x1b[?25h") > seen.rindex(b"\x1b[?25l")  # the cursor is shown again

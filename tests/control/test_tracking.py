@@ -1,0 +1,297 @@
+"""MLflow as a mirror of a sweep's files: complete, repeatable, and never in the way."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from synthetic_sweep import (
+    OBJECTIVES,
+    make_episodes,
+    make_result,
+    make_trial,
+    make_vitals,
+    write_sweep,
+    write_trial,
+)
+
+from duqsweep import files
+from duqsweep.control import mlflow_client
+from duqsweep.control.front import front_content
+from duqsweep.control.links import links
+from duqsweep.control.mirror import KEY_TAG, Mirror, mirror
+from duqsweep.control.report import write_report
+from duqsweep.control.runids import known_runs, sweep_key
+from duqsweep.control.tracking import MlflowTracker, NullTracker, open_tracker
+from duqsweep.control.trials import read_trials
+from duqsweep.errors import DuqsweepError
+from duqsweep.spec import digest
+
+# MLflow 3.17 uses what SQLAlchemy 2.1 calls outdated.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload``:DeprecationWarning")
+TRIALS, EPISODES = 20, 6
+
+
+def report(sweep_dir: Path) -> dict[str, Any]:
+    views = read_trials(sweep_dir)
+    content = front_content(sweep_dir, OBJECTIVES, views)
+    write_report(sweep_dir, content, views)
+    return content
+
+
+@pytest.fixture(scope="module")
+def sweep_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep with its mirror; creating the database takes seconds, so it is shared."""
+    folder = write_sweep(tmp_path_factory.mktemp("sweeps") / "dit_speed", TRIALS, EPISODES)
+    report(folder)
+    assert mirror(folder) == TRIALS
+    return folder
+
+
+@pytest.fixture
+def copy(sweep_dir: Path, tmp_path: Path) -> Path:
+    """The sweep's files without a mirror."""
+    return Path(shutil.copytree(sweep_dir, tmp_path / "dit_speed", ignore=_without_mirror))
+
+
+def _without_mirror(_folder: str, names: list[str]) -> set[str]:
+    return {files.MLFLOW_DB, files.MLFLOW_ARTIFACTS, files.TRACKING_JSON} & set(names)
+
+
+def client(sweep_dir: Path) -> Any:
+    return mlflow_client.import_client()(mlflow_client.default_uri(sweep_dir))
+
+
+def everything(sweep_dir: Path) -> dict[str, Any]:
+    """All that MLflow holds of the sweep, by key, without the ids that it draws."""
+    mlflow = client(sweep_dir)
+    experiment = mlflow.get_experiment_by_name("duqsweep/dit_speed").experiment_id
+    held = {}
+    for run in mlflow.search_runs([experiment], max_results=1000):
+        parent = run.data.tags.pop("mlflow.parentRunId", None)
+        run.data.tags.pop("duqsweep.synced")  # covers the parent's id
+        history = {
+            key: sorted((m.step, m.value, m.timestamp) for m in history_of(mlflow, run, key))
+            for key in run.data.metrics
+        }
+        held[run.data.tags[KEY_TAG]] = {
+            "name": run.info.run_name,
+            "times": (run.info.start_time, run.info.end_time, run.info.status),
+            "child": parent is not None,
+            "params": run.data.params,
+            "tags": run.data.tags,
+            "metrics": history,
+            "artifacts": sorted(a.path for a in mlflow.list_artifacts(run.info.run_id)),
+        }
+    return held
+
+
+def history_of(mlflow: Any, run: Any, key: str) -> list[Any]:
+    history: list[Any] = mlflow.get_metric_history(run.info.run_id, key)
+    return history
+
+
+def test_a_sweep_is_a_parent_and_each_trial_its_child(sweep_dir: Path) -> None:
+    held = everything(sweep_dir)
+    key = sweep_key(sweep_dir)
+    assert set(held) == {key, *(f"{key}/{number}" for number in range(TRIALS))}
+    assert not held[key]["child"]
+    assert all(held[f"{key}/{number}"]["child"] for number in range(TRIALS))
+    assert held[key]["name"] == "dit_speed"
+    assert held[f"{key}/2"]["name"] == "trial 2 plan_a"
+
+
+def test_parent_has_the_fronts_growth_its_table_and_the_report(sweep_dir: Path) -> None:
+    parent = everything(sweep_dir)[sweep_key(sweep_dir)]
+    assert [step for step, _, _ in parent["metrics"]["hypervolume"]] == list(range(TRIALS - 1))
+    assert set(parent["metrics"]) == {"hypervolume", "best_success_rate"}
+    assert "| trial | success | 95 % | time |" in parent["tags"]["mlflow.note.content"]
+    assert {"report.html", "front.png", "front.csv", "front.json"} <= set(parent["artifacts"])
+    assert parent["times"][2] == "RUNNING"  # one trial of the sweep still runs
+
+
+def test_child_has_numeric_params_objectives_vitals_and_episodes(sweep_dir: Path) -> None:
+    point = json.loads((sweep_dir / files.FRONT_JSON).read_text())["points"][3]
+    child = everything(sweep_dir)[f"{sweep_key(sweep_dir)}/3"]
+    assert child["params"]["w_bits"] == "4"
+    assert child["params"]["compile"] == "True"
+    single = {key: values for key, values in child["metrics"].items() if len(values) == 1}
+    for name in ("success_rate", "episode_time_s", "success_low", "speedup", "weights_mb"):
+        assert single[name][0][:2] == (0, pytest.approx(point[name]))
+    steps = [step for step, _, _ in child["metrics"]["episode.success_so_far"]]
+    assert steps == list(range(EPISODES))
+    assert child["tags"]["duqsweep.front"] == str(point["on_front"]).lower()
+
+
+def test_states_and_times_are_the_trials_own(sweep_dir: Path) -> None:
+    held, key = everything(sweep_dir), sweep_key(sweep_dir)
+    states = [held[f"{key}/{number}"]["times"][2] for number in range(TRIALS)]
+    assert states == ["FINISHED"] * (TRIALS - 3) + ["FAILED", "FINISHED", "RUNNING"]
+    view = read_trials(sweep_dir)[4]
+    assert held[f"{key}/4"]["times"][:2] == (view.started_ms, view.ended_ms)
+
+
+def test_mirroring_again_changes_nothing(sweep_dir: Path) -> None:
+    before = everything(sweep_dir)
+    stamp = (sweep_dir / files.TRACKING_JSON).read_bytes()
+    artifacts = {p: p.stat().st_mtime_ns for p in (sweep_dir / "mlartifacts").rglob("*.*")}
+    mirror(sweep_dir)
+    assert everything(sweep_dir) == before
+    assert (sweep_dir / files.TRACKING_JSON).read_bytes() == stamp
+    assert {p: p.stat().st_mtime_ns for p in (sweep_dir / "mlartifacts").rglob("*.*")} == artifacts
+
+
+def test_an_emptied_server_is_rebuilt_identically(sweep_dir: Path) -> None:
+    before = everything(sweep_dir)
+    mlflow = client(sweep_dir)
+    experiment = mlflow.get_experiment_by_name("duqsweep/dit_speed").experiment_id
+    # The same as a deleted mlflow.db, without the seconds that a new one takes: nothing is found.
+    mlflow.rename_experiment(experiment, "emptied")
+    mirror(sweep_dir)
+    assert everything(sweep_dir) == before
+
+
+def test_a_run_created_twice_leaves_one(sweep_dir: Path) -> None:
+    mlflow, key = client(sweep_dir), sweep_key(sweep_dir)
+    experiment = mlflow.get_experiment_by_name("duqsweep/dit_speed").experiment_id
+    mlflow.create_run(experiment, tags={KEY_TAG: f"{key}/5"})  # an answer that never arrived
+    mirror(sweep_dir)
+    runs = mlflow.search_runs([experiment], f"tags.`{KEY_TAG}` = '{key}/5'")
+    assert [run.info.run_name for run in runs] == ["trial 5 plan_d"]
+
+
+def test_a_trial_that_ends_later_is_brought_up_to_date(sweep_dir: Path) -> None:
+    live = Mirror(sweep_dir)
+    live.update()
+    trial = make_trial(TRIALS - 1, 8, 5)
+    vitals, episodes = make_vitals(trial, 1.5), make_episodes(TRIALS - 1, EPISODES, 0.95)
+    write_trial(sweep_dir, trial, vitals, episodes, make_result(trial, vitals, episodes))
+    report(sweep_dir)
+    live.update(final=True)
+    held, key = everything(sweep_dir), sweep_key(sweep_dir)
+    assert held[f"{key}/{TRIALS - 1}"]["times"][2] == "FINISHED"
+    assert held[key]["times"][2] == "FINISHED"
+    assert len(held[key]["metrics"]["hypervolume"]) == TRIALS
+
+
+def test_links_open_the_sweep_its_trials_and_the_fronts_comparison(sweep_dir: Path) -> None:
+    lines = dict(line.split(maxsplit=1) for line in links(sweep_dir))
+    known = known_runs(sweep_dir, None)
+    assert known is not None
+    assert lines["MLflow:"].endswith(f"ui --backend-store-uri sqlite:///{sweep_dir}/mlflow.db")
+    assert known["parent"] in lines["sweep:"]
+    content = json.loads((sweep_dir / files.FRONT_JSON).read_text())
+    front = [known["trials"][str(p["trial"])] for p in content["points"] if p["on_front"]]
+    runs = unquote(lines["compare:"].split("runs=")[1].split("&")[0])
+    assert sorted(json.loads(runs)) == sorted(front)
+    assert all("workflowType=machine_learning" in url for url in list(lines.values())[1:])
+
+
+def test_links_of_a_server_start_with_its_address_and_show_no_password(sweep_dir: Path) -> None:
+    state = files.read_json(sweep_dir / files.TRACKING_JSON)
+    known = next(iter(state["links"].values()))
+    for uri in ("https://mlflow.example.org/", "postgresql://me:secret@db/mlflow"):
+        state["links"][digest(uri)] = known
+    files.write_json(sweep_dir / files.TRACKING_JSON, state)
+    remote = links(sweep_dir, "https://mlflow.example.org/")
+    assert remote[0].split()[1].startswith("https://mlflow.example.org/#/experiments/")
+    assert "secret" not in "".join(links(sweep_dir, "postgresql://me:secret@db/mlflow"))
+
+
+def test_there_are_no_links_before_the_first_update(tmp_path: Path) -> None:
+    assert links(tmp_path) == []
+
+
+def test_a_moved_folder_is_told_what_to_do(sweep_dir: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(sweep_dir, tmp_path / "dit_speed"))
+    with pytest.raises(DuqsweepError, match=r"has moved: delete .*mlflow\.db and sync again"):
+        mirror(moved)
+
+
+def test_tracker_mirrors_in_the_background(sweep_dir: Path) -> None:
+    tracker = MlflowTracker(sweep_dir)
+    tracker.sweep_started()
+    tracker.trial_changed(3)
+    tracker.front_changed()
+    assert tracker.close(60) is None
+
+
+def timed(act: Callable[[], Any]) -> float:
+    begun = time.monotonic()
+    act()
+    return time.monotonic() - begun
+
+
+def test_a_dead_server_costs_the_sweep_nothing_and_is_reported(copy: Path) -> None:
+    with socket.socket() as taken:  # bound and not listening: connections are refused
+        taken.bind(("127.0.0.1", 0))
+        tracker = MlflowTracker(copy, f"http://127.0.0.1:{taken.getsockname()[1]}")
+        assert timed(tracker.sweep_started) < 0.2
+        assert timed(lambda: [tracker.trial_changed(n) for n in range(100)]) < 0.2
+        problem = tracker.close(30)
+    assert problem is not None
+    assert problem.startswith("MLflow lacks part of this sweep: ")
+    assert problem.endswith(f"python -m duqsweep sync {copy}")
+
+
+def test_a_server_that_never_answers_is_left_behind_in_time(copy: Path) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(8)
+        tracker = MlflowTracker(copy, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        tracker.sweep_started()
+        assert timed(lambda: tracker.close(1.0)) < 2.0
+        assert "not done within 0 s" in (tracker.close(0.0) or "")
+    tracker.close(60)  # its thread must not outlive the test
+
+
+class Refusing(http.server.BaseHTTPRequestHandler):
+    """Answers every request with 500 and counts them."""
+
+    asked = 0
+
+    def do_GET(self) -> None:
+        type(self).asked += 1
+        self.send_error(500)
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def test_a_broken_server_is_asked_ever_less_often(copy: Path) -> None:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    tracker = MlflowTracker(copy, f"http://127.0.0.1:{server.server_port}", first_pause_s=60)
+    tracker.sweep_started()
+    deadline = time.monotonic() + 60
+    while tracker.failures == 0 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    asked = Refusing.asked
+    for number in range(50):
+        tracker.trial_changed(number)
+    time.sleep(2.5)  # longer than events are gathered
+    assert tracker.failures == 1
+    assert Refusing.asked == asked
+    assert tracker.close(60) is not None  # one last try
+    assert tracker.failures == 2
+    server.shutdown()
+    server.server_close()
+
+
+def test_no_tracking_keeps_nothing(tmp_path: Path) -> None:
+    tracker = open_tracker("none", tmp_path)
+    assert isinstance(tracker, NullTracker)
+    tracker.sweep_started()
+    assert tracker.close(1) is None
+    assert list(tmp_path.iterdir()) == []
