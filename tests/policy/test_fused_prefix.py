@@ -1,0 +1,41 @@
+"""The fused prefix against `Pi05.encode_images` and `Pi05.prefix`."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from duqsweep.policy.fused_prefix import FusedPrefix
+from duqsweep.policy.pi05 import Pi05
+from duqsweep.policy.sizes import PolicySizes, StackSizes, VisionSizes, sizes_of
+
+STACK = StackSizes(width=32, depth=3, mlp=48, heads=8, kv_heads=1, head_dim=16)
+MANY_HEADS_ONE_KEY = PolicySizes(
+    vision=VisionSizes(width=16, depth=2, mlp=16, heads=2, patch_px=8, image_px=16),
+    llm=STACK,
+    expert=STACK,
+    horizon=5,
+    action_dim=9,
+    vocabulary=20,
+    prompt_tokens=8,
+    cameras=2,
+)
+
+
+@pytest.mark.parametrize("sizes", [sizes_of("embedded"), MANY_HEADS_ONE_KEY])
+@torch.no_grad()
+def test_fused_prefix_gives_the_same_cache(sizes: PolicySizes) -> None:
+    torch.manual_seed(0)
+    module = Pi05(sizes)
+    for value in module.parameters():
+        value.normal_(std=0.2 if value.ndim == 1 else value[0].numel() ** -0.5)
+    px = sizes.vision.image_px
+    images = torch.rand(1, sizes.cameras, 3, px, px) * 2 - 1
+    prompt = torch.randint(sizes.vocabulary, (1, 5))
+    expected = module.prefix(module.encode_images(images), prompt)
+    cache = FusedPrefix(module)(images[0], prompt[0])
+    assert len(cache) == len(expected) == sizes.llm.depth
+    for pair, expected_pair in zip(cache, expected, strict=True):
+        for value, wanted in zip(pair, expected_pair, strict=True):
+            assert value.shape == wanted.shape
+            assert (value - wanted).abs().max() <= 1e-5 * wanted.abs().max()
