@@ -26,16 +26,16 @@ SMALLEST_SCALE = 1e-8  # as in `quantize_tokens`
 class MergedLinears:
     """Makes the products of an expert layer whose linears `freeze` replaced (kernel `fake`)."""
 
-    def __init__(self, inline: bool = True, wide: bool = True) -> None:
+    def __init__(self, inline: bool = True, wide_from: int = 4096) -> None:
         """How the work is cut into kernels once it is compiled; the result is the same.
 
         Args:
             inline: Norm, rotation and rounding in one kernel, at the price of computing each
                 normed channel once for every channel of its block.
-            wide: Rotate before a product on the whole device and round afterwards, not both with
-                one group of threads a token.
+            wide_from: From this many input channels on, layers rotate on the whole device and round
+                in a kernel behind it; below, one kernel does both, with few threads a token.
         """
-        self.inline, self.wide = inline, wide
+        self.inline, self.wide_from = inline, wide_from
 
     def entry(self, linears: Sequence[nn.Module]) -> nn.Module:
         """Adaptive norm and product of layers that read the same input."""
@@ -43,7 +43,7 @@ class MergedLinears:
 
     def exit(self, linear: nn.Module) -> nn.Module:
         """Product of one layer."""
-        return QuantizedExit(linear, self.wide)
+        return QuantizedExit(linear, self.wide_from)
 
 
 class RotatedTokens(nn.Module):
@@ -128,19 +128,18 @@ class QuantizedEntry(RotatedTokens):
 class QuantizedExit(RotatedTokens):
     """Rotation, rounding and one product."""
 
-    def __init__(self, linear: nn.Module, wide: bool) -> None:
+    def __init__(self, linear: nn.Module, wide_from: int) -> None:
         super().__init__([linear])
-        self.wide = wide
+        self.wide = self.weight.shape[1] >= wide_from
 
     def forward(self, rows: Tensor) -> Tensor:
         """(tokens, in) → (tokens, out)."""
+        rotated = self.rotated(lambda j: self.take(rows, j))
         if self.wide:
-            rotated = self.rotated(lambda j: self.take(rows, j))
-            rotated = rotated.view(len(rows), -1, self.block)
-            apart = _in_memory(rotated.mT.contiguous()).mT.flatten(-2)
-            return self.product(apart, rows.dtype)
-        permuted = _in_memory(rows.index_select(-1, self.order))
-        return self.product(self.rotated(lambda j: self.take_permuted(permuted, j)), rows.dtype)
+            # Kept with the blocks last: read in another order, it is not computed where it is used.
+            blocks = rotated.view(len(rows), -1, self.block)
+            rotated = _in_memory(blocks.mT.contiguous()).mT.flatten(-2)
+        return self.product(rotated, rows.dtype)
 
 
 def _in_memory(rows: Tensor) -> Tensor:

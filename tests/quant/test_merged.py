@@ -14,7 +14,7 @@ from duqsweep.spec import LayerRule, QuantSpec
 
 WIDTH, TOKENS = 32, 200
 RULES = (LayerRule(include="", weight_bits=4, act_bits=8),)
-CUTS = [MergedLinears(inline, wide) for inline in (False, True) for wide in (False, True)]
+CUTS = [MergedLinears(inline, width) for inline in (False, True) for width in (0, 2 * WIDTH)]
 
 
 def frozen(quant: QuantSpec, inputs: Tensor) -> nn.ModuleDict:
