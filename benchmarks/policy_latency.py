@@ -25,7 +25,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from duqsweep.control.explain import CAMERAS_SEEN, PROMPT_TOKENS, call_costs
+from duqsweep.control.explain.cost import CAMERAS_SEEN, PROMPT_TOKENS, call_costs
 from duqsweep.files import write_json
 from duqsweep.policy.fused_expert import FusedExpert
 from duqsweep.policy.fused_prefix import FusedPrefix

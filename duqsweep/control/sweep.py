@@ -13,12 +13,12 @@ from typing import Literal, Protocol
 
 from duqsweep import files
 from duqsweep.assignment import Assignment, Ended, Failure
-from duqsweep.control.dispatch import Dispatcher
-from duqsweep.control.front import front_content
-from duqsweep.control.live import Progress
-from duqsweep.control.objectives import Objective
-from duqsweep.control.reference import ensure_reference
-from duqsweep.control.trials import TrialReader, TrialView
+from duqsweep.control.dispatch.dispatcher import Dispatcher
+from duqsweep.control.front.content import front_content
+from duqsweep.control.front.objectives import Objective
+from duqsweep.control.front.reference import ensure_reference
+from duqsweep.control.front.trials import TrialReader, TrialView
+from duqsweep.control.view.live import Progress
 from duqsweep.worker.summary import summarise
 
 TICK_S = 0.2

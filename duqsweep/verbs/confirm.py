@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from duqsweep import files
-from duqsweep.control.config import SweepConfig
-from duqsweep.control.confirm import CONFIRM_JSON, FixedTrials, confirmation, prepare
-from duqsweep.control.front import front_content
-from duqsweep.control.trials import read_trials
+from duqsweep.control.config.sweep_config import SweepConfig
+from duqsweep.control.front.confirm import CONFIRM_JSON, FixedTrials, confirmation, prepare
+from duqsweep.control.front.content import front_content
+from duqsweep.control.front.trials import read_trials
 from duqsweep.errors import ConfigError
 from duqsweep.spec import Trial
 from duqsweep.verbs.folder import sweep_config
@@ -69,12 +69,12 @@ def _chosen(config: SweepConfig, numbers: str | None) -> tuple[list[Trial], int 
 
 def _evaluate(config: SweepConfig, folder: Path, trials: list[int], episodes: int) -> None:
     # Imported here: submitit is slow to import, and a bad argument should be told at once.
-    from duqsweep.control.dispatch import open_dispatcher
-    from duqsweep.control.live import open_progress
-    from duqsweep.control.progress import Plan
+    from duqsweep.control.dispatch.dispatcher import open_dispatcher
+    from duqsweep.control.study.writer import single_writer
     from duqsweep.control.sweep import Sweep
-    from duqsweep.control.tracking import NullTracker
-    from duqsweep.control.writer import single_writer
+    from duqsweep.control.tracking.tracker import NullTracker
+    from duqsweep.control.view.live import open_progress
+    from duqsweep.control.view.progress import Plan
 
     name = f"{config.name}, confirmation"
     with single_writer(folder), open_progress(Plan(name, len(trials), episodes)) as progress:

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from duqsweep.control.config import check_inputs, compose
+from duqsweep.control.config.sweep_config import check_inputs, compose
 from duqsweep.worker.ledger import make_ledger
 
 # Pictures without anything in them are how a broken renderer shows.

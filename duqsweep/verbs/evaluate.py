@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from duqsweep import files
-from duqsweep.control.config import SweepConfig, check_inputs, compose
-from duqsweep.control.space import Space
+from duqsweep.control.config.space import Space
+from duqsweep.control.config.sweep_config import SweepConfig, check_inputs, compose
 from duqsweep.errors import ConfigError
 from duqsweep.result import TrialResult
 from duqsweep.worker.ledger import make_ledger, write_ledger

@@ -7,9 +7,9 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from duqsweep.control.config import compose
-from duqsweep.control.document import PROTOTYPE, Document, comparison, mistakes
-from duqsweep.control.explain import PartCost, call_costs
+from duqsweep.control.config.sweep_config import compose
+from duqsweep.control.explain.cost import PartCost, call_costs
+from duqsweep.control.explain.document import PROTOTYPE, Document, comparison, mistakes
 from duqsweep.errors import ConfigError
 from duqsweep.files import read_json
 from duqsweep.policy.sizes import sizes_of

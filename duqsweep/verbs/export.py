@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from duqsweep import files
-from duqsweep.control.export import PICKS, as_openpi_env, as_plan, pick
-from duqsweep.control.front import front_content
+from duqsweep.control.front.content import front_content
+from duqsweep.control.front.export import PICKS, as_openpi_env, as_plan, pick
 from duqsweep.errors import ConfigError
 from duqsweep.policy.sizes import linear_layers, sizes_of
 from duqsweep.quant.select import select_layers

@@ -9,8 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from duqsweep import files
-from duqsweep.control.config import SweepConfig, to_config
-from duqsweep.control.schema import RootConfig
+from duqsweep.control.config.schema import RootConfig
+from duqsweep.control.config.sweep_config import SweepConfig, to_config
 from duqsweep.errors import ConfigError
 
 

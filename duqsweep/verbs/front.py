@@ -6,8 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-from duqsweep.control.front import front_content
-from duqsweep.control.report import print_front
+from duqsweep.control.front.content import front_content
+from duqsweep.control.report.report import print_front
 from duqsweep.verbs.folder import sweep_config
 
 

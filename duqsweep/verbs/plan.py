@@ -10,9 +10,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from duqsweep.control.config import SweepConfig, check_inputs, compose
-from duqsweep.control.settings import INCLUDE
-from duqsweep.control.space import Space
+from duqsweep.control.config.settings import INCLUDE
+from duqsweep.control.config.space import Space
+from duqsweep.control.config.sweep_config import SweepConfig, check_inputs, compose
 from duqsweep.quant.select import Bits
 
 DRAWS = 5  # random points shown; a sampler's own depend on what it has seen

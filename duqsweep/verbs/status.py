@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from duqsweep import files
-from duqsweep.control.front import front_content
+from duqsweep.control.front.content import front_content
+from duqsweep.control.front.trials import TrialView, read_trials
 from duqsweep.control.sweep import FAILURES_JSONL
-from duqsweep.control.trials import TrialView, read_trials
 from duqsweep.verbs.folder import sweep_config
 
 

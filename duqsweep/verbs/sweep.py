@@ -13,8 +13,8 @@ from types import FrameType
 from typing import Any
 
 from duqsweep import files
-from duqsweep.control.config import SweepConfig, as_yaml, check_inputs, load, to_config
-from duqsweep.control.space import Space
+from duqsweep.control.config.space import Space
+from duqsweep.control.config.sweep_config import SweepConfig, as_yaml, check_inputs, load, to_config
 from duqsweep.errors import ConfigError
 from duqsweep.worker.ledger import make_ledger, write_ledger
 
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
     check_inputs(config)
     space = Space.from_config(config)
     _accept_earlier_life(config)
-    from duqsweep.control.writer import single_writer
+    from duqsweep.control.study.writer import single_writer
 
     with single_writer(config.directory):
         return _Run(config, space).main()
@@ -63,10 +63,10 @@ class _Run:
 
     def __init__(self, config: SweepConfig, space: Space) -> None:
         # Imported here, because --help and --cfg must not pay for Optuna and submitit.
-        from duqsweep.control.dispatch import open_dispatcher
-        from duqsweep.control.search import FullEvaluation
-        from duqsweep.control.study import open_study
-        from duqsweep.control.tracking import open_tracker
+        from duqsweep.control.dispatch.dispatcher import open_dispatcher
+        from duqsweep.control.study.optuna_study import open_study
+        from duqsweep.control.study.search import FullEvaluation
+        from duqsweep.control.tracking.tracker import open_tracker
 
         self._config = config
         self._dir = config.directory
@@ -88,9 +88,9 @@ class _Run:
 
     def main(self) -> int:
         """Loop, then show what came of it."""
-        from duqsweep.control.live import open_progress
-        from duqsweep.control.progress import Plan
         from duqsweep.control.sweep import Sweep
+        from duqsweep.control.view.live import open_progress
+        from duqsweep.control.view.progress import Plan
 
         config = self._config
         plan = Plan(config.name, config.budget.trials, config.budget.episodes_per_trial)
@@ -132,10 +132,10 @@ class _Run:
         print(f"interrupted: jobs {state}, nothing is lost; the same command goes on from here")
 
     def _finish(self, ending: str, nothing_new: bool) -> int:
-        from duqsweep.control.front import front_content
-        from duqsweep.control.links import links
-        from duqsweep.control.report import print_front, write_report
-        from duqsweep.control.trials import read_trials
+        from duqsweep.control.front.content import front_content
+        from duqsweep.control.front.trials import read_trials
+        from duqsweep.control.report.report import print_front, write_report
+        from duqsweep.control.tracking.links import links
 
         views = read_trials(self._dir)
         content = front_content(self._dir, self._config.objectives, views)

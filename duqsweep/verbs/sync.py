@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> int:
     )
     parsed = parser.parse_args(arguments)
     config = sweep_config(parsed.directory)
-    from duqsweep.control.mirror import mirror  # MLflow takes seconds to import
+    from duqsweep.control.tracking.mirror import mirror  # MLflow takes seconds to import
 
     count = mirror(config.directory, parsed.uri)
     print(f"{config.name}: {count} trials are in MLflow")

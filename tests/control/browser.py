@@ -115,7 +115,7 @@ def _wait_until_healthy(base: str, server: subprocess.Popen[bytes]) -> None:
 
 def sweep_pages(sweep_dir: Path, base: str) -> dict[str, str]:
     """The addresses that a sweep's last lines print, served at `base`."""
-    from duqsweep.control.links import links
+    from duqsweep.control.tracking.links import links
 
     lines = [line.split(maxsplit=1) for line in links(sweep_dir)]
     pages = {name.rstrip(":"): url.replace("http://127.0.0.1:5000", base) for name, url in lines}

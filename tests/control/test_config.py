@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from duqsweep.conf_dir import conf_dir, group_options
-from duqsweep.control.config import Objective, check_inputs, compose, load
+from duqsweep.control.config.sweep_config import Objective, check_inputs, compose, load
 from duqsweep.errors import ConfigError
 from duqsweep.quant.select import select_layers
 from duqsweep.spec import fingerprint

@@ -22,12 +22,12 @@ from synthetic_sweep import (
 )
 
 from duqsweep import files
-from duqsweep.control.front import SLACK, front_content
-from duqsweep.control.history import front_history
-from duqsweep.control.intervals import wilson
-from duqsweep.control.objectives import objective_values
-from duqsweep.control.reference import ensure_reference, sweep_reference
-from duqsweep.control.trials import TrialReader, TrialView, read_trials
+from duqsweep.control.front.content import SLACK, front_content
+from duqsweep.control.front.history import front_history
+from duqsweep.control.front.intervals import wilson
+from duqsweep.control.front.objectives import objective_values
+from duqsweep.control.front.reference import ensure_reference, sweep_reference
+from duqsweep.control.front.trials import TrialReader, TrialView, read_trials
 from duqsweep.errors import ConfigError
 from duqsweep.result import TrialResult
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from duqsweep.control.grammar import (
+from duqsweep.control.config.grammar import (
     Choice,
     Condition,
     FloatRange,

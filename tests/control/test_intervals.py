@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from duqsweep.control.intervals import clopper_pearson, probability_at_least, wilson
+from duqsweep.control.front.intervals import clopper_pearson, probability_at_least, wilson
 from duqsweep.errors import SpecError
 
 

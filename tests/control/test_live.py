@@ -22,8 +22,8 @@ from synthetic_sweep import (
     write_sweep,
 )
 
-from duqsweep.control.front import front_content
-from duqsweep.control.live import (
+from duqsweep.control.front.content import front_content
+from duqsweep.control.view.live import (
     EventLines,
     LiveTable,
     NullProgress,
@@ -85,7 +85,7 @@ def test_table_shows_running_trials_counts_and_time_left() -> None:
         view = Console(file=io.StringIO(), width=140)
         view.print(table.view())
         text = view.file.getvalue()  # type: ignore[attr-defined]
-    assert re.search(r"1 plan_a +│ +5/10 +│ +80.0 % +│ +measuring +│ +1 min 00 s", text)
+    assert re.search(r"1 plan_a +5/10 +80.0 % +measuring +1 min 00 s", text)
     assert "2 of 4 trials · 18 episodes · 7 saved · 1 min 00 s so far" in text
     # Two and a half of four trials took 60 s.
     assert "about 36 s left" in text
@@ -115,7 +115,7 @@ def test_a_stream_that_is_no_terminal_gets_lines() -> None:
 
 ON_A_TERMINAL = """
 import time
-from duqsweep.control.live import Plan, open_progress
+from duqsweep.control.view.live import Plan, open_progress
 with open_progress(Plan("dit_speed", 4, 10)) as progress:
     progress.message("ready")
     time.sleep(60)

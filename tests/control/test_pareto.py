@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duqsweep.control.intervals import probability_at_least
-from duqsweep.control.pareto import Candidate, hypervolume, non_dominated, p_front
+from duqsweep.control.front.intervals import probability_at_least
+from duqsweep.control.front.pareto import Candidate, hypervolume, non_dominated, p_front
 
 small = st.integers(0, 5).map(float)
 directions = st.sampled_from(["maximize", "minimize"])

@@ -17,12 +17,13 @@ from rich.console import Console
 from synthetic_sweep import OBJECTIVES, Objective, write_sweep
 
 from duqsweep import files
-from duqsweep.control import claims, picture, wording
-from duqsweep.control.front import front_content
-from duqsweep.control.headline import headline
-from duqsweep.control.labels import Box, place_labels
-from duqsweep.control.report import REPORT_FILES, front_csv, print_front, write_report
-from duqsweep.control.trials import read_trials
+from duqsweep.control.front.content import front_content
+from duqsweep.control.front.trials import read_trials
+from duqsweep.control.report import picture
+from duqsweep.control.report.labels import Box, place_labels
+from duqsweep.control.report.report import REPORT_FILES, front_csv, print_front, write_report
+from duqsweep.control.view import claims, wording
+from duqsweep.control.view.headline import headline
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +123,7 @@ def test_page_needs_nothing_from_elsewhere(sweep_dir: Path) -> None:
 
 
 def test_page_escapes_what_trials_say(sweep_dir: Path, content: dict[str, Any]) -> None:
-    from duqsweep.control.page import report_page
+    from duqsweep.control.report.page import report_page
 
     point = next(p for p in content["points"] if p["outcome"] == "failed")
     evil = {**content, "points": [{**point, "reason": "<script>alert(1)</script>"}]}

@@ -9,13 +9,13 @@ import pytest
 from synthetic_sweep import make_episodes, make_result, make_vitals
 
 from duqsweep import files
-from duqsweep.control.config import compose
-from duqsweep.control.reference import ensure_reference
-from duqsweep.control.ruling import Rival, ruled_out
-from duqsweep.control.search import FullEvaluation
-from duqsweep.control.space import Space
-from duqsweep.control.study import OptunaStudy, open_study
-from duqsweep.control.trials import TrialReader, TrialView, read_trials
+from duqsweep.control.config.space import Space
+from duqsweep.control.config.sweep_config import compose
+from duqsweep.control.front.reference import ensure_reference
+from duqsweep.control.front.trials import TrialReader, TrialView, read_trials
+from duqsweep.control.study.optuna_study import OptunaStudy, open_study
+from duqsweep.control.study.ruling import Rival, ruled_out
+from duqsweep.control.study.search import FullEvaluation
 from duqsweep.result import TrialResult
 from duqsweep.spec import Trial
 

@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from duqsweep.control.config import SweepConfig, compose
-from duqsweep.control.grammar import Choice, IntRange
-from duqsweep.control.space import Space
+from duqsweep.control.config.grammar import Choice, IntRange
+from duqsweep.control.config.space import Space
+from duqsweep.control.config.sweep_config import SweepConfig, compose
 from duqsweep.errors import ConfigError
 from duqsweep.spec import Trial
 

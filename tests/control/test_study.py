@@ -12,11 +12,11 @@ import optuna
 import pytest
 
 from duqsweep import files
-from duqsweep.control.config import compose
-from duqsweep.control.space import Space
-from duqsweep.control.storage import cut_torn_line
-from duqsweep.control.study import OptunaStudy, open_study
-from duqsweep.control.writer import single_writer
+from duqsweep.control.config.space import Space
+from duqsweep.control.config.sweep_config import compose
+from duqsweep.control.study.optuna_study import OptunaStudy, open_study
+from duqsweep.control.study.storage import cut_torn_line
+from duqsweep.control.study.writer import single_writer
 from duqsweep.errors import ConfigError
 
 VALUES = (0.5, 1.0)
@@ -229,7 +229,7 @@ def test_a_second_controller_is_told_who_holds_the_sweep(tmp_path):
     with single_writer(tmp_path / "s"):
         code = (
             "import sys; from pathlib import Path\n"
-            "from duqsweep.control.writer import single_writer\n"
+            "from duqsweep.control.study.writer import single_writer\n"
             "with single_writer(Path(sys.argv[1])): pass"
         )
         run = subprocess.run(

@@ -25,14 +25,14 @@ from synthetic_sweep import (
 )
 
 from duqsweep import files
-from duqsweep.control import mlflow_client
-from duqsweep.control.front import front_content
-from duqsweep.control.links import links
-from duqsweep.control.mirror import KEY_TAG, Mirror, mirror
-from duqsweep.control.report import write_report
-from duqsweep.control.runids import known_runs, sweep_key
-from duqsweep.control.tracking import MlflowTracker, NullTracker, open_tracker
-from duqsweep.control.trials import read_trials
+from duqsweep.control.front.content import front_content
+from duqsweep.control.front.trials import read_trials
+from duqsweep.control.report.report import write_report
+from duqsweep.control.tracking import mlflow_client
+from duqsweep.control.tracking.links import links
+from duqsweep.control.tracking.mirror import KEY_TAG, Mirror, mirror
+from duqsweep.control.tracking.runids import known_runs, sweep_key
+from duqsweep.control.tracking.tracker import MlflowTracker, NullTracker, open_tracker
 from duqsweep.errors import DuqsweepError
 from duqsweep.spec import digest
 

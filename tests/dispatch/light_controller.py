@@ -8,7 +8,7 @@ from pathlib import Path
 
 from light_lab import Lab
 
-from duqsweep.control.dispatch import Assignment
+from duqsweep.control.dispatch.dispatcher import Assignment
 
 EPISODES = 8
 EPISODE_S = 0.25

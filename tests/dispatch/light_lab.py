@@ -8,10 +8,10 @@ from pathlib import Path
 
 from light_work import PLAN, VISITS, open_light_evaluator, serve_lightly
 
-from duqsweep.control.dispatch import Dispatcher, open_launcher
-from duqsweep.control.inline import InlineDispatcher
-from duqsweep.control.pool import SubmititDispatcher
-from duqsweep.control.schema import LauncherConfig
+from duqsweep.control.config.schema import LauncherConfig
+from duqsweep.control.dispatch.dispatcher import Dispatcher, open_launcher
+from duqsweep.control.dispatch.inline import InlineDispatcher
+from duqsweep.control.dispatch.pool import SubmititDispatcher
 from duqsweep.files import TRIALS_DIR, WORKERS_DIR, read_lines, trial_dir, write_json
 from duqsweep.mailbox import Mailbox
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from light_lab import Lab, wait_for_ends
 
-from duqsweep.control.dispatch import Assignment, Ended
+from duqsweep.control.dispatch.dispatcher import Assignment, Ended
 from duqsweep.errors import DispatchError
 from duqsweep.files import JOB_JSON, LOG_TXT, RESULT_JSON, STOP, read_json
 

@@ -10,7 +10,7 @@ import pytest
 from light_lab import Lab, mailboxes, wait_for_ends, wait_until
 from light_work import cannot_start
 
-from duqsweep.control.dispatch import Assignment
+from duqsweep.control.dispatch.dispatcher import Assignment
 from duqsweep.files import EPISODES_JSONL, read_lines
 from duqsweep.processes import start_ticks
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from duqsweep.control.jobstate import Row, judge, read_rows
+from duqsweep.control.dispatch.jobstate import Row, judge, read_rows
 from duqsweep.mailbox import Mailbox
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from light_lab import Lab, mailboxes, wait_for_ends
 
-from duqsweep.control.dispatch import Assignment, open_dispatcher, open_launcher
-from duqsweep.control.local import cuda_devices
-from duqsweep.control.schema import LauncherConfig
+from duqsweep.control.config.schema import LauncherConfig
+from duqsweep.control.dispatch.dispatcher import Assignment, open_dispatcher, open_launcher
+from duqsweep.control.dispatch.local import cuda_devices
 from duqsweep.errors import ConfigError
 
 NVIDIA_SMI = "#!/bin/sh\nprintf '0\\n1\\n2\\n'\n"

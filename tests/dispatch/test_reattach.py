@@ -15,7 +15,7 @@ import pytest
 from light_controller import EPISODES
 from light_lab import Lab, mailboxes, wait_for_ends, wait_until
 
-from duqsweep.control.dispatch import Assignment, Dispatcher, Ended
+from duqsweep.control.dispatch.dispatcher import Assignment, Dispatcher, Ended
 from duqsweep.files import EPISODES_JSONL, JOB_JSON, read_json, read_lines, trial_dir
 from duqsweep.mailbox import Mailbox, Terms
 

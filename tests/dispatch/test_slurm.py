@@ -10,9 +10,9 @@ import pytest
 from light_lab import Lab, mailboxes, wait_for_ends, wait_until
 from slurm_lab import SlurmLab
 
-from duqsweep.control import jobstate
-from duqsweep.control.dispatch import Assignment, open_dispatcher
-from duqsweep.control.schema import LauncherConfig
+from duqsweep.control.config.schema import LauncherConfig
+from duqsweep.control.dispatch import jobstate
+from duqsweep.control.dispatch.dispatcher import Assignment, open_dispatcher
 from duqsweep.errors import ConfigError, DispatchError
 
 pytestmark = [

@@ -37,8 +37,10 @@ def test_the_output_stays_and_the_channels_grow(
     before = run()
     planting.plant(network, run, planting.Plan())
     torch.testing.assert_close(run(), before, atol=1e-5, rtol=0)
-    largest = planting._channel_maxima(network, run)
+    sizes_now = planting.channel_sizes(network, run)
     for stack in (network.language_model, network.expert):
         for layer in stack.layers:
-            for linear, ratio in ((layer.mlp.down_proj, 70), (layer.self_attn.q_proj, 15)):
-                assert largest[linear].max() / largest[linear].median() > ratio
+            down = sizes_now[layer.mlp.down_proj].largest
+            assert 70 < down.max() / down.median() < 142  # a factor of two around 100
+            norms = sizes_now[layer.self_attn.q_proj].largest
+            assert norms.median() / norms.sort().values[3] > 3

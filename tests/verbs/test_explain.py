@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from duqsweep.control.document import PROTOTYPE, Document, comparison, mistakes
-from duqsweep.control.explain import PartCost, call_costs
+from duqsweep.control.explain.cost import PartCost, call_costs
+from duqsweep.control.explain.document import PROTOTYPE, Document, comparison, mistakes
 from duqsweep.errors import ConfigError
 from duqsweep.files import write_json
 from duqsweep.policy.sizes import sizes_of

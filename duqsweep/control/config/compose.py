@@ -1,0 +1,130 @@
+"""Overrides to a composed configuration: Hydra's part, with its errors put into one line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from duqsweep.conf_dir import conf_dir, group_options
+from duqsweep.control.config.schema import RootConfig, register
+from duqsweep.control.config.settings import did_you_mean
+from duqsweep.errors import ConfigError
+
+# Hydra would take a range in a value for a request to run every value; ours are the space itself.
+_SPACE_EDIT = re.compile(r"(\+{0,2}|~)(space|when)\.([^=]+)(?:=(.*))?", re.DOTALL)
+
+
+def load(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:
+    """Compose conf/config.yaml with the words of a command line.
+
+    Besides Hydra's forms, `sweep=NAME` works without a plus, and `space.KEY=choice(…)`,
+    `when.KEY=…` and `~space.KEY` change the space unquoted.
+
+    Args:
+        overrides: `KEY=VALUE`, `GROUP=OPTION`, `+KEY=VALUE`, `~KEY`.
+        config_dir: Another folder laid out as conf/, e.g. with own sweeps.
+
+    Raises:
+        ConfigError: What was asked for does not exist, has the wrong type or cannot be parsed.
+    """
+    register()
+    edits = [edit for edit in map(_SPACE_EDIT.fullmatch, overrides) if edit]
+    plain = [_with_plus(word) for word in overrides if not _SPACE_EDIT.fullmatch(word)]
+    if config_dir is not None:
+        if not config_dir.is_dir():
+            raise ConfigError(f"--config-dir must be a folder, there is none at {config_dir}")
+        plain.append(f"hydra.searchpath=['file://{config_dir.absolute()}']")
+    try:
+        with initialize_config_dir(str(conf_dir().absolute()), version_base="1.3"):
+            config = hydra_compose("config", overrides=plain)
+        _refuse_added_keys(config)
+        for edit in edits:
+            _edit(config, *edit.groups())
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise ConfigError(explain(error)) from error
+    except ValueError as error:  # Hydra's own for a group that is given a number
+        raise ConfigError(f"{error}, in: {' '.join(plain)}") from error
+    return config
+
+
+def as_yaml(config: DictConfig) -> str:
+    """The whole configuration as YAML, interpolations resolved."""
+    try:
+        return OmegaConf.to_yaml(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error)) from error
+
+
+def explain(error: Exception) -> str:
+    """One line for the user from an error of Hydra, OmegaConf or YAML."""
+    text = str(error)
+    missing = re.search(r"Could not find '([^/']+)/([^']+)'", text)
+    if missing:
+        group, option = missing.groups()
+        options = re.findall(r"^\t(\S+)$", text.partition("Config search path")[0], re.MULTILINE)
+        listed = f"; {group} is one of: {', '.join(options)}" if options else ""
+        return f"unknown {group} {option!r}{did_you_mean(option, options)}{listed}"
+    if "requires --multirun" in text or text.startswith("Ambiguous value"):
+        return f"{text.splitlines()[0]}: a range can only stand in the space: space.KEY=choice(…)"
+    if isinstance(error, YAMLError):
+        return "not YAML: " + " ".join(text.split())
+    origin = re.match(r"In '([^']+)': \w+ raised while composing config:\s*", text)
+    if origin:
+        return f"{origin[1]}.yaml: {_reason(text[origin.end() :])}"
+    return _reason(str(error.__cause__) if "full_key:" in str(error.__cause__) else text)
+
+
+def _reason(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    full_key = next((line[9:].strip() for line in lines if line.startswith("full_key:")), "")
+    unknown = re.match(r"Key '([^']*)' (?:is )?not in", lines[0])
+    if unknown:
+        key = full_key or unknown[1]
+        known = [*_known_keys(), *group_options()]
+        return f"there is no key {key!r}{did_you_mean(key, known)}"
+    reason = lines[0]
+    if re.match(r"mismatched|extraneous|no viable|token recognition", reason):
+        reason += "; put values that hold ( ) , | : = into quotes, e.g. 'key=\"a|b\"'"
+    return f"{full_key}: {reason}" if full_key else reason
+
+
+def _with_plus(word: str) -> str:
+    return f"+{word}" if word.startswith("sweep=") else word
+
+
+def _refuse_added_keys(config: DictConfig) -> None:
+    """Raise OmegaConf's error for a key that `+KEY=VALUE` forced past the schema."""
+    OmegaConf.merge(OmegaConf.structured(RootConfig), OmegaConf.to_container(config))
+
+
+def _edit(config: DictConfig, sign: str, group: str, key: str, value: str | None) -> None:
+    if sign == "~":
+        if key not in config[group]:
+            raise ConfigError(f"{group} has no key {key!r}{did_you_mean(key, config[group])}")
+        del config[group][key]
+        return
+    if value is None:
+        raise ConfigError(f"{group}.{key} needs a value: {group}.{key}=…")
+    OmegaConf.set_struct(config[group], False)
+    config[group][key] = value
+
+
+def _known_keys() -> list[str]:
+    return _dotted("", OmegaConf.to_container(OmegaConf.structured(RootConfig)))
+
+
+def _dotted(prefix: str, node: Any) -> list[str]:
+    if not isinstance(node, dict):
+        return [prefix]
+    inside = [f"{prefix}.{key}".lstrip(".") for key in node]
+    below = [p for key, item in zip(inside, node.values(), strict=True) for p in _dotted(key, item)]
+    return [prefix, *below] if prefix else below

@@ -1,0 +1,146 @@
+"""The space as text to its parameters: keys, values and conditions that exist and fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from duqsweep.control.config.grammar import (
+    Choice,
+    Condition,
+    Domain,
+    FloatRange,
+    IntRange,
+    Scalar,
+    parse_condition,
+    parse_domain,
+)
+from duqsweep.control.config.settings import (
+    INCLUDE,
+    LAYERS,
+    Base,
+    check_settable,
+    did_you_mean,
+    stacks,
+)
+from duqsweep.control.config.sweep_config import SweepConfig
+from duqsweep.errors import ConfigError
+
+Params = dict[str, Scalar]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One setting that is searched."""
+
+    key: str
+    domain: Domain
+    condition: Condition | None = None  # where it does not hold, the base's value is taken
+
+
+def parameters_of(config: SweepConfig) -> tuple[Parameter, ...]:
+    """The parameters of a sweep's space, each behind those that its condition looks at.
+
+    Raises:
+        ConfigError: A key cannot be searched, or a value or condition has the wrong form or type.
+    """
+    domains = _domains(config)
+    return _ordered(domains, _conditions(config.when, domains, config.base))
+
+
+def _domains(config: SweepConfig) -> dict[str, Domain]:
+    domains: dict[str, Domain] = {}
+    for key, value in config.space.items():
+        kind = check_settable(key, "space")
+        domain = _fitting(key, kind, parse_domain(key, value), value)
+        if key == f"{LAYERS}*":
+            domains |= {f"{LAYERS}{i}": domain for i in range(_depth(config))}
+        else:
+            domains[key] = domain
+    return domains
+
+
+def _fitting(key: str, kind: type, domain: Domain, text: Any) -> Domain:
+    """The domain with values of the key's own type."""
+    if kind is float:
+        return _as_floats(domain)
+    if isinstance(domain, FloatRange):
+        hint = f"write int({text}) for whole numbers" if kind is int else "it takes a choice(…)"
+        raise ConfigError(f"space key {key} is {kind.__name__}, and {text!r} gives floats: {hint}")
+    values = domain.values if isinstance(domain, Choice) else (domain.low,)
+    for value in values:
+        if type(value) is not kind:
+            raise ConfigError(f"space key {key} must be {kind.__name__}, got {value!r} in {text!r}")
+    return domain
+
+
+def _as_floats(domain: Domain) -> Domain:
+    if isinstance(domain, IntRange):
+        return Choice(tuple(float(value) for value in domain.values))
+    if isinstance(domain, Choice):
+        return Choice(tuple(float(v) if type(v) is int else v for v in domain.values))
+    return domain
+
+
+def _depth(config: SweepConfig) -> int:
+    """Layers of the deepest stack that some value of quant.include reaches."""
+    base = config.base
+    domain = parse_domain(INCLUDE, config.space.get(INCLUDE, str(base.settings[INCLUDE])))
+    names = [str(value) for value in domain.values] if isinstance(domain, Choice) else []
+    regexes = [regex for name in names for regex in base.includes.get(name, (name,))]
+    regexes += [rule.include for rule in base.rules]
+    depths = stacks(base.layers, regexes).values()
+    if not depths:
+        raise ConfigError(f"space key {LAYERS}*: {INCLUDE} reaches no layer")
+    return max(depths)
+
+
+def _conditions(
+    when: Mapping[str, str], domains: Mapping[str, Domain], base: Base
+) -> dict[str, Condition]:
+    conditions: dict[str, Condition] = {}
+    for pattern, text in when.items():
+        condition = parse_condition(pattern, text)
+        keys = [pattern] if pattern in domains else []
+        if pattern == f"{LAYERS}*":
+            keys = [key for key in domains if key.startswith(LAYERS)]
+        if not keys:
+            hint = did_you_mean(pattern, domains)
+            raise ConfigError(f"when.{pattern}: the space has no such key{hint}")
+        kind = check_settable(condition.key, f"when.{pattern}")
+        if condition.key not in {**base.settings, **domains}:
+            raise ConfigError(f"when.{pattern}: {condition.key} has no value in this sweep")
+        for value in condition.values:
+            if type(value) is not kind:
+                allowed = f"{condition.key} is {kind.__name__}"
+                raise ConfigError(f"when.{pattern}: {allowed}, got {value!r}")
+        conditions |= {key: condition for key in keys}
+    return conditions
+
+
+def _ordered(
+    domains: Mapping[str, Domain], conditions: Mapping[str, Condition]
+) -> tuple[Parameter, ...]:
+    """Parameters in the order of the file, each moved behind what its condition looks at."""
+    ordered: dict[str, Parameter] = {}
+    waiting = list(domains)
+    while waiting:
+        ready = [k for k in waiting if k not in conditions or conditions[k].key not in waiting]
+        if not ready:
+            raise ConfigError(f"when: the conditions of {', '.join(waiting)} depend on each other")
+        for key in ready:
+            ordered[key] = Parameter(key, domains[key], conditions.get(key))
+        waiting = [key for key in waiting if key not in ordered]
+    return tuple(ordered.values())
+
+
+def plan_params(name: str, plan: Mapping[str, Any]) -> Params:
+    """The settings of a plan; raises ConfigError for a key or type that a trial cannot have."""
+    params: Params = {}
+    for key, given in plan.items():
+        kind = check_settable(key, f"plan {name}")
+        params[key] = float(given) if kind is float and type(given) is int else given
+        if type(params[key]) is not kind:
+            raise ConfigError(f"plan {name}: {key} must be {kind.__name__}, got {given!r}")
+    return params

@@ -1,0 +1,79 @@
+"""What a sweep trades and what it may spend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from duqsweep.control.config.schema import ObjectiveConfig
+from duqsweep.control.config.settings import did_you_mean
+from duqsweep.errors import ConfigError
+from duqsweep.spec import ProtocolSpec
+
+DIRECTIONS = {
+    "success_rate": "maximize",
+    "episode_time_s": "minimize",
+    "weights_mb": "minimize",
+    "action_error": "minimize",
+    "mean_weight_bits": "minimize",
+}
+DEFAULT_OBJECTIVES = ("success_rate", "episode_time_s")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One thing that the sweep trades."""
+
+    name: str
+    direction: str  # maximize or minimize
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much a sweep may spend."""
+
+    trials: int  # different trials; repetitions of a fingerprint are free
+    episodes_per_trial: int
+    tolerated_failures: float  # share of failed trials above which the exit code is 3
+
+    def __post_init__(self) -> None:
+        if self.trials < 1 or self.episodes_per_trial < 1:
+            raise ConfigError(
+                "budget.trials and budget.episodes_per_trial start at 1, "
+                f"got {self.trials} and {self.episodes_per_trial}"
+            )
+        if not 0 <= self.tolerated_failures <= 1:
+            raise ConfigError(
+                f"budget.tolerated_failures is a share, 0 to 1, got {self.tolerated_failures}"
+            )
+
+
+def objectives_of(listed: Sequence[ObjectiveConfig]) -> tuple[Objective, ...]:
+    """The objectives, success and time by default; raises ConfigError for a senseless one."""
+    names = [objective.name for objective in listed] or list(DEFAULT_OBJECTIVES)
+    for name in names:
+        if name not in DIRECTIONS:
+            raise ConfigError(
+                f"there is no objective {name!r}{did_you_mean(name, DIRECTIONS)}; "
+                f"objectives are: {', '.join(DIRECTIONS)}"
+            )
+        if names.count(name) > 1:
+            raise ConfigError(f"objectives lists {name!r} twice")
+    for objective in listed:
+        if objective.direction not in (None, DIRECTIONS[objective.name]):
+            raise ConfigError(
+                f"objective {objective.name} can only be told to {DIRECTIONS[objective.name]}, "
+                f"got {objective.direction!r}"
+            )
+    return tuple(Objective(name, DIRECTIONS[name]) for name in names)
+
+
+def check_episodes(budget: Budget, protocol: ProtocolSpec) -> None:
+    """Raise ConfigError when the ledger has fewer episodes than a trial shall walk."""
+    available = protocol.tasks * protocol.search_states
+    if budget.episodes_per_trial > available:
+        raise ConfigError(
+            f"budget.episodes_per_trial is {budget.episodes_per_trial}, and the ledger of "
+            f"{protocol.suite} holds {available} ({protocol.tasks} tasks × half of "
+            f"{protocol.init_states} initial states; the other half is reserved)"
+        )

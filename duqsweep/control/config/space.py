@@ -1,0 +1,215 @@
+"""The search space: which settings a trial may have, and the trial that given settings make."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from duqsweep.codec import encode
+from duqsweep.control.config.declare import Parameter, Params, parameters_of, plan_params
+from duqsweep.control.config.grammar import Choice, Domain, FloatRange, Scalar
+from duqsweep.control.config.settings import INCLUDE, Base, did_you_mean
+from duqsweep.control.config.sweep_config import SweepConfig
+from duqsweep.errors import ConfigError
+from duqsweep.quant.select import select_layers
+from duqsweep.spec import Trial, TrialSpec, digest, fingerprint
+
+GRID_LIMIT = 100_000  # points that a grid may have
+CHECK_LIMIT = 500  # points that are resolved before a sweep starts
+# Settings that decide together which layers are quantized and whether blocks and groups fit them.
+_INTERACTING = (
+    INCLUDE,
+    "quant.weight_bits.default",
+    "quant.act_bits",
+    "quant.rotation",
+    "quant.permutation",
+    "quant.row_rotation",
+    "quant.block_size",
+    "quant.weight_group_size",
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trial that a study wants evaluated."""
+
+    number: int
+    params: Params
+    name: str | None  # of the plan that it is
+
+
+@dataclass(frozen=True)
+class Space:
+    """A checked search space. Knows nothing of Optuna."""
+
+    base: Base
+    parameters: tuple[Parameter, ...]  # each after those that its condition depends on
+    plans: Mapping[str, Params]  # enqueued ones, in order
+    objectives: tuple[tuple[str, str], ...]  # name and direction
+
+    @classmethod
+    def from_config(cls, config: SweepConfig) -> Space:
+        """The space of a sweep, with every choice resolved against the policy's layers.
+
+        Raises:
+            ConfigError: A key cannot be searched, a value or condition is impossible, a regex
+                matches no layer, or a block does not divide a layer's width.
+        """
+        space = cls(
+            base=config.base,
+            parameters=parameters_of(config),
+            plans={name: plan_params(name, config.plans[name]) for name in config.enqueue},
+            objectives=tuple((o.name, o.direction) for o in config.objectives),
+        )
+        space.check()
+        return space
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that two halves of one sweep must share, as plain JSON data."""
+        return {
+            "space": {p.key: [type(p.domain).__name__, encode(p.domain)] for p in self.parameters},
+            "when": {p.key: encode(p.condition) for p in self.parameters if p.condition},
+            "base": dict(self.base.settings),
+            "policy": encode(self.base.policy),
+            "runtime": encode(self.base.runtime),
+            "suite": encode(self.base.protocol),
+            "rules": [encode(rule) for rule in self.base.rules],
+            "includes": {name: list(regexes) for name, regexes in self.base.includes.items()},
+            "objectives": [name for name, _ in self.objectives],
+        }
+
+    @property
+    def hash(self) -> str:
+        """Digest of `identity`."""
+        return digest(self.identity())
+
+    def draw(self, choose: Callable[[Parameter], Scalar]) -> Params:
+        """One point: `choose` is called for each parameter whose condition holds, in order."""
+        settings = dict(self.base.settings)
+        params: Params = {}
+        for parameter in self.parameters:
+            if parameter.condition is None or parameter.condition.holds(settings):
+                params[parameter.key] = settings[parameter.key] = choose(parameter)
+        return params
+
+    def spec(self, params: Mapping[str, Scalar]) -> TrialSpec:
+        """The base with these settings; raises SpecError on an impossible value."""
+        return self.base.spec(params)
+
+    def bits(self, spec: TrialSpec) -> dict[str, tuple[int, int]]:
+        """The layers that `spec` quantizes → weight bits, activation bits."""
+        return select_layers(spec.quant, self.base.layers)
+
+    def trial(self, number: int, params: Params, name: str | None = None) -> Trial:
+        """The content of a trial's spec.json."""
+        spec = self.spec(params)
+        return Trial(number, name, dict(params), fingerprint(spec, self.bits(spec)), spec)
+
+    def point_of(self, plan: str) -> Params | None:
+        """The point of the space that a plan is; None where it lies outside."""
+        wanted = self.plans[plan]
+        settings = {**self.base.settings, **wanted}
+        outside = []
+
+        def take(parameter: Parameter) -> Scalar:
+            value = settings.get(parameter.key)
+            if value is None or value not in parameter.domain:
+                outside.append(parameter.key)
+            return value  # type: ignore[return-value]  # a None is never returned to a caller
+
+        point = self.draw(take)
+        base = self.base.settings
+        outside += [key for key in wanted if key not in point and wanted[key] != base.get(key)]
+        return None if outside else point
+
+    def random_point(self, rng: random.Random) -> Params:
+        """A point drawn uniformly, parameter by parameter."""
+        return self.draw(lambda parameter: _random_value(parameter.domain, rng))
+
+    def points(self) -> Iterator[Params]:
+        """Every point of a finite space, once."""
+        yield from self._points((), {})
+
+    def _points(self, done: tuple[str, ...], params: Params) -> Iterator[Params]:
+        settings = {**self.base.settings, **params}
+        for parameter in self.parameters[len(done) :]:
+            done = (*done, parameter.key)
+            if parameter.condition is None or parameter.condition.holds(settings):
+                for value in _values(parameter.domain):
+                    yield from self._points(done, {**params, parameter.key: value})
+                return
+        yield params
+
+    def size(self) -> int | None:
+        """How many points there are; None: infinitely many, or more than `GRID_LIMIT`."""
+        if any(isinstance(p.domain, FloatRange) for p in self.parameters):
+            return None
+        count = sum(1 for _ in itertools.islice(self.points(), GRID_LIMIT + 1))
+        return None if count > GRID_LIMIT else count
+
+    def check(self) -> None:
+        """Raise ConfigError unless base, plans and the values of every parameter can be evaluated.
+
+        Values that depend on each other are tried in all combinations (a seeded sample of them,
+        where there are more than `CHECK_LIMIT`), all others one by one.
+        """
+        self._check_one("the sweep's base configuration", {})
+        for name, plan in self.plans.items():
+            self._check_one(f"plan {name}", plan)
+        for parameter in self.parameters:
+            for value in _extremes(parameter.domain):
+                self._check_one("space", {parameter.key: value}, whole=False)
+        together = [p for p in self.parameters if p.key in _INTERACTING]
+        combinations = list(
+            itertools.islice(itertools.product(*(_extremes(p.domain) for p in together)), 100_000)
+        )
+        if len(combinations) > CHECK_LIMIT:
+            combinations = random.Random(0).sample(combinations, CHECK_LIMIT)
+        for combination in combinations:
+            chosen = {p.key: value for p, value in zip(together, combination, strict=True)}
+            self._check_one("space", self.draw(partial(_chosen_or_first, chosen)))
+
+    def _check_one(self, where: str, params: Mapping[str, Scalar], whole: bool = True) -> None:
+        """Resolve one point; not `whole`: only the types and bounds of its values."""
+        try:
+            spec = self.spec(params)
+            if whole:
+                self.bits(spec)
+        except ConfigError as error:
+            shown = ", ".join(f"{key}={value}" for key, value in params.items())
+            include = {**self.base.settings, **params}[INCLUDE]
+            names = "" if include in self.base.includes else self._named_rules(str(include))
+            place = f"{where} ({shown})" if shown else where
+            raise ConfigError(f"{place}: {error}{names}") from error
+
+    def _named_rules(self, include: str) -> str:
+        hint = did_you_mean(include, self.base.includes)
+        return f"; {INCLUDE} takes a regex or one of {', '.join(self.base.includes)}{hint}"
+
+
+def _chosen_or_first(chosen: Mapping[str, Scalar], parameter: Parameter) -> Scalar:
+    return chosen.get(parameter.key, _extremes(parameter.domain)[0])
+
+
+def _values(domain: Domain) -> tuple[Scalar, ...]:
+    if isinstance(domain, FloatRange):
+        raise ConfigError("a space with an interval of floats has infinitely many points")
+    return domain.values
+
+
+def _random_value(domain: Domain, rng: random.Random) -> Scalar:
+    if isinstance(domain, FloatRange):
+        if domain.log:
+            return math.exp(rng.uniform(math.log(domain.low), math.log(domain.high)))
+        return rng.uniform(domain.low, domain.high)
+    return rng.choice(domain.values)
+
+
+def _extremes(domain: Domain) -> tuple[Scalar, ...]:
+    """Values that show whether all are possible."""
+    return domain.values if isinstance(domain, Choice) else (domain.low, domain.high)

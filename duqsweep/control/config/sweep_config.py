@@ -1,0 +1,203 @@
+"""What a sweep is: the checked record that the control side works from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from duqsweep.codec import decode
+from duqsweep.conf_dir import conf_dir, group_options
+from duqsweep.control.config.compose import as_yaml, explain, load
+from duqsweep.control.config.goals import Budget, Objective, check_episodes, objectives_of
+from duqsweep.control.config.schema import (
+    LauncherConfig,
+    RootConfig,
+    SamplerConfig,
+    TrackingConfig,
+)
+from duqsweep.control.config.settings import LAYERS, SETTABLE, Base, did_you_mean
+from duqsweep.envs.assets import check_suite
+from duqsweep.errors import ConfigError
+from duqsweep.policy.locate import check_checkpoint
+from duqsweep.policy.sizes import linear_layers, sizes_of
+from duqsweep.spec import LayerRule, PolicySpec, ProtocolSpec, RuntimeSpec
+
+__all__ = [
+    "Budget",
+    "LauncherConfig",
+    "Objective",
+    "SamplerConfig",
+    "SweepConfig",
+    "TrackingConfig",
+    "as_yaml",
+    "check_inputs",
+    "compose",
+    "conf_dir",
+    "load",
+    "to_config",
+]
+
+LAUNCHERS = ("inline", "local", "slurm")
+SAMPLERS = ("tpe", "nsga2", "gp", "random", "grid")
+TRACKINGS = ("sqlite", "server", "none")
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """One sweep, as asked for; `Space.from_config` checks its space."""
+
+    name: str
+    directory: Path  # absolute
+    seed: int
+    base: Base  # what every trial starts from
+    space: Mapping[str, Any]  # settable key → Hydra's sweep grammar
+    when: Mapping[str, str]  # key of the space → condition
+    plans: Mapping[str, Mapping[str, Any]]  # name → settable key → value
+    enqueue: tuple[str, ...]  # plans that are the first trials
+    objectives: tuple[Objective, ...]
+    budget: Budget
+    launcher: LauncherConfig
+    sampler: SamplerConfig
+    tracking: TrackingConfig
+    storage_url: str | None
+    yaml: str  # the whole composed configuration
+
+
+def compose(overrides: Sequence[str], config_dir: Path | None = None) -> SweepConfig:
+    """The sweep that a command line asks for; see `compose.load` for the forms of `overrides`.
+
+    Raises:
+        ConfigError: Anything about it is wrong that shows without looking at the machine.
+    """
+    return to_config(load(overrides, config_dir))
+
+
+def check_inputs(config: SweepConfig) -> None:
+    """Raise ConfigError unless the suite's files and the policy's checkpoint are there."""
+    check_suite(config.base.protocol)
+    check_checkpoint(config.base.policy)
+
+
+def to_config(config: DictConfig) -> SweepConfig:
+    """A composed configuration as a checked record.
+
+    Raises:
+        ConfigError: A value is missing or impossible, or values do not fit together.
+    """
+    try:
+        root = OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error)) from error
+    assert isinstance(root, RootConfig)
+    name = _name(root.name)
+    base = _base(root)
+    budget = Budget(
+        root.budget.trials, root.budget.episodes_per_trial, root.budget.tolerated_failures
+    )
+    check_episodes(budget, base.protocol)
+    _check_choice("launcher", root.launcher.name, LAUNCHERS)
+    _check_choice("sampler", root.sampler.name, SAMPLERS)
+    _check_choice("tracking", root.tracking.name, TRACKINGS)
+    _check_launcher(root.launcher)
+    if root.sampler.startup_trials < 1 or root.sampler.population < 2:
+        raise ConfigError("sampler.startup_trials starts at 1 and sampler.population at 2")
+    return SweepConfig(
+        name=name,
+        directory=Path(root.dir).expanduser().absolute(),
+        seed=root.seed,
+        base=base,
+        space=root.space,
+        when=root.when,
+        plans=root.plans,
+        enqueue=_enqueue(root),
+        objectives=objectives_of(root.objectives),
+        budget=budget,
+        launcher=root.launcher,
+        sampler=root.sampler,
+        tracking=root.tracking,
+        storage_url=root.storage.url,
+        yaml=as_yaml(config),
+    )
+
+
+def _name(name: str | None) -> str:
+    if name is None:
+        sweeps = ", ".join(group_options().get("sweep", []))
+        raise ConfigError(f"which sweep? Add +sweep=NAME; sweeps are: {sweeps}")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        raise ConfigError(f"name is a folder's name of letters, digits and _ . -, got {name!r}")
+    return name
+
+
+def _base(root: RootConfig) -> Base:
+    layers = linear_layers(sizes_of(root.policy.name))
+    quant = vars(root.quant)
+    bits = root.quant.weight_bits
+    settings = {
+        **{f"quant.{key}": value for key, value in quant.items() if f"quant.{key}" in SETTABLE},
+        "quant.weight_bits.default": bits.default,
+        "quant.weight_bits.first_last": bits.first_last,
+        **{f"{LAYERS}{path}": value for path, value in bits.layers.items()},
+        "policy.num_steps": root.policy.num_steps,
+        "runtime.compile": root.runtime.compile,
+        "runtime.threads": root.runtime.threads,
+        "suite.replan_steps": root.suite.replan_steps,
+    }
+    suite = {key: value for key, value in vars(root.suite).items() if key != "name"}
+    protocol = {"suite": root.suite.name, **suite, "seed": root.seed}
+    folder = root.policy.checkpoint
+    checkpoint = None if folder is None else str(Path(folder).expanduser().absolute())
+    policy = {**vars(root.policy), "checkpoint": checkpoint}
+    base = Base(
+        policy=decode(PolicySpec, policy, "policy"),
+        runtime=decode(RuntimeSpec, vars(root.runtime), "runtime"),
+        protocol=decode(ProtocolSpec, protocol, "suite"),
+        rules=tuple(
+            decode(LayerRule, vars(rule), f"quant.rules[{i}]")
+            for i, rule in enumerate(root.quant.rules)
+        ),
+        includes={name: tuple(regexes) for name, regexes in root.includes.items()},
+        settings=settings,
+        layers=layers,
+    )
+    base.spec({})  # refuses impossible values; layers are resolved with the space
+    return base
+
+
+def _enqueue(root: RootConfig) -> tuple[str, ...]:
+    for name in root.enqueue:
+        if name not in root.plans:
+            raise ConfigError(
+                f"enqueue: there is no plan {name!r}{did_you_mean(name, root.plans)}; "
+                f"plans are: {', '.join(root.plans)}"
+            )
+        if root.enqueue.count(name) > 1:
+            raise ConfigError(f"enqueue lists {name!r} twice")
+    if not root.enqueue and not root.space:
+        raise ConfigError("a sweep needs a space, or plans to enqueue; this one has neither")
+    return tuple(root.enqueue)
+
+
+def _check_launcher(launcher: LauncherConfig) -> None:
+    if launcher.jobs < 0 or launcher.cpus_per_task < 1 or launcher.gpus_per_node < 0:
+        raise ConfigError(
+            "launcher.jobs and launcher.gpus_per_node start at 0, launcher.cpus_per_task at 1"
+        )
+    if launcher.timeout_min < 1 or launcher.idle_s <= 0 or launcher.mem_gb <= 0:
+        raise ConfigError(
+            "launcher.timeout_min starts at 1; launcher.idle_s and launcher.mem_gb are positive"
+        )
+
+
+def _check_choice(key: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ConfigError(
+            f"{key}.name must be one of {', '.join(allowed)}, got {value!r}"
+            f"{did_you_mean(value, allowed)}"
+        )

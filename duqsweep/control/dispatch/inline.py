@@ -1,0 +1,62 @@
+"""Evaluates in this process, one assignment at a time, inside `poll`: for tests and debugging."""
+
+from __future__ import annotations
+
+from collections import deque
+from pathlib import Path
+
+from duqsweep.assignment import Assignment, Ended
+from duqsweep.control.dispatch.jobfile import note_submission
+from duqsweep.errors import DispatchError
+from duqsweep.files import trial_dir
+from duqsweep.worker.child import Evaluator, OpenEvaluator, broken, open_evaluator
+
+
+class InlineDispatcher:
+    """A dispatcher without jobs: nothing survives this process, and a crash takes it along."""
+
+    capacity = 1
+
+    def __init__(self, sweep_dir: Path, opener: OpenEvaluator = open_evaluator) -> None:
+        self.sweep_dir = sweep_dir
+        self._opener = opener
+        self._evaluator: Evaluator | None = None
+        self._queue: deque[Assignment] = deque()
+
+    def submit(self, assignment: Assignment) -> None:
+        """Keep it for the next poll."""
+        if len(self._queue) >= self.capacity:
+            raise DispatchError(f"{self.capacity} assignment may run at once, and one does")
+        note_submission(self.sweep_dir, assignment, "inline", None, 0, None)
+        self._queue.append(assignment)
+
+    def pending(self) -> list[Assignment]:
+        """The submitted one."""
+        return list(self._queue)
+
+    def reattach(self) -> list[Assignment]:
+        """Nothing outlives this process."""
+        return []
+
+    def poll(self) -> list[Ended]:
+        """Evaluate the submitted assignment to its end."""
+        if not self._queue:
+            return []
+        assignment = self._queue[0]
+        folder = trial_dir(self.sweep_dir, assignment.trial)
+        failure = None
+        try:
+            self._evaluator = self._evaluator or self._opener()
+            self._evaluator(folder, assignment.until_episode)
+        except Exception as error:
+            failure = broken(folder, error)
+        self._queue.popleft()
+        return [Ended(assignment, failure)]
+
+    def stop(self, trial: int, reason: str) -> None:
+        """Withdraw the trial: it cannot have begun."""
+        self._queue = deque(other for other in self._queue if other.trial != trial)
+
+    def close(self, end_jobs: bool) -> None:
+        """Forget what was not begun."""
+        self._queue.clear()

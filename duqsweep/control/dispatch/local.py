@@ -1,0 +1,137 @@
+"""Workers as processes of this machine, one a GPU, or one a core where there is none."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import submitit
+
+from duqsweep.control.dispatch.launch import (
+    JOB_FOLDER,
+    LOG_SUFFIX,
+    SIGNAL_S,
+    Entry,
+    JobView,
+    is_starting,
+    log_tail,
+    outside_of_any_job,
+    setup_lines,
+    submit,
+)
+from duqsweep.mailbox import Job, Mailbox
+from duqsweep.processes import start_ticks
+
+if TYPE_CHECKING:
+    from duqsweep.control.config.schema import LauncherConfig
+
+LEAVE_S = 3.0  # a worker that was asked to leave is killed after that
+
+# A process that has ended must be waited for, or it stays a zombie; one that has not must outlive
+# the launcher that started it.
+_started: list[submitit.Job[None]] = []
+
+
+class LocalLauncher:
+    """submitit's local executor, of which only the start is used."""
+
+    name = "local"
+    period_s = 0.5
+
+    def __init__(self, config: LauncherConfig) -> None:
+        self.config = config
+        self.gpus = cuda_devices()
+        self.capacity = config.jobs or len(self.gpus) or len(os.sched_getaffinity(0))
+        self._turn = count()
+
+    def start(self, mailbox: Mailbox, entry: Entry) -> str:
+        """Start a process that outlives this one, and Ctrl-C at its terminal."""
+        executor = submitit.LocalExecutor(mailbox.folder / JOB_FOLDER)
+        output = mailbox.folder / JOB_FOLDER / f"launch{LOG_SUFFIX}"
+        lines = [
+            "trap '' INT HUP QUIT TSTP",  # of this process's terminal
+            # A pipe that this process writes to must end with it.
+            f"exec >>{shlex.quote(str(output))} 2>&1 </dev/null",
+            # Without this, submitit hides all GPUs.
+            f"export CUDA_VISIBLE_DEVICES={self._next_gpu()}",
+        ]
+        executor.update_parameters(
+            timeout_min=self.config.timeout_min,
+            signal_delay_s=SIGNAL_S,
+            setup=lines + setup_lines(self.config.cpus_per_task, self.config.setup),
+        )
+        with outside_of_any_job():
+            job = submit(executor, mailbox, entry)
+        _started.append(job)
+        return str(job.job_id)
+
+    def views(self, mailboxes: Sequence[Mailbox]) -> dict[Path, JobView]:
+        """Whether the processes still run."""
+        wait_for_ended()
+        views = {mailbox.folder: self._view(mailbox) for mailbox in mailboxes}
+        return {folder: view for folder, view in views.items() if view is not None}
+
+    def cancel(self, mailboxes: Sequence[Mailbox]) -> None:
+        """Wait a little for workers that were asked to leave, then kill them."""
+        deadline = time.monotonic() + LEAVE_S
+        while time.monotonic() < deadline and any(map(running_pid, mailboxes)):
+            wait_for_ended()
+            time.sleep(0.05)
+        for mailbox in mailboxes:
+            pid = running_pid(mailbox)
+            if pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def _next_gpu(self) -> str:
+        return self.gpus[next(self._turn) % len(self.gpus)] if self.gpus else ""
+
+    def _view(self, mailbox: Mailbox) -> JobView | None:
+        terms = mailbox.terms()
+        if terms is not None and terms.host != socket.gethostname():
+            return JobView(True, "lost", f"it was started on another machine, {terms.host}")
+        if running_pid(mailbox) is not None:
+            return JobView(False)
+        if mailbox.alive() is None and mailbox.job() is None and is_starting(mailbox):
+            return None
+        said = "ended without a word" if mailbox.alive() else "could not start"
+        return JobView(True, "crash", f"the worker's process {said}\n{log_tail(mailbox)}".strip())
+
+
+def wait_for_ended() -> None:
+    """Free the process table of jobs that have ended."""
+    _started[:] = [job for job in _started if not job.done()]
+
+
+def running_pid(mailbox: Mailbox) -> int | None:
+    """The process that does the worker's job, if it runs: the worker, before that submitit's."""
+    alive = mailbox.alive()
+    if alive is not None:
+        return alive.pid if start_ticks(alive.pid) == alive.start_ticks else None
+    job: Job | None = mailbox.job()
+    if job is None or start_ticks(int(job.job_id)) is None:
+        return None
+    return int(job.job_id)
+
+
+def cuda_devices() -> list[str]:
+    """The CUDA devices that this process may use, as CUDA names them, found without torch."""
+    # A shared machine hands out its GPUs by this variable, and CUDA itself obeys it.
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [item.strip() for item in visible.split(",") if item.strip() not in ("", "-1")]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return answer.stdout.split() if answer.returncode == 0 else []

@@ -1,0 +1,1 @@
+"""Where a policy call's cost lies."""

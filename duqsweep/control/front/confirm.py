@@ -1,0 +1,125 @@
+"""Confirmation: what a front's points are worth on initial states that the search never saw.
+
+The chosen trials are walked once over a ledger of reserved states, with a number of episodes fixed
+beforehand, so the intervals are exact whatever the search did: Clopper-Pearson at 1 - 0.05/K for K
+points (Bonferroni), and the exact paired test (McNemar) against the unquantized policy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from duqsweep import files
+from duqsweep.assignment import Assignment
+from duqsweep.control.front.intervals import clopper_pearson
+from duqsweep.control.front.trials import TrialView, read_trials
+from duqsweep.errors import ConfigError
+from duqsweep.spec import LedgerEntry, Trial
+from duqsweep.worker.ledger import write_ledger
+
+CONFIRM_DIR = "confirm"  # in the sweep's folder, laid out as a sweep's folder
+CONFIRM_JSON = "confirm.json"
+ALPHA = 0.05
+
+
+class FixedTrials:
+    """A search that evaluates given trials to the same number of episodes and asks nothing."""
+
+    def __init__(self, trials: Sequence[int], episodes: int) -> None:
+        """Evaluate `trials` to `episodes` each."""
+        self._left = list(trials)
+        self._episodes = episodes
+
+    def next(self, pending: Collection[int]) -> Assignment | None:
+        """See `sweep.Search`."""
+        return Assignment(self._left.pop(0), self._episodes) if self._left else None
+
+    def ended(self, view: TrialView) -> None:
+        """Nothing to remember: the files say it all."""
+
+    def ruled_out(self, view: TrialView) -> str | None:
+        """Never: the number of episodes was fixed beforehand."""
+        return None
+
+
+def prepare(sweep_dir: Path, trials: Sequence[Trial], ledger: Sequence[LedgerEntry]) -> Path:
+    """Lay out the folder of a confirmation, or check that the one there is the same.
+
+    Raises:
+        ConfigError: A confirmation with another ledger was begun in this folder.
+    """
+    folder = sweep_dir / CONFIRM_DIR
+    folder.mkdir(exist_ok=True)
+    path = folder / files.LEDGER_JSON
+    wanted = folder / f"{files.LEDGER_JSON}.new"
+    write_ledger(wanted, list(ledger))
+    if path.exists() and path.read_bytes() != wanted.read_bytes():
+        wanted.unlink()
+        raise ConfigError(
+            f"{folder} holds a confirmation on other states; move it away to begin a new one"
+        )
+    wanted.replace(path)
+    for trial in trials:
+        trial_dir = files.trial_dir(folder, trial.number)
+        trial_dir.mkdir(parents=True, exist_ok=True)
+        if not (trial_dir / files.SPEC_JSON).exists():
+            files.write_json(trial_dir / files.SPEC_JSON, trial.to_json())
+    return folder
+
+
+def confirmation(folder: Path, reference: int | None) -> dict[str, Any]:
+    """What the confirmed trials are worth: the content of confirm.json.
+
+    Args:
+        folder: The confirmation's folder.
+        reference: The trial that the others are paired with; None: no paired test.
+
+    Returns:
+        `points` with success_rate, exact simultaneous success_low and success_high, episodes, and
+        against the reference wins, losses and p_value (two-sided).
+    """
+    views = [view for view in read_trials(folder) if view.result and view.result.episodes]
+    against = next((view for view in views if view.number == reference), None)
+    confidence = 1 - ALPHA / max(len(views), 1)
+    return {
+        "simultaneous_confidence": 1 - ALPHA,
+        "reference_trial": reference,
+        "points": [_point(view, against, confidence) for view in views],
+    }
+
+
+def _point(view: TrialView, against: TrialView | None, confidence: float) -> dict[str, Any]:
+    successes, failures, errors = view.counts
+    ran = successes + failures
+    low, high = clopper_pearson(successes, ran, confidence) if ran else (0.0, 1.0)
+    wins, losses = _discordant(view, against) if against else (0, 0)
+    return {
+        "trial": view.number,
+        "name": view.trial.name,
+        "params": view.trial.params,
+        "episodes": len(view.episodes),
+        "errors": errors,
+        "success_rate": successes / ran if ran else None,
+        "success_low": low,
+        "success_high": high,
+        "wins": wins,
+        "losses": losses,
+        "p_value": mcnemar(wins, losses) if against else None,
+    }
+
+
+def _discordant(view: TrialView, against: TrialView) -> tuple[int, int]:
+    """Common episodes that only `view` solved, and that only `against` solved."""
+    theirs = {e.i: e.success for e in against.episodes if e.error is None}
+    pairs = [(e.success, theirs[e.i]) for e in view.episodes if e.error is None and e.i in theirs]
+    return pairs.count((True, False)), pairs.count((False, True))
+
+
+def mcnemar(wins: int, losses: int) -> float:
+    """Two-sided p-value of the exact sign test on discordant pairs; 1 where there are none."""
+    pairs = wins + losses
+    tail = sum(math.comb(pairs, k) for k in range(min(wins, losses) + 1))
+    return float(min(1.0, 2 * tail / 2**pairs))

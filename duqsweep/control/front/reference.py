@@ -1,0 +1,54 @@
+"""The one call time that all speed-ups of a sweep are turned back into seconds with.
+
+Every trial times the unquantized policy on its own node and reports a ratio. The first such time
+that the controller sees becomes the sweep's own, so that trials of unlike nodes share one axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from duqsweep import files
+from duqsweep.codec import decode, encode
+from duqsweep.control.front.trials import TrialView
+from duqsweep.errors import SpecError
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The unquantized, eager policy as one node ran it: the content of `reference.json`."""
+
+    call_ms: float  # median latency of a policy call, batch 1
+    trial: int  # whose vitals it was taken from
+    hardware: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.call_ms > 0:
+            raise SpecError(f"call_ms of the reference must be positive, got {self.call_ms}")
+
+    def episode_time_s(self, nominal_calls: int, speedup: float = 1.0) -> float:
+        """Policy seconds of an episode of nominal length at a given speed-up."""
+        return self.call_ms / 1000 / speedup * nominal_calls
+
+
+def sweep_reference(sweep_dir: Path) -> Reference | None:
+    """The sweep's reference; None before the first vitals."""
+    path = sweep_dir / files.REFERENCE_JSON
+    return decode(Reference, files.read_json(path), files.REFERENCE_JSON) if path.exists() else None
+
+
+def ensure_reference(sweep_dir: Path, views: Sequence[TrialView]) -> Reference | None:
+    """The sweep's reference, written once: from the vitals among `views` that came first."""
+    known = sweep_reference(sweep_dir)
+    if known is not None:
+        return known
+    measured = [(view.measured_ms or 0, view.number, view.vitals) for view in views if view.vitals]
+    if not measured:
+        return None
+    _, number, vitals = min(measured, key=lambda item: item[:2])
+    reference = Reference(vitals.reference_call_ms, number, vitals.hardware)
+    files.write_json(sweep_dir / files.REFERENCE_JSON, encode(reference))
+    return reference

@@ -1,0 +1,1 @@
+"""What is left to read: front.csv, front.png and report.html."""

@@ -1,0 +1,90 @@
+"""A sweep's result as people read it: tables on the terminal, files beside `front.json`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from duqsweep import files
+from duqsweep.control.front.trials import TrialView
+from duqsweep.control.report import picture
+from duqsweep.control.report.page import report_page
+from duqsweep.control.view import tables, wording
+
+_LOG_WIDTH = 120
+REPORT_FILES = (files.FRONT_JSON, files.FRONT_CSV, files.FRONT_PNG, files.REPORT_HTML)
+
+
+def write_front(sweep_dir: Path, content: Mapping[str, Any]) -> None:
+    """Write `front.json` and `front.csv`: cheap, for every change of the front."""
+    files.write_json(sweep_dir / files.FRONT_JSON, content)
+    files.write_text(sweep_dir / files.FRONT_CSV, front_csv(content))
+
+
+def write_report(sweep_dir: Path, content: Mapping[str, Any], views: Sequence[TrialView]) -> None:
+    """Write `front.json`, `front.csv`, `front.png` and `report.html`, each atomically.
+
+    Args:
+        sweep_dir: The sweep's folder.
+        content: What `front_content` returned.
+        views: The sweep's trials, for the success rate of each task.
+    """
+    write_front(sweep_dir, content)
+    _write_bytes(sweep_dir / files.FRONT_PNG, picture.draw_png(content))
+    sweep_yaml = sweep_dir / files.SWEEP_YAML
+    text = sweep_yaml.read_text(encoding="utf-8") if sweep_yaml.exists() else ""
+    page = report_page(content, views, text, picture.draw_svg(content))
+    files.write_text(sweep_dir / files.REPORT_HTML, page)
+
+
+def front_csv(content: Mapping[str, Any]) -> str:
+    """Every told trial as a row: all keys of its point, then a column a parameter."""
+    points = content["points"]
+    keys = [key for key in points[0] if key != "params"] if points else []
+    names = sorted({name for point in points for name in point["params"]})
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*keys, *names])
+    for point in points:
+        params = point["params"]
+        writer.writerow([*(point[key] for key in keys), *(params.get(name) for name in names)])
+    return text.getvalue()
+
+
+def print_front(content: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print the front, the seed's claims where they were tried, failures, and how to read it."""
+    console = console or _console()
+    console.print()
+    if wording.front_points(content):
+        console.print(tables.front_table(content))
+    else:
+        console.print(f"{content['sweep']}: no trial on the front yet")
+    for table in (tables.claims_table(content), tables.failures_table(content)):
+        if table is not None:
+            console.print()
+            console.print(table)
+    console.print()
+    console.print(wording.counts_line(content))
+    for line in tables.notes(content):
+        console.print(line, style="dim", highlight=False)
+
+
+def _console() -> Console:
+    """Standard output; where it is no terminal, wide enough for a log."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_LOG_WIDTH)
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

@@ -1,0 +1,1 @@
+"""What to try next: the Optuna study behind a sweep, and the search that uses it."""

@@ -1,0 +1,224 @@
+"""Optuna's study of a sweep: what to try next, and what became of it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from duqsweep.control.config.declare import Parameter, Params
+from duqsweep.control.config.grammar import Choice, IntRange, Scalar
+from duqsweep.control.config.space import GRID_LIMIT, Asked, Space
+from duqsweep.control.config.sweep_config import SweepConfig
+from duqsweep.control.study.identity import claim
+from duqsweep.control.study.samplers import make_sampler
+from duqsweep.control.study.storage import open_storage
+from duqsweep.errors import ConfigError
+
+# User attributes of trials.
+PLAN = "plan"  # its name
+OUTSIDE = "outside_params"  # settings of a plan that is no point of the space
+DUPLICATE_OF = "duplicate_of"
+VALUES = "values"
+
+
+@dataclass(frozen=True)
+class Told:
+    """A trial that the study knows the values of."""
+
+    asked: Asked
+    values: tuple[float, ...]
+    duplicate_of: int | None
+    attrs: Mapping[str, Any]  # as given to `tell`
+
+
+class OptunaStudy:
+    """Ask and tell, resumable; one process at a time (`writer.single_writer`).
+
+    A plan that is no point of the space (another kernel, nothing quantized) is kept from the
+    sampler: its trial has no parameters and, once told, the state PRUNED, with its values as an
+    attribute. All other trials end COMPLETE, crashes too: samplers overlook FAIL and ask for the
+    same point again.
+    """
+
+    def __init__(self, study: optuna.Study, space: Space, grid: Iterator[Params] | None) -> None:
+        """Use `open_study`."""
+        self._study = study
+        self._space = space
+        self._grid = grid
+        self._trials: dict[int, optuna.Trial] = {}
+        frozen = study.get_trials(deepcopy=False)
+        self._plans = {trial.user_attrs.get(PLAN) for trial in frozen}
+        self._values = {t.number: _told_values(t) for t in frozen if t.state.is_finished()}
+        self._duplicates: dict[int, list[int]] = {}  # original → those that wait for its values
+        for trial in frozen:
+            if trial.state == TrialState.RUNNING and DUPLICATE_OF in trial.user_attrs:
+                self._wait_for(trial.user_attrs[DUPLICATE_OF], trial.number)
+
+    def ask(self, point: Params | None = None) -> Asked | None:
+        """The next trial: enqueued plans first, then what the sampler proposes.
+
+        Args:
+            point: Take this point of the space instead of the sampler's.
+
+        Returns:
+            None when there is nothing (left) to ask for: no space, or the grid is walked.
+        """
+        if point is None:
+            plan = next((name for name in self._space.plans if name not in self._plans), None)
+            if plan is not None:
+                return self._ask_plan(plan)
+            if not self._space.parameters:
+                return None
+            if self._grid is not None:
+                point = next(self._grid, None)
+                if point is None:
+                    return None
+        if point is not None:
+            self._study.enqueue_trial(point)
+        return self._ask_sampler()
+
+    def running(self) -> list[Asked]:
+        """Trials that were asked and not told, duplicates left out, by number."""
+        trials = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [self._resume(t) for t in trials if DUPLICATE_OF not in t.user_attrs]
+
+    def tell(self, number: int, values: Sequence[float], attrs: Mapping[str, Any]) -> None:
+        """Finish a trial, and every duplicate that waits for it.
+
+        Args:
+            number: Of a trial that was asked and not told.
+            values: One an objective, finite.
+            attrs: What else to keep of it: outcome, reason, counts; plain JSON data.
+        """
+        trial = self._trial(number)
+        for key, value in attrs.items():
+            trial.set_user_attr(key, value)
+        if OUTSIDE in trial.user_attrs:
+            trial.set_user_attr(VALUES, list(values))
+            self._study.tell(number, state=TrialState.PRUNED)
+        else:
+            self._study.tell(number, list(values))
+        self._values[number] = tuple(values)
+        for duplicate in self._duplicates.pop(number, []):
+            self.tell(duplicate, values, {})
+
+    def duplicate(self, number: int, original: int) -> None:
+        """Give a trial the values of an equal one, as soon as that has some."""
+        self._trial(number).set_user_attr(DUPLICATE_OF, original)
+        values = self._values.get(original)
+        if values is None:
+            self._wait_for(original, number)
+        else:
+            self.tell(number, values, {})
+
+    def history(self) -> list[Told]:
+        """Every told trial, by number."""
+        return [
+            Told(
+                asked=Asked(t.number, _params(t), t.user_attrs.get(PLAN)),
+                values=_told_values(t),
+                duplicate_of=t.user_attrs.get(DUPLICATE_OF),
+                attrs=dict(t.user_attrs),
+            )
+            for t in self._study.get_trials(deepcopy=False)
+            if t.state.is_finished()
+        ]
+
+    def _ask_plan(self, name: str) -> Asked:
+        self._plans.add(name)
+        point = self._space.point_of(name)
+        if point is not None:
+            self._study.enqueue_trial(point, user_attrs={PLAN: name})
+            return self._ask_sampler()
+        params = dict(self._space.plans[name])
+        attrs = {PLAN: name, OUTSIDE: params}
+        self._study.add_trial(optuna.create_trial(state=TrialState.RUNNING, user_attrs=attrs))
+        number = self._study.get_trials(deepcopy=False)[-1].number
+        return Asked(number, params, name)
+
+    def _ask_sampler(self) -> Asked:
+        trial = self._study.ask()
+        self._trials[trial.number] = trial
+        params = self._space.draw(partial(_suggest, trial))
+        return Asked(trial.number, params, trial.user_attrs.get(PLAN))
+
+    def _resume(self, frozen: FrozenTrial) -> Asked:
+        """A trial of an earlier life; settings that it was killed before drawing are drawn now."""
+        name = frozen.user_attrs.get(PLAN)
+        if OUTSIDE in frozen.user_attrs:
+            return Asked(frozen.number, frozen.user_attrs[OUTSIDE], name)
+        params = self._space.draw(partial(_suggest, self._trial(frozen.number)))
+        return Asked(frozen.number, params, name)
+
+    def _trial(self, number: int) -> optuna.Trial:
+        if number not in self._trials:
+            frozen = self._study.get_trials(deepcopy=False)[number]
+            self._trials[number] = optuna.Trial(self._study, frozen._trial_id)
+        return self._trials[number]
+
+    def _wait_for(self, original: int, duplicate: int) -> None:
+        self._duplicates.setdefault(original, []).append(duplicate)
+
+
+def open_study(config: SweepConfig, space: Space) -> OptunaStudy:
+    """Start the sweep's study, or go on with it.
+
+    Raises:
+        ConfigError: The storage cannot be reached, it holds another sweep under this name, the
+            space has changed since, or the sampler cannot search it.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if config.sampler.name == "grid" and space.size() is None:
+        raise ConfigError(
+            f"sampler=grid needs a space of at most {GRID_LIMIT} points, no intervals of floats"
+        )
+    study = _load_or_create(config)
+    claim(study, config, space)
+    trials = study.get_trials(deepcopy=False)
+    # Another seed for each life, or a resumed sampler would repeat its first draws.
+    lived = [trial for trial in trials if trial.state != TrialState.WAITING]
+    study.sampler = make_sampler(config.sampler, seed=(config.seed * 100_003 + len(lived)) % 2**31)
+    grid = _grid(space, config.seed, trials) if config.sampler.name == "grid" else None
+    return OptunaStudy(study, space, grid)
+
+
+def _load_or_create(config: SweepConfig) -> optuna.Study:
+    storage = open_storage(config.directory, config.storage_url)
+    try:  # create_study(load_if_exists=True) would write to the journal of a finished sweep
+        return optuna.load_study(study_name=config.name, storage=storage)
+    except KeyError:
+        directions = [StudyDirection[o.direction.upper()] for o in config.objectives]
+        return optuna.create_study(storage=storage, study_name=config.name, directions=directions)
+
+
+def _grid(space: Space, seed: int, trials: Sequence[FrozenTrial]) -> Iterator[Params]:
+    done = [_params(trial) for trial in trials]
+    points = list(space.points())
+    random.Random(seed).shuffle(points)
+    return (point for point in points if point not in done)
+
+
+def _suggest(trial: optuna.Trial, parameter: Parameter) -> Scalar:
+    key, domain = parameter.key, parameter.domain
+    if isinstance(domain, Choice):
+        choice = trial.suggest_categorical(key, domain.values)
+        assert choice is not None
+        return choice
+    if isinstance(domain, IntRange):
+        return trial.suggest_int(key, domain.low, domain.high, step=domain.step, log=domain.log)
+    return trial.suggest_float(key, domain.low, domain.high, log=domain.log)
+
+
+def _params(trial: FrozenTrial) -> Params:
+    return dict(trial.user_attrs.get(OUTSIDE, trial.params))
+
+
+def _told_values(trial: FrozenTrial) -> tuple[float, ...]:
+    return tuple(trial.user_attrs.get(VALUES) or trial.values or ())

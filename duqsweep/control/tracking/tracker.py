@@ -1,0 +1,137 @@
+"""MLflow beside a running sweep: a thread that mirrors the files and never slows or fails it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import Protocol
+
+from duqsweep.control.tracking.mirror import Mirror
+
+log = logging.getLogger(__name__)
+
+_FIRST_PAUSE_S = 30.0  # after a failed update; doubles with each further one
+_LONGEST_PAUSE_S = 600.0
+_GATHER_S = 2.0  # events of this long become one update
+
+
+class Tracker(Protocol):
+    """What the loop tells whoever keeps a copy of the sweep. No call waits, none raises."""
+
+    def sweep_started(self) -> None:
+        """The sweep's folder exists."""
+
+    def trial_changed(self, number: int) -> None:
+        """A file of this trial changed."""
+
+    def front_changed(self) -> None:
+        """front.json changed."""
+
+    def close(self, timeout_s: float) -> str | None:
+        """Copy what is left, for at most `timeout_s`; returns what is missing and why, if so."""
+
+
+class NullTracker:
+    """Keeps no copy."""
+
+    def sweep_started(self) -> None:
+        """Nothing."""
+
+    def trial_changed(self, number: int) -> None:
+        """Nothing."""
+
+    def front_changed(self) -> None:
+        """Nothing."""
+
+    def close(self, timeout_s: float) -> str | None:
+        """Nothing is missing."""
+        return None
+
+
+class MlflowTracker:
+    """Mirrors the folder in a thread of its own; after a failure it pauses, ever longer."""
+
+    def __init__(
+        self, sweep_dir: Path, uri: str | None = None, first_pause_s: float = _FIRST_PAUSE_S
+    ) -> None:
+        """Prepare; nothing is sent before `sweep_started`.
+
+        Args:
+            sweep_dir: The sweep's folder.
+            uri: MLflow's tracking URI; None: a database in the folder.
+            first_pause_s: After the first failed update.
+        """
+        self._dir = sweep_dir
+        self._mirror = Mirror(sweep_dir, uri)
+        self._first_pause_s = first_pause_s
+        self._changed = threading.Event()
+        self._closing = threading.Event()
+        self._problem: str | None = "it has not answered yet"
+        self.failures = 0  # updates that did not succeed
+        self._thread = threading.Thread(target=self._run, name="mlflow-mirror", daemon=True)
+
+    def sweep_started(self) -> None:
+        """See `Tracker`."""
+        self._changed.set()
+        if not self._thread.is_alive() and not self._closing.is_set():
+            self._thread.start()
+
+    def trial_changed(self, number: int) -> None:
+        """See `Tracker`."""
+        self._changed.set()
+
+    def front_changed(self) -> None:
+        """See `Tracker`."""
+        self._changed.set()
+
+    def close(self, timeout_s: float) -> str | None:
+        """See `Tracker`."""
+        self._closing.set()
+        self._changed.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self._problem = f"it was not done within {timeout_s:.0f} s"
+        if self._problem is None:
+            return None
+        return (
+            f"MLflow lacks part of this sweep: {self._problem}. Nothing is lost; catch up with: "
+            f"python -m duqsweep sync {self._dir}"
+        )
+
+    def _run(self) -> None:
+        pause_s = self._first_pause_s
+        while True:
+            self._changed.wait()
+            self._closing.wait(_GATHER_S)
+            self._changed.clear()  # before the look at closing, or its wake-up could be lost
+            last = self._closing.is_set()
+            if self._update(last):
+                pause_s = self._first_pause_s
+            elif not last:
+                self._closing.wait(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                self._changed.set()
+            if last:
+                return
+
+    def _update(self, last: bool) -> bool:
+        started = time.monotonic()
+        try:
+            self._mirror.update(final=last)
+        except Exception as error:  # whatever a server can do must not reach the sweep
+            self.failures += 1
+            self._problem = " ".join(str(error).split())[:300] or type(error).__name__
+            log.info("MLflow: %s", self._problem)
+            log.debug("MLflow update failed", exc_info=True)
+            return False
+        log.debug("MLflow updated in %.1f s", time.monotonic() - started)
+        self._problem = None
+        return True
+
+
+def open_tracker(name: str, sweep_dir: Path, uri: str | None = None) -> Tracker:
+    """The tracker of a configuration: `none`, or MLflow at `uri` (None: in the sweep's folder)."""
+    return NullTracker() if name == "none" else MlflowTracker(sweep_dir, uri)

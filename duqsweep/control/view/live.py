@@ -1,0 +1,82 @@
+"""What one sees while a sweep runs: a live table on a terminal, one line an event elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from rich.console import Console
+
+from duqsweep.control.view import wording
+from duqsweep.control.view.livetable import LiveTable
+from duqsweep.control.view.progress import NullProgress, Plan, Progress, Quiet
+from duqsweep.result import TrialResult, Vitals
+from duqsweep.spec import Trial
+
+__all__ = ["EventLines", "LiveTable", "NullProgress", "Plan", "Progress", "open_progress"]
+
+
+def open_progress(plan: Plan, stream: TextIO | None = None) -> Progress:
+    """A live table where `stream` (standard output) is a terminal, else one line an event."""
+    stream = stream or sys.stdout
+    console = Console(file=stream)
+    if console.is_terminal and not console.is_dumb_terminal:
+        return LiveTable(plan, console)
+    return EventLines(plan, stream)
+
+
+class EventLines(Quiet):
+    """One line an event: for logs, pipes and schedulers."""
+
+    def __init__(self, plan: Plan, stream: TextIO) -> None:
+        self._plan = plan
+        self._stream = stream
+        self._ended = 0
+        self._front: list[int] = []
+
+    def _line(self, text: str) -> None:
+        self._stream.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+        self._stream.flush()
+
+    def started(self, trial: Trial) -> None:
+        """See `Progress`."""
+        name = f" {trial.name}" if trial.name else ""
+        params = wording.settings(wording.short_params(trial.params))
+        self._line(f"trial {trial.number}{name} started: {params}")
+
+    def vitals(self, number: int, vitals: Vitals) -> None:
+        """See `Progress`."""
+        self._line(f"trial {number} measured: {wording.vitals_text(vitals)}")
+
+    def progressed(self, number: int, episodes: int, successes: int) -> None:
+        """Not a line: a log that grows with every episode is read by nobody."""
+
+    def ended(self, number: int, result: TrialResult) -> None:
+        """See `Progress`."""
+        self._ended += 1
+        self._line(
+            f"trial {number} {wording.result_text(result)} [{self._ended}/{self._plan.trials}]"
+        )
+
+    def front(self, content: Mapping[str, Any]) -> None:
+        """A line when another set of trials is on the front."""
+        points = wording.front_points(content)
+        numbers = [point["trial"] for point in points]
+        if numbers == self._front:
+            return
+        self._front = numbers
+        shown = [
+            f"{point['trial']} ({wording.percent(point['success_rate'])}, "
+            f"{wording.seconds(point['episode_time_s'])})"
+            for point in points
+        ]
+        self._line(f"front: {' '.join(shown)}")
+
+    def message(self, text: str) -> None:
+        """See `Progress`."""
+        self._line(text)
+
+    def tick(self) -> None:
+        """Nothing: a log has no clock."""

@@ -1,0 +1,166 @@
+"""The live view of a terminal: running trials, the front, counts and clocks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from duqsweep.control.view import tables, wording
+from duqsweep.control.view.progress import Plan
+from duqsweep.result import TrialResult, Vitals
+from duqsweep.spec import Trial
+
+_REDRAWS_PER_S = 4
+_FRONT_ROWS = 8  # the whole front is printed at the end
+
+
+@dataclass
+class _Running:
+    trial: Trial
+    since: float
+    vitals: Vitals | None = None
+    episodes: int = 0
+    successes: int = 0
+
+
+@dataclass
+class LiveTable:
+    """Redraws in place; events that matter scroll by above."""
+
+    plan: Plan
+    console: Console
+    clock: Callable[[], float] = time.monotonic
+    _running: dict[int, _Running] = field(default_factory=dict)
+    _results: dict[int, TrialResult] = field(default_factory=dict)
+    _content: Mapping[str, Any] | None = None
+    _begun: float = 0.0
+    _live: Live | None = None
+
+    def __enter__(self) -> LiveTable:
+        """Take the terminal."""
+        self._begun = self.clock()
+        self._live = Live(
+            console=self.console,
+            get_renderable=self.view,
+            refresh_per_second=_REDRAWS_PER_S,
+            transient=True,  # the final report follows
+        )
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give the terminal back, cursor and all, also on Ctrl-C."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def started(self, trial: Trial) -> None:
+        """See `Progress`."""
+        self._running[trial.number] = _Running(trial, self.clock())
+
+    def vitals(self, number: int, vitals: Vitals) -> None:
+        """See `Progress`."""
+        if number in self._running:
+            self._running[number].vitals = vitals
+
+    def progressed(self, number: int, episodes: int, successes: int) -> None:
+        """See `Progress`."""
+        if number in self._running:
+            self._running[number].episodes = episodes
+            self._running[number].successes = successes
+
+    def ended(self, number: int, result: TrialResult) -> None:
+        """See `Progress`."""
+        self._running.pop(number, None)
+        self._results[number] = result
+        failed = result.outcome == "failed"
+        text = Text(f"trial {number} {wording.result_text(result)}", style="red" if failed else "")
+        self.console.print(text)
+
+    def front(self, content: Mapping[str, Any]) -> None:
+        """See `Progress`."""
+        self._content = content
+
+    def message(self, text: str) -> None:
+        """See `Progress`."""
+        self.console.print(Text(text))
+
+    def tick(self) -> None:
+        """Nothing: the view redraws itself."""
+
+    def view(self) -> RenderableType:
+        """What the terminal shows now."""
+        parts: list[RenderableType] = [self._running_table()]
+        if self._content and wording.front_points(self._content):
+            parts += ["", tables.front_table(self._content, _FRONT_ROWS), ""]
+        parts.append(Text(self._status(), style="bold"))
+        return Group(*parts)
+
+    def _running_table(self) -> Table:
+        numbers = ["trial", "episodes", "success", "speed-up", "for"]
+        table = tables.new_table(f"running: {self.plan.sweep}", numbers, ["settings"])
+        for number, row in sorted(self._running.items()):
+            rate = row.successes / row.episodes if row.episodes else None
+            table.add_row(
+                f"{number} {row.trial.name or ''}".strip(),
+                f"{row.episodes}/{self.plan.episodes_per_trial}",
+                wording.percent(rate),
+                wording.ratio(row.vitals.speedup) if row.vitals else "measuring",
+                wording.duration(self.clock() - row.since),
+                self._settings(row.trial),
+            )
+        return table
+
+    def _settings(self, trial: Trial) -> str:
+        if self._content is None or not self._content["points"]:
+            return wording.settings(wording.short_params(trial.params))
+        return tables.telling_settings({"params": trial.params}, self._content)
+
+    def _status(self) -> str:
+        walked = sum(result.episodes for result in self._results.values())
+        walked += sum(row.episodes for row in self._running.values())
+        if self._content:  # also knows what earlier runs of this sweep walked
+            walked = max(walked, self._content["episodes"])
+        elapsed = self.clock() - self._begun
+        done = len(self._results)
+        parts = [
+            f"{self._done()} of {self.plan.trials} trials",
+            f"{walked:,} episodes",
+            f"{self._saved():,} saved",
+            f"{wording.duration(elapsed)} so far",
+        ]
+        if done:
+            parts.append(f"about {wording.duration(self._left_s(elapsed))} left")
+        return " · ".join(parts)
+
+    def _done(self) -> int:
+        """Trials that are over, those of earlier runs of this sweep included."""
+        if self._content is None:
+            return len(self._results)
+        counts: Mapping[str, int] = self._content["counts"]
+        over = sum(count for name, count in counts.items() if name != "running")
+        return max(len(self._results), over)
+
+    def _saved(self) -> int:
+        """Episodes that ended trials did not need."""
+        each = self.plan.episodes_per_trial
+        return sum(max(0, each - result.episodes) for result in self._results.values())
+
+    def _left_s(self, elapsed: float) -> float:
+        done = len(self._results)
+        each = self.plan.episodes_per_trial
+        fractions = sum(min(1.0, row.episodes / each) for row in self._running.values())
+        return elapsed * max(0.0, self.plan.trials - self._done() - fractions) / (done + fractions)
