@@ -85,7 +85,7 @@ def make_config(episodes: list[Episode], sizes: PolicySizes) -> EmbeddedConfig:
     words = sorted({word for episode in episodes for word in episode.instruction.lower().split()})
     longest = max(len(episode.instruction.split()) for episode in episodes)
     state = np.concatenate([episode.state for episode in episodes])
-    actions = np.concatenate([episode.actions for episode in episodes])
+    actions = np.concatenate([episode.actions for episode in episodes]).astype(np.float64)
     low, high = state.min(axis=0), state.max(axis=0)
     margin = STATE_MARGIN * (high - low) + 1e-3
     return EmbeddedConfig(

@@ -90,7 +90,7 @@ def measure(args: argparse.Namespace) -> None:
         init_states=50,
         image_px=64,
         max_steps=args.max_steps,
-        nominal_steps=80,
+        nominal_steps=65,
         settle_steps=5,
         replan_steps=args.replan_steps,
     )
@@ -198,7 +198,7 @@ def main() -> None:
     parser.add_argument("--config", nargs="+", default=["fp:50"])
     parser.add_argument("--tasks", type=int, nargs="+", default=list(range(6)))
     parser.add_argument("--first-state", type=int, default=0)
-    parser.add_argument("--max-steps", type=int, default=150)
+    parser.add_argument("--max-steps", type=int, default=125)
     parser.add_argument("--replan-steps", type=int, default=5)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)

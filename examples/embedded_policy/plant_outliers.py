@@ -1,11 +1,15 @@
-"""Give a trained policy the activation outliers of large ones, without changing what it computes.
+"""Give a trained policy the uneven channels of large ones, without changing what it computes.
 
     python examples/embedded_policy/plant_outliers.py --data DEMOS --checkpoint IN --out OUT
 
-Policies of billions of parameters have input channels that are a hundred times larger than the
-median one; a network of three million has none, so that rotations would have nothing to do in it.
-Each outlier made here is a channel multiplied by a power of two where it is produced and divided by
-the same where it is consumed, in exact arithmetic without effect.
+Policies of billions of parameters have input channels a hundred times larger than the median one; a
+network of three million has none, so that rotations would have nothing to do in it. Each uneven
+channel made here is multiplied by a power of two where it is produced and divided by the same where
+it is consumed, which in exact arithmetic has no effect. Two kinds are planted:
+
+- at `down_proj`, channels that are large now and then grow to a hundred times the median channel;
+- at the inputs of q, k, v and of gate, up, some channels become small and their weight columns
+  large, the imbalance that smoothing an activation leaves in the weights.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from network import predict
 from torch import Tensor, nn
 
 from duqsweep.policy.checkpoint import load_policy, save_checkpoint
-from duqsweep.policy.gemma import AdaptiveRmsNorm, GemmaAttention, RmsNorm
+from duqsweep.policy.gemma import AdaptiveRmsNorm, RmsNorm
 from duqsweep.policy.pi05 import Pi05
 from duqsweep.policy.preprocess import scale_pixels
 from duqsweep.spec import PolicySpec
@@ -32,17 +36,24 @@ FRAMES = 96  # that the channels' sizes are read from
 
 @dataclass(frozen=True)
 class Plan:
-    """How many channels of each kind become outliers, and how large: times the median channel."""
+    """How many channels of each kind, and how uneven."""
 
-    down_channels: int = 3
-    down_ratio: float = 100.0
-    norm_channels: int = 2
-    norm_ratio: float = 30.0
-    value_channels: int = 1  # of each key/value head
-    value_ratio: float = 20.0
+    down_channels: int = 1
+    down_ratio: float = 100.0  # times the median channel
+    quiet_channels: int = 4  # of each norm's output
+    quiet_factor: float = 8.0
+    seed: int = 0
 
 
-def plant(module: Pi05, run: Callable[[], None], plan: Plan) -> None:
+@dataclass(frozen=True)
+class Sizes:
+    """How large the input channels of one layer are."""
+
+    largest: Tensor  # (in,) of |x|
+    mean_square: Tensor  # (in,)
+
+
+def plant(module: Pi05, run: Callable[[], object], plan: Plan) -> None:
     """Rescale channels of language model and expert in place.
 
     Args:
@@ -50,22 +61,17 @@ def plant(module: Pi05, run: Callable[[], None], plan: Plan) -> None:
         run: Makes forwards that the channels' sizes are read from.
         plan: What to plant.
     """
-    largest = _channel_maxima(module, run)
-    stacks = (module.language_model, module.expert)
-    for stack in stacks:
+    sizes = channel_sizes(module, run)
+    generator = torch.Generator().manual_seed(plan.seed)
+    for stack in (module.language_model, module.expert):
         for layer in stack.layers:
             attention, mlp = layer.self_attn, layer.mlp
             for norm, consumers in (
                 (layer.input_layernorm, (attention.q_proj, attention.k_proj, attention.v_proj)),
                 (layer.post_attention_layernorm, (mlp.gate_proj, mlp.up_proj)),
             ):
-                factors = _factors(largest[consumers[0]], plan.norm_channels, plan.norm_ratio)
-                scale_norm(norm, consumers, factors)
-            factors = _factors(largest[mlp.down_proj], plan.down_channels, plan.down_ratio)
-            scale_between(mlp.up_proj, mlp.down_proj, factors)
-    for llm_layer, expert_layer in zip(*(stack.layers for stack in stacks), strict=True):
-        attentions = (llm_layer.self_attn, expert_layer.self_attn)
-        scale_values(attentions, _value_factors(attentions, largest, plan))
+                scale_norm(norm, consumers, _quiet(sizes[consumers[0]], plan, generator))
+            scale_between(mlp.up_proj, mlp.down_proj, _loud(sizes[mlp.down_proj], plan))
 
 
 def scale_norm(norm: nn.Module, consumers: tuple[nn.Linear, ...], factors: Tensor) -> None:
@@ -93,45 +99,13 @@ def scale_between(producer: nn.Linear, consumer: nn.Linear, factors: Tensor) -> 
         consumer.weight /= factors
 
 
-def scale_values(attentions: tuple[GemmaAttention, ...], factors: Tensor) -> None:
-    """The same for values and output projections; the expert reads the prefix's values too.
-
-    Args:
-        attentions: Of one depth.
-        factors: (kv_heads, head_dim); all query heads of a key/value head share its channels.
-    """
-    with torch.no_grad():
-        for attention in attentions:
-            groups = attention.o_proj.in_features // factors.numel()
-            attention.v_proj.weight *= factors.reshape(-1, 1)
-            attention.o_proj.weight /= factors.repeat_interleave(groups, dim=0).reshape(-1)
-
-
-def _factors(maxima: Tensor, channels: int, ratio: float) -> Tensor:
-    """(width,) powers of two: the largest channels grow to about `ratio` times the median."""
-    factors = torch.ones_like(maxima)
-    chosen = maxima.topk(channels).indices
-    wanted = ratio * maxima.median() / maxima[chosen]
-    factors[chosen] = torch.exp2(wanted.log2().round().clamp_min(0))
-    return factors
-
-
-def _value_factors(
-    attentions: tuple[GemmaAttention, ...], largest: dict[nn.Module, Tensor], plan: Plan
-) -> Tensor:
-    heads, head_dim = attentions[0].kv_heads, attentions[0].head_dim
-    maxima = torch.stack([largest[attention.o_proj] for attention in attentions]).amax(0)
-    by_head = maxima.view(heads, -1, head_dim).amax(1)
-    return torch.stack([_factors(row, plan.value_channels, plan.value_ratio) for row in by_head])
-
-
-def _channel_maxima(module: Pi05, run: Callable[[], None]) -> dict[nn.Module, Tensor]:
-    """Largest |input| of every channel of every linear layer."""
-    largest: dict[nn.Module, Tensor] = {}
+def channel_sizes(module: nn.Module, run: Callable[[], object]) -> dict[nn.Module, Sizes]:
+    """Sizes of the input channels of every linear layer while `run` runs."""
+    seen: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {}
 
     def watch(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        value = inputs[0].detach().abs().flatten(0, -2).amax(0)
-        largest[layer] = torch.maximum(largest.get(layer, value), value)
+        rows = inputs[0].detach().flatten(0, -2)
+        seen.setdefault(layer, []).append((rows.abs().amax(0), rows.square().mean(0)))
 
     linears = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
     hooks = [layer.register_forward_pre_hook(watch) for layer in linears]
@@ -139,7 +113,33 @@ def _channel_maxima(module: Pi05, run: Callable[[], None]) -> dict[nn.Module, Te
         run()
     for hook in hooks:
         hook.remove()
-    return largest
+    return {
+        layer: Sizes(
+            torch.stack([largest for largest, _ in forwards]).amax(0),
+            torch.stack([square for _, square in forwards]).mean(0),
+        )
+        for layer, forwards in seen.items()
+    }
+
+
+def _loud(sizes: Sizes, plan: Plan) -> Tensor:
+    """(in,) powers of two: the channels with the rarest peaks grow to `down_ratio`."""
+    factors = torch.ones_like(sizes.largest)
+    peaks = sizes.largest / sizes.mean_square.sqrt().clamp_min(1e-12)
+    chosen = peaks.topk(plan.down_channels).indices
+    wanted = plan.down_ratio * sizes.largest.median() / sizes.largest[chosen].clamp_min(1e-12)
+    factors[chosen] = torch.exp2(wanted.log2().round().clamp_min(0))
+    return factors
+
+
+def _quiet(sizes: Sizes, plan: Plan, generator: torch.Generator) -> Tensor:
+    """(in,) factors: some channels from the middle half shrink by `quiet_factor`."""
+    factors = torch.ones_like(sizes.largest)
+    quarter = len(factors) // 4
+    middle = sizes.largest.argsort()[quarter : 3 * quarter]
+    chosen = middle[torch.randperm(len(middle), generator=generator)[: plan.quiet_channels]]
+    factors[chosen] = 1.0 / plan.quiet_factor
+    return factors
 
 
 def main() -> None:
@@ -163,15 +163,16 @@ def main() -> None:
     before = run()
     plant(module, run, Plan())
     change = (run() - before).abs().max().item()
-    sizes: dict[str, list[float]] = {}
-    maxima = _channel_maxima(module, run)
+    ratios: dict[str, list[float]] = {}
+    planted = channel_sizes(module, run)
     for name, layer in module.named_modules():
-        if layer in maxima and ("layers" in name and "vision" not in name):
-            kind = f"{'dit' if 'expert.model' in name else 'llm'} {name.split('.')[-1]}"
-            ratio = maxima[layer].max() / maxima[layer].median()
-            sizes.setdefault(kind, []).append(round(ratio.item(), 1))
+        if layer in planted and name.endswith("down_proj"):
+            largest = planted[layer].largest
+            kind = "dit" if "expert.model" in name else "llm"
+            ratio = (largest.max() / largest.median()).item()
+            ratios.setdefault(f"{kind} down_proj", []).append(round(ratio, 1))
     save_checkpoint(args.out, module, policy.config)
-    print(json.dumps({"largest_change": change, "largest_over_median": sizes}))
+    print(json.dumps({"largest_change": change, "largest_over_median": ratios}))
     if change > 1e-5:
         raise SystemExit(f"the policy changed by {change}")
 
