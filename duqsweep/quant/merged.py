@@ -26,7 +26,7 @@ SMALLEST_SCALE = 1e-8  # as in `quantize_tokens`
 class MergedLinears:
     """Makes the products of an expert layer whose linears `freeze` replaced (kernel `fake`)."""
 
-    def __init__(self, inline: bool = True, wide_from: int = 4096) -> None:
+    def __init__(self, inline: bool = False, wide_from: int = 0) -> None:
         """How the work is cut into kernels once it is compiled; the result is the same.
 
         Args:
