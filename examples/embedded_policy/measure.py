@@ -2,7 +2,7 @@
 
     python examples/embedded_policy/measure.py --checkpoint FOLDER --out FILE.jsonl \
         --config fp:50 w8-all:20 w3-dit:20 s1:20 --workers 16
-    python examples/embedded_policy/measure.py --summary FILE.jsonl
+    python examples/embedded_policy/table.py FILE.jsonl ...
 
 A configuration is words joined by dashes, with the number of episodes a task after a colon: `fp`,
 `w3-dit`, `w4-all`, `w3-all-none` (no rotation), `a4` (activation bits, 8 unless told), `s1` (Euler
@@ -29,7 +29,6 @@ from duqsweep.spec import LedgerEntry, ProtocolSpec
 
 SUITE = "duq_mini"
 SEED = 7
-Record = dict[str, Any]
 
 
 class RemotePolicy:
@@ -60,7 +59,7 @@ def simulate(connection: Connection, protocol: ProtocolSpec) -> None:
     while (job := connection.recv()) is not None:
         task, state = job
         entry = LedgerEntry(state, SUITE, task, state, SEED)
-        record = run_episode(environment, policy, entry, protocol)  # type: ignore[arg-type]
+        record = run_episode(environment, policy, entry, protocol)
         connection.send(
             {
                 "task": task,
@@ -130,69 +129,33 @@ def _played(
         requests: dict[str, list[tuple[Connection, Any]]] = defaultdict(list)
         for end in wait(open_ends, timeout=1.0):
             try:
-                message = end.recv()  # type: ignore[union-attr]
+                message = end.recv()
             except EOFError:
-                open_ends.remove(end)  # type: ignore[arg-type]
+                open_ends.remove(end)
                 continue
             if isinstance(message, tuple):
-                requests[playing[end]].append((end, message))  # type: ignore[index,arg-type]
+                requests[playing[end]].append((end, message))
                 continue
             if isinstance(message, dict):
-                name = playing[end]  # type: ignore[index]
+                name = playing[end]
                 error = server.action_error(Setting.parse(name))
                 yield {"config": name, **message, "action_error": round(error, 5)}
             job = next(queue, None)
             if job is None:
-                end.send(None)  # type: ignore[union-attr]
-                open_ends.remove(end)  # type: ignore[arg-type]
+                end.send(None)
+                open_ends.remove(end)
                 continue
-            playing[end] = job[0]  # type: ignore[index]
-            end.send(job[1:])  # type: ignore[union-attr]
+            playing[end] = job[0]
+            end.send(job[1:])
         for name, asked in requests.items():
             answers = server.answer(Setting.parse(name), [question for _, question in asked])
             for (end, _), answer in zip(asked, answers, strict=True):
                 end.send(answer)
 
 
-def wilson(successes: int, episodes: int, z: float = 1.96) -> tuple[float, float]:
-    """95 % interval of a proportion."""
-    if episodes == 0:
-        return 0.0, 1.0
-    p = successes / episodes
-    centre = p + z * z / (2 * episodes)
-    half = z * (p * (1 - p) / episodes + z * z / (4 * episodes**2)) ** 0.5
-    scale = 1 + z * z / episodes
-    return (centre - half) / scale, (centre + half) / scale
-
-
-def summary(path: Path) -> None:
-    """Print one Markdown row a configuration."""
-    rows: dict[str, dict[int, list[Record]]] = defaultdict(lambda: defaultdict(list))
-    for line in path.read_text().splitlines():
-        record = json.loads(line)
-        if not record["error"]:
-            rows[record["config"]][record["task"]].append(record)
-    tasks = sorted({task for row in rows.values() for task in row})
-    print("| configuration | " + " | ".join(f"task {t}" for t in tasks), end="")
-    print(" | all | 95 % interval | steps of successes | action error |")
-    print("|---" * (len(tasks) + 5) + "|")
-    for name, row in rows.items():
-        played = [record for task in tasks for record in row[task]]
-        won = [record for record in played if record["success"]]
-        cells = [f"{sum(r['success'] for r in row[t])}/{len(row[t])}" for t in tasks]
-        low, high = wilson(len(won), len(played))
-        steps = sum(record["steps"] for record in won) / max(len(won), 1)
-        print(
-            f"| {name} | {' | '.join(cells)} | {len(won)}/{len(played)} = "
-            f"{100 * len(won) / len(played):.1f} % | {100 * low:.1f} to {100 * high:.1f} "
-            f"| {steps:.0f} | {played[0]['action_error']} |"
-        )
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--summary", type=Path)
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--config", nargs="+", default=["fp:50"])
@@ -204,11 +167,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--limit-s", type=float, default=1e9)
-    args = parser.parse_args()
-    if args.summary:
-        summary(args.summary)
-    else:
-        measure(args)
+    measure(parser.parse_args())
 
 
 if __name__ == "__main__":

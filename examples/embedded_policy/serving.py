@@ -53,7 +53,7 @@ class Setting:
                 values["rotation"] = word
             elif word != "fp":
                 values[numbers[word[0]]] = int(word[1:])
-        return Setting(name, **values)  # type: ignore[arg-type]
+        return Setting(name, **values)
 
     @property
     def quant(self) -> QuantSpec:
@@ -63,7 +63,7 @@ class Setting:
         rule = LayerRule(LAYERS[self.layers], self.weight_bits, self.act_bits)
         return QuantSpec(
             rules=(rule,),
-            rotation=self.rotation,  # type: ignore[arg-type]
+            rotation=self.rotation,
             block_size=self.block_size,
         )
 
