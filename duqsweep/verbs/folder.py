@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from duqsweep import files
+from duqsweep.control.config.compose import explain
 from duqsweep.control.config.schema import RootConfig
 from duqsweep.control.config.sweep_config import SweepConfig, to_config
 from duqsweep.errors import ConfigError
@@ -30,6 +31,6 @@ def sweep_config(directory: Path) -> SweepConfig:
         loaded = OmegaConf.load(path)
         config = OmegaConf.merge(OmegaConf.structured(RootConfig), loaded)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{path} is not of this version of duqsweep: {error}") from error
+        raise ConfigError(f"{path} is not of this version of duqsweep: {explain(error)}") from error
     assert isinstance(config, DictConfig)
     return replace(to_config(config), directory=directory.absolute())

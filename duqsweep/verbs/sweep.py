@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Any
 from duqsweep import files
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, as_yaml, check_inputs, load, to_config
-from duqsweep.errors import ConfigError
+from duqsweep.errors import ConfigError, DuqsweepError
 from duqsweep.worker.ledger import make_ledger, write_ledger
 
 MLFLOW_WAIT_S = 60.0  # at the end, for what is not yet there
@@ -47,7 +48,7 @@ def main(arguments: list[str]) -> int:
     from duqsweep.control.study.writer import single_writer
 
     with single_writer(config.directory):
-        return _Run(config, space).main()
+        return _begin(config, space).main()
 
 
 def _accept_earlier_life(config: SweepConfig) -> None:
@@ -56,6 +57,19 @@ def _accept_earlier_life(config: SweepConfig) -> None:
         raise ConfigError(f"cannot write the sweep's folder {config.directory}; set dir=FOLDER")
     if path.exists() and not os.access(path, os.R_OK):
         raise ConfigError(f"cannot read {path}")
+
+
+def _begin(config: SweepConfig, space: Space) -> _Run:
+    """Start a life; where that is refused, a folder that was new is gone again."""
+    from duqsweep.control.study.writer import LOCK
+
+    is_new = [path.name for path in config.directory.iterdir()] == [LOCK]
+    try:
+        return _Run(config, space)
+    except DuqsweepError:
+        if is_new:
+            shutil.rmtree(config.directory)
+        raise
 
 
 class _Run:
@@ -70,11 +84,12 @@ class _Run:
 
         self._config = config
         self._dir = config.directory
-        study = open_study(config, space)  # refuses a changed space before anything is written
+        # Whatever may be refused comes before anything is written.
+        self._uri = _tracking_uri(config)
+        self._dispatcher = open_dispatcher(config.launcher, self._dir)
+        study = open_study(config, space)
         self._write_folder(f"# space: {space.hash}\n{config.yaml}")
         self._search = FullEvaluation(study, space, config)
-        self._dispatcher = open_dispatcher(config.launcher, self._dir)
-        self._uri = _tracking_uri(config)
         self._tracker = open_tracker(config.tracking.name, self._dir, self._uri)
 
     def _write_folder(self, sweep_yaml: str) -> None:

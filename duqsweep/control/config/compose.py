@@ -107,6 +107,7 @@ def _refuse_added_keys(config: DictConfig) -> None:
 
 
 def _edit(config: DictConfig, sign: str, group: str, key: str, value: str | None) -> None:
+    OmegaConf.set_struct(config[group], False)
     if sign == "~":
         if key not in config[group]:
             raise ConfigError(f"{group} has no key {key!r}{did_you_mean(key, config[group])}")
@@ -114,7 +115,6 @@ def _edit(config: DictConfig, sign: str, group: str, key: str, value: str | None
         return
     if value is None:
         raise ConfigError(f"{group}.{key} needs a value: {group}.{key}=…")
-    OmegaConf.set_struct(config[group], False)
     config[group][key] = value
 
 

@@ -60,6 +60,10 @@ class OptunaStudy:
         for trial in frozen:
             if trial.state == TrialState.RUNNING and DUPLICATE_OF in trial.user_attrs:
                 self._wait_for(trial.user_attrs[DUPLICATE_OF], trial.number)
+        for original in self._values.keys() & self._duplicates.keys():
+            self._tell_duplicates(original)  # an earlier life was killed before that
+        # Enqueued by an earlier life and not asked.
+        self._enqueued = sum(trial.state == TrialState.WAITING for trial in frozen)
 
     def ask(self, point: Params | None = None) -> Asked | None:
         """The next trial: enqueued plans first, then what the sampler proposes.
@@ -70,6 +74,9 @@ class OptunaStudy:
         Returns:
             None when there is nothing (left) to ask for: no space, or the grid is walked.
         """
+        if self._enqueued:
+            self._enqueued -= 1
+            return self._ask_sampler()
         if point is None:
             plan = next((name for name in self._space.plans if name not in self._plans), None)
             if plan is not None:
@@ -90,24 +97,16 @@ class OptunaStudy:
         return [self._resume(t) for t in trials if DUPLICATE_OF not in t.user_attrs]
 
     def tell(self, number: int, values: Sequence[float], attrs: Mapping[str, Any]) -> None:
-        """Finish a trial, and every duplicate that waits for it.
+        """Finish a trial, and every duplicate that waits for it; nothing if it was told before.
 
         Args:
-            number: Of a trial that was asked and not told.
+            number: Of a trial that was asked.
             values: One an objective, finite.
             attrs: What else to keep of it: outcome, reason, counts; plain JSON data.
         """
-        trial = self._trial(number)
-        for key, value in attrs.items():
-            trial.set_user_attr(key, value)
-        if OUTSIDE in trial.user_attrs:
-            trial.set_user_attr(VALUES, list(values))
-            self._study.tell(number, state=TrialState.PRUNED)
-        else:
-            self._study.tell(number, list(values))
-        self._values[number] = tuple(values)
-        for duplicate in self._duplicates.pop(number, []):
-            self.tell(duplicate, values, {})
+        if number not in self._values:
+            self._finish(number, values, attrs)
+        self._tell_duplicates(number)
 
     def duplicate(self, number: int, original: int) -> None:
         """Give a trial the values of an equal one, as soon as that has some."""
@@ -130,6 +129,21 @@ class OptunaStudy:
             for t in self._study.get_trials(deepcopy=False)
             if t.state.is_finished()
         ]
+
+    def _finish(self, number: int, values: Sequence[float], attrs: Mapping[str, Any]) -> None:
+        trial = self._trial(number)
+        for key, value in attrs.items():
+            trial.set_user_attr(key, value)
+        if OUTSIDE in trial.user_attrs:
+            trial.set_user_attr(VALUES, list(values))
+            self._study.tell(number, state=TrialState.PRUNED)
+        else:
+            self._study.tell(number, list(values))
+        self._values[number] = tuple(values)
+
+    def _tell_duplicates(self, original: int) -> None:
+        for duplicate in self._duplicates.pop(original, []):
+            self.tell(duplicate, self._values[original], {})
 
     def _ask_plan(self, name: str) -> Asked:
         self._plans.add(name)

@@ -1,0 +1,286 @@
+"""Every mistake in what is asked for: one clear line, exit code 2, and nothing started."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from conftest import Command
+
+from duqsweep import cli, files
+
+CONF = Path(__file__).parent / "conf"
+
+# What is wrong → the words of the command, and what its one line must say: the value, the rule and
+# what is allowed.
+MISTAKES = {
+    "unknown sweep": (["+sweep=dit_sped"], "'dit_sped'.*did you mean 'dit_speed'.*tiny"),
+    "no sweep": (["budget.trials=3"], "which sweep.*dit_speed"),
+    "misspelt key": (["+sweep=tiny", "budgt.trials=3"], "no key 'budgt'.*'budget'"),
+    "misspelt key of the space": (
+        ["+sweep=tiny", "space.quant.blocksize=choice(16, 32)"],
+        "'quant.blocksize'.*quant.block_size",
+    ),
+    "wrong type": (["+sweep=tiny", "budget.trials=fifty"], "budget.trials.*'fifty'.*Integer"),
+    "empty interval": (
+        ["+sweep=tiny", "space.quant.smoothing=interval(0.5, 0.5)"],
+        r"quant.smoothing.*interval\(0.5, 0.5\).*start must lie below its end",
+    ),
+    "empty choice": (
+        ["+sweep=tiny", "space.policy.num_steps=choice()"],
+        r"policy.num_steps.*choice\(\).*empty.*Forms: choice\(16, 32\)",
+    ),
+    "inverted interval": (
+        ["+sweep=tiny", "space.policy.num_steps=int(interval(9, 2))"],
+        r"policy.num_steps.*interval\(9, 2\).*start must lie below its end",
+    ),
+    "log interval from zero": (
+        ["+sweep=tiny", "space.quant.smoothing=tag(log, interval(0, 0.5))"],
+        "quant.smoothing.*log interval must start above 0",
+    ),
+    "include that matches nothing": (
+        ["+sweep=tiny", "quant.include=no_such_layer"],
+        "'no_such_layer' matches none of.*gemma_expert.*dit_mlp",
+    ),
+    "include of the space that matches nothing": (
+        ["+sweep=tiny", "space.quant.include=choice(dit_all, no_such_layer)"],
+        "'no_such_layer' matches none of.*gemma_expert.*dit_mlp",
+    ),
+    "include that does not compile": (
+        ["+sweep=tiny", "quant.include='([a-z'"],
+        r"'\(\[a-z' is not a regular expression: unterminated",
+    ),
+    "bits outside": (
+        ["+sweep=tiny", "quant.weight_bits.default=9"],
+        "2 to 8, or 16 for full precision, got 9",
+    ),
+    "bits of the space outside": (
+        ["+sweep=tiny", "space.quant.weight_bits.default=choice(1, 4)"],
+        "2 to 8, or 16 for full precision, got 1",
+    ),
+    "bits of a layer that is not there": (
+        ["+sweep=tiny", "+quant.weight_bits.layers.99=4"],
+        "layers.99.*reaches none of",
+    ),
+    "unknown block size": (
+        ["+sweep=tiny", "quant.block_size=48"],
+        r"block_size must be one of \[16, 32, 64, 128\], got 48",
+    ),
+    "block size that does not divide a width": (
+        ["+sweep=tiny", "space.quant.block_size=choice(16, 128)", "quant.row_rotation=true"],
+        "block_size.*128.*layers.0.self_attn.k_proj.*64",
+    ),
+    "missing checkpoint": (
+        ["+sweep=tiny", "policy.checkpoint=/no/such/folder"],
+        "policy.checkpoint must be a folder.*/no/such/folder",
+    ),
+    "missing assets": (
+        ["+sweep=tiny", "suite=libero_goal", "suite.assets=/no/such/folder"],
+        "suite.assets is /no/such/folder.*scenes/",
+    ),
+    "folder that cannot be made": (
+        ["+sweep=tiny", "dir=/proc/sweep"],
+        "cannot write the sweep's folder /proc/sweep.*dir=FOLDER",
+    ),
+    "file in the folder's place": (
+        ["+sweep=tiny", f"dir={__file__}"],
+        f"cannot write the sweep's folder {re.escape(__file__)}.*dir=FOLDER",
+    ),
+    "storage that does not answer": (
+        ["+sweep=tiny", "storage.url=sqlite:////no/such/folder/study.db"],
+        "cannot open storage.url sqlite:////no/such/folder/study.db: unable to open",
+    ),
+    "storage that is none": (
+        ["+sweep=tiny", "storage.url=nowhere"],
+        "cannot open storage.url nowhere: Could not parse",
+    ),
+    "tracking server that is not named": (
+        ["+sweep=tiny", "tracking=server"],
+        "tracking=server needs tracking.uri=",
+    ),
+    "unknown verb": (["statsu", "sweeps/tiny"], "unknown verb 'statsu'.*status"),
+    "unknown option": (["+sweep=tiny", "--multirun"], "unknown option --multirun.*--cfg"),
+    "no sweep's folder": (["status", "nowhere"], "nowhere is not a sweep's folder.*sweep.yaml"),
+}
+# What needs no other start than this one is tried by the real command too.
+BY_THE_REAL_COMMAND = [
+    "unknown sweep",
+    "misspelt key",
+    "wrong type",
+    "inverted interval",
+    "log interval from zero",
+    "include that matches nothing",
+    "include that does not compile",
+    "bits outside",
+    "block size that does not divide a width",
+    "missing checkpoint",
+    "missing assets",
+    "folder that cannot be made",
+    "storage that does not answer",
+    "unknown verb",
+]
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(
+    broken_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> Refused:
+    """Runs a command in this process; returns its one line after checking all that is common."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def run(*words: str) -> str:
+        code = cli.main(complete(words, broken_checkpoint))
+        out, err = capfd.readouterr()
+        assert (code, out) == (cli.EXIT_CONFIG, "")
+        return only_line(err)
+
+    return run
+
+
+def complete(words: Sequence[str], checkpoint: Path) -> list[str]:
+    """The words of a sweep with the tests' own conf/ and a checkpoint that is there."""
+    if not words[0].startswith("+sweep"):
+        return list(words)
+    more = ["--config-dir", str(CONF)]
+    if not any(word.startswith("policy.checkpoint=") for word in words):
+        more.append(f"policy.checkpoint={checkpoint}")
+    return [*words, *more]
+
+
+def only_line(err: str) -> str:
+    assert err.startswith("duqsweep: ")
+    assert err.count("\n") == 1
+    assert err.endswith("\n")
+    return err
+
+
+def sweep_folders(cwd: Path) -> list[Path]:
+    return list((cwd / "sweeps").glob("*"))
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_gets_one_line_and_starts_nothing(mistake, refused, tmp_path):
+    words, message = MISTAKES[mistake]
+    line = refused(*words)
+    assert re.search(message, line), line
+    assert sweep_folders(tmp_path) == []
+
+
+@pytest.mark.parametrize("mistake", BY_THE_REAL_COMMAND)
+def test_the_real_command_says_the_same(mistake, command, broken_checkpoint, tmp_path):
+    words, message = MISTAKES[mistake]
+    done = command(*complete(words, broken_checkpoint))
+    assert (done.returncode, done.stdout) == (cli.EXIT_CONFIG, "")
+    assert re.search(message, only_line(done.stderr)), done.stderr
+    assert sweep_folders(tmp_path) == []
+
+
+def test_slurm_without_sbatch_is_refused(command: Command, broken_checkpoint, tmp_path):
+    words = complete(["+sweep=tiny", "launcher=slurm"], broken_checkpoint)
+    done = command(*words, PATH="")
+    assert done.returncode == cli.EXIT_CONFIG
+    assert "launcher=slurm needs sbatch on PATH; launcher=local" in only_line(done.stderr)
+    assert sweep_folders(tmp_path) == []
+
+
+def test_official_suites_whose_assets_were_never_downloaded_say_how_to_get_them(
+    command: Command, broken_checkpoint, tmp_path
+):
+    words = complete(["+sweep=tiny", "suite=libero_goal"], broken_checkpoint)
+    done = command(*words, HF_HUB_CACHE=str(tmp_path / "empty"), HF_HOME=str(tmp_path / "empty"))
+    assert done.returncode == cli.EXIT_CONFIG
+    assert "hf download --repo-type dataset" in only_line(done.stderr)
+    assert sweep_folders(tmp_path) == []
+
+
+def test_a_password_in_a_storage_url_is_not_shown(refused):
+    line = refused("+sweep=tiny", "storage.url=nonsense://me:secret@host/study")
+    assert "nonsense://me:***@host/study" in line
+    assert "secret" not in line
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory, broken_checkpoint: Path) -> list[str]:
+    """The words of a sweep that was run to its end; all its trials failed."""
+    folder = tmp_path_factory.mktemp("sweeps") / "smoke"
+    words = ["+sweep=tiny", f"dir={folder}", f"policy.checkpoint={broken_checkpoint}"]
+    assert cli.main(complete(words, broken_checkpoint)) == cli.EXIT_FAILED_TRIALS
+    return words
+
+
+def contents(words: list[str]) -> dict[Path, str]:
+    folder = next(Path(word[4:]) for word in words if word.startswith("dir="))
+    return {
+        path: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".controller"
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("space.quant.block_size=choice(16, 64)", "'tiny'.*another space.*block_size.*name="),
+        ("quant.act_bits=4", "'tiny'.*another space.*was 8, is 4.*name="),
+    ],
+)
+def test_a_changed_space_is_refused_and_the_sweep_is_left_alone(sweep, change, message, refused):
+    before = contents(sweep)
+    line = refused(*sweep, change)
+    assert re.search(message, line), line
+    assert contents(sweep) == before
+
+
+def test_a_change_that_the_storage_refuses_leaves_the_sweep_alone(sweep, refused):
+    before = contents(sweep)
+    refused(*sweep, "storage.url=sqlite:////no/such/folder/study.db")
+    assert contents(sweep) == before
+
+
+def test_a_folder_without_the_right_to_write_is_refused(sweep, refused, monkeypatch):
+    # The system lets its administrator write everywhere, so the right itself is taken away.
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    before = contents(sweep)
+    assert "cannot write the sweep's folder" in refused(*sweep)
+    assert contents(sweep) == before
+
+
+def test_a_second_controller_is_refused(sweep, refused):
+    from duqsweep.control.study.writer import single_writer
+
+    folder = next(Path(word[4:]) for word in sweep if word.startswith("dir="))
+    with single_writer(folder):
+        assert re.search(f"in use by another controller: process {os.getpid()} ", refused(*sweep))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["export", "--trial", "77"], "has no trial 77"),
+        (["export", "--pick", "best"], "knee or fastest|front is empty"),
+        (["confirm"], "no front yet"),
+        (["confirm", "--episodes", "0"], "--episodes must be 1 to"),
+        (["confirm", "--trials", "1,x"], "--trials must be numbers of"),
+    ],
+)
+def test_a_verb_refuses_what_a_sweep_does_not_hold(words, message, sweep, refused):
+    folder = next(word[4:] for word in sweep if word.startswith("dir="))
+    before = contents(sweep)
+    line = refused(words[0], folder, *words[1:])
+    assert re.search(message, line), line
+    assert contents(sweep) == before
+
+
+def test_a_sweep_of_another_version_is_refused(sweep, refused, tmp_path):
+    (tmp_path / files.SWEEP_YAML).write_text("colour: blue\n")
+    assert "not of this version" in refused("front", str(tmp_path))
