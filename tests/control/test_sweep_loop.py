@@ -1,0 +1,293 @@
+"""The loop in orders of events that real parts cannot be forced into."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic_sweep import (
+    OBJECTIVES,
+    make_episodes,
+    make_result,
+    make_trial,
+    make_vitals,
+    write_trial,
+)
+
+from duqsweep import files
+from duqsweep.assignment import Assignment, Ended, FailureKind, failure
+from duqsweep.control.front.trials import TrialView
+from duqsweep.control.sweep import FAILURES_JSONL, RETRIES, Ending, Sweep
+from duqsweep.control.view.progress import NullProgress
+from duqsweep.result import TrialResult
+
+EPISODES = 12
+
+
+class Messages(NullProgress):
+    """Keeps what the user would be told."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.texts.append(text)
+
+
+class Mirror:
+    """A tracker that remembers what it was told of."""
+
+    def __init__(self) -> None:
+        self.trials: list[int] = []
+        self.fronts = 0
+
+    def trial_changed(self, number: int) -> None:
+        self.trials.append(number)
+
+    def front_changed(self) -> None:
+        self.fronts += 1
+
+
+@dataclass
+class Listed:
+    """A search that hands out trials by number."""
+
+    sweep_dir: Path
+    trials: int
+    told: list[TrialView] = field(default_factory=list)
+    asked: int = 0
+    worthless: Callable[[TrialView], str | None] = lambda view: None
+
+    def next(self, pending: Collection[int]) -> Assignment | None:
+        if self.asked == self.trials:
+            return None
+        number, self.asked = self.asked, self.asked + 1
+        assert number not in pending
+        write_trial(self.sweep_dir, make_trial(number))
+        return Assignment(number, EPISODES)
+
+    def ended(self, view: TrialView) -> None:
+        self.told.append(view)
+
+    def ruled_out(self, view: TrialView) -> str | None:
+        return self.worthless(view)
+
+
+Event = Callable[["Scripted", Assignment], Ended | None]
+
+
+@dataclass
+class Scripted:
+    """A dispatcher whose jobs do, turn by turn, what the script of their trial says."""
+
+    sweep_dir: Path
+    script: dict[int, list[Event]]
+    capacity: int = 1
+    running: list[Assignment] = field(default_factory=list)
+    submitted: list[int] = field(default_factory=list)
+    stopped: dict[int, str] = field(default_factory=dict)
+    most_at_once: int = 0
+
+    def submit(self, assignment: Assignment) -> None:
+        (files.trial_dir(self.sweep_dir, assignment.trial) / files.STOP).unlink(missing_ok=True)
+        self.submitted.append(assignment.trial)
+        self.running.append(assignment)
+        self.most_at_once = max(self.most_at_once, len(self.running))
+
+    def pending(self) -> list[Assignment]:
+        return list(self.running)
+
+    def reattach(self) -> list[Assignment]:
+        return list(self.running)
+
+    def poll(self) -> list[Ended]:
+        told = [self.script[one.trial].pop(0)(self, one) for one in list(self.running)]
+        ended = [end for end in told if end is not None]
+        for end in ended:
+            self.running.remove(end.assignment)
+        return ended
+
+    def stop(self, trial: int, reason: str) -> None:
+        self.stopped[trial] = reason
+        files.write_text(files.trial_dir(self.sweep_dir, trial) / files.STOP, reason)
+
+    def close(self, end_jobs: bool) -> None:
+        raise AssertionError("whoever made the dispatcher closes it")
+
+
+def dies(kind: FailureKind) -> Event:
+    return lambda jobs, assignment: Ended(assignment, failure(kind, f"{kind} it was"))
+
+
+def completes(jobs: Scripted, assignment: Assignment) -> Ended:
+    return finish(jobs, assignment, EPISODES)
+
+
+def vanishes(jobs: Scripted, assignment: Assignment) -> Ended:
+    """The job says that a result is there, and none is."""
+    return Ended(assignment, None)
+
+
+def measures(jobs: Scripted, assignment: Assignment) -> None:
+    trial = make_trial(assignment.trial)
+    path = files.trial_dir(jobs.sweep_dir, assignment.trial) / files.VITALS_JSON
+    files.write_json(path, make_vitals(trial, 1.5).to_json())
+
+
+def stops_when_told(jobs: Scripted, assignment: Assignment) -> Ended | None:
+    if assignment.trial not in jobs.stopped:
+        return None
+    return finish(jobs, assignment, 3, "stopped")
+
+
+def asks_the_sweep_to_stop(jobs: Scripted, assignment: Assignment) -> None:
+    files.write_text(jobs.sweep_dir / files.STOP, "")
+
+
+def finish(
+    jobs: Scripted, assignment: Assignment, episodes: int, outcome: str = "complete"
+) -> Ended:
+    trial = make_trial(assignment.trial)
+    vitals, records = make_vitals(trial, 1.5), make_episodes(trial.number, episodes, 0.9)
+    content = {**make_result(trial, vitals, records).to_json(), "outcome": outcome}
+    write_trial(jobs.sweep_dir, trial, vitals, records, TrialResult.from_json(content))
+    return Ended(assignment, None)
+
+
+@dataclass
+class Ran:
+    ending: Ending
+    search: Listed
+    jobs: Scripted
+    messages: list[str]
+    mirror: Mirror
+
+    @property
+    def outcomes(self) -> dict[int, str]:
+        return {view.number: view.outcome for view in self.search.told}
+
+
+def run(folder: Path, script: dict[int, list[Event]], capacity: int = 1, **search: Any) -> Ran:
+    jobs = Scripted(folder, script, capacity)
+    listed, messages, mirror = Listed(folder, len(script), **search), Messages(), Mirror()
+    turns = itertools.count()
+
+    def sleep(seconds: float) -> None:
+        assert next(turns) < 100, "the loop does not end"
+
+    loop = Sweep(folder, OBJECTIVES, listed, jobs, messages, mirror, sleep)
+    return Ran(loop.run(), listed, jobs, messages.texts, mirror)
+
+
+def test_as_many_trials_run_at_once_as_may_and_each_is_told_once(tmp_path):
+    slow: list[Event] = [measures, measures, completes]
+    ran = run(tmp_path, {0: list(slow), 1: [completes], 2: [completes], 3: list(slow)}, capacity=2)
+    assert ran.ending == "finished"
+    assert ran.jobs.submitted == [0, 1, 2, 3]
+    assert ran.jobs.most_at_once == 2
+    # 1 and 2 were told while 0 still ran: no trial waits for another one's end.
+    assert [view.number for view in ran.search.told] == [1, 2, 0, 3]
+    assert ran.mirror.fronts == 4
+    assert {p["trial"] for p in files.read_json(tmp_path / files.FRONT_JSON)["points"]} == {
+        0,
+        1,
+        2,
+        3,
+    }
+
+
+@pytest.mark.parametrize("kind", ["node", "lost", "preempted", "timeout"])
+def test_a_fault_of_the_machine_is_tried_again(tmp_path, kind):
+    ran = run(tmp_path, {0: [dies(kind), completes], 1: [completes]})
+    assert ran.outcomes == {0: "complete", 1: "complete"}
+    assert ran.jobs.submitted == [0, 0, 1]
+    assert any(f"({kind})" in text and "goes on" in text for text in ran.messages)
+
+
+def test_retries_are_bounded_and_what_is_known_is_kept(tmp_path):
+    deaths: list[Event] = [measures, *[dies("node")] * (RETRIES + 1)]
+    ran = run(tmp_path, {0: deaths, 1: [completes]})
+    assert ran.outcomes == {0: "failed", 1: "complete"}
+    assert ran.jobs.submitted == [0] * (RETRIES + 1) + [1]
+    lost = ran.search.told[0].result
+    assert lost is not None
+    assert (lost.error_type, lost.reason) == ("node", "node it was")
+    noted = files.read_lines(files.trial_dir(tmp_path, 0) / FAILURES_JSONL)
+    assert [line["kind"] for line in noted] == ["node"] * (RETRIES + 1)
+    assert "no retry is left" in ran.messages[-1]
+
+
+def test_retries_of_an_earlier_life_count(tmp_path):
+    folder = files.trial_dir(tmp_path, 0)
+    folder.mkdir(parents=True)
+    for _ in range(RETRIES):
+        files.append_line(folder / FAILURES_JSONL, {"kind": "node", "message": "", "at_s": 0.0})
+    assert run(tmp_path, {0: [dies("node")]}).outcomes == {0: "failed"}
+
+
+def test_too_little_memory_is_the_trials_own_fault(tmp_path):
+    ran = run(tmp_path, {0: [dies("oom")], 1: [completes]})
+    assert ran.outcomes == {0: "failed", 1: "complete"}
+    assert ran.jobs.submitted == [0, 1]
+    assert "not retried" in ran.messages[0]
+
+
+def test_a_job_that_ends_without_a_result_counts_as_lost(tmp_path):
+    ran = run(tmp_path, {0: [vanishes, completes]})
+    assert ran.outcomes == {0: "complete"}
+    noted = files.read_lines(files.trial_dir(tmp_path, 0) / FAILURES_JSONL)
+    assert [line["kind"] for line in noted] == ["lost"]
+    never = run(tmp_path / "never", {0: [vanishes] * (RETRIES + 1)})
+    assert never.outcomes == {0: "failed"}
+
+
+def test_a_trial_that_is_ruled_out_is_stopped_once_and_told(tmp_path):
+    ran = run(
+        tmp_path,
+        {0: [measures, measures, stops_when_told], 1: [completes]},
+        worthless=lambda view: "too slow" if view.vitals and view.number == 0 else None,
+    )
+    assert ran.jobs.stopped == {0: "too slow"}
+    assert ran.outcomes == {0: "stopped", 1: "complete"}
+    assert ran.jobs.submitted == [0, 1]
+
+
+def test_a_sweep_that_is_asked_to_stop_winds_down_and_tells_nothing_of_what_goes_on_later(tmp_path):
+    asks: list[Event] = [measures, asks_the_sweep_to_stop, stops_when_told]
+    ran = run(tmp_path, {0: asks, 1: [measures, measures, completes], 2: []}, capacity=2)
+    assert ran.ending == "stopped"
+    assert ran.jobs.submitted == [0, 1]
+    assert set(ran.jobs.stopped) == {0, 1}
+    assert ran.outcomes == {1: "complete"}
+    assert "trial 0 stopped after 3 episodes" in ran.messages[-1]
+
+
+def test_a_stop_is_obeyed_before_anything_is_begun(tmp_path):
+    files.write_text(tmp_path / files.STOP, "")
+    ran = run(tmp_path, {0: [completes]})
+    assert (ran.ending, ran.jobs.submitted) == ("stopped", [])
+
+
+def test_a_job_that_dies_while_the_sweep_winds_down_waits_for_the_next_life(tmp_path):
+    ran = run(tmp_path, {0: [asks_the_sweep_to_stop, dies("node")]})
+    assert ran.ending == "stopped"
+    assert ran.jobs.submitted == [0]
+    assert ran.outcomes == {}
+    assert not (files.trial_dir(tmp_path, 0) / files.RESULT_JSON).exists()
+
+
+def test_what_still_runs_from_an_earlier_life_is_awaited_and_said(tmp_path):
+    write_trial(tmp_path, make_trial(7))
+    jobs = Scripted(tmp_path, {7: [completes]}, running=[Assignment(7, EPISODES)])
+    listed, messages = Listed(tmp_path, 0), Messages()
+    ending = Sweep(
+        tmp_path, OBJECTIVES, listed, jobs, messages, Mirror(), lambda seconds: None
+    ).run()
+    assert ending == "finished"
+    assert [view.number for view in listed.told] == [7]
+    assert jobs.submitted == []
+    assert messages.texts == ["trial 7 still runs: re-attached"]
