@@ -6,6 +6,9 @@ import argparse
 import os
 from pathlib import Path
 
+from duqsweep import files
+from duqsweep.control.front.content import front_content
+from duqsweep.control.tracking.links import links
 from duqsweep.verbs.folder import sweep_config
 
 
@@ -22,6 +25,10 @@ def main(arguments: list[str]) -> int:
     config = sweep_config(parsed.directory)
     from duqsweep.control.tracking.mirror import mirror  # MLflow takes seconds to import
 
+    front = config.directory / files.FRONT_JSON
+    if not front.exists():  # the mirror takes from it which trials are on the front
+        files.write_json(front, front_content(config.directory, config.objectives))
     count = mirror(config.directory, parsed.uri)
     print(f"{config.name}: {count} trials are in MLflow")
+    print(*links(config.directory, parsed.uri), sep="\n")
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from duqsweep.envs.libero import open_environment
@@ -63,10 +63,11 @@ class Bench:
         return kept
 
     def environment(self, protocol: ProtocolSpec) -> Environment:
-        """The simulator of `protocol`."""
-        if self._environment is None or self._environment[0] != protocol:
+        """The simulator of `protocol`; when an episode ends or is replanned is not its business."""
+        wanted = replace(protocol, max_steps=1, nominal_steps=1, replan_steps=1)
+        if self._environment is None or self._environment[0] != wanted:
             self.close_environment()
-            self._environment = protocol, self._open(protocol)
+            self._environment = wanted, self._open(wanted)
         return self._environment[1]
 
     def close_environment(self) -> None:
@@ -79,7 +80,7 @@ class Bench:
         self, reference: Reference, protocol: ProtocolSpec, cache_dir: Path
     ) -> FixedObservations:
         """The fixed observations, from memory, from `cache_dir`, or rolled out now."""
-        key = (reference.id, protocol, cache_dir)
+        key = (reference.id, replace(protocol, replan_steps=1), cache_dir)
         if key not in self._observations:
             self._observations[key] = fixed_observations(
                 reference.policy,

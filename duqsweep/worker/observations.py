@@ -59,7 +59,8 @@ def fixed_observations(
 def collect(policy: Policy, protocol: ProtocolSpec, environment: Environment) -> list[Observation]:
     """What the unquantized policy sees at the start of one reserved episode of every task.
 
-    The episodes are the last of the reserved ledger, which a confirmation reaches last.
+    Half of each predicted chunk is executed. The episodes are the last of the reserved ledger,
+    which a confirmation reaches last.
     """
     kept: list[Observation] = []
     for entry in make_ledger(protocol, reserved=True)[-protocol.tasks :]:
@@ -67,7 +68,7 @@ def collect(policy: Policy, protocol: ProtocolSpec, environment: Environment) ->
         kept.append(observation)
         for call in range(CALLS_APART * (KEPT_PER_TASK - 1)):
             noise = flow_noise(episode_key(entry, call), policy.horizon, policy.action_dim)
-            for action in policy.act(observation, noise)[: protocol.replan_steps]:
+            for action in policy.act(observation, noise)[: policy.horizon // 2]:
                 environment.step(action)
             observation = environment.observe()
             if (call + 1) % CALLS_APART == 0:
@@ -77,8 +78,8 @@ def collect(policy: Policy, protocol: ProtocolSpec, environment: Environment) ->
 
 def _identity(policy_id: str, protocol: ProtocolSpec) -> str:
     shaped = encode(protocol)
-    # The length of an episode and how it is counted do not reach its first steps.
-    del shaped["max_steps"], shaped["nominal_steps"]
+    # How long an episode is, how it is counted and how it is replanned do not reach `collect`.
+    del shaped["max_steps"], shaped["nominal_steps"], shaped["replan_steps"]
     return digest([policy_id, shaped, KEPT_PER_TASK, CALLS_APART])
 
 

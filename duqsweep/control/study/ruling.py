@@ -19,7 +19,7 @@ class Rival:
     """A trial that was evaluated."""
 
     trial: int
-    speedup: float  # against the reference on its own node
+    speedup: float  # of a nominal episode, against the reference on its own node
     successes: int
     episodes: int  # successes and failures
 
@@ -32,7 +32,7 @@ def ruled_out(speedup: float, successes: int, episodes: int, rivals: Iterable[Ri
     `CONFIDENCE`. Slower means by more than `TIME_MARGIN`.
 
     Args:
-        speedup: Of the trial, against the reference.
+        speedup: Of a nominal episode of the trial, against the reference.
         successes: Of the trial so far.
         episodes: Its successes and failures so far; 0 is allowed.
         rivals: Evaluated trials.

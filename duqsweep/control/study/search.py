@@ -91,12 +91,22 @@ class FullEvaluation:
         if view.vitals is None or not self._may_rule_out(view.trial):
             return None
         rivals = [
-            Rival(other.number, other.vitals.speedup, other.counts[0], sum(other.counts[:2]))
+            Rival(other.number, self._speed(other), other.counts[0], sum(other.counts[:2]))
             for other in self._reader.read()
             if other.vitals is not None and other.number != view.number and other.result is not None
         ]
         successes, failures, _errors = view.counts
-        return ruled_out(view.vitals.speedup, successes, successes + failures, rivals)
+        return ruled_out(self._speed(view), successes, successes + failures, rivals)
+
+    def _speed(self, view: TrialView) -> float:
+        """How many times faster than the unquantized policy a nominal episode is."""
+        assert view.vitals is not None
+        return view.vitals.speedup * self._calls_saved(view.trial)
+
+    def _calls_saved(self, trial: Trial) -> float:
+        """Calls of a nominal episode as the sweep's base has it, over those of the trial."""
+        calls = trial.spec.protocol.nominal_calls
+        return self._config.base.protocol.nominal_calls / calls
 
     def _may_rule_out(self, trial: Trial) -> bool:
         names = {objective.name for objective in self._config.objectives}
@@ -147,7 +157,7 @@ class FullEvaluation:
         folder = self._folder(trial.number)
         if not (folder / files.SPEC_JSON).exists():
             folder.mkdir(parents=True, exist_ok=True)
-            floor = MIN_SPEEDUP if self._may_rule_out(trial) else 0.0
+            floor = MIN_SPEEDUP / self._calls_saved(trial) if self._may_rule_out(trial) else 0.0
             spec = replace(trial, min_speedup=floor).to_json()
             files.write_json(folder / files.SPEC_JSON, spec)
         return Assignment(trial.number, self._config.budget.episodes_per_trial)
