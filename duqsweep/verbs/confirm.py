@@ -11,7 +11,13 @@ from rich.table import Table
 
 from duqsweep import files
 from duqsweep.control.config.sweep_config import SweepConfig
-from duqsweep.control.front.confirm import CONFIRM_JSON, FixedTrials, confirmation, prepare
+from duqsweep.control.front.confirm import (
+    CONFIRM_JSON,
+    FixedTrials,
+    confirmation,
+    prepare,
+    unconfirmed,
+)
 from duqsweep.control.front.content import front_content
 from duqsweep.control.front.trials import read_trials
 from duqsweep.errors import ConfigError
@@ -40,7 +46,9 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(f"--episodes must be 1 to {len(ledger)}, got {episodes}")
     trials, reference = _chosen(config, parsed.trials)
     folder = prepare(config.directory, trials, ledger)
-    _evaluate(config, folder, [trial.number for trial in trials], episodes)
+    left = unconfirmed(folder, [trial.number for trial in trials], episodes)
+    if left:
+        _evaluate(config, folder, left, episodes)
     content = confirmation(folder, reference)
     files.write_json(folder / CONFIRM_JSON, content)
     _print(config.name, content)
@@ -81,8 +89,10 @@ def _evaluate(config: SweepConfig, folder: Path, trials: list[int], episodes: in
         dispatcher = open_dispatcher(config.launcher, folder)
         search = FixedTrials(trials, episodes)
         tracker = NullTracker()
-        Sweep(folder, config.objectives, search, dispatcher, progress, tracker).run()
-        dispatcher.close(end_jobs=True)
+        try:
+            Sweep(folder, config.objectives, search, dispatcher, progress, tracker).run()
+        finally:  # after Ctrl-C the same command goes on at the next episode
+            dispatcher.close(end_jobs=True)
 
 
 def _print(name: str, content: dict[str, Any]) -> None:

@@ -35,6 +35,7 @@ class FixedTrials:
 
     def next(self, pending: Collection[int]) -> Assignment | None:
         """See `sweep.Search`."""
+        self._left = [number for number in self._left if number not in pending]
         return Assignment(self._left.pop(0), self._episodes) if self._left else None
 
     def ended(self, view: TrialView) -> None:
@@ -68,6 +69,16 @@ def prepare(sweep_dir: Path, trials: Sequence[Trial], ledger: Sequence[LedgerEnt
         if not (trial_dir / files.SPEC_JSON).exists():
             files.write_json(trial_dir / files.SPEC_JSON, trial.to_json())
     return folder
+
+
+def unconfirmed(folder: Path, trials: Sequence[int], episodes: int) -> list[int]:
+    """Those of `trials` that have neither failed nor walked `episodes` in the folder."""
+    settled = {
+        view.number
+        for view in read_trials(folder)
+        if view.result and (view.outcome == "failed" or view.result.episodes >= episodes)
+    }
+    return [number for number in trials if number not in settled]
 
 
 def confirmation(folder: Path, reference: int | None) -> dict[str, Any]:

@@ -1,0 +1,160 @@
+"""A sweep that is killed, interrupted and stopped over and over ends as one that never was."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+import pytest
+from commands import EPISODES, TRIALS, Finished, run, start, trial_dirs, walks
+from optuna.storages.journal import JournalFileBackend, JournalStorage
+from optuna.trial import TrialState
+
+from duqsweep import files
+from duqsweep.mailbox import Mailbox
+
+pytestmark = pytest.mark.slow
+
+INTERRUPTED = 130
+LONGEST_S = 60.0  # for a life to get anywhere
+
+
+@dataclass(frozen=True)
+class Life:
+    """What one command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Battered:
+    """A sweep with a hard life."""
+
+    folder: Path
+    lives: dict[str, Life]  # how it ended → the command that ended so
+    ledgers: list[bytes]  # after each life
+
+
+def kill_controller(process: subprocess.Popen[str], folder: Path) -> None:
+    os.kill(process.pid, signal.SIGKILL)
+
+
+def kill_everything(process: subprocess.Popen[str], folder: Path) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    for worker in (folder / files.WORKERS_DIR).glob("*"):
+        alive = Mailbox(worker).alive()
+        if alive is not None:
+            with suppress(ProcessLookupError):
+                os.kill(alive.pid, signal.SIGKILL)
+
+
+def ctrl_c(process: subprocess.Popen[str], folder: Path) -> None:
+    os.kill(process.pid, signal.SIGINT)
+
+
+def stop_verb(process: subprocess.Popen[str], folder: Path) -> None:
+    assert run(["stop", str(folder)], folder).returncode == 0
+
+
+FATES: dict[str, Callable[[subprocess.Popen[str], Path], None]] = {
+    "controller killed": kill_controller,
+    "all killed": kill_everything,
+    "Ctrl-C": ctrl_c,
+    "stopped": stop_verb,
+}
+
+
+@pytest.fixture(scope="module")
+def battered(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Battered:
+    cwd = tmp_path_factory.mktemp("battered")
+    folder = cwd / "sweeps" / "small"
+    # What calibration and timing see takes seconds to collect, and is tested elsewhere.
+    shutil.copytree(finished.folder / files.CACHE_DIR, folder / files.CACHE_DIR)
+    moments = random.Random(20)
+    lives, ledgers = {}, []
+    for name, fate in FATES.items():
+        process = start(finished.words, cwd)
+        wait_for_progress(process, folder)
+        time.sleep(moments.uniform(0.0, 3.0))
+        fate(process, folder)
+        out, err = process.communicate(timeout=60)
+        lives[name] = Life(process.returncode, out, err)
+        ledgers.append((folder / files.LEDGER_JSON).read_bytes())
+    last = run(finished.words, cwd)
+    lives["last"] = Life(last.returncode, last.stdout, last.stderr)
+    ledgers.append((folder / files.LEDGER_JSON).read_bytes())
+    return Battered(folder, lives, ledgers)
+
+
+def wait_for_progress(process: subprocess.Popen[str], folder: Path) -> None:
+    """Until one more benchmark or episode is done."""
+    before, deadline = written(folder), time.monotonic() + LONGEST_S
+    while written(folder) == before:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def written(folder: Path) -> int:
+    lines = sum(len(files.read_lines(p)) for p in folder.glob(f"trials/*/{files.EPISODES_JSONL}"))
+    return lines + len(list(folder.glob(f"trials/*/{files.VITALS_JSON}")))
+
+
+def test_every_life_ends_as_it_was_made_to_and_the_last_one_finishes(battered: Battered) -> None:
+    codes = {name: life.code for name, life in battered.lives.items()}
+    assert codes == {
+        "controller killed": -signal.SIGKILL,
+        "all killed": -signal.SIGKILL,
+        "Ctrl-C": INTERRUPTED,
+        "stopped": INTERRUPTED,
+        "last": 0,
+    }
+    assert [life.err for life in battered.lives.values()] == [""] * len(codes)
+
+
+def test_the_ledger_never_changes(battered: Battered, finished: Finished) -> None:
+    undisturbed = (finished.folder / files.LEDGER_JSON).read_bytes()
+    assert set(battered.ledgers) == {undisturbed}
+
+
+def test_no_episode_is_walked_twice_and_none_is_left_out(battered: Battered) -> None:
+    for folder in trial_dirs(battered.folder):
+        lines = files.read_lines(folder / files.EPISODES_JSONL)
+        assert [(line["i"], line["attempt"]) for line in lines] == [(i, 0) for i in range(EPISODES)]
+
+
+def test_no_trial_is_lost_or_repeated_and_the_study_knows_them_all(battered: Battered) -> None:
+    folders = trial_dirs(battered.folder)
+    assert len({files.read_json(f / files.SPEC_JSON)["fingerprint"] for f in folders}) == TRIALS
+    results = [files.read_json(folder / files.RESULT_JSON) for folder in folders]
+    assert [result["outcome"] for result in results] == ["complete"] * TRIALS
+    path = str(shutil.copy(battered.folder / files.STUDY_LOG, battered.folder / "copy.log"))
+    study = optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(path)))
+    told = {trial.number for trial in study.trials if trial.state == TrialState.COMPLETE}
+    assert told == {int(folder.name) for folder in folders}
+    assert len(study.trials) == TRIALS
+
+
+def test_trials_end_as_without_interruption(battered: Battered, finished: Finished) -> None:
+    assert walks(battered.folder) == walks(finished.folder)
+
+
+def test_who_presses_ctrl_c_is_told_how_to_go_on(battered: Battered) -> None:
+    lines = battered.lives["Ctrl-C"].out.splitlines()
+    assert lines[-1].startswith("interrupted: ")
+    assert "the same command goes on" in lines[-1]
+
+
+def test_workers_that_outlive_their_controller_are_taken_up_again(battered: Battered) -> None:
+    assert "re-attached" in battered.lives["all killed"].out

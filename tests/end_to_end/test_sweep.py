@@ -1,0 +1,282 @@
+"""A whole sweep through the real command: its files, its verbs, and the same command again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from commands import EPISODES, TRIALS, Finished, hashes, run, trial_dirs
+
+from duqsweep import files
+
+pytestmark = pytest.mark.slow
+
+SWEEP_FILES = {
+    "sweep.yaml",
+    "study.log",
+    "ledger.json",
+    "reference.json",
+    "front.json",
+    "front.csv",
+    "front.png",
+    "report.html",
+}
+TRIAL_FILES = {"spec.json", "job.json", "vitals.json", "episodes.jsonl", "result.json", "log.txt"}
+VITALS = {
+    "layers_quantized",
+    "bits",
+    "mean_weight_bits",
+    "weights_mb",
+    "modelled",
+    "call_ms",
+    "parts_ms",
+    "reference_call_ms",
+    "speedup",
+    "compile_s",
+    "action_error",
+    "kernel",
+    "hardware",
+    "versions",
+    "git",
+}
+MODELLED = {"expert_forwards_per_call", "rotations_per_call", "flops_per_call", "bytes_per_call"}
+EPISODE = {
+    "i",
+    "suite",
+    "task",
+    "init_state",
+    "seed",
+    "success",
+    "steps",
+    "calls",
+    "policy_s",
+    "sim_s",
+    "wall_s",
+    "error",
+    "attempt",
+}
+RESULT = {
+    "outcome",
+    "reason",
+    "episodes",
+    "successes",
+    "errors",
+    "success_rate",
+    "episode_time_s",
+    "error_type",
+    "traceback",
+}
+FRONT = {"sweep", "objectives", "reference", "hypervolume", "counts", "episodes", "points"}
+POINT = {
+    "trial",
+    "params",
+    "success_rate",
+    "success_low",
+    "success_high",
+    "episodes",
+    "episode_time_s",
+    "speedup",
+    "kernel",
+    "weights_mb",
+    "on_front",
+    "p_front",
+    "outcome",
+}
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Finished:
+    """The shipped sweep in the command's own process, with MLflow; episodes cut short."""
+    cwd = tmp_path_factory.mktemp("smoke")
+    words = ("+sweep=smoke", "launcher=inline", "suite.tasks=2", "suite.max_steps=10")
+    words = (*words, "budget.episodes_per_trial=2", f"policy.checkpoint={checkpoint}")
+    return Finished(cwd / "sweeps" / "smoke", words, run(words, cwd, MLFLOW_TRACKING_URI=""))
+
+
+@pytest.fixture
+def copied(finished: Finished, tmp_path: Path) -> Path:
+    """The finished sweep, to be changed."""
+    return Path(shutil.copytree(finished.folder, tmp_path / "small"))
+
+
+def test_local_workers_write_every_file_with_its_keys(finished: Finished) -> None:
+    assert (finished.process.returncode, finished.process.stderr) == (0, "")
+    check_files(finished.folder, TRIALS, EPISODES)
+
+
+def test_the_smoke_sweep_writes_every_file_and_mlflows(smoke: Finished) -> None:
+    assert smoke.process.returncode == 0, smoke.process.stderr
+    check_files(smoke.folder, 2, 2)
+    assert (smoke.folder / files.MLFLOW_DB).is_file()
+    assert (smoke.folder / files.MLFLOW_ARTIFACTS).is_dir()
+    assert "mlflow" in smoke.process.stdout.lower()
+
+
+def check_files(folder: Path, trials: int, episodes: int) -> None:
+    assert {path.name for path in folder.iterdir()} >= SWEEP_FILES
+    assert all((folder / name).stat().st_size for name in SWEEP_FILES)
+    settings = (folder / "sweep.yaml").read_text()
+    assert settings.startswith("# space: ")
+    assert yaml.safe_load(settings)["name"] == folder.name
+    front = files.read_json(folder / "front.json")
+    assert set(front) >= FRONT
+    assert len(front["points"]) == trials
+    assert all(set(point) >= POINT for point in front["points"])
+    ledger = files.read_json(folder / "ledger.json")
+    for trial in trial_dirs(folder):
+        assert {path.name for path in trial.iterdir()} >= TRIAL_FILES
+        vitals = files.read_json(trial / "vitals.json")
+        assert set(vitals) >= VITALS
+        assert set(vitals["modelled"]) >= MODELLED
+        assert set(vitals["call_ms"]) >= {"p50", "p95", "n"}
+        assert set(vitals["parts_ms"]) == {"vision", "llm", "dit"}
+        lines = files.read_lines(trial / "episodes.jsonl")
+        assert all(set(line) >= EPISODE for line in lines)
+        walked = [(line["i"], line["task"], line["init_state"]) for line in lines]
+        entries = ledger["episodes"] if isinstance(ledger, dict) else ledger
+        assert walked == [(e["i"], e["task"], e["init_state"]) for e in entries[:episodes]]
+        result = files.read_json(trial / "result.json")
+        assert set(result) >= RESULT
+        assert (result["outcome"], result["episodes"]) == ("complete", episodes)
+
+
+@pytest.mark.parametrize("which", ["finished", "smoke"])
+def test_the_same_command_again_changes_nothing_and_says_so(which, request) -> None:
+    sweep: Finished = request.getfixturevalue(which)
+    before = hashes(sweep.folder)
+    cwd = sweep.folder.parent.parent
+    again = run(sweep.words, cwd, MLFLOW_TRACKING_URI="")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert f"{sweep.folder.name} is finished: nothing was left to do" in again.stdout
+    assert str(sweep.folder / files.REPORT_HTML) in again.stdout.replace("\n", "")
+    assert hashes(sweep.folder) == before
+
+
+def test_reading_verbs_show_the_sweep_and_change_nothing(finished: Finished) -> None:
+    folder, before = str(finished.folder), hashes(finished.folder)
+
+    def shown(*words: str) -> str:
+        done = run([words[0], folder, *words[1:]], finished.folder)
+        assert (done.returncode, done.stderr) == (0, ""), words
+        return done.stdout
+
+    state = json.loads(shown("status", "--json"))
+    assert state["counts"]["complete"] == TRIALS
+    assert state["episodes"] == TRIALS * EPISODES
+    assert [trial["episodes"] for trial in state["trials"]] == [EPISODES] * TRIALS
+    assert f"{TRIALS} complete" in shown("status")
+    assert json.loads(shown("front", "--json")) == files.read_json(finished.folder / "front.json")
+    assert shown("front")
+    plan = yaml.safe_load(shown("export", "--trial", "3"))["plans"]["small_0003"]
+    assert plan == files.read_json(trial_dirs(finished.folder)[3] / "spec.json")["params"]
+    assert hashes(finished.folder) == before
+
+
+def let_succeed(folder: Path, number: int) -> None:
+    """Rewrite a trial as if its policy had been a good one; random weights never are."""
+    trial = files.trial_dir(folder, number)
+    lines = [{**line, "success": True} for line in files.read_lines(trial / "episodes.jsonl")]
+    files.write_text(trial / "episodes.jsonl", "".join(f"{json.dumps(line)}\n" for line in lines))
+    result = files.read_json(trial / "result.json")
+    better = {"successes": len(lines), "success_rate": 1.0}
+    files.write_json(trial / "result.json", {**result, **better})
+
+
+def test_the_point_that_a_rule_picks_is_exported_as_a_script_that_bash_reads(copied: Path) -> None:
+    quantized = next(
+        int(trial.name)
+        for trial in trial_dirs(copied)
+        if files.read_json(trial / "vitals.json")["layers_quantized"]
+    )
+    let_succeed(copied, quantized)
+    assert f"{quantized}" in run(["front", str(copied)], copied).stdout
+    for rule in ("knee", "fastest@success>=0.9"):
+        words = ["export", str(copied), "--pick", rule, "--format", "openpi-env"]
+        script = run(words, copied).stdout
+        assert f"# Trial {quantized} of duqsweep's sweep small" in script
+        echo = f'{script}\nprintf %s "$OPENPI_DUQUANT_ABITS"'
+        done = subprocess.run(["bash", "-eu", "-c", echo], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, "8")
+
+
+def test_a_larger_budget_of_episodes_goes_on_where_the_smaller_one_ended(
+    finished: Finished, copied: Path
+) -> None:
+    told = run([*finished.words, f"dir={copied}", "budget.trials=5"], copied.parent)
+    assert told.returncode == 0
+    assert hashes(copied / files.TRIALS_DIR) == hashes(finished.folder / files.TRIALS_DIR)
+
+
+def test_plan_starts_nothing(finished: Finished, tmp_path: Path) -> None:
+    done = run(["plan", *finished.words], tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "6 points" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sync_fills_an_emptied_mlflow(copied: Path) -> None:
+    done = run(["sync", str(copied), "--uri", f"sqlite:///{copied.parent}/other.db"], copied)
+    assert done.returncode == 0, done.stderr
+    assert f"{TRIALS} trials are in MLflow" in done.stdout
+
+
+def test_confirm_walks_reserved_states_once(copied: Path) -> None:
+    shutil.rmtree(copied / files.WORKERS_DIR)
+    words = ["confirm", str(copied), "--episodes", "2", "--trials", "0,1"]
+    done = run(words, copied)
+    assert done.returncode == 0, done.stderr
+    content = files.read_json(copied / "confirm" / "confirm.json")
+    assert [point["episodes"] for point in content["points"]] == [2, 2]
+    searched = states(copied)
+    assert not searched & states(copied / "confirm")
+    before = hashes(copied)
+    again = run(words, copied)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert hashes(copied) == before
+
+
+def states(folder: Path) -> set[tuple[int, int]]:
+    lines = [line for t in trial_dirs(folder) for line in files.read_lines(t / "episodes.jsonl")]
+    return {(line["task"], line["init_state"]) for line in lines}
+
+
+def test_evaluate_tries_one_configuration_here_and_now(checkpoint: Path, tmp_path: Path) -> None:
+    words = ["evaluate", "--episodes", "1", "quant.include=dit_attn", "suite.tasks=1"]
+    words += ["suite.max_steps=10", f"policy.checkpoint={checkpoint}"]
+    done = run(words, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "24 layers quantized" in done.stdout
+    assert "of 1 episodes succeeded" in done.stdout
+
+
+def test_a_trial_whose_policy_fails_is_recorded_and_the_sweep_goes_on(
+    finished: Finished, tmp_path: Path
+) -> None:
+    # Without a compiler torch.compile fails, and only trials that ask for it do.
+    words = [
+        *finished.words,
+        "space.policy.num_steps=choice(1)",
+        "space.quant.include=choice(none)",
+    ]
+    words += ["+space.runtime.compile=choice(true, false)", "launcher=inline", "budget.trials=2"]
+    empty = {"CXX": "/no/compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor")}
+    done = run(words, tmp_path, **empty)
+    assert done.returncode == 3
+    folder = tmp_path / "sweeps" / "small"
+    outcomes = {
+        files.read_json(trial / "spec.json")["params"]["runtime.compile"]: files.read_json(
+            trial / "result.json"
+        )
+        for trial in trial_dirs(folder)
+    }
+    assert outcomes[False]["outcome"] == "complete"
+    assert outcomes[True]["outcome"] == "failed"
+    assert outcomes[True]["traceback"]
+    assert "1 of 2 trials failed" in done.stderr
+    before = hashes(folder)
+    assert run(words, tmp_path, **empty).returncode == 3
+    assert hashes(folder) == before
