@@ -56,7 +56,11 @@ MISTAKES = {
     ),
     "bits outside": (
         ["+sweep=tiny", "quant.weight_bits.default=9"],
-        "2 to 8, or 16 for full precision, got 9",
+        "quant.weight_bits.default must be 2 to 8, or 16 for full precision, got 9",
+    ),
+    "bits outside where nothing is quantized": (
+        ["+sweep=tiny", "quant.include=none", "quant.act_bits=1"],
+        "quant.act_bits must be 2 to 8, or 16 for full precision, got 1",
     ),
     "bits of the space outside": (
         ["+sweep=tiny", "space.quant.weight_bits.default=choice(1, 4)"],

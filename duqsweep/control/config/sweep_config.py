@@ -26,7 +26,7 @@ from duqsweep.envs.assets import check_suite
 from duqsweep.errors import ConfigError
 from duqsweep.policy.locate import check_checkpoint
 from duqsweep.policy.sizes import linear_layers, sizes_of
-from duqsweep.spec import LayerRule, PolicySpec, ProtocolSpec, RuntimeSpec
+from duqsweep.spec import LayerRule, PolicySpec, ProtocolSpec, RuntimeSpec, check_bits
 
 __all__ = [
     "Budget",
@@ -149,6 +149,9 @@ def _base(root: RootConfig) -> Base:
         "runtime.threads": root.runtime.threads,
         "suite.replan_steps": root.suite.replan_steps,
     }
+    for key, value in settings.items():
+        if "_bits" in key and value is not None:  # also where nothing is quantized
+            check_bits(value, key)
     suite = {key: value for key, value in vars(root.suite).items() if key != "name"}
     protocol = {"suite": root.suite.name, **suite, "seed": root.seed}
     folder = root.policy.checkpoint
