@@ -83,7 +83,7 @@ def test_the_size_counts_only_points_that_differ():
     small = space_of(*words, "+space.quant.act_bits=choice(4, 8)", sweep="smoke")
     assert small.size() == 3
     assert len({tuple(sorted(point.items())) for point in small.points()}) == 3
-    assert space_of().size() == 2 * 3 * 10 * 3 * 4 * 2
+    assert space_of().size() == 2 * 3 * 10 * 3 * 4 * 2 * 3
     assert space_of("+space.quant.smoothing=interval(0, 1)").size() is None
 
 
@@ -96,6 +96,7 @@ def test_a_plan_inside_the_space_is_a_point_of_it_and_another_is_not():
         "quant.include": "dit_mlp",
         "quant.weight_bits.default": 4,
         "quant.weight_bits.first_last": 4,
+        "suite.replan_steps": 5,
     }
     assert space.point_of("reference") is None
     assert space.point_of("seed_current") is None
