@@ -92,7 +92,7 @@ POINT = {
 def smoke(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Finished:
     """The shipped sweep in the command's own process, with MLflow; episodes cut short."""
     cwd = tmp_path_factory.mktemp("smoke")
-    words = ("+sweep=smoke", "launcher=inline", "suite.tasks=2", "suite.max_steps=10")
+    words = ("+sweep=smoke", "launcher=inline", "suite.tasks=1", "suite.max_steps=10")
     words = (*words, "budget.episodes_per_trial=2", f"policy.checkpoint={checkpoint}")
     return Finished(cwd / "sweeps" / "smoke", words, run(words, cwd, MLFLOW_TRACKING_URI=""))
 
