@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from duqsweep.control.config.settings import INCLUDE
-from duqsweep.control.config.space import Space
+from duqsweep.control.config.space import GRID_LIMIT, Space
 from duqsweep.control.config.sweep_config import SweepConfig, check_inputs, compose
 from duqsweep.quant.select import Bits
 
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
 
 def _space_table(config: SweepConfig, space: Space) -> Table:
     size = space.size()
-    points = "infinitely many" if size is None else str(size)
+    points = f"more than {GRID_LIMIT:,}" if size is None else f"{size:,}"
     table = Table(title=f"{config.name}: {points} points, {len(space.plans)} plans", box=None)
     table.add_column("key")
     table.add_column("values")
