@@ -13,7 +13,7 @@ sweep:
 	$(BIN)/python -m duqsweep +sweep=$(SWEEP)
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
