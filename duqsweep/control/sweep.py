@@ -23,7 +23,7 @@ from duqsweep.worker.summary import summarise
 
 TICK_S = 0.2
 FAILURES_JSONL = "failures.jsonl"  # of a trial: how its jobs died
-RETRIES = 2  # of an assignment whose job died through no fault of the policy
+RETRIES = 2  # without an episode in between, where the policy is not at fault
 
 Ending = Literal["finished", "stopped"]
 
@@ -180,14 +180,17 @@ class Sweep:
         """Note the failure, and queue the assignment again while its retries last."""
         number = assignment.trial
         log = files.trial_dir(self._dir, number) / FAILURES_JSONL
-        line = {"kind": failure.kind, "message": failure.message, "at_s": round(time.time(), 3)}
-        files.append_line(log, line)
-        retry = failure.retry and len(files.read_lines(log)) <= RETRIES
+        # A long trial on a preemptible node fails often; it is given up where it gets nowhere.
+        walked = len(self._look(number).episodes)
+        line = {"kind": failure.kind, "message": failure.message, "episodes": walked}
+        files.append_line(log, {**line, "at_s": round(time.time(), 3)})
+        here = [earlier for earlier in files.read_lines(log) if earlier["episodes"] == walked]
+        retry = failure.retry and len(here) <= RETRIES
         then = "it goes on at the next episode" if retry else "no retry is left"
         if not failure.retry:
             then = "not retried"
-        text = f"trial {number}: its job ended ({failure.kind}): {failure.message}; {then}"
-        self._progress.message(text)
+        summary = failure.message.partition("\n")[0]
+        self._progress.message(f"trial {number}: its job ended ({failure.kind}): {summary}; {then}")
         if retry:
             self._again.append(assignment)
         return retry

@@ -225,8 +225,19 @@ def test_retries_of_an_earlier_life_count(tmp_path):
     folder = files.trial_dir(tmp_path, 0)
     folder.mkdir(parents=True)
     for _ in range(RETRIES):
-        files.append_line(folder / FAILURES_JSONL, {"kind": "node", "message": "", "at_s": 0.0})
+        line = {"kind": "node", "message": "", "episodes": 0, "at_s": 0.0}
+        files.append_line(folder / FAILURES_JSONL, line)
     assert run(tmp_path, {0: [dies("node")]}).outcomes == {0: "failed"}
+
+
+def test_a_trial_that_gets_on_between_its_jobs_deaths_is_not_given_up(tmp_path):
+    folder = files.trial_dir(tmp_path, 0)
+    folder.mkdir(parents=True)
+    for episodes in (3, 6, 9):
+        line = {"kind": "preempted", "message": "", "episodes": episodes, "at_s": 0.0}
+        files.append_line(folder / FAILURES_JSONL, line)
+    ran = run(tmp_path, {0: [dies("preempted"), completes]})
+    assert ran.outcomes == {0: "complete"}
 
 
 def test_too_little_memory_is_the_trials_own_fault(tmp_path):
