@@ -97,7 +97,8 @@ def notes(content: Mapping[str, Any]) -> list[str]:
     lines = [
         "success: with its 95 % interval (Wilson), of so many episodes",
         "p: the probability of being on the front",
-        "time: policy time of an episode of nominal length; speed-up: over the eager reference"
+        "time: policy time of an episode of nominal length; "
+        "speed-up: of a call, over the eager reference"
         + (f" ({wording.seconds(reference['episode_time_s'])})" if reference else ""),
     ]
     kernels = {point["kernel"] for point in content["points"]}
