@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import logging
 import shutil
 import subprocess
 import sys
@@ -102,6 +103,7 @@ def _mlflow() -> str:
     with tempfile.TemporaryDirectory() as folder:
         from mlflow import MlflowClient
 
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table
         client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
         client.create_experiment("doctor", artifact_location=folder)
     return "writes a database"
