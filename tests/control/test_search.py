@@ -19,13 +19,17 @@ from duqsweep.control.study.search import FullEvaluation
 from duqsweep.result import TrialResult
 from duqsweep.spec import Trial
 
+# The six parameters of the document's strategies and four of its plans: what these tests count on.
+BASE = ("~space.suite.replan_steps", "enqueue=[reference,seed_current,plan_a,plan_c]")
+
 
 class Life:
     """One life of a controller, with trials that are evaluated in an instant."""
 
     def __init__(self, directory: Path, *overrides: str, sweep: str = "dit_speed") -> None:
         directory.mkdir(exist_ok=True)
-        self.config = compose([f"+sweep={sweep}", f"dir={directory}", *overrides])
+        base = BASE if sweep == "dit_speed" else ()
+        self.config = compose([f"+sweep={sweep}", f"dir={directory}", *base, *overrides])
         self.space = Space.from_config(self.config)
         self.study: OptunaStudy = open_study(self.config, self.space)
         self.search = FullEvaluation(self.study, self.space, self.config)
@@ -159,7 +163,8 @@ class Stubborn:
 
 
 def test_a_sampler_that_repeats_itself_does_not_end_the_search(tmp_path):
-    words = ["+space.policy.num_steps=range(1, 5)", "budget.trials=6", "enqueue=[]"]
+    space = ["space.quant.block_size=choice(16, 32)", "+space.policy.num_steps=range(1, 5)"]
+    words = [*space, "budget.trials=6", "enqueue=[]"]
     life = Life(tmp_path, *words, sweep="smoke")
     life.search = FullEvaluation(Stubborn(life.study), life.space, life.config)
     assert len(life.run()) == 6

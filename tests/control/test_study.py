@@ -22,9 +22,14 @@ from duqsweep.errors import ConfigError
 VALUES = (0.5, 1.0)
 
 
+# The six parameters of the document's strategies and four of its plans: what these tests count on.
+BASE = ("~space.suite.replan_steps", "enqueue=[reference,seed_current,plan_a,plan_c]")
+
+
 def opened(directory: Path, *overrides: str, sweep: str = "dit_speed") -> OptunaStudy:
     directory.mkdir(exist_ok=True)
-    config = compose([f"+sweep={sweep}", f"dir={directory}", *overrides])
+    base = BASE if sweep == "dit_speed" else ()
+    config = compose([f"+sweep={sweep}", f"dir={directory}", *base, *overrides])
     return open_study(config, Space.from_config(config))
 
 
@@ -148,7 +153,8 @@ def test_a_killed_life_may_leave_half_a_line(tmp_path):
 
 
 def test_a_grid_walks_every_point_once_through_two_lives(tmp_path):
-    words = ["sampler=grid", "space.quant.act_bits=choice(4, 8)", "enqueue=[]"]
+    space = ["space.quant.block_size=choice(16, 32)", "space.quant.act_bits=choice(4, 8)"]
+    words = ["sampler=grid", *space, "enqueue=[]"]
     first = [t.params for t in drain(opened(tmp_path, *words, sweep="smoke"), 3)]
     study = opened(tmp_path, *words, sweep="smoke")
     points = [*first, *(t.params for t in drain(study, 1))]

@@ -37,6 +37,8 @@ def controller(lab: Lab) -> Iterator[subprocess.Popen[bytes]]:
         env={**os.environ, "PYTHONPATH": f"{script.parent}:{root}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        # Whoever runs these tests in the background of a shell has it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         wait_until(lambda: all(episodes(lab, number) for number in range(2)))
