@@ -7,14 +7,8 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from duqsweep import __version__
+from duqsweep import __version__, exit_codes
 from duqsweep.errors import ConfigError, DuqsweepError
-
-EXIT_OK = 0
-EXIT_ERROR = 1
-EXIT_CONFIG = 2
-EXIT_FAILED_TRIALS = 3
-EXIT_INTERRUPTED = 130
 
 # Each verb is a module of duqsweep.verbs with main(arguments) -> exit code; nothing heavier than
 # the verb's own needs is imported, so that --help answers at once.
@@ -40,21 +34,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(argv)
     except ConfigError as error:
         print(f"duqsweep: {error}", file=sys.stderr)
-        return EXIT_CONFIG
+        return exit_codes.CONFIG
     except DuqsweepError as error:
         print(f"duqsweep: {error}", file=sys.stderr)
-        return EXIT_ERROR
+        return exit_codes.ERROR
     except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        return exit_codes.INTERRUPTED
 
 
 def _run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(help_text())
-        return EXIT_OK
+        return exit_codes.OK
     if argv[0] == "--version":
         print(f"duqsweep {__version__}")
-        return EXIT_OK
+        return exit_codes.OK
     verb = argv[0] if argv[0] in VERBS else "sweep"
     if verb == "sweep" and not _looks_like_overrides(argv):
         raise ConfigError(f"unknown verb {argv[0]!r}; verbs are {', '.join(VERBS)}")

@@ -43,14 +43,19 @@ def trial_dir(sweep_dir: Path, number: int) -> Path:
     return sweep_dir / TRIALS_DIR / f"{number:04d}"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace `path` by `text` atomically and durably; its folder must exist."""
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace `path` by `data` atomically and durably; its folder must exist."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with temporary.open("wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` by `text` in UTF-8, as `write_bytes` does."""
+    write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -17,6 +17,7 @@ BASE = {
     "codec",
     "conf_dir",
     "errors",
+    "exit_codes",
     "files",
     "mailbox",
     "processes",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable
 from time import perf_counter
 
 import numpy as np
@@ -41,9 +40,6 @@ class FlowPolicy:
         with torch.no_grad():
             table = module.modulation(euler_times(num_steps).to(self._device))
         self.modulations = [step[:, None].contiguous() for step in table.unbind(1)]
-        self._encode: Callable[[Tensor], Tensor] = module.encode_images
-        self._prefix: Callable[[Tensor, Tensor], PrefixCache] = module.prefix
-        self._velocity: Callable[[Tensor, PrefixCache, Tensor], Tensor] = module.velocity
 
     def act(self, observation: Observation, noise: NDArray[np.float32]) -> NDArray[np.float64]:
         """(horizon, 7) actions in [-1, 1]; noise: (horizon, action_dim), standard normal."""
@@ -55,7 +51,7 @@ class FlowPolicy:
     ) -> NDArray[np.float32]:
         """(horizon, 7) actions in units of their standard deviation in the training data."""
         pixels, tokens = self._inputs(observation)
-        cache = self._prefix(self._encode(pixels), tokens)
+        cache = self.network.prefix(self.network.encode_images(pixels), tokens)
         return self._follow(cache, noise)
 
     @torch.no_grad()
@@ -64,9 +60,9 @@ class FlowPolicy:
         self.synchronize()
         marks = [perf_counter()]
         pixels, tokens = self._inputs(observation)
-        encoded = self._encode(pixels)
+        encoded = self.network.encode_images(pixels)
         self._mark(marks)
-        cache = self._prefix(encoded, tokens)
+        cache = self.network.prefix(encoded, tokens)
         self._mark(marks)
         self._follow(cache, noise)
         self._mark(marks)
@@ -100,7 +96,8 @@ class FlowPolicy:
     def _follow(self, cache: PrefixCache, noise: NDArray[np.float32]) -> NDArray[np.float32]:
         actions = torch.from_numpy(np.asarray(noise, dtype=np.float32))[None].to(self._device)
         for modulation in self.modulations:
-            actions = actions - self._velocity(actions, cache, modulation) / self.num_steps
+            velocity = self.network.velocity(actions, cache, modulation)
+            actions = actions - velocity / self.num_steps
         return actions[0, :, :ACTIONS].cpu().numpy()
 
     def _mark(self, marks: list[float]) -> None:

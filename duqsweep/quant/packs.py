@@ -7,7 +7,6 @@ name, so that trials which differ only there share it.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,10 +14,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from duqsweep.errors import EvaluationError
+from duqsweep.files import write_bytes
 from duqsweep.quant.select import permutes
 from duqsweep.spec import FULL_PRECISION, QuantSpec, digest
 
@@ -123,12 +123,8 @@ def expected_shapes(
 
 
 def _write(path: Path, key: str, pack: Pack) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     tensors = {name: tensor.cpu().contiguous() for name, tensor in pack.tensors().items()}
-    save_file(tensors, temporary, metadata={"key": key})
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_bytes(path, save(tensors, metadata={"key": key}))
 
 
 def _read(path: Path, key: str, expected: dict[str, tuple[int, ...]]) -> Pack:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from duqsweep import files
+from duqsweep import exit_codes, files
 from duqsweep.control.config.sweep_config import SweepConfig
 from duqsweep.control.front.confirm import (
     CONFIRM_JSON,
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
     files.write_json(folder / CONFIRM_JSON, content)
     _print(config.name, content)
     print(f"files: {folder}")
-    return 0 if len(content["points"]) == len(trials) else 3
+    return exit_codes.OK if len(content["points"]) == len(trials) else exit_codes.FAILED_TRIALS
 
 
 def _chosen(config: SweepConfig, numbers: str | None) -> tuple[list[Trial], int | None]:

@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from duqsweep import files
+from duqsweep import exit_codes, files
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, check_inputs, compose
 from duqsweep.errors import ConfigError
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
     print(f"evaluating in {trial_dir}")
     result = evaluate(trial_dir, parsed.episodes)
     _print(trial_dir, result)
-    return 3 if result.outcome == "failed" else 0
+    return exit_codes.FAILED_TRIALS if result.outcome == "failed" else exit_codes.OK
 
 
 def _make_folder(config: SweepConfig) -> Path:

@@ -13,15 +13,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from duqsweep import files
+from duqsweep import exit_codes, files
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, as_yaml, check_inputs, load, to_config
 from duqsweep.errors import ConfigError, DuqsweepError
 from duqsweep.worker.ledger import make_ledger, write_ledger
 
 MLFLOW_WAIT_S = 60.0  # at the end, for what is not yet there
-EXIT_FAILED_TRIALS = 3
-EXIT_INTERRUPTED = 130
 
 
 def main(arguments: list[str]) -> int:
@@ -173,7 +171,7 @@ class _Run:
 
     def _exit_code(self, ending: str, content: dict[str, Any]) -> int:
         if ending != "finished":
-            return EXIT_INTERRUPTED
+            return exit_codes.INTERRUPTED
         counts = content["counts"]
         told = sum(counts.values())
         tolerated = self._config.budget.tolerated_failures * told
@@ -184,7 +182,7 @@ class _Run:
                 f"{tolerated:.0f}: see `python -m duqsweep status {self._dir}`",
                 file=sys.stderr,
             )
-            return EXIT_FAILED_TRIALS
+            return exit_codes.FAILED_TRIALS
         return 0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ def write_report(sweep_dir: Path, content: Mapping[str, Any], views: Sequence[Tr
         views: The sweep's trials, for the success rate of each task.
     """
     write_front(sweep_dir, content)
-    _write_bytes(sweep_dir / files.FRONT_PNG, picture.draw_png(content))
+    files.write_bytes(sweep_dir / files.FRONT_PNG, picture.draw_png(content))
     sweep_yaml = sweep_dir / files.SWEEP_YAML
     text = sweep_yaml.read_text(encoding="utf-8") if sweep_yaml.exists() else ""
     page = report_page(content, views, text, picture.draw_svg(content))
@@ -79,12 +78,3 @@ def _console() -> Console:
     """Standard output; where it is no terminal, wide enough for a log."""
     console = Console()
     return console if console.is_terminal else Console(width=_LOG_WIDTH)
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
