@@ -5,16 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_line import ROOT, Command
 
-import duqsweep
 from duqsweep.policy.locate import CONFIG_JSON, WEIGHTS
-
-ROOT = Path(duqsweep.__file__).parent.parent
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from conftest import Command
+from command_line import Command
 
-from duqsweep import cli, files
+from duqsweep import cli, exit_codes, files
 
 CONF = Path(__file__).parent / "conf"
 
@@ -145,7 +145,7 @@ def refused(
     def run(*words: str) -> str:
         code = cli.main(complete(words, broken_checkpoint))
         out, err = capfd.readouterr()
-        assert (code, out) == (cli.EXIT_CONFIG, "")
+        assert (code, out) == (exit_codes.CONFIG, "")
         return only_line(err)
 
     return run
@@ -184,7 +184,7 @@ def test_a_mistake_gets_one_line_and_starts_nothing(mistake, refused, tmp_path):
 def test_the_real_command_says_the_same(mistake, command, broken_checkpoint, tmp_path):
     words, message = MISTAKES[mistake]
     done = command(*complete(words, broken_checkpoint))
-    assert (done.returncode, done.stdout) == (cli.EXIT_CONFIG, "")
+    assert (done.returncode, done.stdout) == (exit_codes.CONFIG, "")
     assert re.search(message, only_line(done.stderr)), done.stderr
     assert sweep_folders(tmp_path) == []
 
@@ -192,7 +192,7 @@ def test_the_real_command_says_the_same(mistake, command, broken_checkpoint, tmp
 def test_slurm_without_sbatch_is_refused(command: Command, broken_checkpoint, tmp_path):
     words = complete(["+sweep=tiny", "launcher=slurm"], broken_checkpoint)
     done = command(*words, PATH="")
-    assert done.returncode == cli.EXIT_CONFIG
+    assert done.returncode == exit_codes.CONFIG
     assert "launcher=slurm needs sbatch on PATH; launcher=local" in only_line(done.stderr)
     assert sweep_folders(tmp_path) == []
 
@@ -202,7 +202,7 @@ def test_official_suites_whose_assets_were_never_downloaded_say_how_to_get_them(
 ):
     words = complete(["+sweep=tiny", "suite=libero_goal"], broken_checkpoint)
     done = command(*words, HF_HUB_CACHE=str(tmp_path / "empty"), HF_HOME=str(tmp_path / "empty"))
-    assert done.returncode == cli.EXIT_CONFIG
+    assert done.returncode == exit_codes.CONFIG
     assert "hf download --repo-type dataset" in only_line(done.stderr)
     assert sweep_folders(tmp_path) == []
 
@@ -218,7 +218,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, broken_checkpoint: Path) -> 
     """The words of a sweep that was run to its end; all its trials failed."""
     folder = tmp_path_factory.mktemp("sweeps") / "smoke"
     words = ["+sweep=tiny", f"dir={folder}", f"policy.checkpoint={broken_checkpoint}"]
-    assert cli.main(complete(words, broken_checkpoint)) == cli.EXIT_FAILED_TRIALS
+    assert cli.main(complete(words, broken_checkpoint)) == exit_codes.FAILED_TRIALS
     return words
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, Command
+from command_line import ROOT, Command
 
 from duqsweep import __version__, cli
 from duqsweep.conf_dir import group_options
