@@ -95,7 +95,7 @@ def test_control_side_imports_nothing_heavy_at_module_level(path: Path) -> None:
     assert not foreign(path, top_level_only=True) & HEAVY
 
 
-@params(files_of("worker", "quant", "policy", "envs"))
+@params(files_of("worker", "quant", "policy", "envs", "kernels"))
 def test_worker_side_never_imports_the_control_sides_libraries(path: Path) -> None:
     assert not foreign(path) & CONTROL_ONLY
 
@@ -105,17 +105,22 @@ def test_base_files_import_only_each_other(path: Path) -> None:
     assert {name.split(".")[0] for name in ours(path)} <= BASE
 
 
+@params(files_of("kernels"))
+def test_kernels_know_nothing_of_the_project(path: Path) -> None:
+    assert {name.split(".")[0] for name in ours(path)} <= BASE | {"kernels"}
+
+
 @params(files_of("quant", "policy", "envs"))
 def test_quantizer_policy_and_simulator_are_strangers(path: Path) -> None:
     own = module_name(path).split(".")[0]
-    assert {name.split(".")[0] for name in ours(path)} <= BASE | {own}
+    assert {name.split(".")[0] for name in ours(path)} <= BASE | {"kernels", own}
 
 
 @params(files_of("control"))
 def test_control_reaches_the_worker_side_only_through_light_files(path: Path) -> None:
     reached = {".".join(name.split(".")[:2]) for name in ours(path, top_level_only=True)}
     worker_side = {
-        name for name in reached if name.split(".")[0] in ("quant", "policy", "envs", "worker")
+        name for name in reached if name.split(".")[0] in ("quant", "policy", "envs", "worker", "kernels")
     }
     packages = {"quant", "policy", "envs", "worker"}
     assert worker_side - packages <= LIGHT_WORKER_FILES
