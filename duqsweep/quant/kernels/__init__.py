@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 
 from torch import nn
 
-from duqsweep.quant.kernels import fake, loop
+from duqsweep.quant.kernels import fake, integer, loop
 from duqsweep.quant.linear import LinearParts
 
 BUILDERS: Mapping[str, Callable[[LinearParts], nn.Module]] = {
     "fake": fake.build,
     "loop": loop.build,
+    "int8": integer.build_int8,
+    "w4a8": integer.build_w4a8,
 }
