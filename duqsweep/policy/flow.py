@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from time import perf_counter
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,24 +13,36 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from duqsweep.policy.pi05 import Pi05, PrefixCache, euler_times
-from duqsweep.policy.preprocess import (
-    ACTIONS,
-    EmbeddedConfig,
-    denormalise_actions,
-    images,
-    prompt,
-)
+from duqsweep.policy.preprocess import ACTIONS
+from duqsweep.policy.sizes import PolicySizes
 from duqsweep.seams import Observation
 
 
+class Preprocessing(Protocol):
+    """What stands between the simulator and the network, and differs from policy to policy."""
+
+    @property
+    def sizes(self) -> PolicySizes:
+        """Of the network."""
+
+    def images(self, observation: Observation, device: torch.device) -> Tensor:
+        """(1, cameras, 3, px, px) in [-1, 1], without cameras that would be masked."""
+
+    def prompt(self, observation: Observation) -> Tensor:
+        """(1, tokens) ids of instruction and state, without padding that would be masked."""
+
+    def actions(self, normalised: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(horizon, 7) network outputs → actions in [-1, 1]."""
+
+
 class FlowPolicy:
-    """The embedded policy behind `seams.Policy`.
+    """A pi0.5 behind `seams.Policy`.
 
     The linear layers of `module` may be replaced in place. What depends on the flow's time alone is
     computed once, here, for the fixed schedule.
     """
 
-    def __init__(self, module: Pi05, config: EmbeddedConfig, num_steps: int) -> None:
+    def __init__(self, module: Pi05, config: Preprocessing, num_steps: int) -> None:
         self.module: nn.Module = module
         self.network = module
         self.config = config
@@ -43,13 +56,13 @@ class FlowPolicy:
 
     def act(self, observation: Observation, noise: NDArray[np.float32]) -> NDArray[np.float64]:
         """(horizon, 7) actions in [-1, 1]; noise: (horizon, action_dim), standard normal."""
-        return denormalise_actions(self.act_normalised(observation, noise), self.config)
+        return self.config.actions(self.act_normalised(observation, noise))
 
     @torch.no_grad()
     def act_normalised(
         self, observation: Observation, noise: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """(horizon, 7) actions in units of their standard deviation in the training data."""
+        """(horizon, 7) actions as the network makes them: scaled alike across joints."""
         pixels, tokens = self._inputs(observation)
         cache = self.network.prefix(self.network.encode_images(pixels), tokens)
         return self._follow(cache, noise)
@@ -90,14 +103,14 @@ class FlowPolicy:
             torch.cuda.synchronize(self._device)
 
     def _inputs(self, observation: Observation) -> tuple[Tensor, Tensor]:
-        pixels = images(observation, self.config.sizes.vision.image_px, self._device)
-        return pixels, prompt(observation, self.config).to(self._device)
+        pixels = self.config.images(observation, self._device)
+        return pixels, self.config.prompt(observation).to(self._device)
 
     def _follow(self, cache: PrefixCache, noise: NDArray[np.float32]) -> NDArray[np.float32]:
         actions = torch.from_numpy(np.asarray(noise, dtype=np.float32))[None].to(self._device)
         for modulation in self.modulations:
             velocity = self.network.velocity(actions, cache, modulation)
-            actions = actions - velocity / self.num_steps
+            actions = actions - velocity.float() / self.num_steps
         return actions[0, :, :ACTIONS].cpu().numpy()
 
     def _mark(self, marks: list[float]) -> None:

@@ -167,11 +167,11 @@ class FusedExpert(nn.Module):
         self._run_layer: Callable[..., tuple[Tensor, Tensor, Tensor]] = FusedLayer.forward
         self._enter: Callable[..., Tensor] = FusedExpert.enter
         self._step: Callable[..., Tensor] = FusedExpert.step
-        weight = module.action_in_proj.weight
+        device, dtype = module.action_in_proj.weight.device, module.dtype
         with torch.no_grad():
-            table = module.modulation(euler_times(num_steps).to(weight.device))
+            table = module.modulation(euler_times(num_steps).to(device)).to(dtype)
         self.modulations = [step.contiguous() for step in table.unbind(1)]
-        self._zeros = torch.zeros(self.horizon, self.sizes.width, dtype=weight.dtype).to(weight)
+        self._zeros = torch.zeros(self.horizon, self.sizes.width, dtype=dtype, device=device)
         self._ones = torch.ones_like(self._zeros[0])
 
     def compile(self) -> None:
@@ -205,7 +205,8 @@ class FusedExpert(nn.Module):
 
     def enter(self, actions: Tensor) -> Tensor:
         """(horizon, action_dim) in float32 → (horizon, width)."""
-        return cast(Tensor, self.action_in_proj(actions.to(self._zeros.dtype)))
+        x = self.action_in_proj(actions.to(self.action_in_proj.weight.dtype))
+        return cast(Tensor, x.to(self._zeros.dtype))
 
     def step(
         self, actions: Tensor, residual: tuple[Tensor, Tensor, Tensor], modulation: Tensor
@@ -214,7 +215,7 @@ class FusedExpert(nn.Module):
         x = torch.addcmul(*residual)
         factor, shift, _ = modulation
         normed = torch.addcmul(shift, normalise(x), factor).to(x.dtype)
-        velocity = cast(Tensor, self.action_out_proj(normed))
+        velocity = cast(Tensor, self.action_out_proj(normed.to(self.action_out_proj.weight.dtype)))
         return actions - velocity.float() / self.num_steps
 
     def _with_room(self, rows: Tensor) -> Tensor:

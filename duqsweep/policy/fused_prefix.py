@@ -106,7 +106,7 @@ class FusedPrefix(nn.Module):
 
     def encode_images(self, images: Tensor) -> Tensor:
         """(cameras, 3, px, px) in [-1, 1] → (cameras * tokens, LLM width)."""
-        x = self.embeddings(images)
+        x = self.embeddings(images).to(self.post_layernorm.weight.dtype)
         for layer in self.vision_layers:
             x = self._see(layer, x)
         merged_patches = merge_patches(self.post_layernorm(x), self.sizes.vision.merge)

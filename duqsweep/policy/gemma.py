@@ -159,6 +159,6 @@ class ExpertLayer(nn.Module):
         """(batch, tokens, width) → the same shape; modulation: of the first and the second norm."""
         before_attention, before_mlp = modulation
         mixed, _ = self.self_attn(self.input_layernorm(x, before_attention), table, prefix)
-        x = torch.addcmul(x, mixed, before_attention[:, 2:3])
+        x = torch.addcmul(x, mixed, before_attention[:, 2:3].to(x.dtype))
         update = self.mlp(self.post_attention_layernorm(x, before_mlp))
-        return torch.addcmul(x, update, before_mlp[:, 2:3])
+        return torch.addcmul(x, update, before_mlp[:, 2:3].to(x.dtype))

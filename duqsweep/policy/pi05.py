@@ -111,6 +111,11 @@ class Pi05(nn.Module):
         yield from self.expert.layers
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of what flows between the layers; norms and projections may be kept in a wider one."""
+        return self.language_model.embed_tokens.weight.dtype
+
+    @property
     def _paligemma(self) -> _PaliGemmaModel:
         return cast(_PaliGemmaModel, self.paligemma_with_expert.paligemma.model)
 
@@ -166,10 +171,11 @@ class Pi05(nn.Module):
         start = cache[0][0].shape[2]
         positions = torch.arange(start, start + actions.shape[1], device=actions.device)
         table = rotary_table(positions, self.sizes.expert.head_dim)
-        x = self.action_in_proj(actions)
+        x = self.action_in_proj(actions.to(self.action_in_proj.weight.dtype)).to(self.dtype)
         for i, layer in enumerate(self.expert.layers):
             x = layer(x, table, cache[i], (modulation[2 * i], modulation[2 * i + 1]))
-        return cast(Tensor, self.action_out_proj(self.expert.norm(x, modulation[-1])))
+        normed = self.expert.norm(x, modulation[-1])
+        return cast(Tensor, self.action_out_proj(normed.to(self.action_out_proj.weight.dtype)))
 
 
 def euler_times(num_steps: int) -> Tensor:

@@ -28,7 +28,10 @@ PADDING = 0  # token that fills an instruction up; the policy was trained with i
 
 @dataclass(frozen=True)
 class EmbeddedConfig:
-    """What the embedded policy's weights need beside them: the content of its `config.json`."""
+    """What the embedded policy's weights need beside them: the content of its `config.json`.
+
+    It is the `Preprocessing` of a `FlowPolicy`.
+    """
 
     sizes: PolicySizes
     words: tuple[str, ...]  # token id = index; words[0] is padding
@@ -54,6 +57,18 @@ class EmbeddedConfig:
     def first_bin(self) -> int:
         """Token id of the first state value's first bin: all bins end the vocabulary."""
         return max(self.sizes.vocabulary - STATE_VALUES * STATE_BINS, len(self.words))
+
+    def images(self, observation: Observation, device: torch.device) -> Tensor:
+        """See `flow.Preprocessing`."""
+        return images(observation, self.sizes.vision.image_px, device)
+
+    def prompt(self, observation: Observation) -> Tensor:
+        """See `flow.Preprocessing`."""
+        return prompt(observation, self)
+
+    def actions(self, normalised: NDArray[np.float32]) -> NDArray[np.float64]:
+        """See `flow.Preprocessing`."""
+        return denormalise_actions(normalised, self)
 
 
 def state_vector(

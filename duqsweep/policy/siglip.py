@@ -27,7 +27,8 @@ class SiglipEmbeddings(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, 3, px, px) in [-1, 1] → (n, patches, width)."""
-        patches = self.patch_embedding(images).flatten(2).transpose(1, 2)
+        pixels = images.to(self.patch_embedding.weight.dtype)
+        patches = self.patch_embedding(pixels).flatten(2).transpose(1, 2)
         return cast(Tensor, patches + self.position_embedding.weight)
 
 
@@ -100,7 +101,7 @@ class SiglipVision(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, 3, px, px) in [-1, 1] → (n, patches, width)."""
-        x = self.embeddings(images)
+        x = self.embeddings(images).to(self.post_layernorm.weight.dtype)
         for layer in self.encoder.layers:
             x = layer(x)
         return cast(Tensor, self.post_layernorm(x))
