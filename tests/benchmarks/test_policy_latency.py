@@ -8,15 +8,28 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from latency import ORDER
+from latency.bench import Bench
+from latency.measure import Measurement
+from latency.registry import FORMS, form
+from latency.settings import EXPERT_W4A8
+from latency.table import Row, document, ratios
+
 ROOT = Path(__file__).parents[2]
 
 
-def test_two_forms_give_a_table_and_json(tmp_path: Path) -> None:
+def row(name: str, ms: float, horizon: int = 10) -> Row:
+    found = Measurement(ms, p95_ms=ms, calls=2, error=0.0, weights_mb={}, build_s=0.0)
+    return Row(name, horizon, precise="bf16" in name, floor_ms=1.0, measured=found)
+
+
+def test_forms_give_a_table_and_json(tmp_path: Path) -> None:
     out = tmp_path / "rows.json"
     command = [sys.executable, "benchmarks/policy_latency.py", "--device=cpu", "--num-steps=1"]
     options = ["--forms=expert_(bf16_eager|loop)", "--seconds=0.05", f"--out={out}"]
     run = subprocess.run(
-        [*command, *options],
+        [*command, *options, "--horizon", "10", "20"],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -26,9 +39,50 @@ def test_two_forms_give_a_table_and_json(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     data = json.loads(out.read_text())
     assert data["machine"]["policy"] == "embedded"
-    rows = {row["form"]: row for row in data["rows"]}
-    assert set(rows) == {"expert_fp32_eager", "expert_loop"}
-    assert rows["expert_loop"]["ratio_to_seed_loop"] == 1
-    assert rows["expert_fp32_eager"]["ratio_to_seed_loop"] > 1
+    rows = {(row["form"], row["horizon"]): row for row in data["rows"]}
+    assert set(rows) == {("expert_loop", 10), ("expert_fp32_eager", 10)}
+    assert rows["expert_loop", 10]["ratio_to_seed_loop"] == 1
+    assert rows["expert_loop", 10]["error"] < 1e-5
+    assert rows["expert_fp32_eager", 10]["ratio_to_seed_loop"] > 1
+    assert rows["expert_fp32_eager", 10]["ratio_to_fastest_bf16"] == 1
     assert all(0 < row["floor_ms"] < row["ms"] for row in rows.values())
     assert "expert_loop" in run.stdout
+
+
+def test_every_form_has_its_place_in_the_order() -> None:
+    assert sorted(ORDER) == sorted(FORMS)
+
+
+def test_a_name_is_registered_once_and_begins_with_a_scope() -> None:
+    for name in (ORDER[0], "wheel_bf16"):
+        with pytest.raises(ValueError, match=name):
+            form(name)
+
+
+def test_ratios_tell_how_many_times_as_fast_a_form_is() -> None:
+    loop, slow, fast = (
+        row("expert_loop", 800.0),
+        row("expert_bf16", 10.0),
+        row("expert_bf16_b", 8.0),
+    )
+    quantized, other = row("expert_w4a8", 4.0), row("expert_w4a8", 5.0, horizon=50)
+    policy = row("policy_w4a8", 6.0)
+    rows = [loop, slow, fast, quantized, other, policy]
+    found = ratios(quantized, rows)
+    assert (found.to_seed_loop, found.to_fastest_bf16) == (200.0, 2.0)
+    assert ratios(other, rows).to_fastest_bf16 is None
+    assert ratios(other, rows).to_seed_loop == 160.0
+    assert ratios(policy, rows).to_seed_loop is None
+    assert document({"gpu": None}, rows)["machine"] == {"gpu": None}
+
+
+def test_another_horizon_shares_weights_and_frozen_layers() -> None:
+    short = Bench("embedded", "cpu", num_steps=1, horizon=None)
+    frozen = short.frozen(EXPERT_W4A8)
+    long = short.at(20)
+    again = long.frozen(EXPERT_W4A8)
+    assert (short.horizon, long.horizon, again.sizes.horizon) == (10, 20, 20)
+    assert long.noise.shape == (20, short.sizes.action_dim)
+    pairs = zip(frozen.buffers(), again.buffers(), strict=True)
+    assert all(one.data_ptr() == other.data_ptr() for one, other in pairs)
+    assert long.module.action_in_proj.weight is short.module.action_in_proj.weight

@@ -1,0 +1,20 @@
+"""All forms, those that tell most first, in case time runs out."""
+
+from latency import plain_forms as plain_forms
+
+ORDER = (
+    "expert_bf16_merged_graph",
+    "expert_w4a8_fake_graph",
+    "policy_bf16_merged_graph",
+    "expert_loop",
+    "prefix_bf16_merged_graph",
+    "vision_bf16_merged_graph",
+    "policy_w4a8_fake_graph",
+    "expert_bf16_eager",
+    "expert_fake_eager",
+    "policy_bf16_eager",
+    "expert_bf16_graph",
+    "expert_fake_graph",
+    "expert_bf16_compile",
+    "expert_fake_compile",
+)

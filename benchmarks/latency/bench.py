@@ -1,0 +1,118 @@
+"""The policy under test at one horizon, and what its forms share: inputs, prefix, frozen layers."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from duqsweep.control.explain.cost import CAMERAS_SEEN, PROMPT_TOKENS
+from duqsweep.policy.pi05 import Pi05, PrefixCache, euler_times
+from duqsweep.policy.sizes import linear_layers, sizes_of
+from duqsweep.quant.calibrate import calibrate
+from duqsweep.quant.freeze import freeze
+from duqsweep.quant.select import select_layers
+from duqsweep.spec import QuantSpec
+
+
+class Bench:
+    """Full-size weights are random: bf16 on a GPU, fp32 on a CPU. Batch 1, no padded token."""
+
+    def __init__(self, policy: str, device: str, num_steps: int, horizon: int | None) -> None:
+        """Make the policy.
+
+        Args:
+            policy: Its name.
+            device: "cpu" or "cuda".
+            num_steps: Denoising steps.
+            horizon: Actions a call; None: the policy's own.
+        """
+        self.policy, self.device, self.num_steps = policy, device, num_steps
+        self.sizes = sizes_of(policy)
+        self.dtype = torch.bfloat16 if device == "cuda" else torch.float32
+        torch.manual_seed(0)
+        torch.set_default_dtype(self.dtype)
+        with torch.device(device):
+            self.module = Pi05(self.sizes).eval()
+        torch.set_default_dtype(torch.float32)
+        px, cameras = self.sizes.vision.image_px, min(CAMERAS_SEEN, self.sizes.cameras)
+        images = torch.rand(1, cameras, 3, px, px, device=device) * 2 - 1
+        self.images = images.to(self.dtype)
+        words = (1, PROMPT_TOKENS[policy])
+        self.prompt = torch.randint(self.sizes.vocabulary, words, device=device)
+        self.modulations = self.module.modulation(euler_times(num_steps).to(device)).unbind(1)
+        self._frozen: dict[QuantSpec, Pi05] = {}
+        self._set_horizon(horizon or self.sizes.horizon)
+
+    def at(self, horizon: int) -> Bench:
+        """The same policy with another horizon; weights and frozen layers are shared."""
+        other = copy.copy(self)
+        other._set_horizon(horizon)
+        return other
+
+    @property
+    def horizon(self) -> int:
+        """Actions a call."""
+        return self.sizes.horizon
+
+    @cached_property
+    def cache(self) -> PrefixCache:
+        """The unquantized prefix, which the expert's forms read."""
+        return self.prefix(self.module)
+
+    def prefix(self, module: Pi05) -> PrefixCache:
+        """Image encoder and language model."""
+        return module.prefix(module.encode_images(self.images), self.prompt)
+
+    def follow(self, module: Pi05, cache: PrefixCache) -> Tensor:
+        """All denoising steps, one velocity after the other: (horizon, action_dim)."""
+        actions = self.noise[None]
+        for modulation in self.modulations:
+            velocity = module.velocity(actions.to(self.dtype), cache, modulation[:, None])
+            actions = actions - velocity.float() / self.num_steps
+        return actions[0]
+
+    def frozen(self, quant: QuantSpec | None) -> Pi05:
+        """The policy with quantized layers, made once; None: as it is."""
+        if quant is None:
+            return self.module
+        if quant not in self._frozen:
+            self._frozen[quant] = self._freeze(quant)
+        module = self.copy_of(self._frozen[quant])
+        module.sizes = self.sizes
+        return module
+
+    def copy_of(self, module: Pi05) -> Pi05:
+        """New modules on the same tensors, free to be compiled or quantized."""
+        tensors = [*module.parameters(), *module.buffers()]
+        return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
+
+    def forget(self) -> None:
+        """Let go of what was frozen."""
+        self._frozen.clear()
+
+    def sync(self) -> None:
+        """Wait for the device."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+    def _set_horizon(self, horizon: int) -> None:
+        self.sizes = replace(self.sizes, horizon=horizon)
+        self.module = self.copy_of(self.module)
+        self.module.sizes = self.sizes
+        torch.manual_seed(horizon)
+        self.noise = torch.randn(horizon, self.sizes.action_dim, device=self.device)
+
+    def _freeze(self, quant: QuantSpec) -> Pi05:
+        module = self.copy_of(self.module)
+        bits = select_layers(quant, linear_layers(self.sizes))
+
+        def run() -> None:
+            self.follow(module, self.prefix(module))
+
+        stats = calibrate(module, bits, quant, run)
+        freeze(module, bits, quant, stats, None, "random")
+        return module

@@ -1,0 +1,90 @@
+"""Turns modules into calls: step by step, merged, compiled, captured in one CUDA graph."""
+
+from __future__ import annotations
+
+import torch
+
+from duqsweep.policy.fused_expert import FusedExpert
+from duqsweep.policy.fused_prefix import FusedPrefix
+from duqsweep.policy.pi05 import Pi05
+from duqsweep.quant.merged import MergedLinears
+from latency.bench import Bench
+from latency.registry import Built
+
+
+def graphed(bench: Bench, built: Built) -> Built:
+    """The call captured in one CUDA graph; on a CPU the call itself."""
+    if bench.device != "cuda":
+        return built
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        for _ in range(2):
+            built.call()
+    bench.sync()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = built.call()
+
+    def replay() -> torch.Tensor:
+        graph.replay()
+        return result
+
+    return Built(replay, built.weights)
+
+
+def stepwise(bench: Bench, module: Pi05, compiled: bool) -> Built:
+    """The expert, velocity after velocity; compiled layer by layer."""
+    if compiled:
+        module = bench.copy_of(module)
+        for layer in module.expert.layers:
+            layer.compile(fullgraph=True, dynamic=False)
+    return Built(lambda: bench.follow(module, bench.cache), {"dit": module.expert})
+
+
+def eager_policy(bench: Bench, module: Pi05) -> Built:
+    """The policy as it is."""
+    return Built(lambda: bench.follow(module, bench.prefix(module)), parts_of(module))
+
+
+def merged_expert(bench: Bench, module: Pi05, linears: MergedLinears | None) -> Built:
+    """The merged expert, compiled."""
+    expert = FusedExpert(module, bench.num_steps, linears)
+    expert.compile()
+    prepared = expert.prepare(bench.cache)
+    return Built(lambda: expert.denoise(bench.noise, prepared), {"dit": expert})
+
+
+def merged_prefix(bench: Bench) -> FusedPrefix:
+    """The merged image encoder and language model, compiled."""
+    prefix = FusedPrefix(bench.module)
+    prefix.compile()
+    return prefix
+
+
+def merged_policy(bench: Bench, module: Pi05, linears: MergedLinears | None) -> Built:
+    """Merged image encoder, prefix and expert, compiled."""
+    prefix, expert = merged_prefix(bench), FusedExpert(module, bench.num_steps, linears)
+    expert.compile()
+    images, prompt = bench.images[0], bench.prompt[0]
+
+    def call() -> torch.Tensor:
+        return expert.denoise(bench.noise, expert.prepare(prefix(images, prompt)))
+
+    return Built(call, {**prefix_parts(prefix), "dit": expert})
+
+
+def parts_of(module: Pi05) -> dict[str, object]:
+    """The weights of the eager policy, part by part."""
+    paligemma = module.paligemma_with_expert.paligemma.model
+    return {
+        "vision": [paligemma.vision_tower, paligemma.multi_modal_projector],
+        "embeddings": module.language_model.embed_tokens,
+        "llm": module.language_model.layers,
+        "dit": module.expert,
+    }
+
+
+def prefix_parts(prefix: FusedPrefix) -> dict[str, object]:
+    """The weights of the merged prefix, part by part."""
+    vision = [prefix.embeddings, prefix.vision_layers, prefix.post_layernorm, prefix.project]
+    return {"vision": vision, "embeddings": prefix.embed_tokens, "llm": prefix.layers}

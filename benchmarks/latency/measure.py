@@ -1,0 +1,136 @@
+"""Times a form's calls, checks its result against the eager reference, weighs what it holds."""
+
+from __future__ import annotations
+
+import copy
+import math
+import signal
+import statistics
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from latency.bench import Bench
+from latency.registry import Call, Form
+
+WARM_UPS = 3
+MOST_CALLS = 300
+SLOW_S = 2.0  # from here on the first call is warm-up enough, and two more are timed
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured of one form at one horizon."""
+
+    ms: float  # median of a call, from an idle device to its result
+    p95_ms: float
+    calls: int
+    error: float  # ‖result - reference‖ / ‖reference‖; of actions, as moves from the noise
+    weights_mb: Mapping[str, float]  # part → what its weights take in the allocator; empty on a CPU
+    build_s: float  # making, compiling, capturing and the first call
+
+
+@contextmanager
+def time_limit(seconds: int) -> Iterator[None]:
+    """Raise TimeoutError in the block once it has run too long."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"took more than {seconds} s")
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+
+
+@torch.no_grad()
+def measure(bench: Bench, form: Form, seconds: float) -> Measurement:
+    """Build a form, check its result and time its calls for about `seconds`."""
+    start = perf_counter()
+    built = form.make(bench)
+    bench.sync()
+    ready = perf_counter()
+    result = built.call().clone()
+    bench.sync()
+    first_s = perf_counter() - ready
+    build_s = perf_counter() - start
+    # Compiling may be part of the first call; the second tells how slow a call is.
+    if first_s > SLOW_S and "_compile" not in form.name:
+        series = [time_call(bench, built.call) for _ in range(2)]
+    else:
+        for _ in range(WARM_UPS):
+            built.call()
+        series = _time_calls(bench, built.call, seconds)
+    weights_mb = {}
+    if bench.device == "cuda":
+        weights_mb = {part: allocated_mb(held) for part, held in built.weights.items()}
+    ranked = sorted(series)
+    return Measurement(
+        ms=statistics.median(series),
+        p95_ms=ranked[math.ceil(0.95 * len(ranked)) - 1],
+        calls=len(series),
+        error=_error(bench, form, result),
+        weights_mb=weights_mb,
+        build_s=build_s,
+    )
+
+
+def time_call(bench: Bench, call: Call) -> float:
+    """Milliseconds of one call on an idle device: CUDA events on a GPU, wall time on a CPU."""
+    bench.sync()
+    if bench.device == "cpu":
+        tick = perf_counter()
+        call()
+        return 1e3 * (perf_counter() - tick)
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    call()
+    end.record()
+    bench.sync()
+    return float(start.elapsed_time(end))
+
+
+def allocated_mb(held: object) -> float:
+    """MB (10^6 bytes) that the allocator gives out for a copy of every tensor that `held` reaches.
+
+    What forms share with the policy under test is so counted as if it stood alone.
+    """
+    before = torch.cuda.memory_allocated()
+    twin = copy.deepcopy(held)
+    taken = torch.cuda.memory_allocated() - before
+    del twin
+    return taken / 1e6
+
+
+def reference(bench: Bench, form: Form) -> Tensor:
+    """The eager form with the same weights: of a policy or expert, how far actions move."""
+    module = bench.frozen(form.quant)
+    eager: dict[str, Callable[[], Tensor]] = {
+        "vision": lambda: module.encode_images(bench.images),
+        "prefix": lambda: bench.prefix(module)[-1][0],
+        "expert": lambda: bench.follow(module, bench.cache) - bench.noise,
+        "policy": lambda: bench.follow(module, bench.prefix(module)) - bench.noise,
+    }
+    return eager[form.scope]()
+
+
+def _error(bench: Bench, form: Form, result: Tensor) -> float:
+    expected = reference(bench, form).float()
+    found = result.float().view_as(expected)
+    if form.scope in ("expert", "policy"):
+        found = found - bench.noise
+    return float((found - expected).norm() / expected.norm())
+
+
+def _time_calls(bench: Bench, call: Call, seconds: float) -> list[float]:
+    series: list[float] = []
+    begun = perf_counter()
+    while len(series) < 2 or (perf_counter() - begun < seconds and len(series) < MOST_CALLS):
+        series.append(time_call(bench, call))
+    return series
