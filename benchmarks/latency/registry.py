@@ -55,7 +55,6 @@ def form(
     first_horizon_only: bool = False,
 ) -> Callable[[Callable[[Bench], Built]], Callable[[Bench], Built]]:
     """Register the function below as what builds form `name`; see `Form`."""
-
     if name.partition("_")[0] not in SCOPES or name in FORMS:
         raise ValueError(f"form {name!r}: scope not among {SCOPES}, or registered twice")
 
