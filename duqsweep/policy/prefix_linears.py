@@ -1,0 +1,113 @@
+"""How the fused prefix makes products of linear layers: the seam, and its unquantized form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from duqsweep.errors import EvaluationError
+from duqsweep.kernels.norms import Norm
+
+
+class PrefixLinears(Protocol):
+    """Makes the products of one layer. Rows are (tokens, width)."""
+
+    @property
+    def traceable(self) -> bool:
+        """Whether torch.compile can look into the modules."""
+
+    def entry(self, norm: Norm, linears: Sequence[nn.Module]) -> nn.Module:
+        """One module: x → the products of its norm, side by side."""
+
+    def exit(self, linear: nn.Module) -> nn.Module:
+        """One module: (rows, x) → x plus the product of rows."""
+
+    def mlp(self, norm: Norm, linears: Sequence[nn.Module]) -> nn.Module:
+        """One module: x → x plus the MLP of its norm; of (first, last), or (gate, up, last)."""
+
+
+class PlainPrefixLinears:
+    """Unquantized products."""
+
+    traceable = True
+
+    def entry(self, norm: Norm, linears: Sequence[nn.Module]) -> nn.Module:
+        """Weights one below the other."""
+        return PlainEntry(norm, linears)
+
+    def exit(self, linear: nn.Module) -> nn.Module:
+        """The layer itself, and a sum."""
+        return PlainExit(linear)
+
+    def mlp(self, norm: Norm, linears: Sequence[nn.Module]) -> nn.Module:
+        """Gate and up merged."""
+        return PlainMlp(norm, linears)
+
+
+class PlainEntry(nn.Module):
+    """Norm and one product."""
+
+    def __init__(self, norm: Norm, linears: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.norm = norm
+        self.linear = merged(linears)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `PrefixLinears.entry`."""
+        return cast(Tensor, self.linear(self.norm.apply(x)))
+
+
+class PlainExit(nn.Module):
+    """A product and the residual."""
+
+    def __init__(self, linear: nn.Module) -> None:
+        super().__init__()
+        self.linear = merged([linear])
+
+    def forward(self, rows: Tensor, x: Tensor) -> Tensor:
+        """See `PrefixLinears.exit`."""
+        return cast(Tensor, x + self.linear(rows))
+
+
+class PlainMlp(nn.Module):
+    """Two products with tanh GELU between, or with a GELU gate."""
+
+    def __init__(self, norm: Norm, linears: Sequence[nn.Module]) -> None:
+        super().__init__()
+        *first, last = linears
+        self.gated = len(first) == 2
+        self.first, self.last = PlainEntry(norm, first), PlainExit(last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `PrefixLinears.mlp`."""
+        hidden = self.first(x)
+        if self.gated:
+            gate, up = hidden.chunk(2, dim=-1)
+            return cast(Tensor, self.last(F.gelu(gate, approximate="tanh") * up, x))
+        return cast(Tensor, self.last(F.gelu(hidden, approximate="tanh"), x))
+
+
+def merged(linears: Sequence[nn.Module]) -> nn.Linear:
+    """One layer whose outputs are those of all, one after the other; a single one is shared.
+
+    Raises:
+        EvaluationError: A layer is not a plain linear one.
+    """
+    plain = [linear for linear in linears if isinstance(linear, nn.Linear)]
+    if len(plain) < len(linears):
+        kinds = sorted({type(linear).__name__ for linear in linears})
+        raise EvaluationError(f"only unquantized layers can be merged here, got {kinds}")
+    first = plain[0]
+    if len(plain) == 1:
+        return first
+    weight = torch.cat([linear.weight.detach() for linear in plain])
+    both = nn.Linear(first.in_features, len(weight), bias=first.bias is not None, device="meta")
+    both.weight = nn.Parameter(weight, requires_grad=False)
+    if first.bias is not None:
+        bias = torch.cat([linear.bias.detach() for linear in plain])
+        both.bias = nn.Parameter(bias, requires_grad=False)
+    return both
