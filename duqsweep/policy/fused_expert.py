@@ -52,6 +52,9 @@ class Linears(Protocol):
     def exit(self, linear: nn.Module) -> nn.Module:
         """A module that multiplies (tokens, in) rows."""
 
+    def gated_exit(self, linear: nn.Module) -> nn.Module:
+        """One that makes its rows from (tokens, 2 * in): tanh-GELU of the gate, times up."""
+
 
 class PlainLinears:
     """Unquantized products."""
@@ -63,6 +66,10 @@ class PlainLinears:
     def exit(self, linear: nn.Module) -> nn.Module:
         """The layer itself."""
         return linear
+
+    def gated_exit(self, linear: nn.Module) -> nn.Module:
+        """The layer behind GELU and gate."""
+        return GatedLinear(linear)
 
 
 class NormedLinear(nn.Module):
@@ -82,6 +89,19 @@ class NormedLinear(nn.Module):
         return x, F.linear(torch.addcmul(shift, normalise(x), factor).to(x.dtype), self.weight)
 
 
+class GatedLinear(nn.Module):
+    """GELU, gate and one product."""
+
+    def __init__(self, linear: nn.Module) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, gate_up: Tensor) -> Tensor:
+        """(tokens, 2 * in) → (tokens, out)."""
+        gate, up = gate_up.chunk(2, dim=-1)
+        return cast(Tensor, self.linear(F.gelu(gate, approximate="tanh") * up))
+
+
 class FusedLayer(nn.Module):
     """One expert layer; its keys and values hold the prefix's, then room for the tokens' own."""
 
@@ -92,7 +112,7 @@ class FusedLayer(nn.Module):
         self.qkv = linears.entry([attention.q_proj, attention.k_proj, attention.v_proj])
         self.o = linears.exit(attention.o_proj)
         self.gate_up = linears.entry([mlp.gate_proj, mlp.up_proj])
-        self.down = linears.exit(mlp.down_proj)
+        self.down = linears.gated_exit(mlp.down_proj)
 
     def forward(
         self,
@@ -117,8 +137,7 @@ class FusedLayer(nn.Module):
         x, qkv = self.qkv(*residual, before_attention[0], before_attention[1])
         update = self.o(self._attend(qkv, cache, table))
         x, gate_up = self.gate_up(x, update, before_attention[2], before_mlp[0], before_mlp[1])
-        gate, up = gate_up.chunk(2, dim=-1)
-        return x, self.down(F.gelu(gate, approximate="tanh") * up), before_mlp[2]
+        return x, self.down(gate_up), before_mlp[2]
 
     def _attend(self, qkv: Tensor, cache: KeysValues, table: KeysValues) -> Tensor:
         tokens = qkv.shape[0]

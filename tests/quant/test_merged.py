@@ -14,7 +14,7 @@ from duqsweep.spec import LayerRule, QuantSpec
 
 WIDTH, TOKENS = 32, 200
 RULES = (LayerRule(include="", weight_bits=4, act_bits=8),)
-CUTS = [MergedLinears(inline, width) for inline in (False, True) for width in (0, 2 * WIDTH)]
+MERGED = MergedLinears()
 
 
 def frozen(quant: QuantSpec, inputs: Tensor) -> nn.ModuleDict:
@@ -36,41 +36,42 @@ def outliers() -> Tensor:
     return torch.randn(TOKENS, WIDTH) * torch.linspace(0.1, 5.0, WIDTH)[torch.randperm(WIDTH)]
 
 
-def assert_same_but_for_ties(found: Tensor, expected: Tensor) -> None:
-    """Sums in another order may round a value at the border of two codes the other way."""
-    error = (found - expected).abs().amax(-1) / expected.abs().max()
-    assert (error <= 1e-5).float().mean() > 0.95
-    assert error.max() <= 0.05
+SETTINGS = [
+    QuantSpec(rules=RULES),
+    QuantSpec(rules=RULES, permutation="none"),
+    QuantSpec(rules=RULES, rotation="none"),
+]
 
 
-@pytest.mark.parametrize("merge", CUTS)
-@pytest.mark.parametrize(
-    "quant",
-    [
-        QuantSpec(rules=RULES),
-        QuantSpec(rules=RULES, permutation="none"),
-        QuantSpec(rules=RULES, rotation="none"),
-    ],
-)
+@pytest.mark.parametrize("quant", SETTINGS)
 @torch.no_grad()
-def test_exit_is_the_frozen_layer(merge: MergedLinears, quant: QuantSpec) -> None:
+def test_exit_is_the_frozen_layer(quant: QuantSpec) -> None:
     rows = outliers()
     module = frozen(quant, rows)
-    assert_same_but_for_ties(merge.exit(module["q"])(rows), module["q"](rows))
+    torch.testing.assert_close(MERGED.exit(module["q"])(rows), module["q"](rows))
 
 
-@pytest.mark.parametrize("merge", CUTS)
+@pytest.mark.parametrize("quant", SETTINGS)
 @torch.no_grad()
-def test_entry_is_residual_then_norm_then_the_frozen_layers(merge: MergedLinears) -> None:
+def test_gated_exit_is_gelu_then_gate_then_the_frozen_layer(quant: QuantSpec) -> None:
+    gate, up = outliers(), torch.randn(TOKENS, WIDTH)
+    rows = nn.functional.gelu(gate, approximate="tanh") * up
+    module = frozen(quant, rows)
+    found = MERGED.gated_exit(module["q"])(torch.cat([gate, up], dim=-1))
+    torch.testing.assert_close(found, module["q"](rows))
+
+
+@torch.no_grad()
+def test_entry_is_residual_then_norm_then_the_frozen_layers() -> None:
     x, update = outliers(), torch.randn(TOKENS, WIDTH)
     gate, factor, shift = torch.randn(3, WIDTH)
     stream = x + update * gate
     normed = nn.functional.rms_norm(stream, (WIDTH,), eps=1e-6) * factor + shift
     module = frozen(QuantSpec(rules=RULES), normed)
-    total, product = merge.entry([module["q"], module["k"]])(x, update, gate, factor, shift)
+    total, product = MERGED.entry([module["q"], module["k"]])(x, update, gate, factor, shift)
     expected = torch.cat([module["q"](normed), module["k"](normed)], dim=-1)
     torch.testing.assert_close(total, stream)
-    assert_same_but_for_ties(product, expected)
+    torch.testing.assert_close(product, expected)
 
 
 @pytest.mark.parametrize(
@@ -85,9 +86,9 @@ def test_entry_is_residual_then_norm_then_the_frozen_layers(merge: MergedLinears
 def test_transforms_of_a_layers_own_are_refused(quant: QuantSpec, reason: str) -> None:
     module = frozen(quant, outliers())
     with pytest.raises(EvaluationError, match=reason):
-        MergedLinears().entry([module["q"], module["k"]])
+        MERGED.entry([module["q"], module["k"]])
 
 
 def test_an_unquantized_layer_is_refused() -> None:
     with pytest.raises(EvaluationError, match="not quantized"):
-        MergedLinears().exit(nn.Linear(WIDTH, 8, bias=False))
+        MERGED.exit(nn.Linear(WIDTH, 8, bias=False))
