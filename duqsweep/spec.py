@@ -115,6 +115,7 @@ class PolicySpec:
 
     name: str  # "embedded" or "pi05_libero"
     checkpoint: str | None = None  # folder; None: the shipped weights (embedded only)
+    tokenizer: str | None = None  # sentencepiece file of a pi0.5; None: in the checkpoint's folder
     num_steps: int = 10  # Euler steps of the flow, 1 to 100
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Read and write the folder of an embedded policy: `config.json` and `weights.safetensors`."""
+"""Loads policies, and writes the folder of an embedded one."""
 
 from __future__ import annotations
 
@@ -14,24 +14,40 @@ from duqsweep.codec import decode, encode
 from duqsweep.errors import EvaluationError
 from duqsweep.files import read_json, write_json
 from duqsweep.policy.flow import FlowPolicy
-from duqsweep.policy.locate import CONFIG_JSON, WEIGHTS, check_checkpoint, checkpoint_dir
+from duqsweep.policy.interface import ACTIONS
+from duqsweep.policy.locate import WEIGHTS, check_checkpoint, checkpoint_dir
 from duqsweep.policy.pi05 import Pi05
-from duqsweep.policy.preprocess import ACTIONS, STATE_VALUES, EmbeddedConfig
+from duqsweep.policy.pi05_folder import CONFIG_JSON, read_folder
+from duqsweep.policy.pi05_preprocess import Pi05Preprocessing
+from duqsweep.policy.preprocess import STATE_VALUES, EmbeddedConfig
 from duqsweep.policy.sizes import PolicySizes, sizes_of
+from duqsweep.policy.stream import (
+    bytes_free,
+    bytes_needed,
+    check_memory,
+    read_tensors,
+    stream_dtype,
+)
+from duqsweep.policy.tokenizer import PromptTokenizer
 from duqsweep.spec import PolicySpec
 
 
 def load_policy(spec: PolicySpec, device: str) -> FlowPolicy:
-    """The policy with its weights, in float32, ready to act.
+    """The policy with its weights, ready to act.
+
+    The embedded policy is in float32; a pi0.5 is on a CPU, and in bfloat16 on a GPU.
 
     Args:
         spec: Which policy, and its number of steps.
         device: "cpu", "cuda" or "cuda:N".
 
     Raises:
-        ConfigError: The checkpoint is not there.
-        EvaluationError: It is not this policy's; the message lists what is missing or unexpected.
+        ConfigError: The checkpoint is not there, or no pi0.5's.
+        EvaluationError: It is not this policy's; the message lists what is missing or unexpected. A
+            weight is not finite. There is too little memory: the message says how much it takes.
     """
+    if spec.name != "embedded":
+        return load_pi05(spec, device, stream_dtype(device))
     check_checkpoint(spec)
     folder = checkpoint_dir(spec)
     config = decode(EmbeddedConfig, read_json(folder / CONFIG_JSON), CONFIG_JSON)
@@ -39,6 +55,21 @@ def load_policy(spec: PolicySpec, device: str) -> FlowPolicy:
         module = Pi05(config.sizes)
     _load_weights(module, folder / WEIGHTS, device)
     return FlowPolicy(module.eval(), config, spec.num_steps)
+
+
+def load_pi05(spec: PolicySpec, device: str, dtype: torch.dtype) -> FlowPolicy:
+    """A pi0.5 from openpi's or LeRobot's folder; raises as `load_policy` does."""
+    folder = read_folder(checkpoint_dir(spec), spec.tokenizer)
+    needed = bytes_needed(folder.parameters, dtype)
+    check_memory(folder.weights, needed, bytes_free(device), device)
+    sizes = folder.interface.sizes
+    with torch.device("meta"):
+        module = Pi05(sizes)
+    tensors = read_tensors(folder.weights, folder.parameters, device, dtype)
+    module.load_state_dict(tensors, assign=True)
+    tokenizer = PromptTokenizer(folder.tokenizer, sizes.vocabulary, sizes.prompt_tokens)
+    preprocessing = Pi05Preprocessing(folder.interface, tokenizer)
+    return FlowPolicy(module.eval().requires_grad_(False), preprocessing, spec.num_steps)
 
 
 def save_checkpoint(folder: Path, module: nn.Module, config: EmbeddedConfig) -> None:

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from duqsweep.policy.interface import ACTIONS
 from duqsweep.policy.pi05 import Pi05, PrefixCache, euler_times
-from duqsweep.policy.preprocess import ACTIONS
 from duqsweep.policy.sizes import PolicySizes
 from duqsweep.seams import Observation
 

@@ -7,6 +7,7 @@ own for every value's bins.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,13 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from duqsweep.errors import EvaluationError, SpecError
+from duqsweep.policy.interface import ACTIONS, CAMERAS, STATE_BINS
 from duqsweep.policy.sizes import PolicySizes
 from duqsweep.seams import Observation
 
-CAMERAS = ("agentview", "wrist")
-STATE_BINS = 256  # openpi: PaligemmaTokenizer.tokenize
 STATE_VALUES = 11  # position 3, rotation 6, fingers 2
-ACTIONS = 7
 PADDING = 0  # token that fills an instruction up; the policy was trained with it in sight
 
 
@@ -132,15 +131,24 @@ def images(observation: Observation, image_px: int, device: torch.device) -> Ten
     Raises:
         EvaluationError: A camera is missing.
     """
-    missing = [camera for camera in CAMERAS if camera not in observation.images]
-    if missing:
-        raise EvaluationError(f"no image of {missing[0]!r}, only {sorted(observation.images)}")
-    pixels = np.stack([observation.images[camera] for camera in CAMERAS])
+    pixels = camera_pixels(observation, CAMERAS)
     scaled = scale_pixels(torch.from_numpy(pixels).to(device))
     if scaled.shape[-1] != image_px:
         size = (image_px, image_px)
         scaled = F.interpolate(scaled, size, mode="bilinear", antialias=True)
     return scaled[None]
+
+
+def camera_pixels(observation: Observation, cameras: Sequence[str]) -> NDArray[np.uint8]:
+    """(cameras, height, width, 3) of the cameras asked for.
+
+    Raises:
+        EvaluationError: A camera is missing.
+    """
+    missing = [camera for camera in cameras if camera not in observation.images]
+    if missing:
+        raise EvaluationError(f"no image of {missing[0]!r}, only {sorted(observation.images)}")
+    return np.stack([observation.images[camera] for camera in cameras])
 
 
 def scale_pixels(pixels: Tensor) -> Tensor:

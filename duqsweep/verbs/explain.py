@@ -12,6 +12,7 @@ from duqsweep.control.explain.cost import PartCost, call_costs
 from duqsweep.control.explain.document import PROTOTYPE, Document, comparison, mistakes
 from duqsweep.errors import ConfigError
 from duqsweep.files import read_json
+from duqsweep.policy.locate import policy_sizes
 from duqsweep.policy.sizes import sizes_of
 from duqsweep.result import Vitals
 from duqsweep.spec import TrialSpec
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     spec = _spec(options.overrides)
     vitals = None if options.vitals is None else read_vitals(options.vitals, spec)
     costs = call_costs(
-        spec.policy.name, sizes_of(spec.policy.name), spec.policy.num_steps, spec.quant
+        spec.policy.name, policy_sizes(spec.policy), spec.policy.num_steps, spec.quant
     )
     print(_heading(spec, costs))
     print(_costs_table(costs, vitals))

@@ -9,7 +9,8 @@ from duqsweep import files
 from duqsweep.control.front.content import front_content
 from duqsweep.control.front.export import PICKS, as_openpi_env, as_plan, pick
 from duqsweep.errors import ConfigError
-from duqsweep.policy.sizes import linear_layers, sizes_of
+from duqsweep.policy.locate import policy_sizes
+from duqsweep.policy.sizes import linear_layers
 from duqsweep.quant.select import select_layers
 from duqsweep.spec import Trial
 from duqsweep.verbs.folder import sweep_config
@@ -40,6 +41,6 @@ def main(arguments: list[str]) -> int:
     if parsed.format == "yaml":
         print(as_plan(trial, config.name), end="")
     else:
-        bits = select_layers(trial.spec.quant, linear_layers(sizes_of(trial.spec.policy.name)))
+        bits = select_layers(trial.spec.quant, linear_layers(policy_sizes(trial.spec.policy)))
         print(as_openpi_env(trial, config.name, bits), end="")
     return 0

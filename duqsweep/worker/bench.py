@@ -52,7 +52,7 @@ class Bench:
 
     def reference(self, spec: PolicySpec, device: str) -> Reference:
         """The unquantized form of `spec`'s policy; its `num_steps` is not taken over."""
-        unquantized = PolicySpec(name=spec.name, checkpoint=spec.checkpoint)
+        unquantized = replace(spec, num_steps=PolicySpec.num_steps)
         kept = self._reference
         if kept is None or (kept.spec, kept.device) != (unquantized, device):
             self._observations.clear()

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from duqsweep.errors import EvaluationError
-from duqsweep.policy.sizes import linear_layers, sizes_of
+from duqsweep.policy.locate import policy_sizes
+from duqsweep.policy.sizes import linear_layers
 from duqsweep.quant.freeze import freeze
 from duqsweep.quant.select import Bits, select_layers
 from duqsweep.seams import Policy
@@ -62,7 +63,7 @@ def prepare(spec: TrialSpec, bench: Bench, cache_dir: Path) -> Prepared:
     with phase("observations"):
         observations = bench.observations(reference, spec.protocol, cache_dir)
     policy = reference.policy.copy(spec.policy.num_steps)
-    layers = linear_layers(sizes_of(spec.policy.name))
+    layers = linear_layers(policy_sizes(spec.policy))
     bits = select_layers(spec.quant, layers)
     if bits:
         with phase("calibrate"):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
-from duqsweep.policy.sizes import PolicySizes, linear_layers, sizes_of
+from duqsweep.policy.locate import policy_sizes
+from duqsweep.policy.sizes import PolicySizes, linear_layers
 from duqsweep.quant.cost import Work, mean_weight_bits, modelled, weights_mb
 from duqsweep.result import Vitals
 from duqsweep.seams import Policy
@@ -37,10 +38,11 @@ def measure_vitals(spec: TrialSpec, prepared: Prepared) -> Vitals:
     call_ms = latency(trial_ms)
     compile_s = compile_seconds(prepared.warm_up_ms, call_ms.p50)
     reference_call_ms = statistics.median(reference_ms)
-    sizes = sizes_of(spec.policy.name)
+    sizes = policy_sizes(spec.policy)
     layers = linear_layers(sizes)
     parameters = list(reference.module.parameters())
-    number_bytes = parameters[0].element_size()
+    # Of what is quantized: some parameters are kept in a wider type.
+    number_bytes = reference.module.get_parameter(f"{next(iter(layers))}.weight").element_size()
     work = _work(sizes, spec.policy.num_steps)
     return Vitals(
         layers_quantized=len(prepared.bits),

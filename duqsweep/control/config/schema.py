@@ -24,6 +24,7 @@ class PolicyConfig:
 
     name: str = MISSING
     checkpoint: str | None = None  # folder; null: the shipped weights
+    tokenizer: str | None = None  # sentencepiece file of a pi0.5; null: in the checkpoint's folder
     num_steps: int = PolicySpec.num_steps
 
 

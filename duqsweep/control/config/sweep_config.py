@@ -24,8 +24,8 @@ from duqsweep.control.config.schema import (
 from duqsweep.control.config.settings import LAYERS, SETTABLE, Base, did_you_mean
 from duqsweep.envs.assets import check_suite
 from duqsweep.errors import ConfigError
-from duqsweep.policy.locate import check_checkpoint
-from duqsweep.policy.sizes import linear_layers, sizes_of
+from duqsweep.policy.locate import check_checkpoint, policy_sizes
+from duqsweep.policy.sizes import linear_layers
 from duqsweep.spec import LayerRule, PolicySpec, ProtocolSpec, RuntimeSpec, check_bits
 
 __all__ = [
@@ -136,7 +136,7 @@ def _name(name: str | None) -> str:
 
 
 def _base(root: RootConfig) -> Base:
-    layers = linear_layers(sizes_of(root.policy.name))
+    policy = decode(PolicySpec, _with_absolute_paths(vars(root.policy)), "policy")
     quant = vars(root.quant)
     bits = root.quant.weight_bits
     settings = {
@@ -154,11 +154,8 @@ def _base(root: RootConfig) -> Base:
             check_bits(value, key)
     suite = {key: value for key, value in vars(root.suite).items() if key != "name"}
     protocol = {"suite": root.suite.name, **suite, "seed": root.seed}
-    folder = root.policy.checkpoint
-    checkpoint = None if folder is None else str(Path(folder).expanduser().absolute())
-    policy = {**vars(root.policy), "checkpoint": checkpoint}
     base = Base(
-        policy=decode(PolicySpec, policy, "policy"),
+        policy=policy,
         runtime=decode(RuntimeSpec, vars(root.runtime), "runtime"),
         protocol=decode(ProtocolSpec, protocol, "suite"),
         rules=tuple(
@@ -167,10 +164,19 @@ def _base(root: RootConfig) -> Base:
         ),
         includes={name: tuple(regexes) for name, regexes in root.includes.items()},
         settings=settings,
-        layers=layers,
+        layers=linear_layers(policy_sizes(policy)),
     )
     base.spec({})  # refuses impossible values; layers are resolved with the space
     return base
+
+
+def _with_absolute_paths(policy: Mapping[str, Any]) -> dict[str, Any]:
+    paths = {
+        key: str(Path(policy[key]).expanduser().absolute())
+        for key in ("checkpoint", "tokenizer")
+        if policy[key] is not None
+    }
+    return {**policy, **paths}
 
 
 def _enqueue(root: RootConfig) -> tuple[str, ...]:

@@ -1,0 +1,102 @@
+"""Between LIBERO's simulator and a pi0.5 checkpoint: pictures, prompt, actions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from duqsweep.policy.interface import Interface
+from duqsweep.policy.preprocess import camera_pixels
+from duqsweep.policy.sizes import PolicySizes
+from duqsweep.policy.tokenizer import PromptTokenizer
+from duqsweep.seams import Observation
+
+
+@dataclass(frozen=True)
+class Pi05Preprocessing:
+    """The `Preprocessing` of a `FlowPolicy` that was trained by openpi or LeRobot."""
+
+    interface: Interface
+    tokenizer: PromptTokenizer
+
+    @property
+    def sizes(self) -> PolicySizes:
+        """See `flow.Preprocessing`."""
+        return self.interface.sizes
+
+    def images(self, observation: Observation, device: torch.device) -> Tensor:
+        """See `flow.Preprocessing`."""
+        pixels = camera_pixels(observation, self.interface.cameras)
+        # Policies see the simulator's pictures rotated by 180 degrees. Ours come upright, which is
+        # half of that. Source: openpi, examples/libero/main.py.
+        mirrored = torch.from_numpy(np.ascontiguousarray(pixels[:, :, ::-1])).to(device)
+        planes = mirrored.movedim(-1, 1).float()
+        side = self.sizes.vision.image_px
+        fitted = resize_with_pad(planes, side, self.interface.antialias)
+        return (fitted / 127.5 - 1.0)[None]
+
+    def prompt(self, observation: Observation) -> Tensor:
+        """See `flow.Preprocessing`."""
+        if self.interface.state_in_prompt:
+            state = self.interface.state.normalise(libero_state(observation))
+            ids = self.tokenizer.with_state(observation.instruction, state)
+        else:
+            ids = self.tokenizer.without_state(observation.instruction)
+        return torch.from_numpy(ids)[None]
+
+    def actions(self, normalised: NDArray[np.float32]) -> NDArray[np.float64]:
+        """See `flow.Preprocessing`; the controller itself cuts at -1 and 1, and so does this.
+
+        The gripper's value is LIBERO's already (-1 opens). Source: openpi, examples/libero.
+        """
+        raw = self.interface.actions.denormalise(normalised.astype(np.float64))
+        return np.asarray(np.clip(raw, -1.0, 1.0))
+
+
+def libero_state(observation: Observation) -> NDArray[np.float64]:
+    """(8,): position, axis times angle, fingers."""
+    rotation = axis_angle(observation.eef_quat)
+    return np.concatenate((observation.eef_pos, rotation, observation.gripper_qpos))
+
+
+def axis_angle(quaternion: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(4,) xyzw → (3,) the axis times an angle in [0, 2π].
+
+    Source: robosuite, utils/transform_utils.py, quat2axisangle, which openpi uses: of the two
+    quaternions of one rotation each keeps its own angle.
+    """
+    cosine = np.clip(quaternion[3], -1.0, 1.0)
+    sine = np.sqrt(1.0 - cosine**2)
+    if sine == 0.0:
+        return np.zeros(3)
+    return np.asarray(quaternion[:3] * 2.0 * np.arccos(cosine) / sine)
+
+
+def resize_with_pad(planes: Tensor, side: int, antialias: bool) -> Tensor:
+    """Fit pictures into a black square, undistorted and centred.
+
+    Args:
+        planes: (n, 3, height, width) in [0, 255].
+        side: Of the square.
+        antialias: As PIL resizes bytes, else by plain bilinear interpolation.
+
+    Returns:
+        (n, 3, side, side) in [0, 255].
+
+    Source: openpi, packages/openpi-client, image_tools.py; lerobot 0.6.1, common/vla_utils.py.
+    """
+    height, width = planes.shape[-2:]
+    if (height, width) == (side, side):
+        return planes
+    ratio = max(height / side, width / side)
+    size = (int(height / ratio), int(width / ratio))
+    resized = F.interpolate(planes, size, mode="bilinear", antialias=antialias)
+    if antialias:
+        resized = resized.round().clamp(0, 255)
+    top, left = (side - size[0]) // 2, (side - size[1]) // 2
+    return F.pad(resized, (left, side - size[1] - left, top, side - size[0] - top))

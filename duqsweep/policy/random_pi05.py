@@ -1,0 +1,182 @@
+"""Writes a pi0.5 checkpoint of random weights, as openpi or as LeRobot lays it out.
+
+It acts at random, but takes the same way through the program, memory and time as a trained one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import sentencepiece
+import torch
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from duqsweep.codec import encode
+from duqsweep.files import write_json
+from duqsweep.policy.interface import ACTIONS, STATE_VALUES
+from duqsweep.policy.layouts import AFTER, BEFORE, LEROBOT_CAMERAS, NORM_STATS
+from duqsweep.policy.parameters import (
+    EMBEDDING,
+    LEROBOT_PREFIX,
+    LLM_HEAD,
+    Shape,
+    parameter_shapes,
+)
+from duqsweep.policy.pi05_folder import CONFIG_JSON, WEIGHTS
+from duqsweep.policy.sizes import PolicySizes
+from duqsweep.policy.tokenizer import NAMES
+
+Layout = Literal["openpi", "lerobot"]
+DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16"}
+STATS_FILE = "policy_{}_step_0_{}.safetensors"
+
+
+@dataclass(frozen=True)
+class RandomPi05:
+    """What to write."""
+
+    sizes: PolicySizes
+    layout: Layout = "openpi"
+    dtype: torch.dtype = torch.bfloat16
+    device: str = "cpu"  # where the numbers are drawn
+    seed: int = 0
+
+
+def write_random(folder: Path, asked: RandomPi05) -> None:
+    """Write weights, config, statistics and a tokenizer; the folder is made when missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if asked.layout == "openpi":
+        _write_openpi(folder, asked.sizes)
+    else:
+        _write_lerobot(folder, asked.sizes)
+    train_tokenizer(folder / NAMES[0])
+    # The embedding under the name of the head that it is tied to: so openpi's converter saves it.
+    names = {EMBEDDING: LLM_HEAD} if asked.layout == "openpi" else {}
+    prefix = "" if asked.layout == "openpi" else LEROBOT_PREFIX
+    shapes = {
+        prefix + names.get(name, name): shape
+        for name, shape in parameter_shapes(asked.sizes).items()
+    }
+    _write_tensors(folder / WEIGHTS, shapes, asked)
+
+
+def train_tokenizer(path: Path) -> None:
+    """A sentencepiece model that knows letters and digits, and some words of LIBERO."""
+    nouns = ("bowl", "plate", "basket", "soup", "milk", "red cube", "tray", "cabinet", "stove")
+    sentences = [f"pick up the {thing} and place it in the {other}"
+                 for thing in nouns for other in nouns]  # fmt: skip
+    sentences += [f"Task: {text}, State: {i} {255 - i} {i * 7 % 256};\nAction: "
+                  for i, text in enumerate(sentences)]  # fmt: skip
+    model = BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences),
+        model_writer=model,
+        vocab_size=120,
+        hard_vocab_limit=False,
+        byte_fallback=False,
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        user_defined_symbols=["\n"],
+        bos_id=2,
+        eos_id=1,
+        unk_id=3,
+        pad_id=0,
+        minloglevel=2,
+    )
+    path.write_bytes(model.getvalue())
+
+
+def _write_openpi(folder: Path, sizes: PolicySizes) -> None:
+    config = {
+        "action_dim": sizes.action_dim,
+        "action_horizon": sizes.horizon,
+        "sizes": encode(sizes),
+    }
+    write_json(folder / CONFIG_JSON, config)
+    stats = {
+        of: {name: values.tolist() for name, values in _stats(count).items()}
+        for of, count in (("state", STATE_VALUES), ("actions", ACTIONS))
+    }
+    assets = folder / "assets" / "random"
+    assets.mkdir(parents=True, exist_ok=True)
+    write_json(assets / NORM_STATS, {"norm_stats": stats})
+
+
+def _write_lerobot(folder: Path, sizes: PolicySizes) -> None:
+    side = sizes.vision.image_px
+    picture = {"type": "VISUAL", "shape": [3, side, side]}
+    config = {
+        "type": "pi05",
+        "chunk_size": sizes.horizon,
+        "max_action_dim": sizes.action_dim,
+        "tokenizer_max_length": sizes.prompt_tokens,
+        "input_features": {
+            **dict.fromkeys(LEROBOT_CAMERAS, picture),
+            "observation.state": {"type": "STATE", "shape": [STATE_VALUES]},
+        },
+        "sizes": encode(sizes),
+    }
+    write_json(folder / CONFIG_JSON, config)
+    stats = {
+        f"{feature}.{name}": values
+        for feature, count in (("observation.state", STATE_VALUES), ("action", ACTIONS))
+        for name, values in _stats(count).items()
+    }
+    prompt = {"registry_name": "pi05_prepare_state_tokenizer_processor_step", "config": {}}
+    for path, step, more in (
+        (folder / BEFORE, "normalizer_processor", [prompt]),
+        (folder / AFTER, "unnormalizer_processor", []),
+    ):
+        file = f"{path.stem}_step_0_{step}.safetensors"
+        save_file(stats, folder / file)
+        modes = {"STATE": "QUANTILES", "ACTION": "QUANTILES", "VISUAL": "IDENTITY"}
+        settings: dict[str, Any] = {"eps": 1e-8, "norm_map": modes}
+        entry = {"registry_name": step, "config": settings, "state_file": file}
+        write_json(path, {"name": path.stem, "steps": [entry, *more]})
+
+
+def _stats(count: int) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+    ones = np.ones(count, np.float32)
+    return {"mean": 0 * ones, "std": ones, "q01": -ones, "q99": ones}
+
+
+def _write_tensors(path: Path, shapes: dict[str, Shape], asked: RandomPi05) -> None:
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        begin, end = end, end + math.prod(shape) * asked.dtype.itemsize
+        header[name] = {
+            "dtype": DTYPES[asked.dtype],
+            "shape": list(shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for value in _random_tensors(shapes, asked):
+            file.write(value.contiguous().view(torch.uint8).cpu().numpy().data)
+
+
+def _random_tensors(shapes: dict[str, Shape], asked: RandomPi05) -> Iterator[Tensor]:
+    """Sizes that keep activations near 1; biases and norms take part, too."""
+    generator = torch.Generator(asked.device).manual_seed(asked.seed)
+    for name, shape in shapes.items():
+        value = torch.randn(shape, generator=generator, device=asked.device)
+        if len(shape) == 1:
+            scale = 0.2
+        elif "position_embedding" in name:
+            scale = 0.1
+        elif ("embed" in name and "patch" not in name) or "lm_head" in name:
+            scale = shape[1] ** -0.5
+        else:
+            scale = math.prod(shape[1:]) ** -0.5
+        yield (value * scale).to(asked.dtype).flatten()
