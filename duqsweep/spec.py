@@ -18,12 +18,23 @@ from duqsweep.errors import SpecError
 FULL_PRECISION = 16
 BITS_ALLOWED = (2, 3, 4, 5, 6, 7, 8, FULL_PRECISION)
 BLOCK_SIZES = (16, 32, 64, 128)
+# Kernels that multiply integers, and what they cannot do: the inputs' scales must be known before
+# the product and the same along its sum, and one order and one rotation serve all of a layer.
+INTEGER_KERNELS = ("int8", "w4a8")
+_INTEGER_METHODS: dict[str, tuple[object, ...]] = {
+    "rotation": ("hadamard", "none"),
+    "row_rotation": (False,),
+    "act_scale": ("per_token",),
+    "smoothing": (0.0,),
+}
+INTEGER_NEEDS = "needs a CUDA GPU (compute capability 8.0 or higher) and triton"
+_INTEGER_BITS = 8  # at most, of weights and activations
 
-Rotation = Literal["hadamard", "svd", "none"]
+Rotation = Literal["hadamard", "svd", "greedy", "none"]
 Permutation = Literal["zigzag", "prototype", "none"]
 WeightScale = Literal["mse", "absmax"]
 ActScale = Literal["per_token", "static"]
-Kernel = Literal["fake", "loop"]
+Kernel = Literal["fake", "loop", "int8", "w4a8"]
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -107,6 +118,26 @@ class QuantSpec:
             raise SpecError(f"smoothing must lie in [0, 1], got {self.smoothing}")
         if not 50.0 < self.act_percentile <= 100.0:
             raise SpecError(f"act_percentile must lie in (50, 100], got {self.act_percentile}")
+        if self.kernel in INTEGER_KERNELS:
+            self._check_integer_method()
+
+    def check_kernel(self, layer: str, bits: tuple[int, int]) -> None:
+        """Raise SpecError unless the kernel can compute a layer of these weight and input bits."""
+        if self.kernel in INTEGER_KERNELS and max(bits) > _INTEGER_BITS:
+            raise SpecError(
+                f"kernel={self.kernel} multiplies integers of 2 to {_INTEGER_BITS} bits, and layer "
+                f"{layer!r} has W{bits[0]}A{bits[1]}; use kernel=fake, or leave the layer at 16/16"
+            )
+
+    def _check_integer_method(self) -> None:
+        for knob, allowed in _INTEGER_METHODS.items():
+            value = getattr(self, knob)
+            if value not in allowed:
+                listed = " or ".join(str(option).lower() for option in allowed)
+                raise SpecError(
+                    f"kernel={self.kernel} needs {knob}={listed}, got {str(value).lower()}; "
+                    "kernel=fake takes any"
+                )
 
 
 @dataclass(frozen=True)
@@ -139,7 +170,7 @@ class RuntimeSpec:
 class ProtocolSpec:
     """How an episode runs: the suite and its constants."""
 
-    suite: str  # "duq_mini" or one of LIBERO's
+    suite: str  # "duq_mini", one of LIBERO's, or "recorded", which has no episodes
     tasks: int  # number of tasks
     init_states: int  # initial states a task; the first half is searched, the second reserved
     image_px: int  # side of the square camera images given to the policy
@@ -148,7 +179,8 @@ class ProtocolSpec:
     settle_steps: int  # idle steps before the first observation
     replan_steps: int  # actions executed of each predicted chunk
     seed: int = 7  # of the ledger's order and the flow noise
-    assets: str | None = None  # folder of LIBERO's assets; None: the package's own lookup
+    # Folder of LIBERO's assets, or the file of suite `recorded`; None: the package's own lookup.
+    assets: str | None = None
     renderer: Literal["osmesa", "egl"] = "osmesa"
 
     def __post_init__(self) -> None:
@@ -178,6 +210,14 @@ class TrialSpec:
     quant: QuantSpec
     runtime: RuntimeSpec
     protocol: ProtocolSpec
+
+    def __post_init__(self) -> None:
+        quant = self.quant
+        if quant.rules and quant.kernel in INTEGER_KERNELS and self.runtime.device == "cpu":
+            raise SpecError(
+                f"kernel={quant.kernel} {INTEGER_NEEDS}, and runtime.device is cpu; "
+                "kernel=fake runs there"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data; `from_json` is the inverse."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from duqsweep.envs import assets
 from duqsweep.envs.mini import suite as mini
 from duqsweep.envs.setup import prepare_libero, quiet
-from duqsweep.envs.simulator import Simulator
+from duqsweep.envs.simulator import SEED, Simulator
 from duqsweep.errors import ConfigError, EvaluationError, InfrastructureError
 from duqsweep.seams import Environment, Observation
 from duqsweep.spec import LedgerEntry, ProtocolSpec
@@ -37,9 +37,11 @@ def open_environment(protocol: ProtocolSpec) -> Environment:
     """The environment of `protocol`'s suite; simulators are built at the first episode of a task.
 
     Raises:
-        ConfigError: Unknown suite, or its assets are missing.
+        ConfigError: Unknown suite, one without episodes, or its assets are missing.
     """
     assets.check_suite(protocol)
+    if protocol.suite == assets.RECORDED:
+        raise ConfigError(f"suite {protocol.suite} holds observations and no episodes to play")
     if protocol.suite == assets.MINI:
         with _machine_faults("LIBERO could not be loaded"):
             prepare_libero(protocol.renderer, mini.ASSETS)
@@ -48,7 +50,7 @@ def open_environment(protocol: ProtocolSpec) -> Environment:
         return LiberoEnvironment(protocol, tasks, KEPT_MINI, fixtures_vary=False)
     with _machine_faults("LIBERO could not be loaded"):
         prepare_libero(protocol.renderer, assets.find_assets(protocol))
-    return LiberoEnvironment(protocol, _official_tasks(protocol), KEPT_OFFICIAL, fixtures_vary=True)
+    return LiberoEnvironment(protocol, official_tasks(protocol), KEPT_OFFICIAL, fixtures_vary=True)
 
 
 class LiberoEnvironment:
@@ -63,14 +65,15 @@ class LiberoEnvironment:
             protocol: Suite, image size, settle steps.
             tasks: In the suite's order.
             kept: Simulators to keep; the one unused longest is closed first.
-            fixtures_vary: Whether poses of fixtures are drawn at each reset, as LIBERO's suites do;
-                they are not part of the state, so each episode then rebuilds the model.
+            fixtures_vary: Whether LIBERO draws poses of fixtures from the seed; they are not in the
+                state, so each seed has a simulator of its own.
         """
         self._protocol = protocol
         self._tasks = tasks
         self._kept = kept
         self._fixtures_vary = fixtures_vary
-        self._simulators: OrderedDict[int, Simulator] = OrderedDict()
+        # (task, seed) → simulator
+        self._simulators: OrderedDict[tuple[int, int], Simulator] = OrderedDict()
         self._current: Simulator | None = None
 
     def reset(self, entry: LedgerEntry) -> Observation:
@@ -82,9 +85,7 @@ class LiberoEnvironment:
         """
         self._check(entry)
         with _machine_faults(f"reset of {entry.suite} task {entry.task} failed"):
-            simulator = self._simulator(entry.task)
-            if self._fixtures_vary:
-                simulator.hard_reset(entry.seed)
+            simulator = self._simulator(entry.task, entry.seed)
             state = self._tasks[entry.task].init_states[entry.init_state]
             simulator.reset(state, self._protocol.settle_steps)
             self._current = simulator
@@ -137,19 +138,19 @@ class LiberoEnvironment:
                 f" not {entry.init_state}"
             )
 
-    def _simulator(self, task: int) -> Simulator:
-        if task not in self._simulators:
+    def _simulator(self, task: int, seed: int) -> Simulator:
+        built = (task, seed if self._fixtures_vary else SEED)
+        if built not in self._simulators:
             while len(self._simulators) >= self._kept:
                 self._simulators.popitem(last=False)[1].close()
-            about = self._tasks[task]
-            self._simulators[task] = Simulator(
-                about.bddl, about.instruction, self._protocol.image_px
-            )
-        self._simulators.move_to_end(task)
-        return self._simulators[task]
+            about, side = self._tasks[task], self._protocol.image_px
+            self._simulators[built] = Simulator(about.bddl, about.instruction, side, built[1])
+        self._simulators.move_to_end(built)
+        return self._simulators[built]
 
 
-def _official_tasks(protocol: ProtocolSpec) -> list[SuiteTask]:
+def official_tasks(protocol: ProtocolSpec) -> list[SuiteTask]:
+    """LIBERO's own tasks of a suite, in its order; `prepare_libero` must have run."""
     with quiet():
         from libero.libero.benchmark import get_benchmark  # after prepare_libero
 

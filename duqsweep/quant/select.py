@@ -68,11 +68,25 @@ def permutes(quant: QuantSpec) -> bool:
     return quant.permutation != "none" and mixes
 
 
+def shares_rotation(quant: QuantSpec) -> bool:
+    """Whether one matrix rotates all blocks of a layer; otherwise each block has its own."""
+    return quant.rotation in ("hadamard", "greedy")
+
+
+def rotates_twice(quant: QuantSpec) -> bool:
+    """Whether inputs are rotated before they are reordered, and again afterwards."""
+    return quant.rotation == "greedy" and permutes(quant)
+
+
 def check_widths(quant: QuantSpec, name: str, shape: Shape, bits: Bits) -> None:
-    """Raise ConfigError unless the blocks and groups of `quant` divide the widths of `name`."""
+    """Raise ConfigError unless `name` fits the blocks, the groups and the kernel of `quant`."""
     rows, columns = shape
-    if quant.row_rotation and quant.rotation == "none":
-        raise ConfigError("row_rotation rotates outputs by `rotation`, which is none")
+    quant.check_kernel(name, bits)
+    if quant.row_rotation and quant.rotation in ("none", "greedy"):
+        raise ConfigError(
+            "row_rotation=true rotates outputs as rotation=hadamard or svd does, and rotation is "
+            f"{quant.rotation}"
+        )
     needs_blocks = quant.rotation != "none" or (quant.permutation == "zigzag" and permutes(quant))
     if needs_blocks and columns % quant.block_size:
         raise ConfigError(_uneven("block_size", quant.block_size, name, "input", columns))

@@ -20,6 +20,7 @@ from duqsweep.control.front.confirm import (
 )
 from duqsweep.control.front.content import front_content
 from duqsweep.control.front.trials import read_trials
+from duqsweep.envs.assets import RECORDED
 from duqsweep.errors import ConfigError
 from duqsweep.spec import Trial
 from duqsweep.verbs.folder import sweep_config
@@ -40,6 +41,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--trials", help="numbers with commas (default: the front)")
     parsed = parser.parse_args(arguments)
     config = sweep_config(parsed.directory)
+    if config.base.protocol.suite == RECORDED:
+        raise ConfigError(
+            f"{config.name} is of suite {RECORDED}: it has no episodes to confirm with"
+        )
     ledger = make_ledger(config.base.protocol, reserved=True)
     episodes = len(ledger) if parsed.episodes is None else parsed.episodes
     if not 1 <= episodes <= len(ledger):

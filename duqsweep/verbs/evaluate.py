@@ -9,6 +9,7 @@ from pathlib import Path
 from duqsweep import exit_codes, files
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, check_inputs, compose
+from duqsweep.control.view import wording
 from duqsweep.errors import ConfigError
 from duqsweep.result import TrialResult
 from duqsweep.worker.ledger import make_ledger, write_ledger
@@ -24,7 +25,10 @@ def main(arguments: list[str]) -> int:
     """
     parser = argparse.ArgumentParser(prog="duqsweep evaluate", description=__doc__)
     parser.add_argument(
-        "--episodes", type=int, default=6, help="ledger entries to walk (default 6)"
+        "--episodes",
+        type=int,
+        default=6,
+        help="ledger entries to walk (default 6; 0: only time it)",
     )
     parser.add_argument("--plan", help="a named plan, e.g. seed_current; overrides come on top")
     parser.add_argument(
@@ -35,7 +39,11 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(f"--episodes must not be negative, got {parsed.episodes}")
     plan = parsed.plan or "reference"
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    config = compose([f"name={SWEEP}-{stamp}", f"enqueue=[{plan}]", *parsed.overrides])
+    around = [f"name={SWEEP}-{stamp}", f"enqueue=[{plan}]"]
+    around.append(f"budget.episodes_per_trial={parsed.episodes}")
+    if not parsed.episodes:
+        around.append("objectives=[{name: call_ms}]")
+    config = compose([*around, *parsed.overrides])
     check_inputs(config)
     space = Space.from_config(config)
     trial = space.trial(0, space.plans[plan] if parsed.plan else {}, parsed.plan)
@@ -73,5 +81,4 @@ def _print(trial_dir: Path, result: TrialResult) -> None:
             f"{vitals['weights_mb']:.3g} MB, action error {vitals['action_error']:.3g}, "
             f"kernel {vitals['kernel']}"
         )
-    ran = result.episodes - result.errors
-    print(f"{result.outcome}: {result.successes} of {ran} episodes succeeded; {result.reason}")
+    print(wording.result_text(result))

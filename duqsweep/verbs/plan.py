@@ -10,10 +10,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from duqsweep.control.config.settings import INCLUDE
+from duqsweep.control.config.settings import INCLUDE, KERNEL
 from duqsweep.control.config.space import GRID_LIMIT, Space
 from duqsweep.control.config.sweep_config import SweepConfig, check_inputs, compose
 from duqsweep.quant.select import Bits
+from duqsweep.spec import INTEGER_KERNELS, INTEGER_NEEDS
 
 DRAWS = 5  # random points shown; a sampler's own depend on what it has seen
 
@@ -52,9 +53,8 @@ def _include_table(space: Space) -> Table:
     table = Table(title="what each include reaches", box=None)
     for heading in ("include", "layers", "of the weights", "for example"):
         table.add_column(heading, justify="left" if heading != "layers" else "right")
-    searched = next((p.domain for p in space.parameters if p.key == INCLUDE), None)
-    values = list(getattr(searched, "values", ())) or [space.base.settings[INCLUDE]]
-    values += [plan[INCLUDE] for plan in space.plans.values() if INCLUDE in plan]
+    values = _values(space, INCLUDE)
+    values += [str(plan[INCLUDE]) for plan in space.plans.values() if INCLUDE in plan]
     total = sum(rows * columns for rows, columns in space.base.layers.values())
     for include in dict.fromkeys(values):
         bits = space.bits(space.spec({INCLUDE: include}))
@@ -62,6 +62,13 @@ def _include_table(space: Space) -> Table:
         example = next(iter(bits), "").replace("paligemma_with_expert.", "…")
         table.add_row(str(include), str(len(bits)), f"{share:.0%}", example)
     return table
+
+
+def _values(space: Space, key: str) -> list[str]:
+    """What trials may have under a key that takes words, in the space's order."""
+    searched = next((p.domain for p in space.parameters if p.key == key), None)
+    values = getattr(searched, "values", ()) or (space.base.settings[key],)
+    return [str(value) for value in values]
 
 
 def _weights(space: Space, layer: str) -> int:
@@ -102,20 +109,24 @@ def _remarks(config: SweepConfig, space: Space) -> list[str]:
     lines = [
         f"at most {trials} trials × {episodes} episodes = {trials * episodes} episodes of up to "
         f"{protocol.max_steps} steps; `python -m duqsweep evaluate` times one trial here"
+        if episodes
+        else f"at most {trials} trials, each timed and compared with the reference; no episodes"
     ]
     names = {objective.name for objective in config.objectives}
     keys = {parameter.key for parameter in space.parameters}
-    kernel = config.base.settings["quant.kernel"]
+    kernels = set(_values(space, KERNEL))
     searches_bits = any(key.startswith("quant.weight_bits") for key in keys)
     if (
         searches_bits
-        and kernel in ("fake", "loop")
+        and not kernels & set(INTEGER_KERNELS)
         and not names & {"weights_mb", "mean_weight_bits"}
     ):
         lines.append(
-            f"kernel {kernel} is simulated: bits change success and not time, so fewer bits can "
-            "only lose here; to trade bits add the objective weights_mb"
+            f"kernel {' and '.join(sorted(kernels))} is simulated: bits change success and not "
+            "time, so fewer bits can only lose here; to trade bits add the objective weights_mb"
         )
+    for kernel in sorted(kernels & set(INTEGER_KERNELS)):
+        lines.append(f"kernel {kernel} {INTEGER_NEEDS}; where it runs without, its trials fail")
     if len(names) == 1:
         lines.append("one objective: there is nothing to trade, the front is one point")
     return lines

@@ -68,7 +68,8 @@ def _print(state: dict[str, Any]) -> None:
     counts = ", ".join(f"{count} {name}" for name, count in state["counts"].items())
     asked = "; asked to stop" if state["stop_requested"] else ""
     table = Table(title=f"{state['sweep']}: {counts}; {state['episodes']} episodes{asked}")
-    for heading in ("trial", "state", "episodes", "succeeded", "ms a call", "job failures"):
+    played = ("episodes", "succeeded") if state["episodes"] else ()
+    for heading in ("trial", "state", *played, "ms a call", "job failures"):
         table.add_column(heading, justify="left" if heading == "state" else "right")
     for trial in state["trials"]:
         ms = trial["call_ms"]
@@ -76,8 +77,7 @@ def _print(state: dict[str, Any]) -> None:
         table.add_row(
             f"{mark}{trial['trial']}",
             trial["outcome"],
-            str(trial["episodes"]),
-            str(trial["successes"]),
+            *(str(trial[name]) for name in ("episodes", "successes") if played),
             "" if ms is None else f"{ms:.3g}",
             ", ".join(failure["kind"] for failure in trial["job_failures"]),
         )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from duqsweep.envs.assets import RECORDED, find_recording
 from duqsweep.envs.libero import open_environment
 from duqsweep.policy.checkpoint import load_policy
 from duqsweep.policy.locate import weights_id
@@ -15,7 +16,11 @@ from duqsweep.quant.select import Bits
 from duqsweep.seams import Environment, Policy
 from duqsweep.spec import PolicySpec, ProtocolSpec, QuantSpec
 from duqsweep.worker.noise import flow_noise
-from duqsweep.worker.observations import FixedObservations, fixed_observations
+from duqsweep.worker.observations import (
+    FixedObservations,
+    fixed_observations,
+    recorded_observations,
+)
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +53,7 @@ class Bench:
         self._reference: Reference | None = None
         self._environment: tuple[ProtocolSpec, Environment] | None = None
         self._observations: dict[tuple[str, ProtocolSpec, Path], FixedObservations] = {}
-        self._statistics: dict[object, dict[str, LayerStats]] = {}
+        self._statistics: dict[str, tuple[object, dict[str, LayerStats]]] = {}
 
     def reference(self, spec: PolicySpec, device: str) -> Reference:
         """The unquantized form of `spec`'s policy; its `num_steps` is not taken over."""
@@ -79,9 +84,12 @@ class Bench:
     def observations(
         self, reference: Reference, protocol: ProtocolSpec, cache_dir: Path
     ) -> FixedObservations:
-        """The fixed observations, from memory, from `cache_dir`, or rolled out now."""
+        """The fixed observations, from memory, from a file, or rolled out now."""
         key = (reference.id, replace(protocol, replan_steps=1), cache_dir)
-        if key not in self._observations:
+        if key not in self._observations and protocol.suite == RECORDED:
+            path = find_recording(protocol)
+            self._observations[key] = recorded_observations(path, protocol.image_px)
+        elif key not in self._observations:
             self._observations[key] = fixed_observations(
                 reference.policy,
                 reference.id,
@@ -101,14 +109,17 @@ class Bench:
     ) -> dict[str, LayerStats]:
         """What the inputs of the layers in `bits` look like on the calibration observations.
 
-        Without static scales the statistics depend on nothing in `quant`: all `layers` are watched
-        once, for every trial to come.
+        Without static scales the statistics depend on nothing in `quant` but on whether the
+        rotation looks at samples: all `layers` are watched once, for every trial to come.
         """
-        key: tuple[object, ...] = (observations.id,)
+        kind = "samples" if quant.rotation == "greedy" else "maxima"
+        key: object = observations.id
         watched = dict.fromkeys(layers, (2, 2))
         if quant.act_scale == "static":
-            key, watched = (observations.id, quant, tuple(bits.items())), dict(bits)
-        if key not in self._statistics:
+            kind, watched = "static", dict(bits)
+            key = (observations.id, quant, tuple(bits.items()))
+        kept = self._statistics.get(kind)
+        if kept is None or kept[0] != key:
             policy = reference.policy
 
             def run() -> None:
@@ -116,8 +127,9 @@ class Bench:
                     noise = flow_noise((0, number), policy.horizon, policy.action_dim)
                     policy.act(observation, noise)
 
-            self._statistics[key] = calibrate(policy.module, watched, quant, run)
-        return self._statistics[key]
+            kept = key, calibrate(policy.module, watched, quant, run)
+            self._statistics[kind] = kept
+        return kept[1]
 
     def close(self) -> None:
         """Free the simulator; policies go with the process."""

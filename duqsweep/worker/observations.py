@@ -1,15 +1,21 @@
-"""Fixed observations for calibration, timing and fidelity, none from a searched episode."""
+"""Fixed observations for calibration, timing and fidelity, none from a searched episode.
+
+They are rolled out once for a sweep, or read from a file that was recorded before; then no
+simulator is needed.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from duqsweep.codec import encode
+from duqsweep.files import write_bytes
 from duqsweep.seams import Environment, Observation, Policy
 from duqsweep.spec import ProtocolSpec, digest
 from duqsweep.worker.ledger import make_ledger
@@ -51,9 +57,33 @@ def fixed_observations(
     path = cache_dir / f"observations-{identity}.npz"
     with exclusive(path.with_suffix(".lock"), LOCK_WAIT_S):
         if not path.exists():
-            _save(path, collect(policy, protocol, open_environment()))
-    found = _load(path)
+            save_observations(path, collect(policy, protocol, open_environment()))
+    return _halved(identity, load_observations(path))
+
+
+def recorded_observations(path: Path, image_px: int) -> FixedObservations:
+    """Observations from a file that `save_observations` wrote, e.g. the shipped one.
+
+    Args:
+        path: The file.
+        image_px: Side of the images given to the policy; others are enlarged or reduced, pixel by
+            pixel.
+    """
+    identity = digest([hashlib.sha256(path.read_bytes()).hexdigest(), image_px])
+    found = [_resized(observation, image_px) for observation in load_observations(path)]
+    return _halved(identity, found)
+
+
+def _halved(identity: str, found: Sequence[Observation]) -> FixedObservations:
     return FixedObservations(identity, tuple(found[::2]), tuple(found[1::2]))
+
+
+def _resized(observation: Observation, image_px: int) -> Observation:
+    images = {}
+    for camera, pixels in observation.images.items():
+        rows, columns = (np.arange(image_px) * side // image_px for side in pixels.shape[:2])
+        images[camera] = pixels[rows[:, None], columns]
+    return replace(observation, images=images)
 
 
 def collect(policy: Policy, protocol: ProtocolSpec, environment: Environment) -> list[Observation]:
@@ -83,19 +113,19 @@ def _identity(policy_id: str, protocol: ProtocolSpec) -> str:
     return digest([policy_id, shaped, KEPT_PER_TASK, CALLS_APART])
 
 
-def _save(path: Path, observations: Sequence[Observation]) -> None:
+def save_observations(path: Path, observations: Sequence[Observation]) -> None:
+    """Write at least one observation, whole or not at all."""
     arrays = {name: np.stack([getattr(seen, name) for seen in observations]) for name in FIELDS}
     arrays["instruction"] = np.array([seen.instruction for seen in observations])
     for camera in observations[0].images:
         arrays[f"images.{camera}"] = np.stack([seen.images[camera] for seen in observations])
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(buffer.getvalue())
-    temporary.replace(path)
+    write_bytes(path, buffer.getvalue())
 
 
-def _load(path: Path) -> list[Observation]:
+def load_observations(path: Path) -> list[Observation]:
+    """What `save_observations` wrote."""
     with np.load(path, allow_pickle=False) as file:
         arrays = dict(file)
     cameras = [name.removeprefix("images.") for name in arrays if name.startswith("images.")]

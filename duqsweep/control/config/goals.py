@@ -13,6 +13,7 @@ from duqsweep.spec import ProtocolSpec
 DIRECTIONS = {
     "success_rate": "maximize",
     "episode_time_s": "minimize",
+    "call_ms": "minimize",
     "weights_mb": "minimize",
     "action_error": "minimize",
     "mean_weight_bits": "minimize",
@@ -33,13 +34,13 @@ class Budget:
     """How much a sweep may spend."""
 
     trials: int  # different trials; repetitions of a fingerprint are free
-    episodes_per_trial: int
+    episodes_per_trial: int  # 0: trials are benchmarked and play no episode
     tolerated_failures: float  # share of failed trials above which the exit code is 3
 
     def __post_init__(self) -> None:
-        if self.trials < 1 or self.episodes_per_trial < 1:
+        if self.trials < 1 or self.episodes_per_trial < 0:
             raise ConfigError(
-                "budget.trials and budget.episodes_per_trial start at 1, "
+                "budget.trials starts at 1 and budget.episodes_per_trial at 0, "
                 f"got {self.trials} and {self.episodes_per_trial}"
             )
         if not 0 <= self.tolerated_failures <= 1:
@@ -68,12 +69,21 @@ def objectives_of(listed: Sequence[ObjectiveConfig]) -> tuple[Objective, ...]:
     return tuple(Objective(name, DIRECTIONS[name]) for name in names)
 
 
-def check_episodes(budget: Budget, protocol: ProtocolSpec) -> None:
-    """Raise ConfigError when the ledger has fewer episodes than a trial shall walk."""
+def check_episodes(budget: Budget, objectives: Sequence[Objective], protocol: ProtocolSpec) -> None:
+    """Raise ConfigError when success is traded without an episode, or the ledger has too few."""
+    wanted = budget.episodes_per_trial
+    if wanted == 0:
+        if any(objective.name == "success_rate" for objective in objectives):
+            others = ", ".join(name for name in DIRECTIONS if name != "success_rate")
+            raise ConfigError(
+                "budget.episodes_per_trial is 0, and the objective success_rate needs at least 1; "
+                f"without episodes objectives are: {others}"
+            )
+        return
     available = protocol.tasks * protocol.search_states
-    if budget.episodes_per_trial > available:
+    if wanted > available:
         raise ConfigError(
-            f"budget.episodes_per_trial is {budget.episodes_per_trial}, and the ledger of "
+            f"budget.episodes_per_trial is {wanted}, and the ledger of "
             f"{protocol.suite} holds {available} ({protocol.tasks} tasks × half of "
             f"{protocol.init_states} initial states; the other half is reserved)"
         )

@@ -28,6 +28,7 @@ _QUANT_FIELDS: dict[str, type] = {  # names of spec.QuantSpec
     "kernel": str,
 }
 INCLUDE = "quant.include"
+KERNEL = "quant.kernel"
 WEIGHT_BITS = "quant.weight_bits.default"
 FIRST_LAST = "quant.weight_bits.first_last"
 LAYERS = "quant.weight_bits.layers."  # then a layer's number, or a dotted path

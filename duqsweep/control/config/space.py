@@ -21,14 +21,23 @@ from duqsweep.spec import Trial, TrialSpec, digest, fingerprint
 
 GRID_LIMIT = 100_000  # points that a grid may have
 CHECK_LIMIT = 500  # points that are resolved before a sweep starts
-# Settings that decide together which layers are quantized and whether blocks and groups fit them.
+# What a kernel can compute depends on these; one of them alone need not fit the base's others.
+_KERNELS_NEEDS = (
+    "quant.kernel",
+    "quant.rotation",
+    "quant.row_rotation",
+    "quant.act_scale",
+    "quant.smoothing",
+)
+# Settings that decide together which layers are quantized, whether blocks and groups fit them, and
+# whether the kernel can compute them.
 _INTERACTING = (
+    *_KERNELS_NEEDS,
     INCLUDE,
     "quant.weight_bits.default",
+    "quant.weight_bits.first_last",
     "quant.act_bits",
-    "quant.rotation",
     "quant.permutation",
-    "quant.row_rotation",
     "quant.block_size",
     "quant.weight_group_size",
 )
@@ -155,15 +164,16 @@ class Space:
     def check(self) -> None:
         """Raise ConfigError unless base, plans and the values of every parameter can be evaluated.
 
-        Values that depend on each other are tried in all combinations (a seeded sample of them,
-        where there are more than `CHECK_LIMIT`), all others one by one.
+        Values that depend on each other are tried in all combinations that their conditions allow
+        (a seeded sample of them, where there are more than `CHECK_LIMIT`), all others one by one.
         """
         self._check_one("the sweep's base configuration", {})
         for name, plan in self.plans.items():
             self._check_one(f"plan {name}", plan)
         for parameter in self.parameters:
-            for value in _extremes(parameter.domain):
-                self._check_one("space", {parameter.key: value}, whole=False)
+            if parameter.key not in _KERNELS_NEEDS:
+                for value in _extremes(parameter.domain):
+                    self._check_one("space", {parameter.key: value}, whole=False)
         together = [p for p in self.parameters if p.key in _INTERACTING]
         combinations = list(
             itertools.islice(itertools.product(*(_extremes(p.domain) for p in together)), 100_000)

@@ -22,7 +22,7 @@ from duqsweep.control.config.schema import (
     TrackingConfig,
 )
 from duqsweep.control.config.settings import LAYERS, SETTABLE, Base, did_you_mean
-from duqsweep.envs.assets import check_suite
+from duqsweep.envs.assets import RECORDED, check_suite
 from duqsweep.errors import ConfigError
 from duqsweep.policy.locate import check_checkpoint, policy_sizes
 from duqsweep.policy.sizes import linear_layers
@@ -79,8 +79,14 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> SweepCo
 
 
 def check_inputs(config: SweepConfig) -> None:
-    """Raise ConfigError unless the suite's files and the policy's checkpoint are there."""
+    """Raise ConfigError unless the suite can be played and all files are there."""
     check_suite(config.base.protocol)
+    episodes = config.budget.episodes_per_trial
+    if episodes and config.base.protocol.suite == RECORDED:
+        raise ConfigError(
+            f"suite {RECORDED} holds observations and no episodes, so budget.episodes_per_trial "
+            f"must be 0, got {episodes}; suite=duq_mini can be played"
+        )
     check_checkpoint(config.base.policy)
 
 
@@ -100,7 +106,8 @@ def to_config(config: DictConfig) -> SweepConfig:
     budget = Budget(
         root.budget.trials, root.budget.episodes_per_trial, root.budget.tolerated_failures
     )
-    check_episodes(budget, base.protocol)
+    objectives = objectives_of(root.objectives)
+    check_episodes(budget, objectives, base.protocol)
     _check_choice("launcher", root.launcher.name, LAUNCHERS)
     _check_choice("sampler", root.sampler.name, SAMPLERS)
     _check_choice("tracking", root.tracking.name, TRACKINGS)
@@ -116,7 +123,7 @@ def to_config(config: DictConfig) -> SweepConfig:
         when=root.when,
         plans=root.plans,
         enqueue=_enqueue(root),
-        objectives=objectives_of(root.objectives),
+        objectives=objectives,
         budget=budget,
         launcher=root.launcher,
         sampler=root.sampler,

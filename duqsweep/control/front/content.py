@@ -13,8 +13,8 @@ from duqsweep.control.front.pareto import Candidate, hypervolume, non_dominated,
 from duqsweep.control.front.reference import Reference, sweep_reference
 from duqsweep.control.front.trials import TrialView, read_trials
 
-# Hypervolume is measured from success 0 and this multiple of the reference's episode time; every
-# other objective from this multiple of the worst value that a trial showed.
+# Hypervolume is measured from success 0 and this multiple of the reference's time; every other
+# objective from this multiple of the worst value that a trial showed.
 SLACK = 1.5
 # Relative standard deviation that two benchmarks of the same settings are taken to differ by.
 TIME_NOISE = 0.02
@@ -91,6 +91,7 @@ def _point(
         "successes": result.successes,
         "errors": result.errors,
         "episode_time_s": measure(view, "episode_time_s", reference) if reference else None,
+        "call_ms": measure(view, "call_ms", reference) if reference else None,
         "speedup": vitals.speedup if vitals else None,
         "kernel": vitals.kernel if vitals else None,
         "compile": view.trial.spec.runtime.compile,
@@ -120,8 +121,8 @@ def _mark_front(
 ) -> float:
     """Set on_front and p_front of every point; returns the hypervolume of the front.
 
-    A trial is a candidate when it ran to its end and has every objective; a policy that never
-    succeeds is not, however fast.
+    A trial is a candidate when it ran to its end and has every objective; a policy that walked
+    episodes and never succeeded is not, however fast.
     """
     names = [objective.name for objective in objectives]
     directions = [objective.direction for objective in objectives]
@@ -144,7 +145,7 @@ def is_candidate(point: Mapping[str, Any], objectives: Sequence[Objective]) -> b
     return bool(
         point["outcome"] == "complete"
         and all(point.get(objective.name) is not None for objective in objectives)
-        and point["success_rate"]
+        and (point["success_rate"] or not point["episodes"])
     )
 
 
@@ -182,6 +183,8 @@ def worst_corner(
         elif objective.name == "episode_time_s" and reference and views:
             calls = views[0].trial.spec.protocol.nominal_calls
             corner.append(SLACK * reference.episode_time_s(calls))
+        elif objective.name == "call_ms" and reference:
+            corner.append(SLACK * reference.call_ms)
         else:
             corner.append(SLACK * max(column, default=0.0))
     return corner

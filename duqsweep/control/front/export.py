@@ -10,19 +10,21 @@ from typing import Any
 import yaml
 
 from duqsweep.errors import ConfigError
-from duqsweep.spec import FULL_PRECISION, QuantSpec, Trial
+from duqsweep.spec import FULL_PRECISION, INTEGER_KERNELS, QuantSpec, Trial
 
-_FASTEST = re.compile(r"fastest@success>=(\d*\.?\d+)")
-PICKS = "knee or fastest@success>=X"
+_FASTEST = re.compile(r"fastest@(success>=|action_error<=)(\d*\.?\d+(?:e-?\d+)?)")
+PICKS = "knee, fastest@success>=X or fastest@action_error<=X"
 
 
 def pick(points: Sequence[Mapping[str, Any]], rule: str) -> int:
     """The trial that a rule chooses among the points of a front.json.
 
     Args:
-        points: `points` of front.json, with success_rate and episode_time_s.
+        points: `points` of front.json.
         rule: `knee`, the front's farthest point from the line between its ends; or
-            `fastest@success>=X`, the fastest whose success rate is at least X.
+            `fastest@success>=X`, the fastest whose success rate is at least X; or
+            `fastest@action_error<=X`. Knees are between success and time, and where no episode was
+            walked between action error and time.
 
     Raises:
         ConfigError: The rule is unknown, or no point meets it.
@@ -35,33 +37,47 @@ def pick(points: Sequence[Mapping[str, Any]], rule: str) -> int:
     wanted = _FASTEST.fullmatch(rule.replace(" ", ""))
     if not wanted:
         raise ConfigError(f"--pick must be {PICKS}, got {rule!r}")
-    good = [point for point in front if point["success_rate"] >= float(wanted[1])]
+    bound, limit = wanted[1], float(wanted[2])
+    good = [point for point in front if _meets(point, bound, limit)]
     if not good:
-        best = max(point["success_rate"] for point in front)
         raise ConfigError(
-            f"no point of the front has success >= {wanted[1]}; the best has {best:.3f}"
+            f"no point of the front has {bound} {wanted[2]}; {_closest(front, bound)}"
         )
     return int(min(good, key=lambda point: point["episode_time_s"])["trial"])
 
 
+def _meets(point: Mapping[str, Any], bound: str, limit: float) -> bool:
+    if bound == "action_error<=":
+        return bool(point["action_error"] <= limit)
+    return point["success_rate"] is not None and point["success_rate"] >= limit
+
+
+def _closest(front: Sequence[Mapping[str, Any]], bound: str) -> str:
+    if bound == "action_error<=":
+        return f"the best has {min(point['action_error'] for point in front):.3g}"
+    rates = [p["success_rate"] for p in front if p["success_rate"] is not None]
+    if not rates:
+        return "its trials walked no episodes: pick knee or fastest@action_error<=X"
+    return f"the best has {max(rates):.3f}"
+
+
 def knee(front: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The point of a front farthest from the line between its fastest and its most successful one.
+    """The point of a front farthest from the line between its fastest and its best one.
 
-    Both axes are scaled to the front's own range first; of a front of one or two points, the most
-    successful.
+    The best succeeds most often, or where no episode was walked has the smallest action error. Both
+    axes are scaled to the front's own range first; of a front of one or two points, the best.
     """
-    rates = [point["success_rate"] for point in front]
+    played = all(point["success_rate"] is not None for point in front)
+    goods = [point["success_rate"] if played else -point["action_error"] for point in front]
     times = [point["episode_time_s"] for point in front]
-    rate_span, time_span = max(rates) - min(rates), max(times) - min(times)
-    if len(front) < 3 or not rate_span or not time_span:
-        return max(front, key=lambda point: point["success_rate"])
-
-    def gain(point: Mapping[str, Any]) -> float:
-        success: float = (point["success_rate"] - min(rates)) / rate_span
-        slowness: float = (point["episode_time_s"] - min(times)) / time_span
-        return success - slowness
-
-    return max(front, key=gain)
+    good_span, time_span = max(goods) - min(goods), max(times) - min(times)
+    if len(front) < 3 or not good_span or not time_span:
+        return front[goods.index(max(goods))]
+    gains = [
+        (good - min(goods)) / good_span - (time - min(times)) / time_span
+        for good, time in zip(goods, times, strict=True)
+    ]
+    return front[gains.index(max(gains))]
 
 
 def as_plan(trial: Trial, sweep: str) -> str:
@@ -138,11 +154,14 @@ def _differences(quant: QuantSpec) -> list[str]:
         "permutation": (quant.permutation, "prototype"),
         "act_scale": (quant.act_scale, "static"),
     }
-    return [
+    lines = [
         f"# Measured with {name}={ours}; the prototype only has {its}: expect another success rate."
         for name, (ours, its) in measured.items()
         if ours not in (its, "none")
     ]
+    if quant.kernel in INTEGER_KERNELS:
+        lines.append(f"# Measured with kernel={quant.kernel}; the prototype simulates, and slowly.")
+    return lines
 
 
 def _text(value: object) -> str:

@@ -25,7 +25,7 @@ class HistoryStep:
     trial: int
     ended_ms: int
     hypervolume: float
-    best_success: float
+    best_success: float | None  # None before the first episode
 
 
 def front_history(
@@ -41,7 +41,7 @@ def front_history(
     objectives = [_Named(o["name"], o["direction"]) for o in content["objectives"]]
     directions = [objective.direction for objective in objectives]
     points = {point["trial"]: point for point in content["points"]}
-    best = 0.0
+    best: float | None = None
     seen: list[list[float]] = []
     kept: list[list[float]] = []  # the front so far
     steps = []
@@ -49,7 +49,8 @@ def front_history(
         if view.ended_ms is None or view.number not in points:
             break
         point = points[view.number]
-        best = max(best, point["success_rate"] or 0.0)
+        if point["success_rate"] is not None:
+            best = max(best or 0.0, point["success_rate"])
         if is_candidate(point, objectives):
             seen.append([point[objective.name] for objective in objectives])
             kept = [*kept, seen[-1]]

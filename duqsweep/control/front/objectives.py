@@ -36,6 +36,16 @@ def _episode_time_s(view: TrialView, reference: Reference) -> float | None:
     return reference.episode_time_s(calls, view.vitals.speedup)
 
 
+def _call_ms(view: TrialView, reference: Reference) -> float | None:
+    if view.vitals is None:
+        return None
+    hardware = view.vitals.hardware
+    # A GPU's calls are bound by the GPU, the eager reference's by the processor that launches them.
+    if hardware.get("device") == "cuda" and hardware == reference.hardware:
+        return view.vitals.call_ms.p50
+    return reference.call_ms / view.vitals.speedup
+
+
 def _of_vitals(read: Callable[[Vitals], float]) -> Callable[[TrialView, Reference], float | None]:
     return lambda view, _reference: None if view.vitals is None else read(view.vitals)
 
@@ -44,6 +54,8 @@ def _of_vitals(read: Callable[[Vitals], float]) -> Callable[[TrialView, Referenc
 MEASURES: Mapping[str, Callable[[TrialView, Reference], float | None]] = {
     "success_rate": _success_rate,
     "episode_time_s": _episode_time_s,
+    # As measured on the GPU that timed the reference; elsewhere by the ratio, as seconds are.
+    "call_ms": _call_ms,
     "weights_mb": _of_vitals(lambda vitals: vitals.weights_mb),
     "action_error": _of_vitals(lambda vitals: vitals.action_error),
     "mean_weight_bits": _of_vitals(lambda vitals: vitals.mean_weight_bits),

@@ -16,10 +16,11 @@ from duqsweep.control.report.marks import (
     draw_rug,
     style,
 )
-from duqsweep.control.view.wording import axis_label, point_summary
+from duqsweep.control.view.wording import axis_label, plays, point_summary
 
 _LABEL_ALL_UP_TO = 40  # trials; beyond that only the front and named plans carry their number
 _LOG_FROM_RATIO = 12.0  # longest over shortest time from which a linear axis hides the short ones
+_TIMES = ("episode_time_s", "call_ms")
 _Point = Mapping[str, Any]
 
 
@@ -59,8 +60,12 @@ def _figure(content: Mapping[str, Any]) -> Any:
 
 
 def _axes_names(objectives: Sequence[Mapping[str, str]]) -> tuple[str, str]:
+    """Vertical and horizontal: a time lies along the bottom."""
     names = [objective["name"] for objective in objectives]
-    return names[0], names[1] if len(names) > 1 else "episode_time_s"
+    if len(names) == 1:
+        return names[0], "episode_time_s"
+    first, second = names[:2]
+    return (second, first) if first in _TIMES and second not in _TIMES else (first, second)
 
 
 def _has(point: _Point, name: str) -> bool:
@@ -69,10 +74,8 @@ def _has(point: _Point, name: str) -> bool:
 
 def _draw_reference(axes: Any, content: Mapping[str, Any], x_name: str) -> None:
     reference = content["reference"]
-    if reference and x_name == "episode_time_s":
-        axes.axvline(
-            reference["episode_time_s"], color=REFERENCE_COLOUR, linestyle=(0, (2, 3)), linewidth=1
-        )
+    if reference and x_name in _TIMES:
+        axes.axvline(reference[x_name], color=REFERENCE_COLOUR, linestyle=(0, (2, 3)), linewidth=1)
 
 
 def _set_axes(
@@ -100,7 +103,9 @@ def _set_axes(
             axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_xlabel(axis_label(x_name, content), fontsize=11)
     axes.set_ylabel(axis_label(y_name, content), fontsize=11)
-    title = f"{content['sweep']}: {len(content['points'])} trials, {content['episodes']} episodes"
+    title = f"{content['sweep']}: {len(content['points'])} trials"
+    if plays(content):
+        title += f", {content['episodes']} episodes"
     axes.set_title(title, fontsize=13, loc="left", fontweight="bold")
     axes.grid(color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)

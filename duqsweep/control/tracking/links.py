@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from duqsweep import files
@@ -35,18 +36,26 @@ def links(sweep_dir: Path, uri: str | None = None) -> list[str]:
     base = uri.rstrip("/") if uri and remote else LOCAL_UI
     lines = [] if remote else [f"MLflow:   {_ui_command(sweep_dir, uri)}"]
     lines.append(f"sweep:    {run_link(base, known['experiment'], known['parent'])}")
-    lines.append(f"trials:   {trials_link(base, known['experiment'], known['parent'])}")
-    numbers = [str(number) for number in _front(sweep_dir)]
+    content = _content(sweep_dir)
+    by_success = content is None or wording.plays(content)
+    best_first = ("success_rate", False) if by_success else ("call_ms", True)
+    lines.append(
+        f"trials:   {trials_link(base, known['experiment'], known['parent'], *best_first)}"
+    )
+    front = wording.front_points(content) if content else []
+    numbers = [str(point["trial"]) for point in front]
     compared = [known["trials"][number] for number in numbers if number in known["trials"]]
     if len(compared) > 1:
         lines.append(f"compare:  {compare_link(base, known['experiment'], compared)}")
     return lines
 
 
-def trials_link(base: str, experiment: str, parent: str) -> str:
-    """The page of a sweep's trials, best success first."""
+def trials_link(
+    base: str, experiment: str, parent: str, metric: str = "success_rate", rising: bool = False
+) -> str:
+    """The page of a sweep's trials, ordered by a metric; best success first unless told."""
     wanted = quote(f"tags.`mlflow.parentRunId` = '{parent}'")
-    order = f"orderByKey={quote('metrics.`success_rate`')}&orderByAsc=false"
+    order = f"orderByKey={quote(f'metrics.`{metric}`')}&orderByAsc={str(rising).lower()}"
     return f"{base}/#/experiments/{experiment}/runs?{_MODE}&searchFilter={wanted}&{order}"
 
 
@@ -61,11 +70,9 @@ def compare_link(base: str, experiment: str, run_ids: list[str]) -> str:
     return f"{base}/#/compare-runs?runs={runs}&experiments={experiments}&{_MODE}"
 
 
-def _front(sweep_dir: Path) -> list[int]:
+def _content(sweep_dir: Path) -> dict[str, Any] | None:
     path = sweep_dir / files.FRONT_JSON
-    if not path.exists():
-        return []
-    return [point["trial"] for point in wording.front_points(files.read_json(path))]
+    return files.read_json(path) if path.exists() else None
 
 
 def _ui_command(sweep_dir: Path, uri: str | None) -> str:

@@ -185,20 +185,32 @@ def _history_metrics(
     for step in front_history(content, views, reference):
         at = max(at, step.ended_ms)
         metrics.append(("hypervolume", step.hypervolume, at, step.trial))
-        metrics.append(("best_success_rate", step.best_success, at, step.trial))
+        if step.best_success is not None:
+            metrics.append(("best_success_rate", step.best_success, at, step.trial))
     return metrics
+
+
+def _played(point: Mapping[str, Any]) -> list[str]:
+    rate, time_s = point["success_rate"], point["episode_time_s"]
+    return [wording.percent(rate), wording.interval(point), wording.seconds(time_s)]
+
+
+def _timed(point: Mapping[str, Any]) -> list[str]:
+    facts = (wording.number(point[name]) for name in ("weights_mb", "action_error"))
+    return [wording.milliseconds(point["call_ms"]), *facts]
 
 
 def description(content: Mapping[str, Any]) -> str:
     """The front as Markdown, for the parent run's page."""
     lines = [headline(content), "", f"{wording.counts_line(content)}", ""]
-    lines += ["| trial | success | 95 % | time | speed-up | kernel | settings |", "|---" * 7 + "|"]
+    plays = wording.plays(content)
+    results = ["success", "95 %", "time"] if plays else ["call", "weights [MB]", "action error"]
+    header = ["trial", *results, "speed-up", "kernel", "settings"]
+    lines += [f"| {' | '.join(header)} |", "|---" * 7 + "|"]
     for point in wording.front_points(content):
         cells = [
             wording.label(point),
-            wording.percent(point["success_rate"]),
-            wording.interval(point),
-            wording.seconds(point["episode_time_s"]),
+            *(_played(point) if plays else _timed(point)),
             wording.ratio(point["speedup"]),
             point["kernel"] or wording.NONE,
             f"`{wording.settings(wording.telling_params(point, content))}`",

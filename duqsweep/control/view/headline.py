@@ -10,6 +10,8 @@ from duqsweep.control.view import wording
 
 def headline(content: Mapping[str, Any]) -> str:
     """The sweep's answer in one sentence: the fastest trial that is as good as the reference."""
+    if not wording.plays(content):
+        return _of_calls(content)
     front = [p for p in wording.front_points(content) if p["success_rate"] is not None]
     if not front:
         return "No trial is on the front yet."
@@ -27,4 +29,17 @@ def headline(content: Mapping[str, Any]) -> str:
         f"({wording.percent(rate)}): {wording.percent(best['success_rate'])} "
         f"({wording.interval(best)}), {wording.seconds(best['episode_time_s'])} an episode, "
         f"{wording.ratio(best['speedup'])} the unquantized, eager policy."
+    )
+
+
+def _of_calls(content: Mapping[str, Any]) -> str:
+    """Without episodes: who is fastest, and what that costs."""
+    timed = [point for point in wording.front_points(content) if point["call_ms"] is not None]
+    if not timed:
+        return "No trial is on the front yet."
+    best = timed[0]
+    return (
+        f"Trial {wording.label(best)} is the fastest: {wording.milliseconds(best['call_ms'])} a "
+        f"call, {wording.ratio(best['speedup'])} the unquantized, eager policy, at an action error "
+        f"of {wording.number(best['action_error'])} and {wording.number(best['weights_mb'])} MB."
     )

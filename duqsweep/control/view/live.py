@@ -67,11 +67,7 @@ class EventLines(Quiet):
         if numbers == self._front:
             return
         self._front = numbers
-        shown = [
-            f"{point['trial']} ({wording.percent(point['success_rate'])}, "
-            f"{wording.seconds(point['episode_time_s'])})"
-            for point in points
-        ]
+        shown = [f"{point['trial']} ({wording.in_short(point)})" for point in points]
         self._line(f"front: {' '.join(shown)}")
 
     def message(self, text: str) -> None:

@@ -110,14 +110,14 @@ class LiveTable:
         return Group(*parts)
 
     def _running_table(self) -> Table:
-        numbers = ["trial", "episodes", "success", "speed-up", "for"]
+        each = self.plan.episodes_per_trial
+        numbers = ["trial", *(["episodes", "success"] if each else []), "speed-up", "for"]
         table = tables.new_table(f"running: {self.plan.sweep}", numbers, ["settings"])
         for number, row in sorted(self._running.items()):
             rate = row.successes / row.episodes if row.episodes else None
             table.add_row(
                 f"{number} {row.trial.name or ''}".strip(),
-                f"{row.episodes}/{self.plan.episodes_per_trial}",
-                wording.percent(rate),
+                *([f"{row.episodes}/{each}", wording.percent(rate)] if each else []),
                 wording.ratio(row.vitals.speedup) if row.vitals else "measuring",
                 wording.duration(self.clock() - row.since),
                 self._settings(row.trial),
@@ -136,12 +136,10 @@ class LiveTable:
             walked = max(walked, self._content["episodes"])
         elapsed = self.clock() - self._begun
         done = len(self._results)
-        parts = [
-            f"{self._done()} of {self.plan.trials} trials",
-            f"{walked:,} episodes",
-            f"{self._saved():,} saved",
-            f"{wording.duration(elapsed)} so far",
-        ]
+        parts = [f"{self._done()} of {self.plan.trials} trials"]
+        if self.plan.episodes_per_trial:
+            parts += [f"{walked:,} episodes", f"{self._saved():,} saved"]
+        parts.append(f"{wording.duration(elapsed)} so far")
         if done:
             parts.append(f"about {wording.duration(self._left_s(elapsed))} left")
         return " · ".join(parts)
@@ -162,5 +160,7 @@ class LiveTable:
     def _left_s(self, elapsed: float) -> float:
         done = len(self._results)
         each = self.plan.episodes_per_trial
-        fractions = sum(min(1.0, row.episodes / each) for row in self._running.values())
+        fractions = 0.0
+        if each:
+            fractions = sum(min(1.0, row.episodes / each) for row in self._running.values())
         return elapsed * max(0.0, self.plan.trials - self._done() - fractions) / (done + fractions)

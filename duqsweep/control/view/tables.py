@@ -12,6 +12,13 @@ from duqsweep.control.view import wording
 from duqsweep.control.view.claims import HEADER, compare_claims
 
 _Point = Mapping[str, Any]
+_KERNELS = {
+    "fake": wording.SIMULATED,
+    "loop": "one small product a rotation block, kept as the slow baseline",
+    "int8": "products of 8-bit integers on the GPU; counted while they ran",
+    "w4a8": "8-bit inputs times weights of 4 bits, two in a byte; wider weights as int8; counted "
+    "while they ran",
+}
 
 
 def new_table(title: str, numbers: Sequence[str], texts: Sequence[str]) -> Table:
@@ -38,26 +45,39 @@ def new_table(title: str, numbers: Sequence[str], texts: Sequence[str]) -> Table
 
 
 def front_table(content: Mapping[str, Any], rows: int | None = None) -> Table:
-    """The trials on the front, best success first; the first `rows` of them."""
-    told = ("success_rate", "episode_time_s")
+    """The trials on the front, best success first, then fastest; the first `rows` of them."""
+    plays = wording.plays(content)
+    told = ("success_rate", "episode_time_s", "call_ms")
     extra = [o["name"] for o in content["objectives"] if o["name"] not in told]
     points = wording.front_points(content)[:rows]
     kernels = ["kernel"] if len({point["kernel"] for point in points}) > 1 else []
-    numbers = ["trial", "success (95 %)", "of", "time", "speed-up", "p", *extra, *kernels]
-    table = new_table(f"front of {content['sweep']}", numbers, ["settings"])
+    results = ["success (95 %)", "of", "time", "speed-up", "p"] if plays else ["call", "speed-up"]
+    table = new_table(
+        f"front of {content['sweep']}", ["trial", *results, *extra, *kernels], ["settings"]
+    )
     for point in points:
         table.add_row(
             wording.label(point),
-            f"{wording.percent(point['success_rate'])} ({wording.interval(point)})",
-            str(point["episodes"]),
-            wording.seconds(point["episode_time_s"]),
-            wording.ratio(point["speedup"]),
-            wording.probability(point["p_front"]),
+            *(_played(point) if plays else _timed(point)),
             *(wording.number(point[name]) for name in extra),
             *(point[name] or wording.NONE for name in kernels),
             telling_settings(point, content),
         )
     return table
+
+
+def _played(point: _Point) -> list[str]:
+    return [
+        f"{wording.percent(point['success_rate'])} ({wording.interval(point)})",
+        str(point["episodes"]),
+        wording.seconds(point["episode_time_s"]),
+        wording.ratio(point["speedup"]),
+        wording.probability(point["p_front"]),
+    ]
+
+
+def _timed(point: _Point) -> list[str]:
+    return [wording.milliseconds(point["call_ms"]), wording.ratio(point["speedup"])]
 
 
 def failures_table(content: Mapping[str, Any]) -> Table | None:
@@ -94,16 +114,19 @@ def claims_table(content: Mapping[str, Any]) -> Table | None:
 def notes(content: Mapping[str, Any]) -> list[str]:
     """What one must know to read the tables."""
     reference = content["reference"]
-    lines = [
-        "success: with its 95 % interval (Wilson), of so many episodes",
-        "p: the probability of being on the front",
-        "time: policy time of an episode of nominal length; "
-        "speed-up: of a call, over the eager reference"
-        + (f" ({wording.seconds(reference['episode_time_s'])})" if reference else ""),
-    ]
+    if wording.plays(content):
+        lines = [
+            "success: with its 95 % interval (Wilson), of so many episodes",
+            "p: the probability of being on the front",
+            "time: policy time of an episode of nominal length; "
+            "speed-up: of a call, over the eager reference"
+            + (f" ({wording.seconds(reference['episode_time_s'])})" if reference else ""),
+        ]
+    else:
+        lines = [
+            "call: median time of a policy call; speed-up: over the eager, unquantized reference"
+            + (f" ({wording.milliseconds(reference['call_ms'])})" if reference else ""),
+            "action_error: normalised RMSE to the reference's actions on recorded observations",
+        ]
     kernels = {point["kernel"] for point in content["points"]}
-    if "fake" in kernels:
-        lines.append(f"kernel fake: {wording.SIMULATED}")
-    if "loop" in kernels:
-        lines.append("kernel loop: one small product a rotation block, kept as the slow baseline")
-    return lines
+    return lines + [f"kernel {name}: {text}" for name, text in _KERNELS.items() if name in kernels]

@@ -8,15 +8,19 @@ from typing import Any
 from duqsweep.result import TrialResult, Vitals
 
 NONE = "–"
+SLOW_KERNELS = {"none", "fake", "loop", None}  # none of them is faster with fewer bits
 SIMULATED = "simulated quantization: fewer bits do not change the time measured here"
 _KERNEL_NOTES = {
     "none": "not quantized",
     "fake": "fake (simulated)",
     "loop": "loop (the slow baseline)",
+    "int8": "int8 (multiplies integers)",
+    "w4a8": "w4a8 (multiplies integers, weights of 4 bits packed)",
 }
 _AXES = {
     "success_rate": "success rate",
     "episode_time_s": "policy time of an episode [s], faster to the left",
+    "call_ms": "time of a policy call [ms], faster to the left",
     "weights_mb": "weights [MB]",
     "action_error": "action error to the unquantized policy [normalised RMSE]",
     "mean_weight_bits": "mean bits of a weight",
@@ -42,6 +46,13 @@ def seconds(time_s: float | None) -> str:
     if time_s is None:
         return NONE
     return f"{time_s:,.0f} s" if time_s >= 100 else f"{time_s:.3g} s"
+
+
+def milliseconds(time_ms: float | None) -> str:
+    """A call's time with three significant digits and its unit."""
+    return (
+        NONE if time_ms is None else f"{time_ms:.3g} ms" if time_ms < 1000 else f"{time_ms:,.0f} ms"
+    )
 
 
 def duration(time_s: float) -> str:
@@ -118,11 +129,24 @@ def point_summary(point: _Point) -> str:
     params = settings(short_params(point["params"]))
     if point["outcome"] == "failed":
         return f"trial {label(point)}: failed, {point['reason']}. {params}"
+    if not point["episodes"]:
+        return (
+            f"trial {label(point)}: {milliseconds(point['call_ms'])} a call, "
+            f"{ratio(point['speedup'])} the reference, {number(point['weights_mb'])} MB, action "
+            f"error {number(point['action_error'])}. {params}"
+        )
     return (
         f"trial {label(point)}: success {percent(point['success_rate'])} ({interval(point)}, "
         f"{point['episodes']} episodes), {seconds(point['episode_time_s'])} an episode, "
         f"{ratio(point['speedup'])} the reference. {params}"
     )
+
+
+def in_short(point: _Point) -> str:
+    """Success and time of an episode; of a trial that played none, a call's time and its error."""
+    if point["episodes"]:
+        return f"{percent(point['success_rate'])}, {seconds(point['episode_time_s'])}"
+    return f"{milliseconds(point['call_ms'])}, error {number(point['action_error'])}"
 
 
 def why(point: _Point) -> str:
@@ -133,15 +157,21 @@ def why(point: _Point) -> str:
 def counts_line(content: Mapping[str, Any]) -> str:
     """`21 complete · 1 stopped · 1 failed · 1,320 episodes`."""
     parts = [f"{count} {name}" for name, count in content["counts"].items() if count]
-    return " · ".join([*parts, f"{content['episodes']:,} episodes"])
+    played = f"{content['episodes']:,} episodes" if plays(content) else "no episodes"
+    return " · ".join([*parts, played])
+
+
+def plays(content: Mapping[str, Any]) -> bool:
+    """Whether any trial walked an episode; a sweep of latency alone benchmarks and plays none."""
+    return bool(content["episodes"])
 
 
 def axis_label(name: str, content: Mapping[str, Any]) -> str:
     """A measure's name with its unit, and what its times mean."""
     text = _AXES.get(name, name)
     kernels = {point["kernel"] for point in content["points"]}
-    if name == "episode_time_s" and kernels & {"fake"}:
-        return f"{text}\n({SIMULATED})"
+    if name in ("episode_time_s", "call_ms") and "fake" in kernels:
+        return f"{text}\n({SIMULATED if kernels <= SLOW_KERNELS else f'kernel fake: {SIMULATED}'})"
     return text
 
 
@@ -153,7 +183,8 @@ def probability(value: float | None) -> str:
 def front_points(content: Mapping[str, Any]) -> list[_Point]:
     """The points on the front, best success first, then fastest."""
     front = [point for point in content["points"] if point["on_front"]]
-    return sorted(front, key=lambda p: (-(p["success_rate"] or 0), p["episode_time_s"] or 0))
+    time = "episode_time_s" if plays(content) else "call_ms"
+    return sorted(front, key=lambda p: (-(p["success_rate"] or 0), p[time] or 0))
 
 
 def vitals_text(vitals: Vitals) -> str:
@@ -169,6 +200,8 @@ def result_text(result: TrialResult) -> str:
     """How a trial ended, in one line."""
     if result.outcome == "failed":
         return f"FAILED: {result.error_type}: {result.reason}"
+    if result.outcome == "complete" and not result.episodes:
+        return "complete: benchmarked, no episode asked for"
     ran = result.episodes - result.errors
     text = f"{result.outcome}: {result.successes} of {ran} episodes succeeded"
     errors = f", {result.errors} broke down" if result.errors else ""
