@@ -14,7 +14,7 @@ from duqsweep.seams import Observation
 
 CAMERAS = {"agentview": "agentview", "wrist": "robot0_eye_in_hand"}  # ours → robosuite's
 IDLE = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0])  # stay, gripper open
-BUILD_SEED = 0
+SEED = 0  # any, where all that it places is in the state
 
 
 class Simulator:
@@ -23,19 +23,24 @@ class Simulator:
     `prepare_libero` must have run, and the problem class of `bddl` must be registered.
     """
 
-    def __init__(self, bddl: Path, instruction: str, image_px: int | None) -> None:
+    def __init__(
+        self, bddl: Path, instruction: str, image_px: int | None, seed: int = SEED
+    ) -> None:
         """Build the model and the renderer (0.6 to 3 s).
 
         Args:
             bddl: Task description.
             instruction: What the policy is told.
             image_px: Side of the square images; None: no cameras, and no renderer is loaded.
+            seed: Of where fixtures stand; they are in the model, not in the state, so `reset` keeps
+                them there. There is no way to move them: after LIBERO's own reset, cabinets and
+                microwaves depended on the seeds before it.
         """
         from libero.libero.envs.env_wrapper import ControlEnv  # after prepare_libero
 
         self.instruction = instruction
         self._image_px = image_px
-        with quiet(), _global_seed(BUILD_SEED):
+        with quiet(), _global_seed(seed):
             control = ControlEnv(
                 bddl_file_name=str(bddl),
                 ignore_done=True,  # LIBERO's own horizon ends in an exception
@@ -46,17 +51,7 @@ class Simulator:
             )
         self.env: Any = control.env
         self.env.visualize({part: False for part in self.env._visualizations})  # no grip markers
-        self._unread, self.env._observables = self.env._observables, {}  # see observe_robot
-
-    def hard_reset(self, seed: int) -> None:
-        """Rebuild the model and sample all placements, fixtures included, from `seed`.
-
-        Fixtures live in the model, not in the state: `reset` keeps where this put them.
-        """
-        self.env._observables = self._unread  # a reset renews them
-        with quiet(), _global_seed(seed):
-            self.env.reset()  # ControlEnv.reset would swallow every exception and try for ever
-        self.env._observables = {}
+        self.env._observables = {}  # see observe_robot
 
     def reset(self, state: NDArray[np.float64], settle_steps: int) -> None:
         """Put the simulator into `state` and idle; what follows depends on nothing before.

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from official import find_official_assets
 
 from duqsweep.spec import ProtocolSpec
 
@@ -37,3 +38,8 @@ def expert() -> ModuleType:
     sys.modules["expert"] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def official_assets() -> Path:
+    return find_official_assets()

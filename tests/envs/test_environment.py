@@ -87,7 +87,7 @@ def test_simulators_kept_are_bounded_and_closing_forgets_none(protocol):
     bounded._kept = 1
     for task in (2, 3, 2):
         bounded.reset(entry(task))
-        assert list(bounded._simulators) == [task]
+        assert [built for built, _ in bounded._simulators] == [task]
     bounded.close()
     with pytest.raises(EvaluationError, match="call reset first"):
         bounded.step(np.zeros(7))
