@@ -19,7 +19,7 @@ from latency.registry import Call, Form
 
 WARM_UPS = 3
 MOST_CALLS = 300
-SLOW_S = 2.0  # from here on the first call is warm-up enough, and two more are timed
+SLOW_MS = 2000.0  # from here on two calls are timed and none more is spent on warming up
 
 
 @dataclass(frozen=True)
@@ -55,18 +55,10 @@ def measure(bench: Bench, form: Form, seconds: float) -> Measurement:
     start = perf_counter()
     built = form.make(bench)
     bench.sync()
-    ready = perf_counter()
     result = built.call().clone()
     bench.sync()
-    first_s = perf_counter() - ready
     build_s = perf_counter() - start
-    # Compiling may be part of the first call; the second tells how slow a call is.
-    if first_s > SLOW_S and "_compile" not in form.name:
-        series = [time_call(bench, built.call) for _ in range(2)]
-    else:
-        for _ in range(WARM_UPS):
-            built.call()
-        series = _time_calls(bench, built.call, seconds)
+    series = _time_calls(bench, built.call, seconds)
     weights_mb = {}
     if bench.device == "cuda":
         weights_mb = {part: allocated_mb(held) for part, held in built.weights.items()}
@@ -129,7 +121,12 @@ def _error(bench: Bench, form: Form, result: Tensor) -> float:
 
 
 def _time_calls(bench: Bench, call: Call, seconds: float) -> list[float]:
-    series: list[float] = []
+    second = time_call(bench, call)  # the first may have compiled
+    series = [second]
+    if second < SLOW_MS:
+        for _ in range(WARM_UPS):
+            call()
+        series = []
     begun = perf_counter()
     while len(series) < 2 or (perf_counter() - begun < seconds and len(series) < MOST_CALLS):
         series.append(time_call(bench, call))
