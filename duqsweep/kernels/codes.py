@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from duqsweep.errors import EvaluationError
+
+# What is done with a product: nothing, GELU, or of outputs 2i and 2i + 1 GELU of the first times
+# the second. GELU is the tanh form.
+After = Literal["nothing", "gelu", "gated"]
 
 
 @dataclass(frozen=True)
@@ -66,31 +71,38 @@ def unpack_int4(packed: Tensor) -> Tensor:
     return torch.cat(((signed << 4) >> 4, signed >> 4), dim=1)
 
 
+def alike(weights: Sequence[IntegerWeight]) -> bool:
+    """Whether the layers read their input in the same way and store their codes alike."""
+    return all(_same(weights[0], other) for other in weights[1:])
+
+
 def merge(weights: Sequence[IntegerWeight]) -> IntegerWeight:
     """Layers that read the same input as one, their outputs one after the other.
 
     Raises:
-        EvaluationError: They read it in different ways, or store their codes differently.
+        EvaluationError: They are not `alike`.
     """
-    first = weights[0]
-    for other in weights[1:]:
-        if not _alike(first, other):
-            raise EvaluationError(
-                "layers that read the same input cannot be merged: they transform or store it in "
-                "different ways"
-            )
+    if not alike(weights):
+        raise EvaluationError(
+            "layers that read the same input cannot be merged: they transform or store it in "
+            "different ways"
+        )
     biases = [weight.bias for weight in weights if weight.bias is not None]
-    return IntegerWeight(
+    return replace(
+        weights[0],
         codes=torch.cat([weight.codes for weight in weights]),
         scales=torch.cat([weight.scales for weight in weights]),
         bias=torch.cat(biases) if biases else None,
-        order=first.order,
-        block=first.block,
-        act_bits=first.act_bits,
     )
 
 
-def _alike(first: IntegerWeight, other: IntegerWeight) -> bool:
+def take_rows(weight: IntegerWeight, rows: Tensor) -> IntegerWeight:
+    """The layer with only these outputs, in this order."""
+    bias = None if weight.bias is None else weight.bias[rows]
+    return replace(weight, codes=weight.codes[rows], scales=weight.scales[rows], bias=bias)
+
+
+def _same(first: IntegerWeight, other: IntegerWeight) -> bool:
     if first.order is None or other.order is None:
         same_order = first.order is other.order
     else:

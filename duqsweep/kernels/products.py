@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import triton
@@ -11,12 +11,10 @@ import triton.language as tl
 from torch import Tensor
 
 from duqsweep.errors import EvaluationError
-from duqsweep.kernels.codes import IntegerWeight
+from duqsweep.kernels.codes import After, IntegerWeight
 from duqsweep.kernels.launches import note
 from duqsweep.kernels.norms import Norm
 from duqsweep.kernels.tokens import round_tokens
-
-After = Literal["nothing", "gelu", "gated"]
 
 
 @dataclass(frozen=True)
@@ -122,6 +120,7 @@ def integer_product(
     after: After = "nothing",
     residual: Tensor | None = None,
     tile: Tile | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Multiply rounded tokens by an integer weight.
 
@@ -130,10 +129,10 @@ def integer_product(
         token_scales: (tokens,) float32.
         weight: (out, in) codes and scales; its bias is added.
         dtype: Of the result.
-        after: "gelu" of the result, or "gated": of outputs 2i and 2i + 1, gelu of the first times
-            the second.
+        after: See `After`.
         residual: (tokens, out) of the result's dtype, added at the end.
         tile: How to cut the work; None: `tile_for`.
+        out: Where to write; None: a new tensor.
 
     Returns:
         (tokens, out), or (tokens, out / 2) where `after` is "gated".
@@ -141,7 +140,8 @@ def integer_product(
     tokens, outputs = len(codes), weight.out_features
     tile = tile or tile_for(tokens, weight)
     wide = outputs // 2 if after == "gated" else outputs
-    out = torch.empty(tokens, wide, dtype=dtype, device=codes.device)
+    if out is None:
+        out = torch.empty(tokens, wide, dtype=dtype, device=codes.device)
     groups = weight.scales.shape[1]
     group = weight.in_features // groups if groups > 1 else 0
     nothing: Any = codes

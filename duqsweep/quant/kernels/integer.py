@@ -55,6 +55,11 @@ class IntegerLinear(nn.Module):
         block = 1 if self.matrix is None else len(self.matrix)
         return IntegerWeight(self.codes, self.scales, self.bias, self.order, block, self.act_bits)
 
+    def release(self) -> None:
+        """Let go of the tensors; the layer can no longer be called."""
+        for name, tensor in list(self.named_buffers()):
+            setattr(self, name, tensor.new_empty(0))
+
     def forward(self, x: Tensor) -> Tensor:
         """Approximate x·Wᵀ + b.
 

@@ -1,0 +1,134 @@
+"""The fused prefix on integer products against the same layers called one by one."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+from duqsweep.errors import EvaluationError
+from duqsweep.kernels.launches import counted
+from duqsweep.policy.fused_prefix import FusedPrefix
+from duqsweep.policy.pi05 import Pi05
+from duqsweep.policy.sizes import PolicySizes, StackSizes, VisionSizes, linear_layers
+from duqsweep.quant.calibrate import calibrate
+from duqsweep.quant.freeze import freeze
+from duqsweep.quant.integer_prefix import IntegerPrefixLinears
+from duqsweep.quant.select import select_layers
+from duqsweep.spec import LayerBits, LayerRule, QuantSpec
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+STACK = StackSizes(width=32, depth=2, mlp=64, heads=4, kv_heads=1, head_dim=16)
+SIZES = PolicySizes(
+    vision=VisionSizes(width=48, depth=1, mlp=80, heads=2, patch_px=8, image_px=16),
+    llm=STACK,
+    expert=STACK,
+    horizon=2,
+    action_dim=3,
+    vocabulary=20,
+    prompt_tokens=8,
+    cameras=2,
+)
+PROJECTIONS = r"(vision_tower|language_model)\..*(proj|fc\d)$"
+SOME = r"(vision_tower|language_model)\..*(q|v|up|down|out)_proj$"
+
+
+@pytest.fixture(scope="module")
+def policy() -> Pi05:
+    torch.manual_seed(0)
+    module = Pi05(SIZES).to(DEVICE)
+    with torch.no_grad():
+        for value in module.parameters():
+            value.normal_(std=0.2 if value.ndim == 1 else value[0].numel() ** -0.5)
+    return module
+
+
+@pytest.fixture(scope="module")
+def inputs() -> tuple[Tensor, Tensor]:
+    images = torch.rand(1, 2, 3, 16, 16, device=DEVICE) * 2 - 1
+    return images, torch.randint(20, (1, 3), device=DEVICE)
+
+
+@torch.no_grad()
+def quantized(policy: Pi05, inputs: tuple[Tensor, Tensor], quant: QuantSpec) -> Pi05:
+    module = copy.deepcopy(policy)
+    bits = select_layers(quant, linear_layers(SIZES))
+
+    def run() -> None:
+        module.prefix(module.encode_images(inputs[0]), inputs[1])
+
+    freeze(module, bits, quant, calibrate(module, bits, quant, run), None, "random")
+    return module
+
+
+def rules(include: str = PROJECTIONS, weight_bits: int = 8) -> tuple[LayerRule, ...]:
+    return (LayerRule(include=include, weight_bits=weight_bits, act_bits=8),)
+
+
+LAYERS = SIZES.vision.depth + SIZES.llm.depth
+SHARED = 4 * (LAYERS - 1) + 1  # of the last layer only keys and values are computed
+
+
+@pytest.mark.parametrize(
+    ("quant", "kernels"),
+    [
+        (QuantSpec(rules(), kernel="int8"), {"round_tokens": SHARED, "product_w8a8": SHARED}),
+        (
+            QuantSpec(rules(weight_bits=4), kernel="w4a8"),
+            {"round_tokens": SHARED, "product_w4a8": SHARED},
+        ),
+        # Only the language model: images take the unquantized path.
+        (QuantSpec(rules(r"language_model\..*proj$"), kernel="int8"), {"product_w8a8": 5}),
+        # Layers that read the same norm, of which one is not quantized: called one by one.
+        (QuantSpec(rules(SOME), kernel="int8"), {"product_w8a8": 3 + 5}),
+        # Two widths of codes side by side.
+        (
+            QuantSpec(
+                rules(r"language_model.*proj$", 4),
+                layer_bits=(LayerBits("k_proj", 8),),
+                kernel="w4a8",
+            ),
+            {"product_w8a8": 2, "product_w4a8": 6},
+        ),
+    ],
+)
+@torch.no_grad()
+def test_the_fused_prefix_gives_the_cache_of_its_layers(
+    policy: Pi05, inputs: tuple[Tensor, Tensor], quant: QuantSpec, kernels: dict[str, int]
+) -> None:
+    module = quantized(policy, inputs, quant)
+    expected = module.prefix(module.encode_images(inputs[0]), inputs[1])
+    prefix = FusedPrefix(module, IntegerPrefixLinears())
+    with counted() as counts:
+        cache = prefix(inputs[0][0], inputs[1][0])
+    assert kernels.items() <= counts.items()
+    unquantized = policy.prefix(policy.encode_images(inputs[0]), inputs[1])
+    for pair, wanted_pair, plain_pair in zip(cache, expected, unquantized, strict=True):
+        for value, wanted, plain in zip(pair, wanted_pair, plain_pair, strict=True):
+            # Sums in another order may send a value on the border of two codes the other way.
+            assert (value - wanted).norm() <= 0.2 * (wanted - plain).norm()
+
+
+@torch.no_grad()
+def test_merged_layers_let_go_of_their_codes(policy: Pi05, inputs: tuple[Tensor, Tensor]) -> None:
+    module = quantized(policy, inputs, QuantSpec(rules(), kernel="int8"))
+    expected = FusedPrefix(module, IntegerPrefixLinears())(inputs[0][0], inputs[1][0])
+    prefix = FusedPrefix(module, IntegerPrefixLinears(release=True))
+    cache = prefix(inputs[0][0], inputs[1][0])
+    assert all(
+        torch.equal(value, wanted)
+        for pair, wanted_pair in zip(cache, expected, strict=True)
+        for value, wanted in zip(pair, wanted_pair, strict=True)
+    )
+    attention = module.language_model.layers[0].self_attn
+    assert attention.q_proj.codes.numel() == attention.k_proj.codes.numel() == 0
+
+
+def test_quantized_layers_are_not_taken_for_plain_ones(
+    policy: Pi05, inputs: tuple[Tensor, Tensor]
+) -> None:
+    module = quantized(policy, inputs, QuantSpec(rules(), kernel="fake"))
+    with pytest.raises(EvaluationError, match="unquantized"):
+        FusedPrefix(module)
