@@ -1,0 +1,86 @@
+"""The four weights of an expert layer as its kernels read them, made from those of its linears."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from duqsweep.errors import EvaluationError
+from duqsweep.kernels.codes import IntegerWeight, merge, unpack_int4
+
+# (out, in) in the policy's dtype where a layer is not quantized.
+Weight = Tensor | IntegerWeight
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """One layer's products. Rows of gate and up lie in the order that down's rotation wants."""
+
+    qkv: Weight
+    o: Weight
+    gate_up: Weight
+    down: Weight
+
+
+def layer_weights(
+    attention: Sequence[Weight], o: Weight, gate: Weight, up: Weight, down: Weight
+) -> LayerWeights:
+    """Merge a layer's weights.
+
+    Args:
+        attention: Of q, k and v.
+        o: Of the attention's output.
+        gate: Of the MLP's gate.
+        up: Of the MLP's other input.
+        down: Of the MLP's output.
+
+    Raises:
+        EvaluationError: Weights that read the same input transform it in different ways, or one
+            has a bias.
+    """
+    for weight in (*attention, o, gate, up, down):
+        if isinstance(weight, IntegerWeight) and weight.bias is not None:
+            raise EvaluationError("the expert's linear layers have no bias, got one")
+    order = order_of(down)
+    if order is not None:
+        gate, up = _rows(gate, order), _rows(up, order)
+    return LayerWeights(_merged(attention), o, _merged([gate, up]), down)
+
+
+def order_of(weight: Weight) -> Tensor | None:
+    """(in,) int32: where each channel that the weight multiplies comes from; None: as they are."""
+    return weight.order if isinstance(weight, IntegerWeight) else None
+
+
+def inverse_of(order: Tensor) -> Tensor:
+    """(in,) int32: where each channel goes."""
+    inverse = torch.empty_like(order)
+    inverse[order.long()] = torch.arange(len(order), dtype=order.dtype, device=order.device)
+    return inverse
+
+
+def _merged(weights: Sequence[Weight]) -> Weight:
+    integers = [weight for weight in weights if isinstance(weight, IntegerWeight)]
+    if not integers:
+        return torch.cat([weight for weight in weights if isinstance(weight, Tensor)])
+    if len(integers) < len(weights):
+        raise EvaluationError(
+            "layers that read the same input must all be quantized or none: "
+            f"{len(integers)} of {len(weights)} are"
+        )
+    if not all(weight.packed for weight in integers):
+        integers = [_unpacked(weight) for weight in integers]
+    return merge(integers)
+
+
+def _unpacked(weight: IntegerWeight) -> IntegerWeight:
+    return replace(weight, codes=unpack_int4(weight.codes)) if weight.packed else weight
+
+
+def _rows(weight: Weight, order: Tensor) -> Weight:
+    if isinstance(weight, Tensor):
+        return weight[order.long()]
+    return replace(weight, codes=weight.codes[order.long()], scales=weight.scales[order.long()])

@@ -1,0 +1,162 @@
+"""The action expert's denoising loop on fused GPU kernels, for one observation at a time.
+
+Equal to `Pi05.velocity` followed step by step, for unquantized, int8 and int4 weights alike. Needs
+a GPU (or Triton's interpreter); every call launches the same kernels, so that a CUDA graph can hold
+the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import triton
+from torch import Tensor, nn
+
+from duqsweep.errors import EvaluationError
+from duqsweep.kernels.expert import CUTS, Cuts, Launcher, Shape, buffers, format_of
+from duqsweep.kernels.expert_weights import Weight, inverse_of, layer_weights, order_of
+from duqsweep.policy.gemma import ExpertLayer, KeysValues, rotary_table
+from duqsweep.policy.pi05 import Pi05, PrefixCache, euler_times
+
+LONGEST_PREFIX = 1024 - 64  # tokens; with the action tokens behind it, 16 chunks of 64 keys
+
+
+def plain_weight(linear: nn.Module) -> Weight:
+    """The weight of a layer that is not quantized.
+
+    Raises:
+        EvaluationError: It is.
+    """
+    if not isinstance(linear, nn.Linear):
+        raise EvaluationError(f"expected an unquantized linear layer, got {type(linear).__name__}")
+    return linear.weight.detach()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prefix made ready for the loop."""
+
+    caches: tuple[KeysValues, ...]  # of each layer, each (kv_heads, prefix, head_dim)
+    table: KeysValues  # rotary, of the action tokens, padded to the buffers' rows
+
+
+class TritonExpert:
+    """All denoising steps of one observation."""
+
+    def __init__(
+        self,
+        module: Pi05,
+        num_steps: int,
+        weight_of: Callable[[nn.Module], Weight] = plain_weight,
+        cuts: dict[int, Cuts] | None = None,
+    ) -> None:
+        """Merge the expert's weights; those of `module` stay as they are.
+
+        Args:
+            module: The policy, on a GPU.
+            num_steps: Euler steps of the schedule.
+            weight_of: A linear layer's weight, as the kernels read it.
+            cuts: How the kernels are cut, by bits of the weights; None: as was fastest.
+
+        Raises:
+            EvaluationError: There are no kernels for these sizes or weights, or no GPU.
+        """
+        entry = module.action_in_proj.weight
+        interpreted = triton.knobs.runtime.interpret
+        if not entry.is_cuda and not interpreted:
+            raise EvaluationError(f"the expert's kernels run on a CUDA GPU, got {entry.device}")
+        sizes = module.sizes.expert
+        shape = Shape(
+            tokens=module.sizes.horizon,
+            width=sizes.width,
+            hidden=sizes.mlp,
+            heads=sizes.heads,
+            kv_heads=sizes.kv_heads,
+            head_dim=sizes.head_dim,
+            action_dim=module.sizes.action_dim,
+        )
+        self.shape, self.num_steps = shape, num_steps
+        self.cuts = cuts or CUTS
+        self.chunks = triton.next_power_of_2(
+            triton.cdiv(LONGEST_PREFIX + shape.tokens, self.cuts[16].attention.keys)
+        )
+        self.buffers = buffers(shape, self.chunks, entry)
+        self.launch = Launcher(shape, self.buffers, interpreted)
+        self.layers = [
+            layer_weights(
+                [weight_of(layer.self_attn.get_submodule(f"{name}_proj")) for name in "qkv"],
+                weight_of(layer.self_attn.o_proj),
+                weight_of(layer.mlp.gate_proj),
+                weight_of(layer.mlp.up_proj),
+                weight_of(layer.mlp.down_proj),
+            )
+            for layer in cast("list[ExpertLayer]", list(module.expert.layers))
+        ]
+        leaving, entering = module.action_out_proj, module.action_in_proj
+        projections = (leaving.weight, leaving.bias, entering.weight, entering.bias)
+        self.projections = cast(
+            "tuple[Tensor, Tensor, Tensor, Tensor]",
+            tuple(tensor.detach() for tensor in projections),
+        )
+        # The order in which each norm's reader wants the stream; the last norm has none.
+        orders = [
+            order_of(weight) for layer in self.layers for weight in (layer.qkv, layer.gate_up)
+        ]
+        self.stream_inverses = [None if o is None else inverse_of(o) for o in (*orders, None)]
+        mixed = [order_of(layer.o) for layer in self.layers]
+        self.mixed_inverses = [None if order is None else inverse_of(order) for order in mixed]
+        with torch.no_grad():
+            table = module.modulation(euler_times(num_steps).to(entry.device))
+        self.gates = table[:, :, 2].contiguous()
+        # (norms, steps, 2, width): factor and shift as the norm's reader wants them.
+        self.modulations = table[:, :, :2].clone()
+        for i, order in enumerate(orders):
+            if order is not None:
+                self.modulations[i] = self.modulations[i][..., order.long()]
+
+    def prepare(self, cache: PrefixCache) -> Prepared:
+        """Take a prefix of batch 1."""
+        start = cache[0][0].shape[2]
+        positions = torch.arange(start, start + self.shape.padded, device=cache[0][0].device)
+        caches = tuple((keys[0], values[0]) for keys, values in cache)
+        return Prepared(caches, rotary_table(positions, self.shape.head_dim))
+
+    def denoise(self, noise: Tensor, prefix: Prepared) -> Tensor:
+        """Follow the flow from noise to actions, both (horizon, action_dim) in float32."""
+        actions = noise
+        for step in range(self.num_steps):
+            actions = self._between(actions, step)
+            stream = self.buffers.streams[step % 2]
+            for i in range(len(self.layers)):
+                self._layer(i, step, stream, prefix)
+        return self._between(actions, self.num_steps)
+
+    def _between(self, actions: Tensor, step: int) -> Tensor:
+        following = torch.empty_like(actions) if step else actions
+        mod = self.modulations[-1, max(step - 1, 0)]
+        inverse = self.stream_inverses[0]
+        self.launch.step(actions, mod, self.projections, following, step, inverse, self.num_steps)
+        return following
+
+    def _layer(self, i: int, step: int, stream: Tensor, prefix: Prepared) -> None:
+        launch, room, layer = self.launch, self.buffers, self.layers[i]
+        first, second = 2 * i, 2 * i + 1
+        inverses = self.stream_inverses[first : first + 3]
+        entered = stream if inverses[0] is None else room.moved
+        cut = self.cuts[format_of(layer.qkv)].qkv
+        launch.qkv(entered, self.modulations[first, step], layer.qkv, prefix.table, cut)
+        attention = self.cuts[16].attention
+        launch.attention(prefix.caches[i], self.mixed_inverses[i], self.chunks, attention)
+        cut = self.cuts[format_of(layer.o)].o
+        gate = self.gates[first, step]
+        launch.exit(room.mixed, 0, layer.o, gate, stream, inverses[1], cut)
+        entered = stream if inverses[1] is None else room.moved
+        cut = self.cuts[format_of(layer.gate_up)].gate_up
+        mod = self.modulations[second, step]
+        tiles = launch.gate_up(entered, mod, layer.gate_up, layer.down, cut)
+        cut = self.cuts[format_of(layer.down)].down
+        gate = self.gates[second, step]
+        launch.exit(room.hidden, tiles, layer.down, gate, stream, inverses[2], cut)
