@@ -9,7 +9,7 @@ import json
 import math
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -31,13 +31,12 @@ from duqsweep.policy.parameters import (
     Shape,
     parameter_shapes,
 )
-from duqsweep.policy.pi05_folder import CONFIG_JSON, WEIGHTS
-from duqsweep.policy.sizes import PolicySizes
+from duqsweep.policy.pi05_folder import CONFIG_JSON, NAME, WEIGHTS
+from duqsweep.policy.sizes import PolicySizes, StackSizes, VisionSizes, sizes_of
 from duqsweep.policy.tokenizer import NAMES
 
 Layout = Literal["openpi", "lerobot"]
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16"}
-STATS_FILE = "policy_{}_step_0_{}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,18 @@ class RandomPi05:
     dtype: torch.dtype = torch.bfloat16
     device: str = "cpu"  # where the numbers are drawn
     seed: int = 0
+
+
+def small_sizes() -> PolicySizes:
+    """A pi0.5 with all of its parts, small enough for a test: 3 million parameters."""
+    stack = StackSizes(width=128, depth=3, mlp=256, heads=4, kv_heads=1, head_dim=32)
+    return replace(
+        sizes_of(NAME),
+        vision=VisionSizes(width=96, depth=2, mlp=192, heads=3, patch_px=14, image_px=224),
+        llm=replace(stack, width=256, mlp=512),
+        expert=stack,
+        vocabulary=2048,
+    )
 
 
 def write_random(folder: Path, asked: RandomPi05) -> None:
