@@ -45,13 +45,17 @@ def check_suite(protocol: ProtocolSpec) -> None:
 
 
 def instructions(suite: str) -> list[str]:
-    """What the policy is told in the tasks of a known suite, in alphabetical order.
+    """What the policy is told in the tasks of a suite, in alphabetical order.
+
+    Nothing is known of a suite `recorded`: its file may come from anywhere.
 
     Raises:
         ConfigError: hf-libero, which has the tasks of the official suites, is not installed.
     """
     if suite == MINI:
         return sorted(task.instruction for task in mini.TASKS)
+    if suite not in OFFICIAL_TASKS:
+        return []
     files = (libero_root() / "bddl_files" / suite).glob("*.bddl")
     # "LIVING_ROOM_SCENE2_put_both_…": words in capitals are the scene.
     told = [[word for word in file.stem.split("_") if not word.isupper()] for file in files]

@@ -22,10 +22,11 @@ from duqsweep.control.config.schema import (
     TrackingConfig,
 )
 from duqsweep.control.config.settings import LAYERS, SETTABLE, Base, did_you_mean
-from duqsweep.envs.assets import RECORDED, check_suite
+from duqsweep.envs.assets import RECORDED, check_suite, instructions
 from duqsweep.errors import ConfigError
 from duqsweep.policy.locate import check_checkpoint, policy_sizes
 from duqsweep.policy.sizes import linear_layers
+from duqsweep.policy.vocabulary import check_words
 from duqsweep.spec import LayerRule, PolicySpec, ProtocolSpec, RuntimeSpec, check_bits
 
 __all__ = [
@@ -88,6 +89,8 @@ def check_inputs(config: SweepConfig) -> None:
             f"must be 0, got {episodes}; suite=duq_mini can be played"
         )
     check_checkpoint(config.base.policy)
+    suite = config.base.protocol.suite
+    check_words(config.base.policy, suite, instructions(suite))
 
 
 def to_config(config: DictConfig) -> SweepConfig:
@@ -160,6 +163,8 @@ def _base(root: RootConfig) -> Base:
         if "_bits" in key and value is not None:  # also where nothing is quantized
             check_bits(value, key)
     suite = {key: value for key, value in vars(root.suite).items() if key != "name"}
+    if suite["assets"] is not None:
+        suite["assets"] = str(Path(suite["assets"]).expanduser().absolute())
     protocol = {"suite": root.suite.name, **suite, "seed": root.seed}
     base = Base(
         policy=policy,
