@@ -67,7 +67,7 @@ def _enter(  # type: ignore[no-untyped-def]
     shift,
     order,
     matrix,
-    stream,
+    total_out,  # not `stream`: torch's launchers have an argument of that name
     out,
     eps,
     top,
@@ -88,7 +88,7 @@ def _enter(  # type: ignore[no-untyped-def]
     loaded = tl.load(x + at)
     total = loaded.to(tl.float32) + tl.load(update + at).to(tl.float32) * gates
     total = total.to(loaded.dtype)
-    tl.store(stream + at, total)
+    tl.store(total_out + at, total)
     total = total.to(tl.float32)
     inverse = tl.rsqrt(tl.sum(total * total) / width + eps)
     row = (total * inverse * factors + shifts).to(loaded.dtype)
