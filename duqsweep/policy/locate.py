@@ -12,7 +12,7 @@ from duqsweep.spec import PolicySpec
 
 WEIGHTS = "weights.safetensors"  # of an embedded policy
 SHIPPED = Path(__file__).parent / "embedded"
-HASHED = ("*.safetensors", "*.json", "*.model", "assets/**/*.json")
+HASHED = ("*.safetensors", "*.json", "assets/**/*.json", "*.model")
 
 
 def checkpoint_dir(spec: PolicySpec) -> Path:

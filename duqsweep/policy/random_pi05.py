@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import string
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -87,12 +88,15 @@ def train_tokenizer(path: Path) -> None:
                  for thing in nouns for other in nouns]  # fmt: skip
     sentences += [f"Task: {text}, State: {i} {255 - i} {i * 7 % 256};\nAction: "
                   for i, text in enumerate(sentences)]  # fmt: skip
+    sentences += [" ".join(string.printable[:95])]
     model = BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sentences),
         model_writer=model,
-        vocab_size=120,
+        vocab_size=180,
         hard_vocab_limit=False,
+        character_coverage=1.0,
+        normalization_rule_name="identity",
         byte_fallback=False,
         add_dummy_prefix=False,
         remove_extra_whitespaces=False,
