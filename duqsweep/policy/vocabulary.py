@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from duqsweep.errors import ConfigError
 from duqsweep.files import read_json
-from duqsweep.policy.locate import CONFIG_JSON, checkpoint_dir
+from duqsweep.policy.locate import checkpoint_dir
+from duqsweep.policy.pi05_folder import CONFIG_JSON
 from duqsweep.spec import PolicySpec
 
 NAMED = 5  # unknown words in a message

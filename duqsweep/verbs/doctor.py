@@ -1,4 +1,7 @@
-"""`duqsweep doctor`: what works on this machine, part by part, and what to do where it does not."""
+"""`duqsweep doctor`: what works on this machine, part by part, and what to do where it does not.
+
+Overrides say for which policy and suite, e.g. suite=libero_goal suite.renderer=egl.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,12 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 
-from duqsweep.control.config.sweep_config import check_inputs, compose
+from duqsweep.control.config.sweep_config import compose
+from duqsweep.envs.assets import OFFICIAL_TASKS, find_assets
+from duqsweep.policy.locate import check_checkpoint
+from duqsweep.spec import PolicySpec, ProtocolSpec
 from duqsweep.worker.ledger import make_ledger
 
 # Pictures without anything in them are how a broken renderer shows.
@@ -24,25 +30,30 @@ def main(arguments: list[str]) -> int:
     """Check every part and print a line each.
 
     Returns:
-        0 when all that the default sweep needs works, else 1.
+        0 when all that such a sweep needs works, else 1.
     """
     parser = argparse.ArgumentParser(prog="duqsweep doctor", description=__doc__)
     parser.add_argument("--traceback", action="store_true", help="show where a check failed")
-    parsed = parser.parse_args(arguments)
+    parser.add_argument("overrides", nargs="*", help="of another suite, policy or renderer")
+    parsed = parser.parse_intermixed_args(arguments)
+    base = compose(["name=doctor", "enqueue=[reference]", *parsed.overrides]).base
     needed = {
         "packages": _packages,
-        "policy": _policy,
-        "simulator": _simulator,
+        "policy": lambda: _policy(base.policy),
+        "simulator": lambda: check_simulator(base.protocol),
         "torch.compile": _compile,
         "mlflow": _mlflow,
     }
-    optional = {"gpu": _gpu, "slurm": _slurm, "official suites": _official_suites}
+    optional = {
+        "gpu": _gpu,
+        "slurm": _slurm,
+        "official suites": lambda: check_assets(base.protocol),
+    }
     failed = [name for name, check in needed.items() if not _run(name, check, parsed.traceback)]
     for name, check in optional.items():
         _run(name, check, parsed.traceback, required=False)
-    print(
-        "all that the default sweep needs works" if not failed else f"broken: {', '.join(failed)}"
-    )
+    such = "such a" if parsed.overrides else "the default"
+    print(f"broken: {', '.join(failed)}" if failed else f"all that {such} sweep needs works")
     return 1 if failed else 0
 
 
@@ -64,18 +75,18 @@ def _packages() -> str:
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
 
 
-def _policy() -> str:
-    config = compose(["name=doctor", "enqueue=[reference]"])
-    check_inputs(config)
+def _policy(spec: PolicySpec) -> str:
+    check_checkpoint(spec)
     from duqsweep.policy.checkpoint import load_policy
 
-    policy = load_policy(config.base.policy, "cpu")
+    policy = load_policy(spec, "cpu")
     weights = sum(parameter.numel() for parameter in policy.module.parameters())
-    return f"the shipped one loads, {weights / 1e6:.2f} million parameters"
+    which = spec.checkpoint or "the shipped one"
+    return f"{which} loads, {weights / 1e6:.2f} million parameters"
 
 
-def _simulator() -> str:
-    protocol = compose(["name=doctor", "enqueue=[reference]"]).base.protocol
+def check_simulator(protocol: ProtocolSpec) -> str:
+    """Draw the first pictures of a suite; raises where they are empty or cannot be drawn."""
     from duqsweep.envs.libero import open_environment
 
     environment = open_environment(protocol)
@@ -86,7 +97,7 @@ def _simulator() -> str:
     for camera, picture in seen.images.items():
         if picture.std() < MIN_CONTRAST:
             raise RuntimeError(f"camera {camera} sees nothing: is libosmesa6 installed?")
-    return f"duq_mini draws {', '.join(seen.images)} by {protocol.renderer}"
+    return f"{protocol.suite} draws {', '.join(seen.images)} by {protocol.renderer}"
 
 
 def _compile() -> str:
@@ -126,8 +137,7 @@ def _slurm() -> str:
     return f"partitions {' '.join(run.stdout.split())}"
 
 
-def _official_suites() -> str:
-    config = compose(["name=doctor", "enqueue=[reference]", "suite=libero_object"])
-    from duqsweep.envs.assets import find_assets
-
-    return f"assets in {Path(find_assets(config.base.protocol))}"
+def check_assets(protocol: ProtocolSpec) -> str:
+    """Where LIBERO's assets are; raises ConfigError where they are not."""
+    suite = protocol.suite if protocol.suite in OFFICIAL_TASKS else "libero_object"
+    return f"{suite}'s assets in {find_assets(replace(protocol, suite=suite))}"

@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "overrides", nargs="*", help="e.g. quant.include=dit_mlp policy.num_steps=4"
     )
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_intermixed_args(arguments)
     if parsed.episodes < 0:
         raise ConfigError(f"--episodes must not be negative, got {parsed.episodes}")
     plan = parsed.plan or "reference"
