@@ -64,7 +64,7 @@ class TritonExpert:
         Raises:
             EvaluationError: There are no kernels for these sizes or weights, or no GPU.
         """
-        entry = module.action_in_proj.weight
+        entry = module.action_in_proj.weight.detach().to(module.dtype)
         interpreted = triton.knobs.runtime.interpret
         if not entry.is_cuda and not interpreted:
             raise EvaluationError(f"the expert's kernels run on a CUDA GPU, got {entry.device}")
@@ -99,7 +99,7 @@ class TritonExpert:
         projections = (leaving.weight, leaving.bias, entering.weight, entering.bias)
         self.projections = cast(
             "tuple[Tensor, Tensor, Tensor, Tensor]",
-            tuple(tensor.detach() for tensor in projections),
+            tuple(tensor.detach().to(module.dtype) for tensor in projections),
         )
         # The order in which each norm's reader wants the stream; the last norm has none.
         orders = [
@@ -109,7 +109,7 @@ class TritonExpert:
         mixed = [order_of(layer.o) for layer in self.layers]
         self.mixed_inverses = [None if order is None else inverse_of(order) for order in mixed]
         with torch.no_grad():
-            table = module.modulation(euler_times(num_steps).to(entry.device))
+            table = module.modulation(euler_times(num_steps).to(entry.device)).to(module.dtype)
         self.gates = table[:, :, 2].contiguous()
         # (norms, steps, 2, width): factor and shift as the norm's reader wants them.
         self.modulations = table[:, :, :2].clone()
