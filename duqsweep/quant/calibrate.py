@@ -13,6 +13,7 @@ from duqsweep.quant.fold import input_transform
 from duqsweep.quant.select import Bits
 from duqsweep.spec import FULL_PRECISION, QuantSpec
 
+SAMPLES = 128  # inputs kept of each layer; the official code also has as many sequences
 COLUMNS_AT_ONCE = 1024  # torch.quantile takes at most 2**24 numbers: here 16,384 tokens a forward
 
 
@@ -22,6 +23,7 @@ class LayerStats:
 
     act_max: Tensor  # (in,) largest |x| of each channel
     percentile: Tensor | None  # (in,) of |x| after the layer's transform; None: no static scales
+    samples: Tensor | None = None  # (n, in) inputs; None: the rotation does not look at them
 
 
 def calibrate(
@@ -46,30 +48,56 @@ def calibrate(
     linears = {name: linear_named(module, name) for name in bits}
     if not linears:
         return {}
-    maxima = _watch(linears, run, lambda _, rows: rows.abs().amax(0))
-    static = [
-        name for name in linears if quant.act_scale == "static" and bits[name][1] < FULL_PRECISION
-    ]
-    percentiles: dict[str, Tensor] = {}
-    if static:
-        transforms = {
-            name: input_transform(linears[name].weight.detach(), quant, maxima[name])
-            for name in static
-        }
+    maxima: dict[str, Tensor] = {}
+    samples: dict[str, Tensor] = {}
 
-        def percentile(name: str, rows: Tensor) -> Tensor:
-            sizes = transforms[name].of_inputs(rows).abs()
-            share = quant.act_percentile / 100.0
-            parts = torch.split(sizes, COLUMNS_AT_ONCE, dim=1)
-            return torch.cat([torch.quantile(part, share, dim=0) for part in parts])
+    def see(name: str, rows: Tensor) -> None:
+        _keep_largest(maxima, name, rows.abs().amax(0))
+        if quant.rotation == "greedy":
+            samples[name] = _largest_rows([samples[name], rows] if name in samples else [rows])
 
-        percentiles = _watch({name: linears[name] for name in static}, run, percentile)
+    _watch(linears, run, see)
+    for name in linears:
+        if name not in maxima:
+            raise EvaluationError(f"layer {name!r} saw no input during calibration")
+        if not torch.isfinite(maxima[name]).all():
+            raise EvaluationError(f"layer {name!r} saw NaN or infinity during calibration")
+    static = {
+        name: linear
+        for name, linear in linears.items()
+        if quant.act_scale == "static" and bits[name][1] < FULL_PRECISION
+    }
+    percentiles = _percentiles(static, quant, run, maxima, samples) if static else {}
     return {
-        name: LayerStats(
-            maxima[name].cpu(), percentiles[name].float().cpu() if name in percentiles else None
-        )
+        name: LayerStats(maxima[name].cpu(), _on_cpu(percentiles, name), _on_cpu(samples, name))
         for name in linears
     }
+
+
+def _percentiles(
+    linears: Mapping[str, nn.Linear],
+    quant: QuantSpec,
+    run: Callable[[], None],
+    maxima: Mapping[str, Tensor],
+    samples: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """Percentile of |x| of each transformed channel, the largest of all forwards."""
+    transforms = {
+        name: input_transform(linear.weight.detach(), quant, maxima[name], samples.get(name))
+        for name, linear in linears.items()
+    }
+    found: dict[str, Tensor] = {}
+
+    def see(name: str, rows: Tensor) -> None:
+        sizes = transforms[name].of_inputs(rows).abs()
+        parts = torch.split(sizes, COLUMNS_AT_ONCE, dim=1)
+        share = quant.act_percentile / 100.0
+        _keep_largest(
+            found, name, torch.cat([torch.quantile(part, share, dim=0) for part in parts]).float()
+        )
+
+    _watch(linears, run, see)
+    return found
 
 
 def linear_named(module: nn.Module, name: str) -> nn.Linear:
@@ -90,16 +118,13 @@ def linear_named(module: nn.Module, name: str) -> nn.Linear:
 def _watch(
     linears: Mapping[str, nn.Linear],
     run: Callable[[], None],
-    measure: Callable[[str, Tensor], Tensor],
-) -> dict[str, Tensor]:
-    """Largest `measure(name, rows)` of each layer's inputs over all forwards of `run`."""
-    largest: dict[str, Tensor] = {}
+    see: Callable[[str, Tensor], None],
+) -> None:
+    """Call `see` with every layer's name and inputs, (n, in) float32, while `run` runs."""
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def observe(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            rows = inputs[0].detach().reshape(-1, inputs[0].shape[-1]).float()
-            value = measure(name, rows)
-            largest[name] = torch.maximum(largest[name], value) if name in largest else value
+            see(name, inputs[0].detach().reshape(-1, inputs[0].shape[-1]).float())
 
         return observe
 
@@ -110,9 +135,18 @@ def _watch(
     finally:
         for handle in handles:
             handle.remove()
-    for name in linears:
-        if name not in largest:
-            raise EvaluationError(f"layer {name!r} saw no input during calibration")
-        if not torch.isfinite(largest[name]).all():
-            raise EvaluationError(f"layer {name!r} saw NaN or infinity during calibration")
-    return largest
+
+
+def _keep_largest(largest: dict[str, Tensor], name: str, values: Tensor) -> None:
+    largest[name] = torch.maximum(largest[name], values) if name in largest else values
+
+
+def _largest_rows(parts: list[Tensor]) -> Tensor:
+    """Of all rows the few that hold the largest |x|, which are those a rotation has to spread."""
+    rows = torch.cat(parts)
+    peaks = rows.abs().amax(1)
+    return rows[peaks.topk(min(SAMPLES, len(rows))).indices]
+
+
+def _on_cpu(tensors: Mapping[str, Tensor], name: str) -> Tensor | None:
+    return tensors[name].cpu() if name in tensors else None

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from duqsweep.errors import ConfigError
-from duqsweep.quant.select import Bits, Shape, permutes
+from duqsweep.quant.select import Bits, Shape, permutes, rotates_twice, shares_rotation
 from duqsweep.spec import FULL_PRECISION, QuantSpec
 
 EXPERT = "gemma_expert"  # part of every action-expert layer's name
@@ -128,11 +128,13 @@ def _layer_cost(
     rotations = 0
     if quant.rotation != "none":
         block = quant.block_size
-        rotated = [columns, rows] if quant.row_rotation else [columns]
+        rotated = [columns] * (2 if rotates_twice(quant) else 1)
+        if quant.row_rotation:
+            rotated.append(rows)
         for width in rotated:
             rotations += width // block
             flops += 2.0 * tokens * width * block
-            matrices = 1 if quant.rotation == "hadamard" else width // block
+            matrices = 1 if shares_rotation(quant) else width // block
             weights += matrices * block * block * full_bytes
     return _Layer(rotations, flops, weights, weights)
 

@@ -1,17 +1,20 @@
 """Fold smoothing, permutation and rotations into one layer's weight, in float64, and quantize it.
 
-With S = diag(factors), P the permutation and R the block rotations, a layer y = x·Wᵀ becomes
-(x·S⁻¹·P·R)·(W·S·P·R)ᵀ, which is the same until one of the two is rounded. With row rotation U the
-outputs are y·Uᵀ, and are multiplied by U afterwards.
+With S = diag(factors), Q and R block rotations and P the permutation, a layer y = x·Wᵀ becomes
+(x·S⁻¹·Q·P·R)·(W·S·Q·P·R)ᵀ, which is the same until one of the two is rounded. Only the greedy
+rotation has a Q. With row rotation U the outputs are y·Uᵀ, and are multiplied by U afterwards.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from duqsweep.errors import EvaluationError
+from duqsweep.quant.greedy import greedy_rotation
 from duqsweep.quant.packs import Pack
 from duqsweep.quant.permutation import interleave, zigzag
 from duqsweep.quant.quantizer import weight_codes, weight_scales
@@ -20,30 +23,37 @@ from duqsweep.quant.select import permutes
 from duqsweep.quant.smoothing import smoothing_factors
 from duqsweep.spec import FULL_PRECISION, QuantSpec
 
+# Weights that are folded and rounded together, in float64: 2 MiB, which a CPU's cache holds (four
+# times as fast as all at once), or 128 MiB, which keep a GPU busy. Times a few while rounding.
+CPU_WEIGHTS_AT_ONCE, GPU_WEIGHTS_AT_ONCE = 2**18, 2**24
+
 
 @dataclass(frozen=True)
 class InputTransform:
-    """S, P and R of one layer; None stands for the identity. Tensors are float64."""
+    """S, Q, P and R of one layer; None stands for the identity. Tensors are float64."""
 
-    factors: Tensor | None  # (in,) of the channels before they are reordered
-    order: Tensor | None  # (in,) int64
-    rotation: Tensor | None  # (1 or in / block, block, block)
+    factors: Tensor | None = None  # (in,) of the channels before they are reordered
+    first_rotation: Tensor | None = None  # (1, block, block)
+    order: Tensor | None = None  # (in,) int64
+    rotation: Tensor | None = None  # (1 or in / block, block, block)
 
     def of_weight(self, weight: Tensor) -> Tensor:
-        """W·S·P·R in float64, for a weight (out, in)."""
+        """W·S·Q·P·R in float64, for a weight (out, in)."""
         folded = weight.double()
         if self.factors is not None:
             folded = folded * self.factors
         return self._mix(folded)
 
     def of_inputs(self, rows: Tensor) -> Tensor:
-        """x·S⁻¹·P·R in float64, for rows (n, in)."""
+        """x·S⁻¹·Q·P·R in float64, for rows (n, in)."""
         rows = rows.double()
         if self.factors is not None:
             rows = rows / self.factors
         return self._mix(rows)
 
     def _mix(self, rows: Tensor) -> Tensor:
+        if self.first_rotation is not None:
+            rows = rotate_blocks(rows, self.first_rotation)
         if self.order is not None:
             rows = rows.index_select(1, self.order)
         if self.rotation is not None:
@@ -51,61 +61,116 @@ class InputTransform:
         return rows
 
 
-def input_transform(weight: Tensor, quant: QuantSpec, act_max: Tensor) -> InputTransform:
+def input_transform(
+    weight: Tensor, quant: QuantSpec, act_max: Tensor, samples: Tensor | None = None
+) -> InputTransform:
     """The transform that `quant` gives to a layer's inputs.
 
     Args:
         weight: (out, in), unquantized.
         quant: The settings.
         act_max: (in,) largest |x| of each input channel, from calibration.
+        samples: (n, in) inputs from calibration, which the greedy rotation is made for; without
+            smoothing it looks at nothing else, so that layers with one input share it.
+
+    Raises:
+        EvaluationError: The rotation is greedy and there are no samples.
     """
-    weight = weight.double()
-    magnitude = act_max.to(weight)
-    factors = order = rotation = None
+    magnitude = act_max.to(weight.device, torch.float64)
+    transform = InputTransform()
     if quant.smoothing > 0:
         factors = smoothing_factors(magnitude, weight, quant.smoothing)
         magnitude = magnitude / factors
-        weight = weight * factors
+        transform = replace(transform, factors=factors)
+    if quant.rotation == "greedy":
+        if samples is None:
+            raise EvaluationError("rotation=greedy needs samples of the layer's inputs")
+        return _greedy(transform, weight, quant, samples.to(weight.device))
     if permutes(quant):
         if quant.permutation == "zigzag":
             order = zigzag(magnitude, quant.block_size)
         else:
-            order = interleave(weight.square().mean(0))
-        weight = weight.index_select(1, order)
-    if quant.rotation != "none":
-        rotation = block_rotations(quant.rotation, weight, quant.block_size).to(weight)
-    return InputTransform(factors, order, rotation)
+            order = interleave(transform.of_weight(weight).square().mean(0))
+        transform = replace(transform, order=order)
+    if quant.rotation == "none":
+        return transform
+    folded = transform.of_weight(weight) if quant.rotation == "svd" else weight
+    rotation = block_rotations(quant.rotation, folded, quant.block_size).to(magnitude)
+    return replace(transform, rotation=rotation)
 
 
-def build_pack(weight: Tensor, weight_bits: int, quant: QuantSpec, act_max: Tensor) -> Pack:
-    """Transform and quantize one weight.
+def _greedy(
+    transform: InputTransform, weight: Tensor, quant: QuantSpec, samples: Tensor
+) -> InputTransform:
+    """Official DuQuant's rotation, permutation, rotation; without a permutation, one rotation."""
+    block = quant.block_size
+    if permutes(quant):
+        first = greedy_rotation(transform.of_inputs(samples), block)
+        transform = replace(transform, first_rotation=first)
+        if quant.permutation == "zigzag":
+            order = zigzag(transform.of_inputs(samples).abs().amax(0), block)
+        else:
+            order = interleave(transform.of_weight(weight).square().mean(0))
+        transform = replace(transform, order=order)
+    return replace(transform, rotation=greedy_rotation(transform.of_inputs(samples), block))
+
+
+def build_pack(
+    weight: Tensor,
+    weight_bits: int,
+    quant: QuantSpec,
+    act_max: Tensor,
+    samples: Tensor | None = None,
+) -> Pack:
+    """Transform and quantize one weight, on its device, some rows at a time.
 
     Args:
         weight: (out, in), on any device; it is not changed.
         weight_bits: 2 to 8, or 16 to transform only.
         quant: The settings; its blocks and groups divide the widths.
         act_max: (in,) largest |x| of each input channel.
+        samples: (n, in) inputs, for the greedy rotation.
     """
-    transform = input_transform(weight, quant, act_max)
-    folded = transform.of_weight(weight)
+    transform = input_transform(weight, quant, act_max, samples)
     row_rotation = None
     if quant.row_rotation:
-        # As in the prototype, the rows are multiplied by U and not by its transpose.
-        row_rotation = block_rotations(quant.rotation, weight.T, quant.block_size).to(folded)
-        folded = rotate_blocks(folded.T, row_rotation.mT).T
-    if weight_bits == FULL_PRECISION:
-        stored, scales = folded, None
-    else:
-        scales = weight_scales(folded, weight_bits, quant.weight_scale, quant.weight_group_size)
-        stored = weight_codes(folded, scales, weight_bits)
+        row_rotation = block_rotations(quant.rotation, weight.T, quant.block_size)
+        row_rotation = row_rotation.to(weight.device)
+    stored, scales = [], []
+    for first_block, rows in _parts(weight, quant.block_size):
+        folded = transform.of_weight(rows)
+        if row_rotation is not None:
+            folded = _rotate_rows(folded, row_rotation, first_block)
+        if weight_bits == FULL_PRECISION:
+            stored.append(folded.float())
+            continue
+        scale = weight_scales(folded, weight_bits, quant.weight_scale, quant.weight_group_size)
+        stored.append(weight_codes(folded, scale, weight_bits))
+        scales.append(scale.float())
     return Pack(
-        weight=stored if stored.dtype == torch.int8 else stored.float(),
-        scales=_single(scales),
+        weight=torch.cat(stored),
+        scales=torch.cat(scales) if scales else None,
         factors=_single(transform.factors),
         order=transform.order,
         rotation=_single(transform.rotation),
         row_rotation=_single(row_rotation),
+        first_rotation=_single(transform.first_rotation),
     )
+
+
+def _parts(weight: Tensor, block: int) -> Iterator[tuple[int, Tensor]]:
+    """Runs of whole blocks of rows, each with the number of its first block."""
+    at_once = GPU_WEIGHTS_AT_ONCE if weight.is_cuda else CPU_WEIGHTS_AT_ONCE
+    blocks = max(1, at_once // (weight.shape[1] * block))
+    for first in range(0, -(-weight.shape[0] // block), blocks):
+        yield first, weight[first * block : (first + blocks) * block]
+
+
+def _rotate_rows(rows: Tensor, matrices: Tensor, first_block: int) -> Tensor:
+    """U·rows; as in the prototype, they are multiplied by U and not by its transpose."""
+    if len(matrices) > 1:
+        matrices = matrices[first_block : first_block + len(rows) // matrices.shape[-1]]
+    return rotate_blocks(rows.T, matrices.mT).T
 
 
 def _single(tensor: Tensor | None) -> Tensor | None:

@@ -55,8 +55,7 @@ def freeze(
         weight = linear.weight.detach()
         if not torch.isfinite(weight).all():
             raise EvaluationError(f"the weight of layer {name!r} holds NaN or infinity")
-        act_max = stats[name].act_max
-        pack = _pack(weight, name, pair[0], quant, act_max, pack_dir, weights_id)
+        pack = _pack(weight, name, pair[0], quant, stats[name], pack_dir, weights_id)
         act_scale = _act_scale(name, pair[1], quant, stats[name])
         parts = LinearParts(*pair, pack, act_scale, linear.bias, weight.dtype, weight.device)
         parent, _, child = name.rpartition(".")
@@ -69,14 +68,15 @@ def _pack(
     name: str,
     weight_bits: int,
     quant: QuantSpec,
-    act_max: Tensor,
+    stats: LayerStats,
     pack_dir: Path | None,
     weights_id: str,
 ) -> Pack:
-    build = partial(build_pack, weight, weight_bits, quant, act_max)
+    seen = stats.act_max, stats.samples
+    build = partial(build_pack, weight, weight_bits, quant, *seen)
     if pack_dir is None:
         return build()
-    key = pack_key(weights_id, name, weight, weight_bits, quant, act_max)
+    key = pack_key(weights_id, name, weight, weight_bits, quant, *seen)
     shape = (weight.shape[0], weight.shape[1])
     return load_or_build(pack_dir, key, expected_shapes(shape, weight_bits, quant), build)
 

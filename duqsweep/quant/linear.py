@@ -152,27 +152,36 @@ def _weight_and_bias(parts: LinearParts) -> tuple[Tensor, Tensor | None]:
 
 def _input_stages(parts: LinearParts, rotation: Callable[[Tensor], nn.Module]) -> list[nn.Module]:
     pack = parts.pack
-    width = pack.weight.shape[1]
-    before = torch.ones(width, dtype=torch.float64)  # of each channel, once it is reordered
+    ones = torch.ones(pack.weight.shape[1], dtype=torch.float64)  # of each channel
+    before, after = ones, ones
     if pack.factors is not None:
         before = 1.0 / pack.factors.double().cpu()
-    stages: list[nn.Module] = []
-    if pack.order is not None:
-        before = before[pack.order.cpu()]
-        stages.append(Reorder(pack.order))
-    after = torch.ones(width, dtype=torch.float64)
     if parts.act_scale is not None:
         after = 1.0 / parts.act_scale.double().cpu()
     scaled = pack.factors is not None or parts.act_scale is not None
+    stages: list[nn.Module] = []
+    if pack.first_rotation is not None:
+        scales = (before, ones) if pack.factors is not None else None
+        stages.append(rotation(_scaled(pack.first_rotation, scales)))
+        before, scaled = ones, parts.act_scale is not None
+    if pack.order is not None:
+        before = before[pack.order.cpu()]
+        stages.append(Reorder(pack.order))
     if pack.rotation is not None:
-        matrices = pack.rotation.double().cpu()
-        if scaled:
-            block = matrices.shape[-1]
-            matrices = before.view(-1, block, 1) * matrices * after.view(-1, 1, block)
-        stages.append(rotation(matrices))
+        stages.append(rotation(_scaled(pack.rotation, (before, after) if scaled else None)))
     elif scaled:
         stages.append(Scale(before * after))
     if parts.act_bits < FULL_PRECISION:
         static = parts.act_scale is not None
         stages.append((RoundStatic if static else RoundTokens)(parts.act_bits))
     return [stage.to(parts.device).to(parts.dtype) for stage in stages]
+
+
+def _scaled(matrices: Tensor, scales: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Rotations with the factors of the channels before and after them folded in."""
+    matrices = matrices.double().cpu()
+    if scales is None:
+        return matrices
+    before, after = scales
+    block = matrices.shape[-1]
+    return before.view(-1, block, 1) * matrices * after.view(-1, 1, block)

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from duqsweep.errors import EvaluationError
 from duqsweep.files import write_bytes
-from duqsweep.quant.select import permutes
+from duqsweep.quant.select import permutes, rotates_twice, shares_rotation
 from duqsweep.spec import FULL_PRECISION, QuantSpec, digest
 
-FORMAT = 1  # raise it when the same settings give other numbers
+FORMAT = 2  # raise it when the same settings give other numbers
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,8 @@ class Pack:
     factors: Tensor | None  # (in,) float32: inputs are divided by them
     order: Tensor | None  # (in,) int64: then reordered
     rotation: Tensor | None  # (1 or blocks, block, block) float32: then rotated
-    row_rotation: (
-        Tensor | None
-    )  # (1 or blocks, block, block) float32: outputs, multiplied at the end
+    row_rotation: Tensor | None  # (1 or blocks, block, block) float32: multiplies the outputs
+    first_rotation: Tensor | None = None  # (1, block, block) float32: before the reordering
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors that are there, by name."""
@@ -45,7 +44,13 @@ class Pack:
 
 
 def pack_key(
-    weights_id: str, layer: str, weight: Tensor, weight_bits: int, quant: QuantSpec, act_max: Tensor
+    weights_id: str,
+    layer: str,
+    weight: Tensor,
+    weight_bits: int,
+    quant: QuantSpec,
+    act_max: Tensor,
+    samples: Tensor | None = None,
 ) -> str:
     """Name of the pack that `build_pack` would give for these arguments; 16 hex digits.
 
@@ -56,6 +61,7 @@ def pack_key(
         weight_bits: 2 to 8, or 16.
         quant: The settings, of which only those that shape this pack count.
         act_max: (in,) from calibration; counts where permutation or smoothing look at it.
+        samples: (n, in) from calibration; count where the greedy rotation is made for them.
     """
     shaped_by: dict[str, Any] = {
         "format": FORMAT,
@@ -74,8 +80,11 @@ def pack_key(
     if weight_bits < FULL_PRECISION:
         shaped_by["weight_scale"] = quant.weight_scale
         shaped_by["weight_group_size"] = quant.weight_group_size
-    if zigzags or quant.smoothing > 0:
+    greedy = quant.rotation == "greedy"
+    if (zigzags and not greedy) or quant.smoothing > 0:
         shaped_by["act_max"] = _tensor_hash(act_max)
+    if greedy and samples is not None:
+        shaped_by["samples"] = _tensor_hash(samples)
     return digest(shaped_by)
 
 
@@ -114,9 +123,11 @@ def expected_shapes(
         shapes["factors"] = (columns,)
     if permutes(quant):
         shapes["order"] = (columns,)
-    shared = quant.rotation == "hadamard"
+    shared = shares_rotation(quant)
     if quant.rotation != "none":
         shapes["rotation"] = (1 if shared else columns // block, block, block)
+    if rotates_twice(quant):
+        shapes["first_rotation"] = (1, block, block)
     if quant.row_rotation:
         shapes["row_rotation"] = (1 if shared else rows // block, block, block)
     return shapes

@@ -43,12 +43,13 @@ def weight_scales(weight: Tensor, bits: int, how: WeightScale, group_size: int) 
     base: Tensor = (groups.abs().amax(-1) / largest_code(bits)).clamp_min(SMALLEST_SCALE)
     if how == "absmax":
         return base
-    best = base
+    best, top = base, largest_code(bits)
     least = torch.full_like(base, torch.inf)
     for clip in CLIPS if bits >= 4 else LOW_BIT_CLIPS:
         scale = base / clip
-        codes = round_to_codes(groups, scale[..., None], bits)
-        error = (codes * scale[..., None] - groups).square().mean(-1)
+        exact = groups / scale[..., None]
+        rounded = exact.round().clamp_(-top - 1, top)
+        error = rounded.sub_(exact).square_().mean(-1) * scale.square()
         best = scale.where(error < least, best)
         least = torch.minimum(error, least)
     return best

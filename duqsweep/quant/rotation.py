@@ -12,7 +12,7 @@ def block_rotations(kind: Rotation, weight: Tensor, block_size: int) -> Tensor:
     """Orthogonal matrices for the blocks of a weight's input channels.
 
     Args:
-        kind: "hadamard" or "svd".
+        kind: "hadamard" or "svd"; the greedy rotation is made for inputs, in `greedy`.
         weight: (out, in); in is a multiple of block_size.
         block_size: Channels that one matrix mixes.
 
@@ -50,8 +50,8 @@ def svd_rotations(weight: Tensor, block_size: int) -> Tensor:
         float64, (in / block, block, block).
     """
     blocks = weight.double().T.reshape(-1, block_size, weight.shape[0])
-    square = blocks @ blocks.mT if weight.shape[0] < block_size else blocks
-    left: Tensor = torch.linalg.svd(square, full_matrices=False).U
+    # Eigenvectors of the blocks' squares, in float64: the same, several times faster.
+    left: Tensor = torch.linalg.eigh(blocks @ blocks.mT).eigenvectors.flip(-1)
     largest = left.gather(1, left.abs().argmax(1, keepdim=True))
     return left * largest.sign()
 

@@ -18,6 +18,6 @@ def smoothing_factors(act_max: Tensor, weight: Tensor, alpha: float) -> Tensor:
         either side keeps the factor 1. Source: SmoothQuant, arXiv:2211.10438, equation 4.
     """
     inputs = act_max.double()
-    columns = weight.double().abs().amax(0)
+    columns = weight.abs().amax(0).double()
     factors = inputs**alpha / columns ** (1.0 - alpha)
     return factors.where((inputs > 0) & (columns > 0), inputs.new_ones(()))

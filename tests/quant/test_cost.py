@@ -30,12 +30,17 @@ def test_an_unquantized_policy_reads_its_weights_once_a_forward() -> None:
 def test_rotations_count_blocks_of_inputs_and_of_rotated_outputs() -> None:
     assert cost(QuantSpec())["rotations_per_call"] == 10 * 3
     assert cost(QuantSpec(row_rotation=True))["rotations_per_call"] == 10 * (3 + 1)
+    assert cost(QuantSpec(rotation="greedy"))["rotations_per_call"] == 10 * 2 * 3
+    ordered = QuantSpec(rotation="greedy", permutation="none")
+    assert cost(ordered)["rotations_per_call"] == 10 * 3
     assert cost(QuantSpec(rotation="none"))["rotations_per_call"] == 0
 
 
 def test_rotations_cost_flops() -> None:
     plain = cost(QuantSpec(rotation="none"))["flops_per_call"]
     assert cost(QuantSpec())["flops_per_call"] - plain == 10 * 2 * 5 * 48 * 16
+    greedy = cost(QuantSpec(rotation="greedy"))["flops_per_call"]
+    assert greedy - plain == 2 * 10 * 2 * 5 * 48 * 16
 
 
 @pytest.mark.parametrize(
@@ -46,6 +51,7 @@ def test_rotations_cost_flops() -> None:
         (QuantSpec(rotation="svd", permutation="none"), 4 * 3 * 16 * 16),
         (QuantSpec(rotation="svd", permutation="none", row_rotation=True), 4 * 4 * 16 * 16),
         (QuantSpec(), 4 * 16 * 16 + 4 * 48),
+        (QuantSpec(rotation="greedy"), 2 * 4 * 16 * 16 + 4 * 48),
         (QuantSpec(rotation="none", permutation="none", smoothing=0.5), 2 * 48),
         (QuantSpec(rotation="none", permutation="none", act_scale="static"), 2 * 48),
     ],

@@ -27,6 +27,7 @@ def key(quant: QuantSpec = BASE, bits: int = 4, maxima: torch.Tensor = MAXIMA) -
     "change",
     [
         {"rotation": "svd"},
+        {"rotation": "greedy"},
         {"block_size": 32},
         {"permutation": "prototype"},
         {"row_rotation": True},
@@ -80,6 +81,26 @@ def test_calibration_counts_where_it_is_looked_at() -> None:
     assert key(blind, maxima=MAXIMA * 2) == key(blind)
     smoothed = dataclasses.replace(blind, smoothing=0.5)
     assert key(smoothed, maxima=MAXIMA * 2) != key(smoothed)
+
+
+def test_samples_count_for_the_greedy_rotation_alone() -> None:
+    greedy = dataclasses.replace(BASE, rotation="greedy")
+    samples = torch.ones(3, 64)
+
+    def name(quant: QuantSpec, samples: torch.Tensor, maxima: torch.Tensor = MAXIMA) -> str:
+        return pack_key("tiny", "layers.0", WEIGHT, 4, quant, maxima, samples)
+
+    assert name(greedy, samples) != name(greedy, samples * 2)
+    assert name(greedy, samples) == name(greedy, samples, MAXIMA * 2)
+    assert name(BASE, samples) == name(BASE, samples * 2) == key()
+
+
+def test_a_greedy_pack_survives_its_file(tmp_path: Path) -> None:
+    for permutation in ("zigzag", "none"):
+        quant = QuantSpec(rotation="greedy", permutation=permutation)
+        first = outputs(quantized(quant, pack_dir=tmp_path))
+        assert torch.equal(outputs(quantized(quant, pack_dir=tmp_path)), first)
+        assert torch.equal(outputs(quantized(quant)), first)
 
 
 def test_the_same_settings_use_the_same_files(tmp_path: Path) -> None:

@@ -107,9 +107,11 @@ def test_a_group_must_divide_the_input_width_of_quantized_weights() -> None:
     assert select_layers(weights_kept, layers) == {"vision.fc2": (16, 8)}
 
 
-def test_rotating_outputs_needs_a_rotation() -> None:
-    with pytest.raises(ConfigError, match="row_rotation"):
-        select_layers(QuantSpec(rules=(DIT,), rotation="none", row_rotation=True), LAYERS)
+@pytest.mark.parametrize("rotation", ["none", "greedy"])
+def test_rotating_outputs_needs_a_rotation_for_weights(rotation: str) -> None:
+    quant = QuantSpec(rules=(DIT,), rotation=rotation, row_rotation=True)
+    with pytest.raises(ConfigError, match=f"row_rotation.*hadamard or svd.*rotation is {rotation}"):
+        select_layers(quant, LAYERS)
 
 
 def test_selecting_and_costing_import_no_torch() -> None:
