@@ -87,4 +87,5 @@ def parts_of(module: Pi05) -> dict[str, object]:
 def prefix_parts(prefix: FusedPrefix) -> dict[str, object]:
     """The weights of the merged prefix, part by part."""
     vision = [prefix.embeddings, prefix.vision_layers, prefix.post_layernorm, prefix.project]
-    return {"vision": vision, "embeddings": prefix.embed_tokens, "llm": prefix.layers}
+    llm = [prefix.layers, prefix.last]
+    return {"vision": vision, "embeddings": prefix.embed_tokens, "llm": llm}

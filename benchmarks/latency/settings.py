@@ -16,9 +16,7 @@ def rule(root: str, weight_bits: int) -> LayerRule:
 
 EXPERT_W4A8 = QuantSpec(rules=(rule(EXPERT, 4),))
 EXPERT_W8A8 = QuantSpec(rules=(rule(EXPERT, 8),))
-VISION_W8A8 = QuantSpec(rules=(rule(VISION, 8),))
-PREFIX_W8A8 = QuantSpec(rules=(rule(LLM, 8), rule(VISION, 8)))
-PREFIX_W4A8 = QuantSpec(rules=(rule(LLM, 4), rule(VISION, 8)))
+# The image encoder is bound by arithmetic, not by its weights: 8 bits in both.
 POLICY_W8A8 = QuantSpec(rules=(rule(EXPERT, 8), rule(LLM, 8), rule(VISION, 8)))
 POLICY_W4A8 = QuantSpec(rules=(rule(EXPERT, 4), rule(LLM, 4), rule(VISION, 8)))
 # Launches what the seed launched: a product a block, outputs rotated back.

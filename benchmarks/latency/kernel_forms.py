@@ -1,0 +1,108 @@
+"""Forms on the fused kernels, in one CUDA graph: the composition that an evaluated policy runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from duqsweep.spec import Kernel, QuantSpec
+from latency.bench import Bench
+from latency.calls import graphed, prefix_parts
+from latency.registry import Built, form
+from latency.settings import EXPERT_W4A8, EXPERT_W8A8, POLICY_W4A8, POLICY_W8A8
+
+if TYPE_CHECKING:
+    from duqsweep.policy.fused_prefix import FusedPrefix
+    from duqsweep.policy.triton_expert import TritonExpert
+
+PLAIN = QuantSpec()
+
+
+@form("expert_w4a8_fused_graph", EXPERT_W4A8, integer=True, gpu_only=True)
+def _(bench: Bench) -> Built:
+    return expert(bench, EXPERT_W4A8, "w4a8")
+
+
+@form("expert_bf16_fused_graph", gpu_only=True)
+def _(bench: Bench) -> Built:
+    return expert(bench, PLAIN, "fake")
+
+
+@form("expert_w8a8_fused_graph", EXPERT_W8A8, integer=True, gpu_only=True)
+def _(bench: Bench) -> Built:
+    return expert(bench, EXPERT_W8A8, "int8")
+
+
+@form("policy_bf16_fused_graph", gpu_only=True)
+def _(bench: Bench) -> Built:
+    return policy(bench, PLAIN, "fake")
+
+
+@form("policy_w4a8_fused_graph", POLICY_W4A8, integer=True, gpu_only=True)
+def _(bench: Bench) -> Built:
+    return policy(bench, POLICY_W4A8, "w4a8")
+
+
+@form("policy_w8a8_fused_graph", POLICY_W8A8, integer=True, gpu_only=True)
+def _(bench: Bench) -> Built:
+    return policy(bench, POLICY_W8A8, "int8")
+
+
+@form("prefix_w8a8_fused_graph", POLICY_W8A8, integer=True, gpu_only=True, first_horizon_only=True)
+def _(bench: Bench) -> Built:
+    return prefix(bench, POLICY_W8A8, "int8")
+
+
+@form("prefix_w4a8_fused_graph", POLICY_W4A8, integer=True, gpu_only=True, first_horizon_only=True)
+def _(bench: Bench) -> Built:
+    return prefix(bench, POLICY_W4A8, "w4a8")
+
+
+@form("vision_w8a8_fused_graph", POLICY_W8A8, integer=True, gpu_only=True, first_horizon_only=True)
+def _(bench: Bench) -> Built:
+    merged, _ = fused(bench, POLICY_W8A8, "int8")
+    weights = {"vision": prefix_parts(merged)["vision"]}
+    return graphed(bench, Built(lambda: merged.encode_images(bench.images[0]), weights))
+
+
+def expert(bench: Bench, quant: QuantSpec, kernel: Kernel) -> Built:
+    """The denoising loop alone."""
+    _, loop = fused(bench, quant, kernel)
+    prepared = loop.prepare(bench.cache)
+    call = Built(lambda: loop.denoise(bench.noise, prepared), {"dit": loop_weights(loop)})
+    return graphed(bench, call)
+
+
+def prefix(bench: Bench, quant: QuantSpec, kernel: Kernel) -> Built:
+    """Image encoder and language model."""
+    merged, _ = fused(bench, quant, kernel)
+    images, prompt = bench.images[0], bench.prompt[0]
+    return graphed(bench, Built(lambda: merged(images, prompt)[-1][0], prefix_parts(merged)))
+
+
+def policy(bench: Bench, quant: QuantSpec, kernel: Kernel) -> Built:
+    """A whole call."""
+    merged, loop = fused(bench, quant, kernel)
+    images, prompt, noise = bench.images[0], bench.prompt[0], bench.noise
+    weights = {**prefix_parts(merged), "dit": loop_weights(loop)}
+    call = Built(lambda: loop.denoise(noise, loop.prepare(merged(images, prompt))), weights)
+    return graphed(bench, call)
+
+
+def fused(bench: Bench, quant: QuantSpec, kernel: Kernel) -> tuple[FusedPrefix, TritonExpert]:
+    """The merged prefix, compiled where it is plain torch, and the expert's loop."""
+    from duqsweep.policy.triton_expert import TritonExpert  # these need Triton
+    from duqsweep.worker.forms import fuse_for
+
+    quant = replace(quant, kernel=kernel)
+    module = bench.frozen(quant) if quant.rules else bench.module
+    merged, loop = fuse_for(quant)(module, bench.num_steps)
+    if not isinstance(loop, TritonExpert):
+        raise TypeError(f"expected the fused expert, got {type(loop).__name__}")
+    merged.compile()
+    return merged, loop
+
+
+def loop_weights(loop: TritonExpert) -> list[object]:
+    """What the expert's kernels read, without their scratch space."""
+    return [loop.layers, loop.projections, loop.modulations, loop.gates]
