@@ -1,25 +1,47 @@
 """Compares our pi0.5 with LeRobot's, which is its reference, on random weights of a reduced size.
 
-Needs LeRobot and about 10 GB of memory, and downloads nothing; docs/parity.md says how to run it.
+LeRobot saves a policy; ours is loaded from that folder as a user's is. Then both get the same noise
+and the same inputs: first tensors and tokens, then what a simulator shows.
+
+Needs LeRobot and about 11 GB of memory, and downloads nothing; docs/parity.md says how to run it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from lerobot.policies.pi05 import modeling_pi05
-from lerobot.policies.pi05.configuration_pi05 import PI05Config
+from lerobot.policies.pi05.modeling_pi05 import PI05Policy
+from lerobot_reference import (
+    CAMERA_PX,
+    build_processors,
+    build_reference,
+    reference_actions,
+    seen_by_lerobot,
+)
 from torch import Tensor, nn
 
+from duqsweep.codec import encode
+from duqsweep.policy.checkpoint import load_policy
+from duqsweep.policy.flow import FlowPolicy
 from duqsweep.policy.pi05 import Pi05, euler_times
+from duqsweep.policy.random_pi05 import train_tokenizer
 from duqsweep.policy.sizes import PolicySizes, StackSizes, sizes_of
+from duqsweep.policy.tokenizer import NAMES
+from duqsweep.seams import Observation
+from duqsweep.spec import PolicySpec
 
 LIMIT = 1e-4
 PROMPT_LENGTHS = (7, 22)  # of two observations
-HEAD_NAMES = ("gemma_expert.lm_head.", "paligemma.lm_head.")  # play no part in acting
+INSTRUCTIONS = ("pick up the bowl and place it in the tray", "pick up the milk")
 
 
 def reduced_sizes() -> PolicySizes:
@@ -29,51 +51,13 @@ def reduced_sizes() -> PolicySizes:
     return replace(sizes_of("pi05_libero"), llm=llm, expert=expert)
 
 
-def build_reference(sizes: PolicySizes) -> nn.Module:
-    """LeRobot's network of these sizes, every parameter random."""
-    stacks = {"gemma_2b": sizes.llm, "gemma_300m": sizes.expert}
-
-    def config_of(variant: str) -> modeling_pi05.GemmaConfig:
-        stack = stacks[variant]
-        return modeling_pi05.GemmaConfig(
-            width=stack.width,
-            depth=stack.depth,
-            mlp_dim=stack.mlp,
-            num_heads=stack.heads,
-            num_kv_heads=stack.kv_heads,
-            head_dim=stack.head_dim,
-        )
-
-    modeling_pi05.get_gemma_config = config_of
-    config = PI05Config(
-        dtype="float32", chunk_size=sizes.horizon, n_action_steps=sizes.horizon, device="cpu"
-    )
-    reference = modeling_pi05.PI05Pytorch(config).eval()
-    randomise(reference)
-    return reference
-
-
-@torch.no_grad()
-def randomise(module: nn.Module) -> None:
-    """Give every parameter a part in the result; LeRobot starts norms and AdaRMS at zero."""
-    for name, value in module.named_parameters():
-        if "lm_head" in name:
-            continue
-        if value.ndim == 1:
-            value.normal_(std=0.2)
-        elif "embed_tokens" in name:
-            value.normal_(std=value.shape[1] ** -0.5)
-        else:
-            value.normal_(std=value[0].numel() ** -0.5)
-
-
-def build_ours(sizes: PolicySizes, state: dict[str, Tensor]) -> Pi05:
-    """Our network on the same tensors; every name but the unused heads must fit."""
-    with torch.device("meta"):
-        module = Pi05(sizes)
-    kept = {name: value for name, value in state.items() if not any(h in name for h in HEAD_NAMES)}
-    module.load_state_dict(kept, assign=True)
-    return module.eval()
+def load_ours(reference: PI05Policy, processors: Any, folder: Path) -> FlowPolicy:
+    """Our policy from the folder that LeRobot saves; only its unusual sizes are added there."""
+    for part in (reference, *processors):
+        part.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "sizes": encode(reduced_sizes())}))
+    return load_policy(PolicySpec("pi05_libero", str(folder)), "cpu")
 
 
 @torch.no_grad()
@@ -86,43 +70,95 @@ def our_actions(module: Pi05, images: Tensor, prompt: Tensor, noise: Tensor, ste
     return actions
 
 
-def reference_actions(
-    module: nn.Module, images: Tensor, prompt: Tensor, noise: Tensor, sizes: PolicySizes, steps: int
-) -> Tensor:
-    """Actions as LeRobot is called on LIBERO: a third, masked image and a padded prompt."""
-    absent = sizes.cameras - images.shape[1]
-    shown = [*images.unbind(1), *[-torch.ones_like(images[:, 0])] * absent]
-    masks = [torch.tensor([i < images.shape[1]]) for i in range(sizes.cameras)]
-    tokens = torch.zeros(1, sizes.prompt_tokens, dtype=torch.int64)
-    tokens[:, : prompt.shape[1]] = prompt
-    token_masks = torch.arange(sizes.prompt_tokens)[None] < prompt.shape[1]
-    return module.sample_actions(shown, masks, tokens, token_masks, noise=noise, num_steps=steps)
+def seen_by_ours(raw: dict[str, Any]) -> Observation:
+    """What our simulator would show: its pictures are upright, MuJoCo's are upside down."""
+    return Observation(
+        images={camera: raw[camera][::-1] for camera in ("agentview", "wrist")},
+        eef_pos=raw["pos"],
+        eef_quat=raw["quat"],
+        gripper_qpos=raw["fingers"],
+        instruction=raw["task"],
+    )
 
 
-def main() -> int:
-    """Print the error of each observation; exit code 1 when one is too large."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=10, help="denoising steps")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    torch.manual_seed(options.seed)
-    sizes = reduced_sizes()
-    reference = build_reference(sizes)
-    ours = build_ours(sizes, reference.state_dict())
-    parameters = sum(value.numel() for value in ours.parameters())
-    print(f"pi0.5 with {parameters / 1e6:.0f} M parameters, fp32, {options.steps} steps")
-    worst = 0.0
+def simulated(seed: int) -> Iterator[dict[str, Any]]:
+    """What a simulator may hold: smooth pictures, a pose, fingers, an instruction."""
+    generator = np.random.default_rng(seed)
+    for task in INSTRUCTIONS:
+        blocks = generator.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+        pictures = blocks.repeat(CAMERA_PX // 32, 1).repeat(CAMERA_PX // 32, 2)
+        quat = generator.standard_normal(4)
+        yield {
+            "agentview": pictures[0],
+            "wrist": pictures[1],
+            "pos": generator.uniform(-0.5, 0.5, 3),
+            "quat": quat / np.linalg.norm(quat),
+            "fingers": generator.uniform(-0.04, 0.04, 2),
+            "task": task,
+        }
+
+
+def tensor_errors(reference: nn.Module, ours: Pi05, steps: int) -> Iterator[tuple[str, float]]:
+    """Network against network, on random tensors and tokens."""
+    sizes = ours.sizes
     for length in PROMPT_LENGTHS:
         images = torch.rand(1, 2, 3, sizes.vision.image_px, sizes.vision.image_px) * 2 - 1
         prompt = torch.randint(sizes.vocabulary, (1, length))
         noise = torch.randn(1, sizes.horizon, sizes.action_dim)
-        expected = reference_actions(reference, images, prompt, noise, sizes, options.steps)
-        actions = our_actions(ours, images, prompt, noise, options.steps)
-        error = float((actions - expected).abs().max() / expected.abs().max())
+        expected = reference_actions(reference, images, prompt, noise, sizes, steps)
+        actions = our_actions(ours, images, prompt, noise, steps)
         moved = float((expected - noise).abs().max())
-        print(f"prompt of {length:2d} tokens: actions moved {moved:.2f} from the noise, ", end="")
-        print(f"max relative error {error:.2e}")
-        worst = max(worst, error)
+        yield (
+            f"prompt of {length:2d} tokens, moved {moved:.2f} from the noise",
+            relative(actions, expected),
+        )
+
+
+@torch.no_grad()
+def observation_errors(
+    reference: PI05Policy, processors: Any, ours: FlowPolicy, seed: int
+) -> Iterator[tuple[str, float]]:
+    """Policy against policy, from the simulator's pictures and state to its actions."""
+    before, after = processors
+    for raw in simulated(seed):
+        noise = torch.randn(1, ours.horizon, ours.action_dim)
+        batch = before(seen_by_lerobot(raw))
+        chunk = reference.predict_action_chunk(batch, noise=noise, num_steps=ours.num_steps)
+        expected = after(chunk)[0]
+        actions = torch.from_numpy(ours.act(seen_by_ours(raw), noise[0].numpy()))
+        largest = float(expected.abs().max())
+        yield f"{raw['task']!r}, largest action {largest:.2f}", relative(actions, expected)
+
+
+def relative(actions: Tensor, expected: Tensor) -> float:
+    """The largest difference over the largest action."""
+    return float((actions - expected).abs().max() / expected.abs().max())
+
+
+def main() -> int:
+    """Print the error of each observation; exit code 1 when one is too large."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=10, help="denoising steps")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.manual_seed(options.seed)
+    reference = build_reference(reduced_sizes())
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        train_tokenizer(folder / NAMES[0])
+        processors = build_processors(reference.config, folder / NAMES[0])
+        ours = load_ours(reference, processors, folder).copy(options.steps)
+    parameters = sum(value.numel() for value in ours.module.parameters())
+    print(f"pi0.5 with {parameters / 1e6:.0f} M parameters, fp32, {options.steps} steps")
+    worst = 0.0
+    for title, errors in (
+        ("tensors to actions", tensor_errors(reference.model, ours.network, options.steps)),
+        ("simulator to actions", observation_errors(reference, processors, ours, options.seed)),
+    ):
+        print(f"{title}:")
+        for what, error in errors:
+            print(f"  {what}: max relative error {error:.2e}")
+            worst = max(worst, error)
     print(f"max relative error {worst:.2e}, allowed {LIMIT:.0e}")
     return 0 if worst <= LIMIT else 1
 

@@ -39,12 +39,13 @@ def read_header(path: Path) -> dict[str, Stored]:
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else LONGEST_HEADER
         if length >= min(size, LONGEST_HEADER):
             raise ConfigError(f"{path} is not a safetensors file")
-        try:
-            entries = json.loads(file.read(length))
-        except ValueError as error:
-            raise ConfigError(f"{path} is not a safetensors file: {error}") from error
-    entries.pop("__metadata__", None)
-    stored = {name: _stored(path, name, entry, 8 + length) for name, entry in entries.items()}
+        header = file.read(length)
+    try:
+        entries = dict(json.loads(header))
+        entries.pop("__metadata__", None)
+        stored = {name: _stored(path, name, entry, 8 + length) for name, entry in entries.items()}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{path} is not a safetensors file: {error}") from error
     end = max((held.start + held.nbytes for held in stored.values()), default=0)
     if end > size:
         raise ConfigError(f"{path} is cut short: it has {size} bytes of {end}")

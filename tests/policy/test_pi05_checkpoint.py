@@ -152,6 +152,10 @@ def without_sizes(folder: Path) -> None:
         (lambda folder: (folder / WEIGHTS).unlink(), r"has no model\.safetensors$"),
         (lambda folder: (folder / WEIGHTS).write_bytes(b"weights"), "not a safetensors file"),
         (lambda folder: (folder / WEIGHTS).write_bytes(bytes(100)), "not a safetensors file"),
+        (
+            lambda folder: (folder / WEIGHTS).write_bytes(b"\x09" + bytes(7) + b'{"a": {}}' + b"."),
+            "not a safetensors file: 'dtype'",
+        ),
         (without_sizes, "of another shape"),  # of the full size, which the weights are not
         (lambda folder: change_config(folder, sizes={}), "lacks the key 'vision'"),
         (lambda folder: (folder / "config.json").write_text("{"), "not valid JSON"),
