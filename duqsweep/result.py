@@ -32,7 +32,9 @@ class Vitals:
     layers_quantized: int
     bits: dict[str, tuple[int, int]]  # quantized layers: weight bits, activation bits
     mean_weight_bits: float  # over the weights of the quantized layers; 16 without any
-    weights_mb: float  # all parameters as they would be stored, 10^6 bytes
+    # All weights, 10^6 bytes: with kernel int8 or w4a8 those that a call reads, as they lie in
+    # memory; otherwise as they would be stored at their bits, by arithmetic.
+    weights_mb: float
     modelled: dict[
         str, float
     ]  # expert_forwards_per_call, rotations_per_call, flops_, bytes_per_call
@@ -42,10 +44,12 @@ class Vitals:
     speedup: float  # reference_call_ms / call_ms.p50
     compile_s: float  # first call minus a warm call; 0 when not compiled
     action_error: float  # normalised action RMSE to the unquantized policy, same noise
-    kernel: str  # the kernel that ran: fake, loop, none
+    kernel: str  # the kernel that ran: fake, loop, int8, w4a8, none
     hardware: dict[str, Any]
     versions: dict[str, str]
     git: str | None
+    launches: dict[str, int] = field(default_factory=dict)  # of our GPU kernels, in one call
+    allocated_mb: float | None = None  # by the GPU's allocator, beside the reference; None: no GPU
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     import torch
     from numpy.typing import NDArray
@@ -70,8 +72,18 @@ class Policy(Protocol):
     def copy(self, num_steps: int) -> Policy:
         """The same weights in new modules (tensors shared) with another number of steps."""
 
-    def compile(self) -> None:
-        """torch.compile prefix and denoising step; the next call pays for it."""
+    def compile(self, fuse: Any = None) -> None:
+        """Make calls fast; the next one pays for it.
+
+        Args:
+            fuse: On a GPU, what makes the fused parts of a quantized policy.
+        """
+
+    def weights(self) -> list[torch.Tensor]:
+        """Every tensor that a call reads; some may share their memory."""
+
+    def launches(self, observation: Observation, noise: NDArray[np.float32]) -> Mapping[str, int]:
+        """How often one call launches each of this package's GPU kernels, as counted."""
 
     def synchronize(self) -> None:
         """Wait until the device is idle; on a CPU, nothing."""

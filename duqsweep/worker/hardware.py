@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import socket
 import subprocess
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 
 import duqsweep
 from duqsweep.errors import EvaluationError
+from duqsweep.spec import INTEGER_KERNELS, INTEGER_NEEDS
 
 CPU_INFO = Path("/proc/cpuinfo")
 DRIVER_VERSION = Path("/sys/module/nvidia/version")
@@ -31,6 +34,30 @@ def resolve_device(asked: str) -> str:
     if asked == "cuda" and not torch.cuda.is_available():
         raise EvaluationError("runtime.device is cuda, but torch sees no GPU; allowed: auto, cpu")
     return asked
+
+
+def check_kernel(kernel: str, device: str) -> None:
+    """Raise EvaluationError unless this node can run the kernel of quantized layers."""
+    if kernel not in INTEGER_KERNELS:
+        return
+    if device != "cuda":
+        raise EvaluationError(f"kernel={kernel} {INTEGER_NEEDS}; torch sees no GPU on this node")
+    capability = torch.cuda.get_device_capability()
+    if capability < (8, 0):
+        name, (major, minor) = torch.cuda.get_device_name(), capability
+        raise EvaluationError(
+            f"kernel={kernel} {INTEGER_NEEDS}; {name} has capability {major}.{minor}"
+        )
+    if find_spec("triton") is None:
+        raise EvaluationError(f"kernel={kernel} {INTEGER_NEEDS}; triton is not installed here")
+
+
+def allocated_bytes(device: str) -> int | None:
+    """GPU memory that tensors hold, by the allocator; None on a CPU."""
+    if device != "cuda":
+        return None
+    gc.collect()  # an earlier trial's policy may be part of a cycle
+    return torch.cuda.memory_allocated()
 
 
 def describe_hardware(device: str, threads: int) -> dict[str, Any]:

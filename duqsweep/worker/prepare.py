@@ -19,7 +19,7 @@ from duqsweep.quant.select import Bits, select_layers
 from duqsweep.seams import Policy
 from duqsweep.spec import TrialSpec
 from duqsweep.worker.bench import Bench, Reference
-from duqsweep.worker.hardware import resolve_device
+from duqsweep.worker.hardware import allocated_bytes, check_kernel, resolve_device
 from duqsweep.worker.noise import flow_noise
 from duqsweep.worker.observations import FixedObservations
 from duqsweep.worker.timing import warm_up
@@ -38,6 +38,7 @@ class Prepared:
     observations: FixedObservations
     bits: dict[str, Bits]  # quantized layers
     warm_up_ms: list[float]
+    allocated_mb: float | None  # GPU memory of the policy beside the reference's; None on a CPU
 
 
 def prepare(spec: TrialSpec, bench: Bench, cache_dir: Path) -> Prepared:
@@ -62,21 +63,35 @@ def prepare(spec: TrialSpec, bench: Bench, cache_dir: Path) -> Prepared:
         )
     with phase("observations"):
         observations = bench.observations(reference, spec.protocol, cache_dir)
+    before = allocated_bytes(reference.device)
     policy = reference.policy.copy(spec.policy.num_steps)
     layers = linear_layers(policy_sizes(spec.policy))
     bits = select_layers(spec.quant, layers)
     if bits:
+        check_kernel(spec.quant.kernel, reference.device)
         with phase("calibrate"):
             stats = bench.statistics(reference, observations, bits, spec.quant, layers)
         with phase("freeze"):
             freeze(policy.module, bits, spec.quant, stats, cache_dir / "packs", reference.id)
     if spec.runtime.compile:
-        # Dynamo allows each function a few compiled forms; every trial would add one.
-        torch.compiler.reset()
-        policy.compile()
+        with phase("fuse"):
+            _compile(policy, spec, reference.device)
+    allocated = allocated_bytes(reference.device)
     with phase("warm up"):
         warm_up_ms = _warm_up(policy, observations)
-    return Prepared(policy, reference, observations, bits, warm_up_ms)
+    beside_mb = None if before is None or allocated is None else (allocated - before) / 1e6
+    return Prepared(policy, reference, observations, bits, warm_up_ms, beside_mb)
+
+
+def _compile(policy: Policy, spec: TrialSpec, device: str) -> None:
+    if device == "cuda":
+        from duqsweep.worker.forms import fuse_for  # needs Triton
+
+        policy.compile(fuse_for(spec.quant))
+        return
+    # Dynamo allows each function a few compiled forms; every trial would add one.
+    torch.compiler.reset()
+    policy.compile()
 
 
 def _warm_up(policy: Policy, observations: FixedObservations) -> list[float]:

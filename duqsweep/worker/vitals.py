@@ -13,6 +13,7 @@ from duqsweep.seams import Policy
 from duqsweep.spec import TrialSpec
 from duqsweep.worker.fidelity import action_error
 from duqsweep.worker.hardware import describe_hardware, describe_versions, git_commit
+from duqsweep.worker.launched import check_launches, is_integer
 from duqsweep.worker.noise import flow_noise
 from duqsweep.worker.observations import FixedObservations
 from duqsweep.worker.prepare import Prepared, phase
@@ -29,6 +30,8 @@ def measure_vitals(spec: TrialSpec, prepared: Prepared) -> Vitals:
     """
     policy, reference = prepared.policy, prepared.reference.policy
     seen = prepared.observations
+    launched = _launched(policy, seen)
+    check_launches(spec, prepared.bits, launched)
     with phase("fidelity"):
         error = action_error(policy, reference, seen.measured, spec.protocol.seed)
     with phase("timing"):
@@ -42,13 +45,15 @@ def measure_vitals(spec: TrialSpec, prepared: Prepared) -> Vitals:
     layers = linear_layers(sizes)
     parameters = list(reference.module.parameters())
     # Of what is quantized: some parameters are kept in a wider type.
-    number_bytes = reference.module.get_parameter(f"{next(iter(layers))}.weight").element_size()
+    number_bytes = min(parameter.element_size() for parameter in parameters)
     work = _work(sizes, spec.policy.num_steps)
     return Vitals(
         layers_quantized=len(prepared.bits),
         bits=prepared.bits,
         mean_weight_bits=mean_weight_bits(layers, prepared.bits),
-        weights_mb=weights_mb(
+        weights_mb=_stored_mb(policy)
+        if is_integer(spec, prepared.bits)
+        else weights_mb(
             layers,
             prepared.bits,
             spec.quant,
@@ -66,7 +71,23 @@ def measure_vitals(spec: TrialSpec, prepared: Prepared) -> Vitals:
         hardware=describe_hardware(prepared.reference.device, spec.runtime.threads),
         versions=describe_versions(),
         git=git_commit(Path.cwd()),
+        launches=launched,
+        allocated_mb=prepared.allocated_mb,
     )
+
+
+def _stored_mb(policy: Policy) -> float:
+    """What the weights that a call reads take in memory, tensors that share it counted once."""
+    storages = {
+        storage.data_ptr(): storage.nbytes()
+        for storage in (tensor.untyped_storage() for tensor in policy.weights())
+    }
+    return sum(storages.values()) / 1e6
+
+
+def _launched(policy: Policy, seen: FixedObservations) -> dict[str, int]:
+    noise = flow_noise((0,), policy.horizon, policy.action_dim)
+    return dict(policy.launches(seen.measured[0], noise))
 
 
 def _call(policy: Policy, seen: FixedObservations) -> Call:

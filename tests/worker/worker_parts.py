@@ -87,8 +87,14 @@ class PaperPolicy:
     def copy(self, num_steps: int) -> PaperPolicy:
         return PaperPolicy(self._act_of_copies, num_steps=num_steps)
 
-    def compile(self) -> None:
+    def compile(self, fuse: object = None) -> None:
         pass
+
+    def weights(self) -> list[torch.Tensor]:
+        return list(self.module.parameters())
+
+    def launches(self, observation: Observation, noise: NDArray[np.float32]) -> dict[str, int]:
+        return {}
 
     def synchronize(self) -> None:
         pass

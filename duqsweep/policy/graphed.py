@@ -1,0 +1,168 @@
+"""A whole policy call captured in one CUDA graph for each length of the prompt.
+
+The graph holds the merged image encoder, prefix and denoising loop. A prompt of a new length is
+captured when it first comes; what was compiled for another length serves it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from duqsweep.kernels import launches
+from duqsweep.policy.fused_expert import FusedExpert
+from duqsweep.policy.fused_prefix import FusedPrefix
+from duqsweep.policy.pi05 import Pi05, PrefixCache
+from duqsweep.policy.triton_expert import TritonExpert
+
+COMPILED_FORMS = 256  # of one function, over all trials of a process
+WARM_UP_CALLS = 2  # before a capture: they compile, and choose among a library's kernels
+
+
+class Expert(Protocol):
+    """A fused action expert."""
+
+    def prepare(self, cache: PrefixCache) -> Any:
+        """Make a prefix of batch 1 ready for `denoise`."""
+
+    def denoise(self, noise: Tensor, prefix: Any) -> Tensor:
+        """Follow the flow from noise to actions, both (horizon, action_dim) in float32."""
+
+
+# The merged prefix and expert of a policy, for a number of Euler steps.
+Fuse = Callable[[Pi05, int], tuple[FusedPrefix, Expert]]
+
+
+def fuse_plain(module: Pi05, num_steps: int) -> tuple[FusedPrefix, Expert]:
+    """Of unquantized layers."""
+    return FusedPrefix(module), TritonExpert(module, num_steps)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a call: takes the results of the earlier ones by name, gives its own."""
+
+    name: str
+    run: Callable[[Mapping[str, Any]], Any]
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What one length of the prompt has on the GPU."""
+
+    inputs: dict[str, Tensor]
+    graph: torch.cuda.CUDAGraph
+    actions: Tensor
+    launched: Counter[str]
+
+
+class GraphedCall:
+    """From pixels, tokens and noise to actions, by graphs that are captured when needed."""
+
+    def __init__(self, prefix: FusedPrefix, expert: Expert) -> None:
+        """Nothing is compiled or captured before the first call."""
+        self.prefix, self.expert = prefix, expert
+        prefix.compile(any_length=True)
+        if isinstance(expert, FusedExpert):  # the other is kernels already
+            expert.compile()
+        self.stages = (
+            Stage("vision", lambda made: prefix.encode_images(made["pixels"])),
+            Stage("llm", lambda made: prefix.read(made["vision"], made["tokens"])),
+            Stage("dit", lambda made: expert.denoise(made["noise"], expert.prepare(made["llm"]))),
+        )
+        self._captured: dict[tuple[torch.Size, ...], Captured] = {}
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def run(self, pixels: Tensor, tokens: Tensor, noise: Tensor) -> Tensor:
+        """One call.
+
+        Args:
+            pixels: (cameras, 3, px, px) in [-1, 1].
+            tokens: (n,) token ids, without padding.
+            noise: (horizon, action_dim) in float32, on any device.
+
+        Returns:
+            (horizon, action_dim) in float32; the next call overwrites it.
+        """
+        captured = self.captured(pixels, tokens, noise)
+        for name, tensor in (("pixels", pixels), ("tokens", tokens), ("noise", noise)):
+            captured.inputs[name].copy_(tensor, non_blocking=True)
+        captured.graph.replay()
+        return captured.actions
+
+    def weights(self) -> list[Tensor]:
+        """Every tensor that a call reads, scratch space apart."""
+        prefix = [*self.prefix.parameters(), *self.prefix.buffers()]
+        return [*prefix, *_weights_of(self.expert)]
+
+    def captured(self, pixels: Tensor, tokens: Tensor, noise: Tensor) -> Captured:
+        """The graph for inputs of these shapes, made at the first such call."""
+        key = (pixels.shape, tokens.shape)
+        if key not in self._captured:
+            given = {"pixels": pixels, "tokens": tokens, "noise": noise}
+            self._captured[key] = self._capture(given, pixels.device)
+        return self._captured[key]
+
+    def seconds(self, pixels: Tensor, tokens: Tensor, noise: Tensor) -> dict[str, float]:
+        """One call as three graphs, each timed; they are captured for this call alone."""
+        self.captured(pixels, tokens, noise)
+        made: dict[str, Any] = {
+            "pixels": pixels.clone(),
+            "tokens": tokens.clone(),
+            "noise": noise.to(pixels.device),
+        }
+        found, graphs = {}, []
+        for stage in self.stages:
+            graph = torch.cuda.CUDAGraph()
+            graphs.append(graph)  # its results live in its memory
+            torch.cuda.synchronize()
+            with torch.cuda.graph(graph):
+                made[stage.name] = stage.run(made)
+            graph.replay()
+            torch.cuda.synchronize()
+            start = time.perf_counter()
+            graph.replay()
+            torch.cuda.synchronize()
+            found[stage.name] = time.perf_counter() - start
+        return found
+
+    def _call(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        made: dict[str, Any] = dict(inputs)
+        for stage in self.stages:
+            made[stage.name] = stage.run(made)
+        actions: Tensor = made[self.stages[-1].name]
+        return actions
+
+    def _capture(self, given: Mapping[str, Tensor], device: torch.device) -> Captured:
+        inputs = {name: tensor.to(device, copy=True) for name, tensor in given.items()}
+        side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream(device))
+        with (
+            torch.cuda.stream(side),
+            torch._dynamo.config.patch(recompile_limit=COMPILED_FORMS),
+        ):
+            for _ in range(WARM_UP_CALLS):
+                self._call(inputs)
+        torch.cuda.current_stream(device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with launches.counted() as launched, torch.cuda.graph(graph, pool=self._pool):
+            actions = self._call(inputs)
+        return Captured(inputs, graph, actions, launched)
+
+
+def _weights_of(expert: Expert) -> list[Tensor]:
+    if isinstance(expert, nn.Module):
+        return [*expert.parameters(), *expert.buffers()]
+    assert isinstance(expert, TritonExpert)
+    found = [*expert.projections, expert.modulations, expert.gates]
+    for layer in expert.layers:
+        for weight in (layer.qkv, layer.o, layer.gate_up, layer.down):
+            parts = (weight,) if isinstance(weight, Tensor) else (weight.codes, weight.scales)
+            found += parts
+    return found

@@ -1,0 +1,72 @@
+"""Whether the kernels that a trial asks for really ran, from counts of their launches."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from duqsweep.errors import EvaluationError
+from duqsweep.quant.select import Bits
+from duqsweep.spec import INTEGER_KERNELS, TrialSpec
+
+EXPERT = "gemma_expert"
+LANGUAGE_MODEL = "language_model"
+PACKED_BITS = 4  # of weights that kernel w4a8 stores two in a byte
+# Layers that read the same input may be one product.
+_GROUPS = ((r"self_attn\.[qkv]_proj$", "attention"), (r"mlp\.(gate|up)_proj$", "gated"))
+
+
+def is_integer(spec: TrialSpec, bits: Mapping[str, Bits]) -> bool:
+    """Whether a trial's quantized layers are to multiply integers."""
+    return bool(bits) and spec.quant.kernel in INTEGER_KERNELS
+
+
+def check_launches(spec: TrialSpec, bits: Mapping[str, Bits], launched: Mapping[str, int]) -> None:
+    """Raise EvaluationError unless a call launched the integer products of all quantized layers.
+
+    Args:
+        spec: The trial.
+        bits: Its quantized layers.
+        launched: Launches of one call by kernel; integer products end in `_w8a8` or `_w4a8`.
+    """
+    if not is_integer(spec, bits):
+        return
+    packed = sum(count for name, count in launched.items() if name.endswith("_w4a8"))
+    wide = sum(count for name, count in launched.items() if name.endswith("_w8a8"))
+    needed = products_needed(bits, spec.policy.num_steps)
+    if packed + wide < needed:
+        raise EvaluationError(
+            f"kernel={spec.quant.kernel} did not run for all layers: {packed + wide} integer "
+            f"products were launched in a call, and {len(bits)} quantized layers need at least "
+            f"{needed}; counted: {dict(launched)}"
+        )
+    narrow = any(weight_bits <= PACKED_BITS for weight_bits, _ in bits.values())
+    if spec.quant.kernel == "w4a8" and narrow and not packed:
+        raise EvaluationError(
+            f"kernel=w4a8 ran no product of packed weights; counted: {dict(launched)}"
+        )
+
+
+def products_needed(bits: Mapping[str, Bits], num_steps: int) -> int:
+    """The fewest integer products that a call can do with, merged as far as possible.
+
+    Only keys and values of the language model's last layer are read; the expert runs once a step.
+    """
+    last = max((_number(name) for name in bits if LANGUAGE_MODEL in name), default=0)
+    groups = set()
+    for name in bits:
+        reads_only_cache = LANGUAGE_MODEL in name and _number(name) == last
+        if not reads_only_cache or re.search(r"[kv]_proj$", name):
+            groups.add(_merged_name(name))
+    return sum(num_steps if EXPERT in group else 1 for group in groups)
+
+
+def _merged_name(name: str) -> str:
+    for pattern, group in _GROUPS:
+        name = re.sub(pattern, group, name)
+    return name
+
+
+def _number(name: str) -> int:
+    found = re.search(r"\.layers\.(\d+)\.", name)
+    return int(found[1]) if found else -1
