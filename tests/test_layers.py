@@ -40,6 +40,7 @@ LIGHT_WORKER_FILES = {
     "policy.sizes",
     "policy.stored",
     "policy.tokenizer",
+    "policy.vocabulary",
     "envs.assets",
     "worker.child",
     "worker.ledger",
