@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from duqsweep.policy.triton_expert import TritonExpert
 
 PLAIN = QuantSpec()
+SCRATCH = ("buffers", "launch")
 
 
 @form("expert_w4a8_fused_graph", EXPERT_W4A8, integer=True, gpu_only=True)
@@ -105,4 +106,4 @@ def fused(bench: Bench, quant: QuantSpec, kernel: Kernel) -> tuple[FusedPrefix, 
 
 def loop_weights(loop: TritonExpert) -> list[object]:
     """What the expert's kernels read, without their scratch space."""
-    return [loop.layers, loop.projections, loop.modulations, loop.gates]
+    return [held for name, held in vars(loop).items() if name not in SCRATCH]
