@@ -12,10 +12,12 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 NODES = 2
+BROKEN = "broken"  # a file that lets every prolog fail
 CPUS = 8  # of a node; more than this machine has, see config_overrides
 MEMORY_MB = 16000
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue")
@@ -38,6 +40,7 @@ SlurmdLogFile={lab}/log/slurmd-%n.log
 SlurmdSpoolDir={lab}/spool/%n
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
+Prolog={lab}/etc/prolog
 MpiDefault=none
 SwitchType=switch/none
 # Without OverMemoryKill nothing holds a job to its --mem.
@@ -96,6 +99,9 @@ class SlurmLab:
         for name, port in zip(self.names, ports[1:], strict=True):
             text += NODE.format(name=name, port=port, cpus=CPUS, memory=MEMORY_MB)
         self.conf.write_text(text + PARTITIONS)
+        prolog = self.folder / "etc" / "prolog"
+        prolog.write_text(f"#!/bin/sh\n! [ -e {self.folder / BROKEN} ]\n")
+        prolog.chmod(0o755)
         (self.folder / "etc" / "cgroup.conf").write_text("CgroupAutomount=no\nConstrainCores=no\n")
         self.run("slurmctld")
         for name in self.names:
@@ -109,8 +115,36 @@ class SlurmLab:
         until(lambda: not self.run("squeue", "-h").strip(), 10.0, "no job left")
         pids = [int(path.read_text()) for path in (self.folder / "run").glob("*.pid")]
         for pid in pids:
-            os.kill(pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):  # a test killed it
+                os.kill(pid, signal.SIGTERM)
         until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 20.0, "daemons gone")
+
+    def end(self, daemon: str, how: signal.Signals) -> None:
+        """End slurmctld, or the slurmd of a node ("slurmd-n1"); its jobs' processes live on."""
+        pid = int((self.folder / "run" / f"{daemon}.pid").read_text())
+        os.kill(pid, how)
+        until(lambda: not Path(f"/proc/{pid}").exists(), 20.0, f"{daemon} gone")
+
+    def start_controller(self) -> None:
+        self.run("slurmctld")
+        until(self._answers, 20.0, "the controller answers")
+
+    def start_node(self, name: str) -> None:
+        self.run("slurmd", "-N", name)
+        until(lambda: self.state(name) in ("idle", "mixed"), 20.0, f"{name} is back")
+
+    @contextmanager
+    def broken(self) -> Iterator[None]:
+        """No node can begin a job; those that tried are drained until the end of this."""
+        (self.folder / BROKEN).touch()
+        yield
+        (self.folder / BROKEN).unlink()
+        for name in self.names:
+            if self.state(name).startswith("drain"):
+                self.run("scontrol", "update", f"nodename={name}", "state=resume")
+
+    def state(self, node: str) -> str:
+        return self.run("sinfo", "-h", "-n", node, "-p", "low", "-o", "%T").strip()
 
     def run(self, *command: str) -> str:
         done = subprocess.run(
@@ -122,6 +156,13 @@ class SlurmLab:
 
     def environment(self) -> dict[str, str]:
         return {**os.environ, "PATH": _path(), "SLURM_CONF": str(self.conf)}
+
+    def _answers(self) -> bool:
+        try:
+            self.run("squeue", "-h")
+        except RuntimeError:
+            return False
+        return True
 
     def _is_ready(self) -> bool:
         try:

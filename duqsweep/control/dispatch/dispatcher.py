@@ -23,6 +23,8 @@ class Dispatcher(Protocol):
     def submit(self, assignment: Assignment) -> None:
         """Have it evaluated; writes the trial's job.json and removes an old `stop`.
 
+        While a cluster does not answer, the assignment waits and is pending.
+
         Raises:
             DispatchError: As many run as may, the trial runs already, or the launcher refuses.
         """

@@ -31,6 +31,7 @@ FINAL: dict[str, FailureKind] = {
     "REVOKED": "lost",
     "TIMEOUT": "timeout",
 }
+LAUNCH_TEXTS = ("slurm prolog",)  # the node could not begin the job, which SLURM then cancels
 OOM_TEXTS = ("oom-kill", "oom_kill", "exceeded memory limit", "exceeded job memory limit")
 
 
@@ -105,6 +106,8 @@ def judge(row: Row | None, mailbox: Mailbox) -> JobView:
     tail = log_tail(mailbox)
     if kind == "crash" and any(text in tail.lower() for text in OOM_TEXTS):
         kind = "oom"
+    if kind == "cancelled" and any(text in tail.lower() for text in LAUNCH_TEXTS):
+        kind = "node"
     message = f"SLURM job {row.job_id} on {row.node or 'no node'}: {row.state} ({row.reason})"
     return JobView(True, kind, f"{message}\n{tail}".strip())
 

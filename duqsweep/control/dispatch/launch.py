@@ -25,6 +25,11 @@ LOG_SUFFIX = "_log.err"  # submitit's name for standard error
 SIGNAL_S = 30  # between SIGUSR2 and the end of a job
 STARTING_S = 30.0  # a job that nobody has seen may still appear for so long after its submission
 LOG_LINES = 5
+SILENT_TEXTS = ("unable to contact slurm controller", "timed out")  # of SLURM's commands
+
+
+class SilentError(DispatchError):
+    """The launcher does not answer now; the same may be asked again later."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Launcher(Protocol):
 
         Raises:
             DispatchError: It was refused.
+            SilentError: Nobody answered.
         """
 
     def views(self, mailboxes: Sequence[Mailbox]) -> dict[Path, JobView]:
@@ -62,7 +68,14 @@ def submit(executor: submitit.Executor, mailbox: Mailbox, entry: Entry) -> submi
     try:
         return executor.submit(entry, str(mailbox.folder))
     except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
+        if is_silence(str(error)):
+            raise SilentError(f"the job of {mailbox.folder.name} waits: {error}") from error
         raise DispatchError(f"the job of {mailbox.folder.name} was refused: {error}") from error
+
+
+def is_silence(said: str) -> bool:
+    """Whether a command of SLURM failed because its controller did not answer."""
+    return any(text in said.lower() for text in SILENT_TEXTS)
 
 
 def setup_lines(cpus_per_task: int, own: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from duqsweep.assignment import Assignment, Ended, Failure
 from duqsweep.control.dispatch.jobfile import note_job, note_submission
-from duqsweep.control.dispatch.launch import SIGNAL_S, Entry, Launcher
+from duqsweep.control.dispatch.launch import SIGNAL_S, Entry, Launcher, SilentError
 from duqsweep.control.dispatch.member import Worker, cause_of_end
 from duqsweep.errors import DispatchError
 from duqsweep.files import STOP, WORKERS_DIR, trial_dir, write_text
@@ -38,18 +38,21 @@ class SubmititDispatcher:
         self.entry = entry
         self.capacity = launcher.capacity
         self._workers: dict[str, Worker] = {}
-        self._homeless: list[Assignment] = []  # their worker left before it took them
+        self._homeless: list[Assignment] = []  # no worker has them yet, or theirs left before
         self._told: list[tuple[Mailbox, int]] = []
         self._next_look = self._next_placing = 0.0  # monotonic
 
     def submit(self, assignment: Assignment) -> None:
-        """Hand it to a free worker, or to a new one."""
+        """Hand it to a free worker, or to a new one; it waits while no launcher answers."""
         pending = self.pending()
         if len(pending) >= self.capacity:
             raise DispatchError(f"{self.capacity} assignments may run at once, and as many do")
         if any(assignment.trial == other.trial for other in pending):
             raise DispatchError(f"trial {assignment.trial} is being evaluated already")
-        self._place(assignment)
+        try:
+            self._place(assignment)
+        except SilentError as error:
+            self._let_wait(assignment, error)
 
     def pending(self) -> list[Assignment]:
         """Submitted or re-attached, and not yet told as ended."""
@@ -133,9 +136,12 @@ class SubmititDispatcher:
         try:
             self._place(assignment)
         except DispatchError as error:
-            log.warning("trial %d waits for a worker: %s", assignment.trial, error)
-            self._homeless.append(assignment)
-            self._next_placing = time.monotonic() + PLACE_AGAIN_S
+            self._let_wait(assignment, error)
+
+    def _let_wait(self, assignment: Assignment, error: DispatchError) -> None:
+        log.warning("trial %d waits for a worker: %s", assignment.trial, error)
+        self._homeless.append(assignment)
+        self._next_placing = time.monotonic() + PLACE_AGAIN_S
 
     def _new_worker(self) -> Worker:
         made = len(list((self.sweep_dir / WORKERS_DIR).glob("*"))) + 1

@@ -17,11 +17,13 @@ from duqsweep.control.dispatch.launch import (
     SIGNAL_S,
     Entry,
     JobView,
+    SilentError,
+    is_silence,
     outside_of_any_job,
     setup_lines,
     submit,
 )
-from duqsweep.errors import ConfigError, DispatchError
+from duqsweep.errors import ConfigError
 from duqsweep.mailbox import Mailbox
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ class SlurmLauncher:
 
         Raises:
             ConfigError: There is no SLURM here, or it refuses these parameters for good.
-            DispatchError: SLURM does not answer.
+            SilentError: SLURM does not answer.
         """
         if config.jobs < 1:
             raise ConfigError(
@@ -111,7 +113,7 @@ def check_flags(flags: Flags, partition: str | None) -> None:
 
     Raises:
         ConfigError: sbatch is missing or refuses them.
-        DispatchError: SLURM does not answer.
+        SilentError: SLURM does not answer.
     """
     if shutil.which("sbatch") is None:
         raise ConfigError(
@@ -123,8 +125,8 @@ def check_flags(flags: Flags, partition: str | None) -> None:
     if answer.returncode == 0:
         return
     said = " ".join(answer.stderr.split())
-    if "controller" in said.lower() or "timed out" in said.lower():
-        raise DispatchError(f"SLURM does not answer: {said}")
+    if is_silence(said):
+        raise SilentError(f"SLURM does not answer: {said}")
     hint = ""
     if "partition" in said.lower():
         known = sorted(set(run(["sinfo", "-h", "-o", "%R"]).stdout.split()))
