@@ -1,8 +1,11 @@
-"""Pieces that the expert's kernels share: norm, rotation, rounding, and products cut along K.
+"""Pieces that the expert's kernels share: waiting, and products cut along their sum.
 
-A product of ten tokens is too small for one warp's tile an output. So the input channels are cut
-into BATCHES spans, each multiplied on its own (a batched product: the warps share the batches), and
-the spans are summed in a fixed order.
+A product of ten tokens is too small to give every warp a tile of outputs. So the input channels are
+cut into BATCHES spans, each multiplied on its own (a batched product: the warps share the batches),
+and the spans are summed in a fixed order.
+
+What another kernel of the loop wrote is read past the first-level cache (.cg): kernels overlap, so
+that cache may hold what was there before.
 """
 # mypy: disable-error-code="no-untyped-def"
 
@@ -10,10 +13,6 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-
-SMALLEST_SCALE = tl.constexpr(1e-8)  # of a token of zeros
-# Added to a float32 below 2^22, it rounds half to even and leaves the integer in the lowest bits.
-ROUNDING = tl.constexpr(12582912.0)
 
 
 @triton.jit
@@ -34,41 +33,14 @@ def gelu(x):
 
 
 @triton.jit
-def modulated(stream, factor, shift, m, WIDTH: tl.constexpr):
-    """Adaptive RMS norm of the rows m: float32 (rows, WIDTH)."""
-    k = tl.arange(0, WIDTH)
-    x = tl.load(stream + m[:, None] * WIDTH + k[None, :]).to(tl.float32)
+def modulated(stream, factor, shift, m, inside, WIDTH: tl.constexpr):
+    """Adaptive RMS norm of the rows m, in the dtype of the stream: (rows, WIDTH)."""
+    place = m[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
+    x = tl.load(stream + place, mask=inside[:, None], other=0.0, cache_modifier=".cg")
+    x = x.to(tl.float32)
     inverse = tl.rsqrt(tl.sum(x * x, 1) / WIDTH + 1e-6)
-    return x * inverse[:, None] * factor[None, :] + shift[None, :]
-
-
-@triton.jit
-def rotated(values, ROWS: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
-    """(ROWS, WIDTH) times the Hadamard matrix of each block of channels: float32."""
-    if BLOCK == 1:
-        return values.to(tl.float32)
-    # The matrix holds ±1, so that the products are exact in the dtype of the values.
-    parity = tl.arange(0, BLOCK)[:, None] & tl.arange(0, BLOCK)[None, :]
-    parity ^= parity >> 4
-    parity ^= parity >> 2
-    parity ^= parity >> 1
-    signs = (1 - 2 * (parity & 1)).to(values.dtype)
-    blocks = tl.reshape(values, (ROWS * WIDTH // BLOCK, BLOCK))
-    product = tl.dot(blocks, signs, input_precision="ieee")
-    return tl.reshape(product, (ROWS, WIDTH)) * (1.0 / tl.sqrt(BLOCK * 1.0))
-
-
-@triton.jit
-def token_scale(peaks, top):
-    """The scale of each token from its largest magnitude."""
-    return tl.maximum(peaks / top, SMALLEST_SCALE)
-
-
-@triton.jit
-def codes(values, scale):
-    """int8 codes of (rows, channels) under a scale for each row."""
-    shifted = values * (1.0 / scale)[:, None] + ROUNDING
-    return shifted.to(tl.int32, bitcast=True).to(tl.int8)  # as fast as addition; a cast is not
+    normed = x * inverse[:, None] * factor[None, :] + shift[None, :]
+    return normed.to(stream.dtype.element_ty)
 
 
 @triton.jit
@@ -82,7 +54,7 @@ def weight_tile(
 ):
     """Rows n of a weight as (BATCHES, rows, WIDTH / BATCHES).
 
-    int4: in two halves of the batches; the codes come out times 16.
+    FORMAT 4: in two halves of the batches; the codes come out times 16.
     """
     SPAN: tl.constexpr = WIDTH // BATCHES
     k = tl.arange(0, SPAN)[None, None, :]
@@ -112,6 +84,23 @@ def weight_tile(
 
 
 @triton.jit
+def row_tile(rows, m, inside, WIDTH: tl.constexpr, BATCHES: tl.constexpr, FORMAT: tl.constexpr):
+    """Rows m of what a weight multiplies, as the `weight_tile` is given; zeros where not inside."""
+    SPAN: tl.constexpr = WIDTH // BATCHES
+    PARTS: tl.constexpr = BATCHES // 2 if FORMAT == 4 else BATCHES
+    batch = tl.arange(0, PARTS)[:, None, None]
+    k = tl.arange(0, SPAN)[None, None, :]
+    place = rows + m[None, :, None] * WIDTH + batch * SPAN + k
+    mask = inside[None, :, None]
+    first = tl.load(place, mask=mask, other=0, cache_modifier=".cg")
+    if FORMAT == 4:
+        second = tl.load(place + WIDTH // 2, mask=mask, other=0, cache_modifier=".cg")
+        return first, second
+    else:
+        return (first,)
+
+
+@triton.jit
 def scale_tile(
     scales,
     n,
@@ -122,7 +111,9 @@ def scale_tile(
 ):
     """Scales of a `weight_tile`: (1, rows), or for groups, (BATCHES, rows) in its halves."""
     UNIT: tl.constexpr = 1.0 / 16.0 if FORMAT == 4 else 1.0
-    if GROUPS == 1:
+    if FORMAT == 16:
+        return (1.0,)
+    elif GROUPS == 1:
         return (tl.load(scales + n)[None, :] * UNIT,)
     elif FORMAT == 4:
         group = tl.arange(0, BATCHES // 2) * GROUPS // BATCHES
@@ -134,32 +125,8 @@ def scale_tile(
 
 
 @triton.jit
-def spans(rows, ROWS: tl.constexpr, WIDTH: tl.constexpr, BATCHES: tl.constexpr):
-    """(ROWS, WIDTH) as (BATCHES, ROWS, WIDTH / BATCHES)."""
-    return tl.permute(tl.reshape(rows, (ROWS, BATCHES, WIDTH // BATCHES)), (1, 0, 2))
-
-
-@triton.jit
-def halves(
-    rows,
-    ROWS: tl.constexpr,
-    WIDTH: tl.constexpr,
-    BATCHES: tl.constexpr,
-    FORMAT: tl.constexpr,
-):
-    """`spans` as a `weight_tile` is given: the halves of the channels apart for int4."""
-    if FORMAT == 4:
-        pairs = tl.permute(tl.reshape(rows, (ROWS, 2, WIDTH // 2)), (0, 2, 1))
-        low, high = tl.split(pairs)
-        first = spans(low, ROWS, WIDTH // 2, BATCHES // 2)
-        return first, spans(high, ROWS, WIDTH // 2, BATCHES // 2)
-    else:
-        return (spans(rows, ROWS, WIDTH, BATCHES),)
-
-
-@triton.jit
 def product(parts, tile, scale, act_scale, GROUPS: tl.constexpr, FORMAT: tl.constexpr):
-    """Rows as `halves` times a `weight_tile`: float32 (rows, outputs)."""
+    """A `row_tile` times a `weight_tile`: float32 (rows, outputs)."""
     if FORMAT == 16:
         return tl.sum(tl.dot(parts[0], tl.permute(tile[0], (0, 2, 1)), input_precision="ieee"), 0)
     else:

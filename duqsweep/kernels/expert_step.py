@@ -6,7 +6,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from duqsweep.kernels.expert_parts import begin, modulated, spans
+from duqsweep.kernels.expert_parts import begin, modulated
 
 
 @triton.jit
@@ -21,15 +21,12 @@ def step_kernel(
     in_bias,
     following,
     entered,
-    moved,
-    inverse,
     tokens,
     length,
     ACTION: tl.constexpr,
     CHANNELS: tl.constexpr,
     LEAVE: tl.constexpr,
     ENTER: tl.constexpr,
-    ORDERED: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -39,8 +36,8 @@ def step_kernel(
     """A program: ROWS tokens by COLUMNS channels of the next step's stream.
 
     LEAVE: there is a stream to leave, and `following` takes the actions after `length` of time.
-    ENTER: `entered` takes the stream that those actions give, and where ORDERED, `moved` does in
-    another order. CHANNELS: ACTION padded to a power of two.
+    ENTER: `entered` takes the stream that those actions give. CHANNELS: ACTION padded to a power of
+    two.
     """
     dtype: tl.constexpr = in_weight.dtype.element_ty
     m = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -62,21 +59,16 @@ def step_kernel(
         place = n[None, :] * ACTION + a[:, None]
         entering = tl.load(in_weight + place, mask=inside[:, None], other=0.0)
         entering_bias = tl.load(in_bias + n).to(tl.float32)
-        if ORDERED:
-            channel = tl.load(inverse + n)
     begin(PDL)
     place = m[:, None] * ACTION + a[None, :]
-    flow = tl.load(actions + place, mask=real, other=0.0)
+    flow = tl.load(actions + place, mask=real, other=0.0, cache_modifier=".cg")
     if LEAVE:
-        normed = modulated(stream, factor_row, shift_row, m, WIDTH).to(dtype)
-        parts = spans(normed, ROWS, WIDTH, BATCHES)
+        normed = modulated(stream, factor_row, shift_row, m, m < tokens, WIDTH)
+        parts = tl.permute(tl.reshape(normed, (ROWS, BATCHES, SPAN)), (1, 0, 2))
         velocity = tl.sum(tl.dot(parts, leaving, input_precision="ieee"), 0)
         flow -= (velocity + leaving_bias[None, :]).to(dtype).to(tl.float32) * length
         if tl.program_id(1) == 0:
             tl.store(following + place, flow, mask=real)
     if ENTER:
         x = tl.dot(flow.to(dtype), entering, input_precision="ieee") + entering_bias[None, :]
-        x = x.to(dtype)
-        tl.store(entered + m[:, None] * WIDTH + n[None, :], x)
-        if ORDERED:
-            tl.store(moved + m[:, None] * WIDTH + channel[None, :], x)
+        tl.store(entered + m[:, None] * WIDTH + n[None, :], x.to(dtype))

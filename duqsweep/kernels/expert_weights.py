@@ -17,7 +17,7 @@ Weight = Tensor | IntegerWeight
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """One layer's products. Rows of gate and up lie in the order that down's rotation wants."""
+    """One layer's products; those that read the same input are one."""
 
     qkv: Weight
     o: Weight
@@ -44,22 +44,7 @@ def layer_weights(
     for weight in (*attention, o, gate, up, down):
         if isinstance(weight, IntegerWeight) and weight.bias is not None:
             raise EvaluationError("the expert's linear layers have no bias, got one")
-    order = order_of(down)
-    if order is not None:
-        gate, up = _rows(gate, order), _rows(up, order)
     return LayerWeights(_merged(attention), o, _merged([gate, up]), down)
-
-
-def order_of(weight: Weight) -> Tensor | None:
-    """(in,) int32: where each channel that the weight multiplies comes from; None: as they are."""
-    return weight.order if isinstance(weight, IntegerWeight) else None
-
-
-def inverse_of(order: Tensor) -> Tensor:
-    """(in,) int32: where each channel goes."""
-    inverse = torch.empty_like(order)
-    inverse[order.long()] = torch.arange(len(order), dtype=order.dtype, device=order.device)
-    return inverse
 
 
 def _merged(weights: Sequence[Weight]) -> Weight:
@@ -78,9 +63,3 @@ def _merged(weights: Sequence[Weight]) -> Weight:
 
 def _unpacked(weight: IntegerWeight) -> IntegerWeight:
     return replace(weight, codes=unpack_int4(weight.codes)) if weight.packed else weight
-
-
-def _rows(weight: Weight, order: Tensor) -> Weight:
-    if isinstance(weight, Tensor):
-        return weight[order.long()]
-    return replace(weight, codes=weight.codes[order.long()], scales=weight.scales[order.long()])

@@ -16,8 +16,10 @@ import triton
 from torch import Tensor, nn
 
 from duqsweep.errors import EvaluationError
-from duqsweep.kernels.expert import CUTS, Cuts, Launcher, Shape, buffers, format_of
-from duqsweep.kernels.expert_weights import Weight, inverse_of, layer_weights, order_of
+from duqsweep.kernels.expert import Launcher, format_of
+from duqsweep.kernels.expert_buffers import buffers
+from duqsweep.kernels.expert_cuts import CUTS, Cuts, Shape
+from duqsweep.kernels.expert_weights import Weight, layer_weights
 from duqsweep.policy.gemma import ExpertLayer, KeysValues, rotary_table
 from duqsweep.policy.pi05 import Pi05, PrefixCache, euler_times
 
@@ -84,7 +86,7 @@ class TritonExpert:
             triton.cdiv(LONGEST_PREFIX + shape.tokens, self.cuts[16].attention.keys)
         )
         self.buffers = buffers(shape, self.chunks, entry)
-        self.launch = Launcher(shape, self.buffers, interpreted)
+        self.launch = Launcher(shape, self.buffers, self.chunks, interpreted)
         self.layers = [
             layer_weights(
                 [weight_of(layer.self_attn.get_submodule(f"{name}_proj")) for name in "qkv"],
@@ -101,21 +103,9 @@ class TritonExpert:
             "tuple[Tensor, Tensor, Tensor, Tensor]",
             tuple(tensor.detach().to(module.dtype) for tensor in projections),
         )
-        # The order in which each norm's reader wants the stream; the last norm has none.
-        orders = [
-            order_of(weight) for layer in self.layers for weight in (layer.qkv, layer.gate_up)
-        ]
-        self.stream_inverses = [None if o is None else inverse_of(o) for o in (*orders, None)]
-        mixed = [order_of(layer.o) for layer in self.layers]
-        self.mixed_inverses = [None if order is None else inverse_of(order) for order in mixed]
         with torch.no_grad():
-            table = module.modulation(euler_times(num_steps).to(entry.device)).to(module.dtype)
-        self.gates = table[:, :, 2].contiguous()
-        # (norms, steps, 2, width): factor and shift as the norm's reader wants them.
-        self.modulations = table[:, :, :2].clone()
-        for i, order in enumerate(orders):
-            if order is not None:
-                self.modulations[i] = self.modulations[i][..., order.long()]
+            table = module.modulation(euler_times(num_steps).to(entry.device))
+        self.modulations = [list(norm.unbind()) for norm in table]
 
     def prepare(self, cache: PrefixCache) -> Prepared:
         """Take a prefix of batch 1."""
@@ -136,27 +126,19 @@ class TritonExpert:
 
     def _between(self, actions: Tensor, step: int) -> Tensor:
         following = torch.empty_like(actions) if step else actions
-        mod = self.modulations[-1, max(step - 1, 0)]
-        inverse = self.stream_inverses[0]
-        self.launch.step(actions, mod, self.projections, following, step, inverse, self.num_steps)
+        mod = self.modulations[-1][max(step - 1, 0)]
+        self.launch.step(actions, mod, self.projections, following, step, self.num_steps)
         return following
 
     def _layer(self, i: int, step: int, stream: Tensor, prefix: Prepared) -> None:
-        launch, room, layer = self.launch, self.buffers, self.layers[i]
-        first, second = 2 * i, 2 * i + 1
-        inverses = self.stream_inverses[first : first + 3]
-        entered = stream if inverses[0] is None else room.moved
-        cut = self.cuts[format_of(layer.qkv)].qkv
-        launch.qkv(entered, self.modulations[first, step], layer.qkv, prefix.table, cut)
-        attention = self.cuts[16].attention
-        launch.attention(prefix.caches[i], self.mixed_inverses[i], self.chunks, attention)
-        cut = self.cuts[format_of(layer.o)].o
-        gate = self.gates[first, step]
-        launch.exit(room.mixed, 0, layer.o, gate, stream, inverses[1], cut)
-        entered = stream if inverses[1] is None else room.moved
-        cut = self.cuts[format_of(layer.gate_up)].gate_up
-        mod = self.modulations[second, step]
-        tiles = launch.gate_up(entered, mod, layer.gate_up, layer.down, cut)
-        cut = self.cuts[format_of(layer.down)].down
-        gate = self.gates[second, step]
-        launch.exit(room.hidden, tiles, layer.down, gate, stream, inverses[2], cut)
+        launch, layer = self.launch, self.layers[i]
+        mod = self.modulations[2 * i][step]
+        launch.qkv(stream, mod, layer.qkv, prefix.table, self._cut(layer.qkv).qkv)
+        launch.attention(prefix.caches[i], layer.o, self.cuts[16].attention)
+        launch.o(layer.o, mod[2], stream, self._cut(layer.o).o)
+        mod = self.modulations[2 * i + 1][step]
+        launch.gate_up(stream, mod, layer.gate_up, self._cut(layer.gate_up).gate_up)
+        launch.down(layer.down, mod[2], stream, self._cut(layer.down).down)
+
+    def _cut(self, weight: Weight) -> Cuts:
+        return self.cuts[format_of(weight)]

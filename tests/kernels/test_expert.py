@@ -1,0 +1,240 @@
+"""The expert's fused kernels against float64: small in Triton's interpreter, full size on a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from duqsweep.errors import EvaluationError
+from duqsweep.kernels.codes import IntegerWeight, merge, pack_int4, unpack_int4
+from duqsweep.kernels.expert import Launcher, name_of
+from duqsweep.kernels.expert_buffers import Buffers, buffers
+from duqsweep.kernels.expert_cuts import CUTS, AttentionCut, Cut, Cuts, Shape
+from duqsweep.kernels.expert_weights import Weight, layer_weights
+from duqsweep.kernels.launches import counted
+from duqsweep.quant.quantizer import decode_weight, quantize_tokens
+from duqsweep.quant.rotation import hadamard, rotate_blocks
+
+# The interpreter computes the rows behind the tokens, which hold NaN here, with numpy.
+pytestmark = pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning")
+
+GPU = torch.cuda.is_available()
+DEVICE = "cuda" if GPU else "cpu"
+DTYPE = torch.bfloat16 if GPU else torch.float32
+# Relative to the norm of the result. The integers are exact; what differs is where the inputs are
+# rounded: to bf16 between the stages, and to another code where a value lies between two.
+BOUND = 1e-2 if GPU else 1e-3
+FULL = Shape(10, width=1024, hidden=4096, heads=8, kv_heads=1, head_dim=256, action_dim=32)
+SMALL = Shape(10, width=64, hidden=128, heads=4, kv_heads=2, head_dim=32, action_dim=7)
+SIZES = FULL if GPU else SMALL
+WIDE = Cut(32, 2, 4)  # few programs: the interpreter runs them one by one
+CUT = CUTS if GPU else dict.fromkeys((16, 8, 4), Cuts(Cut(16, 2, 4), WIDE, WIDE, WIDE))
+CHUNKS = 16 if GPU else 4
+CASES = [
+    # tokens, bits of the weights, block, groups of 32
+    (1, 4, 16, False),
+    (10, 8, 16, False),
+    (10, 4, 32, True),
+    (16, 16, 1, False),
+    (50, 4, 64, False),
+    (51, 8, 1, False),
+    (64, 16, 1, False),
+]
+if GPU:
+    CASES += [(tokens, bits, 16, False) for tokens in (1, 10, 16, 50, 51, 64) for bits in (4, 8)]
+
+
+@dataclass
+class Kit:
+    """Kernels with poisoned buffers."""
+
+    shape: Shape
+    room: Buffers
+    launch: Launcher
+
+    def rows(self, columns: int) -> Tensor:
+        """Random tokens, NaN in the rows behind them."""
+        rows = torch.full((self.shape.padded, columns), torch.nan, dtype=DTYPE, device=DEVICE)
+        rows[: self.shape.tokens] = torch.randn(self.shape.tokens, columns)
+        return rows
+
+    def real(self, rows: Tensor) -> Tensor:
+        """The tokens in float64."""
+        return rows[: self.shape.tokens].double()
+
+
+def kit(tokens: int) -> Kit:
+    shape = replace(SIZES, tokens=tokens)
+    room = buffers(shape, CHUNKS, torch.empty(0, dtype=DTYPE, device=DEVICE))
+    for name, value in vars(room).items():
+        for tensor in value if isinstance(value, tuple) else (value,):
+            tensor.fill_(torch.nan if name != "codes" else 77)
+    return Kit(shape, room, Launcher(shape, room, CHUNKS, interpreted=not GPU))
+
+
+def random_weight(out: int, width: int, bits: int, block: int, grouped: bool) -> Weight:
+    """With another order of the channels for each width, so that layers can be merged."""
+    if bits == 16:
+        return (torch.randn(out, width) / width**0.5).to(DEVICE, DTYPE)
+    top = (1 << (bits - 1)) - 1
+    codes = torch.randint(-top - 1, top + 1, (out, width)).to(torch.int8).to(DEVICE)
+    scales = (torch.rand(out, width // 32 if grouped else 1) + 0.5) / width**0.5 / top
+    order = torch.randperm(width, generator=torch.Generator().manual_seed(width)).int()
+    stored = pack_int4(codes) if bits == 4 else codes
+    return IntegerWeight(stored, scales.to(DEVICE), None, order.to(DEVICE), block, 8)
+
+
+def times(rows: Tensor, weight: Weight) -> Tensor:
+    """The product in float64, with the input transformed and rounded as the weight wants it."""
+    if isinstance(weight, Tensor):
+        return rows @ weight.double().T
+    codes = unpack_int4(weight.codes) if weight.packed else weight.codes
+    if weight.order is not None:
+        rows = rows[:, weight.order.long()]
+    if weight.block > 1:
+        rows = rotate_blocks(rows, hadamard(weight.block).to(rows)[None])
+    return quantize_tokens(rows, weight.act_bits) @ decode_weight(codes, weight.scales.double()).T
+
+
+def error(result: Tensor, expected: Tensor) -> float:
+    return float((result.double() - expected).norm() / expected.norm())
+
+
+def normed(rows: Tensor, mod: Tensor) -> Tensor:
+    return F.rms_norm(rows, rows.shape[-1:], eps=1e-6) * mod[0].double() + mod[1].double()
+
+
+def modulation(width: int) -> Tensor:
+    return torch.stack((1 + 0.2 * torch.randn(width), 0.2 * torch.randn(width))).to(DEVICE, DTYPE)
+
+
+def turned(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotary positions on (tokens, heads, head_dim)."""
+    cos, sin = (part[: len(x), None].double() for part in table)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+@pytest.mark.parametrize(("tokens", "bits", "block", "grouped"), CASES)
+def test_queries_keys_and_values_are_those_of_float64(
+    tokens: int, bits: int, block: int, grouped: bool
+) -> None:
+    torch.manual_seed(tokens)
+    k = kit(tokens)
+    heads, dim = SIZES.heads + 2 * SIZES.kv_heads, SIZES.head_dim
+    weight = random_weight(heads * dim, SIZES.width, bits, block, grouped)
+    stream, mod = k.rows(SIZES.width), modulation(SIZES.width)
+    angles = torch.rand(k.shape.padded, dim // 2, device=DEVICE)
+    table = (angles.cos(), angles.sin())
+    k.launch.qkv(stream, mod, weight, table, CUT[bits].qkv)
+    expected = times(normed(k.real(stream), mod), weight).view(tokens, heads, dim)
+    split = [SIZES.heads, SIZES.kv_heads, SIZES.kv_heads]
+    q, keys, values = expected.split(split, dim=1)
+    assert error(k.real(k.room.queries), turned(q, table).flatten(1)) < BOUND
+    assert error(k.room.keys[:, :tokens], turned(keys, table).transpose(0, 1)) < BOUND
+    assert error(k.room.values[:, :tokens], values.transpose(0, 1)) < BOUND
+
+
+@pytest.mark.parametrize(("tokens", "bits", "block", "grouped"), CASES)
+def test_mlp_is_that_of_float64(tokens: int, bits: int, block: int, grouped: bool) -> None:
+    torch.manual_seed(tokens)
+    k = kit(tokens)
+    gate = random_weight(SIZES.hidden, SIZES.width, bits, block, grouped)
+    up = random_weight(SIZES.hidden, SIZES.width, bits, block, grouped)
+    down = random_weight(SIZES.width, SIZES.hidden, bits, block, grouped)
+    layer = layer_weights([gate], down, gate, up, down)
+    stream, mod = k.rows(SIZES.width), modulation(SIZES.width)
+    residual, factor = k.rows(SIZES.width), modulation(SIZES.width)[0]
+    before = k.real(residual)
+    with counted() as counts:
+        k.launch.gate_up(stream, mod, layer.gate_up, CUT[bits].gate_up)
+        k.launch.down(layer.down, factor, residual, CUT[bits].down)
+    products = {"expert_gate_up_" + name_of(gate): 1, "expert_exit_" + name_of(down): 1}
+    codes = {} if bits == 16 else {"expert_norm": 1, "expert_round": 1}
+    assert dict(counts) == {**products, **codes}
+    x = normed(k.real(stream), mod)
+    hidden = F.gelu(times(x, gate), approximate="tanh") * times(x, up)
+    expected = before + times(hidden, down) * factor.double()
+    assert error(k.real(residual), expected) < BOUND
+
+
+def attended(k: Kit, prefix: int) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """A random prefix and random inputs of attention; its result in float64."""
+    tokens, dim = k.shape.tokens, SIZES.head_dim
+    k.room.queries[:] = k.rows(SIZES.heads * dim)
+    for own in (k.room.keys, k.room.values):
+        own[:, :tokens] = torch.randn(SIZES.kv_heads, tokens, dim)
+    # As a prefix leaves them: not contiguous.
+    shape = (prefix, SIZES.kv_heads, dim)
+    cache = [torch.randn(shape).to(DEVICE, DTYPE).transpose(0, 1) for _ in range(2)]
+    q = k.real(k.room.queries).view(tokens, SIZES.kv_heads, -1, dim).permute(1, 2, 0, 3)
+    keys, values = (
+        torch.cat((part, own[:, :tokens]), dim=1).double()[:, None]
+        for part, own in zip(cache, (k.room.keys, k.room.values), strict=True)
+    )
+    mixed = (q @ keys.mT / dim**0.5).softmax(-1) @ values
+    return (cache[0], cache[1]), mixed.permute(2, 0, 1, 3).flatten(1)
+
+
+ATTENTION = AttentionCut() if GPU else AttentionCut(rows=64, keys=256, channels=SIZES.head_dim)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "prefix"), [(1, 1), (10, 534), (16, 77), (50, 517), (50, 534), (51, 64), (64, 960)]
+)
+def test_attention_is_that_of_float64_and_repeats_to_the_bit(tokens: int, prefix: int) -> None:
+    torch.manual_seed(tokens)
+    k = kit(tokens)
+    cache, expected = attended(k, prefix)
+    results = []
+    for _ in range(2):
+        k.room.mixed.fill_(torch.nan)
+        k.launch.attention(cache, torch.empty(0), ATTENTION)
+        results.append(k.room.mixed[:tokens].clone())
+    assert error(results[0], expected) < BOUND
+    assert torch.equal(results[0], results[1])
+
+
+@pytest.mark.parametrize(("tokens", "bits", "block", "grouped"), CASES)
+def test_attention_and_its_output_product_are_those_of_float64(
+    tokens: int, bits: int, block: int, grouped: bool
+) -> None:
+    torch.manual_seed(tokens)
+    k = kit(tokens)
+    cache, mixed = attended(k, prefix=33)
+    weight = random_weight(SIZES.width, SIZES.heads * SIZES.head_dim, bits, block, grouped)
+    stream, gate = k.rows(SIZES.width), modulation(SIZES.width)[0]
+    expected = k.real(stream) + times(mixed, weight) * gate.double()
+    k.launch.attention(cache, weight, ATTENTION)
+    k.launch.o(weight, gate, stream, CUT[bits].o)
+    assert error(k.real(stream), expected) < BOUND
+
+
+def test_a_layer_of_int4_and_int8_products_is_stored_as_int8() -> None:
+    narrow, wide = (random_weight(64, 64, bits, 16, False) for bits in (4, 8))
+    layer = layer_weights([narrow, wide, narrow], narrow, wide, wide, narrow)
+    assert name_of(layer.qkv) == "w8a8"
+    assert isinstance(narrow, IntegerWeight)
+    assert isinstance(wide, IntegerWeight)
+    assert isinstance(layer.qkv, IntegerWeight)
+    plain = merge([replace(narrow, codes=unpack_int4(narrow.codes)), wide])
+    assert torch.equal(layer.qkv.codes[:128], plain.codes)
+
+
+def test_half_quantized_layers_are_refused() -> None:
+    one, other = (random_weight(32, 64, bits, 16, False) for bits in (16, 8))
+    with pytest.raises(EvaluationError, match="1 of 3 are"):
+        layer_weights([one, other, one], one, one, one, one)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"tokens": 65}, "1 to 64 tokens, got 65"), ({"width": 96}, "width that is a power of two")],
+)
+def test_sizes_without_kernels_are_refused(change: dict[str, int], message: str) -> None:
+    with pytest.raises(EvaluationError, match=message):
+        replace(SMALL, **change)
