@@ -18,6 +18,7 @@ from duqsweep.errors import SpecError
 FULL_PRECISION = 16
 BITS_ALLOWED = (2, 3, 4, 5, 6, 7, 8, FULL_PRECISION)
 BLOCK_SIZES = (16, 32, 64, 128)
+GROUP_SIZES = (0, 32, 64, 128)  # 0: a whole row
 # Kernels that multiply integers, and what they cannot do: the inputs' scales must be known before
 # the product and the same along its sum, and one order and one rotation serve all of a layer.
 INTEGER_KERNELS = ("int8", "w4a8")
@@ -110,7 +111,7 @@ class QuantSpec:
     def __post_init__(self) -> None:
         if self.block_size not in BLOCK_SIZES:
             raise SpecError(f"block_size must be one of {list(BLOCK_SIZES)}, got {self.block_size}")
-        if self.weight_group_size not in (0, 32, 64, 128):
+        if self.weight_group_size not in GROUP_SIZES:
             raise SpecError(
                 f"weight_group_size must be 0 (a row), 32, 64 or 128, got {self.weight_group_size}"
             )

@@ -75,6 +75,14 @@ def test_an_unknown_key_is_refused_with_the_known_ones() -> None:
         TrialSpec.from_json(data)
 
 
+def test_the_prototypes_lambda_is_not_offered_because_it_changes_nothing() -> None:
+    """It shrinks all energies alike before they are ranked, so that their order stays."""
+    data = spec().to_json()
+    data["quant"]["lambda_smooth"] = 0.15
+    with pytest.raises(SpecError, match=r"quant has no key 'lambda_smooth'; it has .*smoothing"):
+        TrialSpec.from_json(data)
+
+
 def test_a_wrong_type_is_refused_with_its_place() -> None:
     data = spec().to_json()
     data["policy"]["num_steps"] = "ten"
@@ -104,6 +112,8 @@ def test_a_method_without_quantized_layers_has_no_say() -> None:
         {"act_scale": "static"},
         {"smoothing": 0.5},
         {"kernel": "loop"},
+        {"kernel": "int8"},
+        {"kernel": "w4a8"},
         {"weight_group_size": 32},
     ],
 )
@@ -119,3 +129,40 @@ def test_blocks_and_orders_have_no_say_where_nothing_is_rotated_or_grouped() -> 
 
 def test_other_bits_of_one_layer_make_another_fingerprint() -> None:
     assert fingerprint(spec(), BITS) != fingerprint(spec(), {**BITS, "a.layers.0.q_proj": (8, 8)})
+
+
+@pytest.mark.parametrize("kernel", ["int8", "w4a8"])
+@pytest.mark.parametrize(
+    ("knob", "value", "needed"),
+    [
+        ("rotation", "svd", "rotation=hadamard or none, got svd"),
+        ("rotation", "greedy", "rotation=hadamard or none, got greedy"),
+        ("act_scale", "static", "act_scale=per_token, got static"),
+        ("row_rotation", True, "row_rotation=false, got true"),
+        ("smoothing", 0.5, "smoothing=0.0, got 0.5"),
+    ],
+)
+def test_an_integer_kernel_refuses_what_it_cannot_compute(
+    kernel: str, knob: str, value: object, needed: str
+) -> None:
+    spec(**{knob: value})
+    with pytest.raises(SpecError, match=f"kernel={kernel} needs {needed}"):
+        spec(kernel=kernel, **{knob: value})
+
+
+@pytest.mark.parametrize(("bits", "fits"), [((4, 8), True), ((8, 16), False), ((16, 8), False)])
+def test_an_integer_kernel_takes_at_most_eight_bits(bits: tuple[int, int], fits: bool) -> None:
+    quant = QuantSpec(kernel="int8")
+    if fits:
+        quant.check_kernel("q_proj", bits)
+        return
+    with pytest.raises(SpecError, match=rf"'q_proj' has W{bits[0]}A{bits[1]}; use kernel=fake"):
+        quant.check_kernel("q_proj", bits)
+
+
+def test_an_integer_kernel_is_refused_on_a_cpu_where_it_would_run() -> None:
+    on_cpu = RuntimeSpec(device="cpu")
+    quantized = spec(kernel="w4a8")
+    with pytest.raises(SpecError, match=r"kernel=w4a8 needs a CUDA GPU.*triton.*device is cpu"):
+        replace(quantized, runtime=on_cpu)
+    replace(quantized, runtime=on_cpu, quant=QuantSpec(kernel="w4a8"))  # nothing is quantized

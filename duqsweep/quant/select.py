@@ -9,7 +9,14 @@ import re
 from collections.abc import Mapping
 
 from duqsweep.errors import ConfigError
-from duqsweep.spec import FULL_PRECISION, LayerBits, LayerRule, QuantSpec
+from duqsweep.spec import (
+    BLOCK_SIZES,
+    FULL_PRECISION,
+    GROUP_SIZES,
+    LayerBits,
+    LayerRule,
+    QuantSpec,
+)
 
 Bits = tuple[int, int]  # weight bits, activation bits
 Shape = tuple[int, int]  # out features, in features
@@ -112,10 +119,14 @@ def _bits_of(name: str, rules: tuple[LayerRule, ...], layer_bits: tuple[LayerBit
 
 
 def _uneven(knob: str, size: int, name: str, side: str, width: int) -> str:
-    allowed = [value for value in (16, 32, 64, 128) if width % value == 0]
+    sizes = BLOCK_SIZES if knob == "block_size" else GROUP_SIZES[1:]
+    fitting = [str(value) for value in sizes if width % value == 0]
+    if knob == "weight_group_size":
+        fitting.append("0 (a row)")
+    choose = f"choose {knob} {' or '.join(fitting)}, or " if fitting else ""
     return (
         f"{knob} {size} does not divide the {side} width {width} of layer {name!r}; "
-        f"of 16, 32, 64 and 128 these do: {allowed}"
+        f"{choose}leave that layer at 16 bits by a rule"
     )
 
 

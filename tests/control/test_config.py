@@ -113,6 +113,8 @@ def test_official_suites_keep_openpis_protocol():
         ("llm_dit_mlp", 180),
         ("llm_dit_all", 252),
         ("vision_all", 162),
+        ("vision_mlp", 54),
+        ("vision_attn", 108),
     ],
 )
 def test_named_rules_reach_the_layers_that_the_seed_counts(include, pi05):
@@ -189,6 +191,7 @@ def test_turning_a_knob_makes_another_trial(key):
         (["+sweep=dit_sped"], "unknown sweep 'dit_sped'.*did you mean 'dit_speed'.*seed_plans"),
         (["+sweep=smoke", "sampler=tpee"], "unknown sampler 'tpee'.*tpe"),
         (["+sweep=smoke", "quant.blocksize=32"], "no key 'quant.blocksize'.*quant.block_size"),
+        (["+sweep=smoke", "+quant.lambda_smooth=0.15"], "no key 'quant.lambda_smooth'"),
         (["+sweep=smoke", "+quant.blocksize=32"], "no key 'quant.blocksize'"),
         (["+sweep=smoke", "budgt.trials=3"], "no key 'budgt'.*budget"),
         (["+sweep=smoke", "samplr=tpe"], "no key 'samplr'.*sampler"),
@@ -270,3 +273,18 @@ def test_missing_files_are_found_before_anything_starts(overrides, message):
 def test_composing_again_leaves_no_trace_of_the_first_time():
     assert load(["+sweep=smoke", "seed=1"]) != load(["+sweep=smoke"])
     assert load(["+sweep=smoke"]) == load(["+sweep=smoke"])
+
+
+def test_a_sweep_without_episodes_trades_no_success():
+    assert compose(["+sweep=latency"]).budget.episodes_per_trial == 0
+    told = refusal("+sweep=dit_speed", "budget.episodes_per_trial=0")
+    assert re.search("episodes_per_trial is 0.*success_rate needs at least 1.*call_ms", told)
+    assert "starts at 1 and" in refusal("+sweep=latency", "budget.episodes_per_trial=-1")
+
+
+def test_recorded_observations_cannot_be_played():
+    check_inputs(compose(["+sweep=latency"]))
+    with pytest.raises(ConfigError, match=r"recorded holds observations and no episodes.*got 3"):
+        check_inputs(compose(["+sweep=latency", "budget.episodes_per_trial=3"]))
+    with pytest.raises(ConfigError, match=r"there is none at /no/such\.npz"):
+        check_inputs(compose(["+sweep=latency", "suite.assets=/no/such.npz"]))

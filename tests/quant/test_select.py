@@ -92,16 +92,26 @@ def test_a_block_must_divide_the_widths_it_rotates(shape: tuple[int, int]) -> No
     layers = {"vision.fc": shape}
     rules = (LayerRule("fc", 4, 8),)
     assert select_layers(QuantSpec(rules=rules, block_size=16, row_rotation=True), layers)
-    with pytest.raises(ConfigError, match=r"block_size 32 .*4304.*vision\.fc.*\[16\]"):
+    with pytest.raises(
+        ConfigError, match=r"block_size 32 .*4304.*vision\.fc'; choose block_size 16, or leave"
+    ):
         select_layers(QuantSpec(rules=rules, block_size=32, row_rotation=True), layers)
     plain = QuantSpec(rules=rules, block_size=32, rotation="none", permutation="none")
     assert select_layers(plain, layers)
 
 
+def test_a_width_that_no_block_divides_can_only_be_left_out() -> None:
+    odd = {"vision.fc": (64, 100)}
+    with pytest.raises(ConfigError, match=r"input width 100 .*vision\.fc'; leave that layer at 16"):
+        select_layers(QuantSpec(rules=(LayerRule("fc", 4, 8),)), odd)
+
+
 def test_a_group_must_divide_the_input_width_of_quantized_weights() -> None:
     layers = {"vision.fc2": (64, 4304)}
     quant = QuantSpec(rules=(LayerRule("fc2", 4, 8),), weight_group_size=64)
-    with pytest.raises(ConfigError, match=r"weight_group_size 64 .*4304"):
+    with pytest.raises(
+        ConfigError, match=r"size 64 .*4304.*choose weight_group_size 0 \(a row\), or"
+    ):
         select_layers(quant, layers)
     weights_kept = QuantSpec(rules=(LayerRule("fc2", 16, 8),), weight_group_size=64)
     assert select_layers(weights_kept, layers) == {"vision.fc2": (16, 8)}
