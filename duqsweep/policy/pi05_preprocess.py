@@ -34,7 +34,7 @@ class Pi05Preprocessing:
         pixels = camera_pixels(observation, self.interface.cameras)
         # Policies see the simulator's pictures rotated by 180 degrees. Ours come upright, which is
         # half of that. Source: openpi, examples/libero/main.py.
-        mirrored = torch.from_numpy(np.ascontiguousarray(pixels[:, :, ::-1])).to(device)
+        mirrored = torch.from_numpy(pixels).to(device).flip(2)
         planes = mirrored.movedim(-1, 1).float()
         side = self.sizes.vision.image_px
         fitted = resize_with_pad(planes, side, self.interface.antialias)

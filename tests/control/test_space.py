@@ -223,3 +223,31 @@ def test_a_space_with_an_impossible_trial_is_refused_with_one_message(overrides,
         space_of(*overrides)
     assert re.search(message, str(refused.value)), str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["space.quant.kernel=choice(fake, int8)", "space.quant.rotation=choice(hadamard, svd)"],
+            "kernel=int8 needs rotation=hadamard or none, got svd",
+        ),
+        (["quant.kernel=int8", "quant.act_bits=16"], "kernel=int8 multiplies integers.*W4A16"),
+        (["space.quant.kernel=choice(w4a8)", "runtime.device=cpu"], "runtime.device is cpu"),
+    ],
+)
+def test_a_space_with_a_kernel_that_cannot_run_is_refused(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        space_of("enqueue=[reference]", *overrides)
+
+
+def test_a_condition_keeps_impossible_kernels_out_of_a_space():
+    space = space_of(
+        "enqueue=[reference]",
+        "space.quant.kernel=choice(int8, fake)",
+        "space.quant.rotation=choice(svd, hadamard)",
+        "when.quant.rotation=quant.kernel == fake",
+    )
+    for point in (space.random_point(random.Random(seed)) for seed in range(50)):
+        assert "quant.rotation" not in point or point["quant.kernel"] == "fake"
+        space.trial(0, point)

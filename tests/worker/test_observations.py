@@ -8,11 +8,19 @@ import numpy as np
 import pytest
 from worker_parts import PaperSimulator
 
+from duqsweep.envs.assets import RECORDING
+from duqsweep.envs.mini.suite import TASKS
 from duqsweep.policy.checkpoint import load_policy
 from duqsweep.seams import Environment, Observation
 from duqsweep.spec import LedgerEntry, PolicySpec, ProtocolSpec
 from duqsweep.worker.ledger import make_ledger
-from duqsweep.worker.observations import KEPT_PER_TASK, collect, fixed_observations
+from duqsweep.worker.observations import (
+    KEPT_PER_TASK,
+    collect,
+    fixed_observations,
+    recorded_observations,
+    save_observations,
+)
 
 
 class WatchedSimulator(PaperSimulator):
@@ -74,3 +82,28 @@ def test_another_policy_has_other_observations(
     for name in ("one", "two"):
         fixed_observations(policy, name, protocol, PaperSimulator, tmp_path)
     assert len(list(tmp_path.glob("*.npz"))) == 2
+
+
+def test_a_recording_is_read_as_it_was_seen_and_enlarged_pixel_by_pixel(tmp_path: Path) -> None:
+    simulator = PaperSimulator()
+    simulator.position = 2.0
+    seen = simulator.observe()
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    seen.images["agentview"] = pixels
+    path = tmp_path / "recorded.npz"
+    save_observations(path, [seen, simulator.observe(), seen])
+    found = recorded_observations(path, 64)
+    assert [same(seen, read) for read in found.calibration] == [True, True]
+    assert len(found.measured) == 1
+    twice = recorded_observations(path, 128)
+    image = twice.calibration[0].images["agentview"]
+    assert np.array_equal(image, pixels.repeat(2, axis=0).repeat(2, axis=1))
+    assert twice.id != found.id
+
+
+def test_the_shipped_recording_holds_every_task() -> None:
+    found = recorded_observations(RECORDING, 64)
+    instructions = {seen.instruction for seen in found.calibration}
+    assert instructions == {task.instruction for task in TASKS}
+    assert instructions == {seen.instruction for seen in found.measured}
+    assert RECORDING.stat().st_size < 400_000

@@ -200,8 +200,9 @@ def _glossary(content: Mapping[str, Any]) -> str:
         ),
         (
             "hypervolume",
-            f"{content['hypervolume']:.4g}: what the front covers, counted from success 0 "
-            "and 1.5 × the reference's time (for other objectives 1.5 × the worst value).",
+            f"{content['hypervolume']:.4g}: what the front covers, counted from "
+            f"{'success 0 and ' if wording.plays(content) else ''}1.5 × the reference's time (for "
+            "other objectives 1.5 × the worst value).",
         ),
     ]
     entries += [(name, text) for name, _, text in kernels]

@@ -1,0 +1,114 @@
+"""The sweep of latency through the real command, where no simulator can be imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from commands import ROOT, Finished, hashes, run, trial_dirs
+
+from duqsweep import files
+
+pytestmark = pytest.mark.slow
+
+TRIALS = 2
+SIMULATORS = ("libero", "mujoco", "robosuite", "bddl")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """PYTHONPATH on which every package of the simulator fails to import."""
+    folder = tmp_path_factory.mktemp("broken")
+    for name in SIMULATORS:
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text("raise ImportError('not here')\n")
+    return os.pathsep.join((str(folder), str(ROOT)))
+
+
+@pytest.fixture(scope="module")
+def latency(tmp_path_factory: pytest.TempPathFactory, path: str) -> Finished:
+    """The shipped sweep, cut short, with MLflow."""
+    cwd = tmp_path_factory.mktemp("latency")
+    words = ("+sweep=latency", "launcher=inline", f"budget.trials={TRIALS}")
+    words = (*words, "space.policy.num_steps=choice(1, 2)", "sampler=random")
+    process = run(words, cwd, PYTHONPATH=path, MLFLOW_TRACKING_URI="")
+    return Finished(cwd / "sweeps" / "latency", words, process)
+
+
+def test_trials_are_benchmarked_without_a_simulator(latency: Finished) -> None:
+    assert latency.process.returncode == 0, latency.process.stderr
+    front = files.read_json(latency.folder / "front.json")
+    assert [objective["name"] for objective in front["objectives"]] == [
+        "call_ms",
+        "action_error",
+        "weights_mb",
+    ]
+    assert len(front["points"]) == TRIALS
+    assert any(point["on_front"] for point in front["points"])
+    for trial in trial_dirs(latency.folder):
+        vitals = files.read_json(trial / "vitals.json")
+        assert vitals["call_ms"]["p50"] > 0
+        assert (vitals["launches"], vitals["allocated_mb"]) == ({}, None)
+        result = files.read_json(trial / "result.json")
+        assert (result["outcome"], result["episodes"]) == ("complete", 0)
+        assert not (trial / "episodes.jsonl").exists()
+    for word in ("call", "action_error", "weights_mb", "no episodes", "mlflow"):
+        assert word in latency.process.stdout.lower()
+    assert "success" not in latency.process.stdout
+    assert (latency.folder / "front.png").is_file()
+
+
+def test_the_same_command_again_changes_nothing(latency: Finished, path: str) -> None:
+    before = hashes(latency.folder)
+    cwd = latency.folder.parent.parent
+    again = run(latency.words, cwd, PYTHONPATH=path, MLFLOW_TRACKING_URI="")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "nothing was left to do" in again.stdout
+    assert hashes(latency.folder) == before
+
+
+def test_a_sweep_that_was_cut_off_goes_on(latency: Finished, tmp_path: Path, path: str) -> None:
+    folder = Path(shutil.copytree(latency.folder, tmp_path / "latency"))
+    (folder / "trials" / "0001" / "result.json").unlink()
+    more = f"budget.trials={TRIALS + 1}"
+    words = [*latency.words, f"dir={folder}", "tracking=none", more]
+    again = run(words, tmp_path, PYTHONPATH=path)
+    assert again.returncode == 0, again.stderr
+    assert len(files.read_json(folder / "front.json")["points"]) == TRIALS + 1
+
+
+def test_verbs_read_it(latency: Finished, tmp_path: Path) -> None:
+    folder = str(latency.folder)
+    state = json.loads(run(["status", folder, "--json"], tmp_path).stdout)
+    assert (state["counts"]["complete"], state["episodes"]) == (TRIALS, 0)
+    shown = run(["status", folder], tmp_path).stdout
+    assert "ms a call" in shown
+    assert "succeeded" not in shown
+    assert "call" in run(["front", folder], tmp_path).stdout
+    assert run(["export", folder, "--pick", "knee"], tmp_path).returncode == 0
+    confirm = run(["confirm", folder], tmp_path)
+    assert (confirm.returncode, "no episodes to confirm" in confirm.stderr) == (2, True)
+
+
+def test_one_trial_is_only_timed(tmp_path: Path, path: str) -> None:
+    words = ["evaluate", "--episodes", "0", "suite=recorded", "policy.num_steps=1"]
+    done = run(words, tmp_path, PYTHONPATH=path)
+    assert (done.returncode, "complete: benchmarked" in done.stdout) == (0, True), done.stderr
+    refused = run(["evaluate", "suite=recorded"], tmp_path)
+    assert (refused.returncode, "must be 0, got 6" in refused.stderr) == (2, True)
+
+
+def test_an_integer_kernel_without_a_gpu_is_a_failed_trial(tmp_path: Path) -> None:
+    words = ["evaluate", "--episodes", "0", "suite=recorded", "quant.include=dit_all"]
+    words.append("quant.kernel=w4a8")
+    refused = run([*words, "runtime.device=cpu"], tmp_path)
+    assert (refused.returncode, "runtime.device is cpu" in refused.stderr) == (2, True)
+    import torch
+
+    if not torch.cuda.is_available():
+        failed = run(words, tmp_path)
+        assert failed.returncode == 3
+        assert "kernel=w4a8 needs a CUDA GPU" in failed.stdout
