@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from duqsweep.errors import EvaluationError
 
-# What is done with a product: nothing, GELU, or of outputs 2i and 2i + 1 GELU of the first times
-# the second. GELU is the tanh form.
-After = Literal["nothing", "gelu", "gated"]
+# What is done with a product: nothing; tanh-GELU; of outputs 2i and 2i + 1 tanh-GELU of the first
+# times the second; or rotary positions, where outputs 2i and 2i + 1 are a pair, stored apart.
+After = Literal["nothing", "gelu", "gated", "rotary"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,20 @@ def take_rows(weight: IntegerWeight, rows: Tensor) -> IntegerWeight:
     """The layer with only these outputs, in this order."""
     bias = None if weight.bias is None else weight.bias[rows]
     return replace(weight, codes=weight.codes[rows], scales=weight.scales[rows], bias=bias)
+
+
+def pad_outputs(weight: IntegerWeight, more: int) -> IntegerWeight:
+    """The layer with more outputs, which are zero."""
+    bias = None if weight.bias is None else F.pad(weight.bias, (0, more))
+    codes, scales = (F.pad(part, (0, 0, 0, more)) for part in (weight.codes, weight.scales))
+    return replace(weight, codes=codes, scales=scales, bias=bias)
+
+
+def pad_inputs(weight: IntegerWeight, more: int) -> IntegerWeight:
+    """The layer with more inputs, which count for nothing; it has one scale a row and no order."""
+    if not weight.packed:
+        return replace(weight, codes=F.pad(weight.codes, (0, more)))
+    return replace(weight, codes=pack_int4(F.pad(unpack_int4(weight.codes), (0, more))))
 
 
 def _same(first: IntegerWeight, other: IntegerWeight) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from duqsweep.kernels.launches import note
+from duqsweep.kernels.machine import interpreted, overlaps
 from duqsweep.kernels.norms import NORM_EPS, Norm
 
 SMALLEST_SCALE = tl.constexpr(1e-8)  # of a token of zeros
@@ -22,58 +24,82 @@ NARROWEST_TILE = 16  # rows and columns that a matrix product on tensor cores ta
 def _round_tokens(
     rows,
     order,
+    signs,
     norm_weight,
     norm_bias,
     codes,
     scales,
+    tokens,
     row_stride,
     eps,
     top,
+    TOKENS: tl.constexpr,
     WIDTH: tl.constexpr,
-    BLOCKS: tl.constexpr,
+    PADDED: tl.constexpr,
     BLOCK: tl.constexpr,
     ORDERED: tl.constexpr,
-    ROTATED: tl.constexpr,
     NORMED: tl.constexpr,
     CENTRED: tl.constexpr,
-    FACTOR: tl.constexpr,
+    PDL: tl.constexpr,
 ):
-    """One program a token; its channels are a tile of (blocks, channels of a block)."""
-    token = tl.program_id(0).to(tl.int64)
-    channel = tl.arange(0, BLOCKS)[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
-    inside = channel < WIDTH
+    """One program TOKENS tokens, whose rows it keeps; BLOCK 1: no rotation."""
+    token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)[:, None]
+    channel = tl.arange(0, PADDED)[None, :]
+    inside = (channel < WIDTH) & (token < tokens)
     source = channel
     if ORDERED:
-        source = tl.load(order + channel, mask=inside, other=0)
-    loaded = tl.load(rows + token * row_stride + source, mask=inside, other=0.0)
+        source = tl.load(order + channel, mask=channel < WIDTH, other=0)
+    if BLOCK > 1:
+        i, j = tl.arange(0, BLOCK)[:, None], tl.arange(0, BLOCK)[None, :]
+        matrix = tl.load(signs + i * BLOCK + j)
+    if NORMED:
+        weight = tl.load(norm_weight + channel, mask=channel < WIDTH, other=0.0)
+    if CENTRED:
+        shift = tl.load(norm_bias + channel, mask=channel < WIDTH, other=0.0)
+    if PDL:  # what does not depend on the kernel before is loaded by now
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
+    place = token.to(tl.int64) * row_stride + source
+    loaded = tl.load(rows + place, mask=inside, other=0.0)
     values = loaded.to(tl.float32)
     if NORMED:
         if CENTRED:
-            values = tl.where(inside, values - tl.sum(values) / WIDTH, 0.0)
-        spread = tl.sum(values * values) / WIDTH
-        weight = tl.load(norm_weight + source, mask=inside, other=0.0)
+            mean = tl.sum(values, 1, keep_dims=True) / WIDTH
+            values = tl.where(inside, values - mean, 0.0)
+        spread = tl.sum(values * values, 1, keep_dims=True) / WIDTH
         values = values * tl.rsqrt(spread + eps) * weight
         if CENTRED:
-            values += tl.load(norm_bias + source, mask=inside, other=0.0)
+            values += shift
         values = values.to(loaded.dtype).to(tl.float32)  # as the unquantized norm gives it
-    if ROTATED:
+    if BLOCK > 1:
         # The matrix holds ±1: with bf16 inputs the tensor cores' products and sums are exact.
-        i, j = tl.arange(0, BLOCK)[:, None], tl.arange(0, BLOCK)[None, :]
-        parity = i & j
-        parity ^= parity >> 4
-        parity ^= parity >> 2
-        parity ^= parity >> 1
-        signs = (1 - 2 * (parity & 1)).to(FACTOR)
-        values = tl.dot(values.to(FACTOR), signs, input_precision="ieee")
-        values *= 1.0 / tl.sqrt(BLOCK * 1.0)
-    scale = tl.maximum(tl.max(tl.abs(values)) / top, SMALLEST_SCALE)
+        blocks = tl.reshape(values, (TOKENS * PADDED // BLOCK, BLOCK)).to(matrix.dtype)
+        rotated = tl.dot(blocks, matrix, input_precision="ieee") * (1.0 / tl.sqrt(BLOCK * 1.0))
+        values = tl.reshape(rotated, (TOKENS, PADDED))
+    peak = tl.max(tl.where(inside, tl.abs(values), 0.0), 1, keep_dims=True)
+    scale = tl.maximum(peak / top, SMALLEST_SCALE)
     rounded = (values / scale + ROUNDING) - ROUNDING
-    tl.store(codes + token * WIDTH + channel, rounded.to(tl.int8), mask=inside)
-    tl.store(scales + token, scale)
+    tl.store(codes + token.to(tl.int64) * WIDTH + channel, rounded.to(tl.int8), mask=inside)
+    tl.store(scales + token, scale, mask=token < tokens)
+
+
+@cache
+def signs(block: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The signs of the Walsh-Hadamard matrix of a block, (block, block)."""
+    matrix = torch.ones(1, 1)
+    while len(matrix) < block:
+        matrix = torch.cat((torch.cat((matrix, matrix), 1), torch.cat((matrix, -matrix), 1)))
+    return matrix.to(device, dtype)
 
 
 def round_tokens(
-    rows: Tensor, order: Tensor | None, block: int, bits: int, norm: Norm | None = None
+    rows: Tensor,
+    order: Tensor | None,
+    block: int,
+    bits: int,
+    norm: Norm | None = None,
+    together: int = 1,
+    warps: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Norm, reorder, rotate and round tokens.
 
@@ -82,7 +108,9 @@ def round_tokens(
         order: (in,) int32: where each reordered channel comes from; None: as they are.
         block: Channels that one Hadamard matrix mixes, a power of two up to 128; 1: none.
         bits: Of the codes, 2 to 8.
-        norm: What stands before; its weight is in the order of `rows`. None: nothing.
+        norm: What stands before, its channels reordered like the codes. None: nothing.
+        together: Tokens of a program.
+        warps: Of a program; 0: what suits the width.
 
     Returns:
         (tokens, in) int8 codes and (tokens,) float32 scales: largest |x| over largest code.
@@ -90,31 +118,33 @@ def round_tokens(
     tokens, width = rows.shape
     codes = torch.empty(tokens, width, dtype=torch.int8, device=rows.device)
     scales = torch.empty(tokens, dtype=torch.float32, device=rows.device)
-    columns = block if block > 1 else 128
-    blocks = max(triton.next_power_of_2(triton.cdiv(width, columns)), NARROWEST_TILE)
-    nothing: Any = rows
+    padded = max(triton.next_power_of_2(width), NARROWEST_TILE * block)
     # The interpreter has no products in bf16.
-    halves = rows.dtype == torch.bfloat16 and not triton.knobs.runtime.interpret
-    factor = tl.bfloat16 if halves else tl.float32
-    _round_tokens[(tokens,)](
+    dtype = torch.float32 if interpreted() else rows.dtype
+    nothing: Any = rows
+    pdl = overlaps(rows.device)
+    _round_tokens[(triton.cdiv(tokens, together),)](
         rows,
         nothing if order is None else order,
+        nothing if block == 1 else signs(block, dtype, rows.device),
         nothing if norm is None else norm.weight,
         nothing if norm is None or norm.bias is None else norm.bias,
         codes,
         scales,
+        tokens,
         rows.stride(0),
         NORM_EPS,
         float((1 << (bits - 1)) - 1),
+        TOKENS=together,
         WIDTH=width,
-        BLOCKS=blocks,
-        BLOCK=columns,
+        PADDED=padded,
+        BLOCK=block,
         ORDERED=order is not None,
-        ROTATED=block > 1,
         NORMED=norm is not None,
         CENTRED=norm is not None and norm.bias is not None,
-        FACTOR=factor,
-        num_warps=4 if width <= 4096 else 8,
+        PDL=pdl,
+        num_warps=warps or (4 if width <= 4096 else 8),
+        launch_pdl=pdl,
     )
     note("round_tokens")
     return codes, scales

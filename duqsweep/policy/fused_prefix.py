@@ -10,12 +10,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duqsweep.kernels.norms import Norm
-from duqsweep.policy.gemma import KeysValues, PrefixLayer, RmsNorm, rotary_table, rotate
+from duqsweep.kernels.rotary import Rotary
+from duqsweep.policy.gemma import KeysValues, PrefixLayer, RmsNorm, rotary_table
 from duqsweep.policy.pi05 import Pi05, PrefixCache
+from duqsweep.policy.prefix_attention import Attend, attention_on
 from duqsweep.policy.prefix_linears import PlainPrefixLinears, PrefixLinears
 from duqsweep.policy.siglip import SiglipLayer, merge_patches
 from duqsweep.policy.sizes import StackSizes
@@ -26,40 +27,43 @@ Result = TypeVar("Result")
 class FusedVisionLayer(nn.Module):
     """One SigLIP layer; rows are the patches of all images."""
 
-    def __init__(self, layer: SiglipLayer, linears: PrefixLinears) -> None:
+    def __init__(self, layer: SiglipLayer, linears: PrefixLinears, attend: Attend) -> None:
         super().__init__()
         attention, mlp = layer.self_attn, layer.mlp
-        self.heads = attention.heads
+        self.heads, self.attend = attention.heads, attend
         projections = [attention.q_proj, attention.k_proj, attention.v_proj]
         self.qkv = linears.entry(norm_record(layer.layer_norm1), projections)
         self.out = linears.exit(attention.out_proj)
         self.mlp = linears.mlp(norm_record(layer.layer_norm2), [mlp.fc1, mlp.fc2])
-        self.attend: Callable[..., Tensor] = attend_image
 
     def forward(self, x: Tensor, images: int) -> Tensor:
         """(images * patches, width) → the same shape."""
-        x = self.out(self.attend(self.qkv(x), images, self.heads), x)
-        return cast(Tensor, self.mlp(x))
+        head_dim = x.shape[1] // self.heads
+        mixed = self.attend(self.qkv(x), images, self.heads, head_dim)
+        return cast(Tensor, self.mlp(self.out(mixed, x)))
 
 
 class FusedPrefixLayer(nn.Module):
     """One layer of the language model."""
 
-    def __init__(self, layer: PrefixLayer, sizes: StackSizes, linears: PrefixLinears) -> None:
+    def __init__(
+        self, layer: PrefixLayer, sizes: StackSizes, linears: PrefixLinears, attend: Attend
+    ) -> None:
         super().__init__()
-        self.sizes = sizes
+        self.sizes, self.attend = sizes, attend
         attention, mlp = layer.self_attn, layer.mlp
         projections = [attention.q_proj, attention.k_proj, attention.v_proj]
-        self.qkv = linears.entry(norm_record(layer.input_layernorm), projections)
+        rotary = Rotary(sizes.head_dim, sizes.heads + sizes.kv_heads)
+        self.qkv = linears.entry(norm_record(layer.input_layernorm), projections, rotary)
         self.o = linears.exit(attention.o_proj)
         parts = [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
         self.mlp = linears.mlp(norm_record(layer.post_attention_layernorm), parts)
-        self.attend: Callable[..., tuple[Tensor, KeysValues]] = attend_prefix
 
     def forward(self, x: Tensor, table: KeysValues) -> tuple[Tensor, KeysValues]:
         """(tokens, width) → the same shape, and (1, kv_heads, tokens, head_dim) keys and values."""
-        mixed, cache = self.attend(self.qkv(x), table, self.sizes)
-        return self.mlp(self.o(mixed, x)), cache
+        qkv = self.qkv(x, table=table)
+        mixed = self.attend(qkv, 1, self.sizes.kv_heads, self.sizes.head_dim)
+        return self.mlp(self.o(mixed, x)), keys_values(qkv, self.sizes)
 
 
 class LastPrefixLayer(nn.Module):
@@ -69,12 +73,12 @@ class LastPrefixLayer(nn.Module):
         super().__init__()
         self.sizes = sizes
         projections = [layer.self_attn.k_proj, layer.self_attn.v_proj]
-        self.kv = linears.entry(norm_record(layer.input_layernorm), projections)
+        rotary = Rotary(sizes.head_dim, sizes.kv_heads)
+        self.kv = linears.entry(norm_record(layer.input_layernorm), projections, rotary)
 
     def forward(self, x: Tensor, table: KeysValues) -> KeysValues:
         """(tokens, width) → (1, kv_heads, tokens, head_dim) each."""
-        k, v = split_heads(self.kv(x), [self.sizes.kv_heads] * 2)
-        return rotate(k, table), v
+        return keys_values(self.kv(x, table=table), self.sizes)
 
 
 class FusedPrefix(nn.Module):
@@ -97,39 +101,35 @@ class FusedPrefix(nn.Module):
         self.embeddings, self.post_layernorm = vision.embeddings, vision.post_layernorm
         self.project = paligemma.multi_modal_projector.linear
         self.embed_tokens = module.language_model.embed_tokens
+        attend = attention_on(module.language_model.embed_tokens.weight.device)
         seeing = _suited(vision.encoder, linears)
         reading = _suited(module.language_model.layers, linears)
         self.traceable = (seeing.traceable, reading.traceable)
         self.vision_layers = nn.ModuleList(
-            FusedVisionLayer(layer, seeing) for layer in vision.encoder.layers
+            FusedVisionLayer(layer, seeing, attend) for layer in vision.encoder.layers
         )
         *layers, last = cast(list[PrefixLayer], list(module.language_model.layers))
         self.layers = nn.ModuleList(
-            FusedPrefixLayer(layer, self.sizes.llm, reading) for layer in layers
+            FusedPrefixLayer(layer, self.sizes.llm, reading, attend) for layer in layers
         )
         self.last = LastPrefixLayer(last, self.sizes.llm, reading)
         self._see: Callable[..., Tensor] = FusedVisionLayer.forward
         self._read: Callable[..., tuple[Tensor, KeysValues]] = FusedPrefixLayer.forward
         self._finish: Callable[..., KeysValues] = LastPrefixLayer.forward
 
-    def compile(self) -> None:
-        """torch.compile one layer of each stack, or what stands between products it cannot trace.
+    def compile(self, any_length: bool = False) -> None:
+        """torch.compile one layer of each stack whose products it can trace; all share the code.
 
-        All layers of a stack share the code.
+        Args:
+            any_length: One code for prompts of all lengths; otherwise each length has its own.
         """
+        serve = _any_length if any_length else _unchanged
         seeing, reading = self.traceable
         if seeing:
             self._see = _compiled(self._see)
-        else:
-            attend = _compiled(attend_image)
-            for layer in self.vision_layers:
-                cast(FusedVisionLayer, layer).attend = attend
         if reading:
-            self._read, self._finish = _compiled(self._read), _compiled(self._finish)
-        else:
-            attend_words = _compiled(attend_prefix)
-            for layer in self.layers:
-                cast(FusedPrefixLayer, layer).attend = attend_words
+            self._read = serve(_compiled(self._read))
+            self._finish = serve(_compiled(self._finish))
 
     def encode_images(self, images: Tensor) -> Tensor:
         """(cameras, 3, px, px) in [-1, 1] → (cameras * tokens, LLM width)."""
@@ -148,7 +148,10 @@ class FusedPrefix(nn.Module):
             images: (cameras, 3, px, px) in [-1, 1].
             prompt: (tokens,) token ids, without padding.
         """
-        seen = self.encode_images(images)
+        return self.read(self.encode_images(images), prompt)
+
+    def read(self, seen: Tensor, prompt: Tensor) -> PrefixCache:
+        """The same from what `encode_images` gives."""
         words = self.embed_tokens(prompt) * self.sizes.llm.width**0.5
         x = torch.cat((seen, words.to(seen.dtype)))
         table = rotary_table(torch.arange(len(x), device=x.device), self.sizes.llm.head_dim)
@@ -159,25 +162,11 @@ class FusedPrefix(nn.Module):
         return (*caches, self._finish(self.last, x, table))
 
 
-def attend_image(qkv: Tensor, images: int, heads: int) -> Tensor:
-    """Attention among the patches of each image: (images * patches, 3 * width) → (…, width)."""
-    q, k, v = qkv.view(images, len(qkv) // images, 3, heads, -1).permute(2, 0, 3, 1, 4)
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2).flatten(0, 1)
-
-
-def attend_prefix(qkv: Tensor, table: KeysValues, sizes: StackSizes) -> tuple[Tensor, KeysValues]:
-    """Attention among all tokens: (tokens, heads * head_dim), and rotated keys, and values."""
-    q, k, v = split_heads(qkv, [sizes.heads, sizes.kv_heads, sizes.kv_heads])
-    q, k = rotate(q, table), rotate(k, table)
-    folded = q.reshape(1, sizes.kv_heads, -1, sizes.head_dim)
-    mixed = F.scaled_dot_product_attention(folded, k, v)
-    return mixed.view(sizes.heads, len(qkv), -1).transpose(0, 1).flatten(1), (k, v)
-
-
-def split_heads(merged_heads: Tensor, heads: list[int]) -> tuple[Tensor, ...]:
-    """(tokens, heads * head_dim) → for each entry n of `heads`, (1, n, tokens, head_dim)."""
-    split = merged_heads.view(len(merged_heads), sum(heads), -1).transpose(0, 1)
-    return torch.split(split[None], heads, dim=1)
+def keys_values(rows: Tensor, sizes: StackSizes) -> KeysValues:
+    """The last heads of (tokens, heads * head_dim): (1, kv_heads, tokens, head_dim) each."""
+    heads = rows.view(len(rows), -1, sizes.head_dim).transpose(0, 1)[None]
+    keys, values = heads[:, -2 * sizes.kv_heads :].chunk(2, dim=1)
+    return keys, values
 
 
 def norm_record(norm: RmsNorm | nn.LayerNorm) -> Norm:
@@ -197,3 +186,20 @@ def _suited(stack: nn.Module, linears: PrefixLinears | None) -> PrefixLinears:
 
 def _compiled(function: Callable[..., Result]) -> Callable[..., Result]:
     return torch.compile(function, fullgraph=True, dynamic=False)
+
+
+def _any_length(function: Callable[..., Result]) -> Callable[..., Result]:
+    """Let a compiled function take tensors of any number of rows."""
+
+    def call(*arguments: Any) -> Result:
+        for argument in arguments:
+            for tensor in argument if isinstance(argument, tuple) else (argument,):
+                if isinstance(tensor, Tensor):
+                    torch._dynamo.maybe_mark_dynamic(tensor, 0)
+        return function(*arguments)
+
+    return call
+
+
+def _unchanged(function: Callable[..., Result]) -> Callable[..., Result]:
+    return function

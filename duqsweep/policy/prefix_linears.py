@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from duqsweep.errors import EvaluationError
 from duqsweep.kernels.norms import Norm
+from duqsweep.kernels.rotary import Rotary, Table
 
 
 class PrefixLinears(Protocol):
@@ -20,8 +21,13 @@ class PrefixLinears(Protocol):
     def traceable(self) -> bool:
         """Whether torch.compile can look into the modules."""
 
-    def entry(self, norm: Norm, linears: Sequence[nn.Module]) -> nn.Module:
-        """One module: x → the products of its norm, side by side."""
+    def entry(
+        self, norm: Norm, linears: Sequence[nn.Module], rotary: Rotary | None = None
+    ) -> nn.Module:
+        """One module: x → the products of its norm, side by side.
+
+        With `rotary` it is called with `table` as well, and rotates.
+        """
 
     def exit(self, linear: nn.Module) -> nn.Module:
         """One module: (rows, x) → x plus the product of rows."""
@@ -35,9 +41,11 @@ class PlainPrefixLinears:
 
     traceable = True
 
-    def entry(self, norm: Norm, linears: Sequence[nn.Module]) -> nn.Module:
+    def entry(
+        self, norm: Norm, linears: Sequence[nn.Module], rotary: Rotary | None = None
+    ) -> nn.Module:
         """Weights one below the other."""
-        return PlainEntry(norm, linears)
+        return PlainEntry(norm, linears, rotary)
 
     def exit(self, linear: nn.Module) -> nn.Module:
         """The layer itself, and a sum."""
@@ -51,14 +59,19 @@ class PlainPrefixLinears:
 class PlainEntry(nn.Module):
     """Norm and one product."""
 
-    def __init__(self, norm: Norm, linears: Sequence[nn.Module]) -> None:
+    def __init__(
+        self, norm: Norm, linears: Sequence[nn.Module], rotary: Rotary | None = None
+    ) -> None:
         super().__init__()
-        self.norm = norm
+        self.norm, self.rotary = norm, rotary
         self.linear = merged(linears)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, table: Table | None = None) -> Tensor:
         """See `PrefixLinears.entry`."""
-        return cast(Tensor, self.linear(self.norm.apply(x)))
+        products = cast(Tensor, self.linear(self.norm.apply(x)))
+        if self.rotary is None or table is None:
+            return products
+        return self.rotary.apply(products, table)
 
 
 class PlainExit(nn.Module):

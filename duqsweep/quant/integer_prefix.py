@@ -1,6 +1,7 @@
 """Integer products of a fused prefix: norm, rounding and product of layers that `freeze` replaced.
 
-What is folded is exact: a last layer's permutation of its inputs is one of the outputs before it.
+What is folded is exact: a last layer's permutation of its inputs is one of the outputs before it,
+and hidden channels that are added to fill cache lines are zero.
 Layers that cannot be merged (one is not quantized, or they read their input in different ways) are
 called one by one.
 """
@@ -14,9 +15,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from duqsweep.kernels.codes import After, IntegerWeight, alike, merge, take_rows
+from duqsweep.kernels.codes import (
+    After,
+    IntegerWeight,
+    alike,
+    merge,
+    pad_inputs,
+    pad_outputs,
+    take_rows,
+)
 from duqsweep.kernels.norms import Norm
+from duqsweep.kernels.rotary import Rotary, Table
 from duqsweep.quant.kernels.integer import IntegerLinear
+
+FULL_LINE = 128  # bytes of the GPU's cache lines; SigLIP's 4304 hidden channels become 4352
 
 
 class IntegerPrefixLinears:
@@ -33,10 +45,18 @@ class IntegerPrefixLinears:
         """
         self.release = release
 
-    def entry(self, norm: Norm, linears: Sequence[nn.Module]) -> nn.Module:
+    def entry(
+        self, norm: Norm, linears: Sequence[nn.Module], rotary: Rotary | None = None
+    ) -> nn.Module:
         """One product where the layers can be merged."""
         weights = self._mergeable(linears)
-        return IntegerProduct(merge(weights), norm) if weights else SeparateEntry(norm, linears)
+        if not weights:
+            return SeparateEntry(norm, linears, rotary)
+        weight = merge(weights)
+        if rotary is None:
+            return IntegerProduct(weight, norm)
+        pairs = rotary.interleaved(weight.out_features).to(weight.codes.device)
+        return IntegerProduct(take_rows(weight, pairs), norm, "rotary", rotary)
 
     def exit(self, linear: nn.Module) -> nn.Module:
         """The product with the sum behind it."""
@@ -58,8 +78,11 @@ class IntegerPrefixLinears:
         rows = [hidden + i * ending.in_features for i in range(len(first))]
         beginning = take_rows(merge(weights), torch.stack(rows, dim=1).flatten())
         after: After = "gated" if len(first) == 2 else "gelu"
-        reordered = IntegerProduct(replace(ending, order=None))
-        return IntegerMlp(IntegerProduct(beginning, norm, after), reordered)
+        ending = replace(ending, order=None)
+        if ending.scales.shape[1] == 1:
+            more = -ending.in_features % FULL_LINE
+            beginning, ending = pad_outputs(beginning, len(first) * more), pad_inputs(ending, more)
+        return IntegerMlp(IntegerProduct(beginning, norm, after), IntegerProduct(ending))
 
     def _mergeable(self, linears: Sequence[nn.Module]) -> list[IntegerWeight]:
         integer = [linear for linear in linears if isinstance(linear, IntegerLinear)]
@@ -83,24 +106,34 @@ class IntegerProduct(nn.Module):
     norm_bias: Tensor | None
 
     def __init__(
-        self, weight: IntegerWeight, norm: Norm | None = None, after: After = "nothing"
+        self,
+        weight: IntegerWeight,
+        norm: Norm | None = None,
+        after: After = "nothing",
+        rotary: Rotary | None = None,
     ) -> None:
         super().__init__()
         self.block, self.act_bits, self.after = weight.block, weight.act_bits, after
+        self.rotary = rotary
         for name in ("codes", "scales", "bias", "order"):
             self.register_buffer(name, getattr(weight, name))
-        self.register_buffer("norm_weight", None if norm is None else norm.weight)
-        self.register_buffer("norm_bias", None if norm is None else norm.bias)
+        parts = {"weight": None, "bias": None} if norm is None else vars(norm)
+        for name, part in parts.items():
+            reordered = part if part is None or weight.order is None else part[weight.order]
+            self.register_buffer(f"norm_{name}", reordered)
 
-    def forward(self, rows: Tensor, residual: Tensor | None = None) -> Tensor:
+    def forward(
+        self, rows: Tensor, residual: Tensor | None = None, table: Table | None = None
+    ) -> Tensor:
         """(tokens, in) → (tokens, out), added to (tokens, out) if given."""
-        from duqsweep.kernels.products import integer_linear
+        from duqsweep.kernels.products import Following, integer_linear
 
         weight = IntegerWeight(
             self.codes, self.scales, self.bias, self.order, self.block, self.act_bits
         )
         norm = None if self.norm_weight is None else Norm(self.norm_weight, self.norm_bias)
-        return integer_linear(rows, weight, norm, self.after, residual)
+        following = Following(self.after, residual, self.rotary, table)
+        return integer_linear(rows, weight, norm, following)
 
 
 class IntegerMlp(nn.Module):
@@ -119,14 +152,17 @@ class IntegerMlp(nn.Module):
 class SeparateEntry(nn.Module):
     """Norm, and one product after the other."""
 
-    def __init__(self, norm: Norm, linears: Sequence[nn.Module]) -> None:
+    def __init__(self, norm: Norm, linears: Sequence[nn.Module], rotary: Rotary | None) -> None:
         super().__init__()
-        self.norm, self.linears = norm, nn.ModuleList(linears)
+        self.norm, self.linears, self.rotary = norm, nn.ModuleList(linears), rotary
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, table: Table | None = None) -> Tensor:
         """(tokens, width) → (tokens, sum of the layers' outputs)."""
         rows = self.norm.apply(x)
-        return torch.cat([linear(rows) for linear in self.linears], dim=-1)
+        products = torch.cat([linear(rows) for linear in self.linears], dim=-1)
+        if self.rotary is None or table is None:
+            return products
+        return self.rotary.apply(products, table)
 
 
 class SeparateExit(nn.Module):

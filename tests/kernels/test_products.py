@@ -15,10 +15,13 @@ from duqsweep.kernels.codes import (
     IntegerWeight,
     merge,
     pack_int4,
+    pad_inputs,
+    pad_outputs,
     take_rows,
     unpack_int4,
 )
-from duqsweep.kernels.products import integer_product
+from duqsweep.kernels.products import Following, integer_product
+from duqsweep.kernels.rotary import Rotary
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FULL = DEVICE == "cuda"
@@ -33,6 +36,8 @@ SMALL = [
     (51, 256, 64, 2, True, "gelu", torch.float32),
     (65, 256, 136, 8, True, "nothing", torch.float32),
     (131, 144, 140, 1, False, "nothing", torch.float32),
+    (70, 160, 136, 1, False, "gated", torch.float32),
+    (66, 128, 33, 1, True, "nothing", torch.float32),
 ]
 GEMMA = [
     (tokens, *shape, groups, packed, after, torch.bfloat16)
@@ -111,11 +116,40 @@ def test_products_are_those_of_float64(
     if residual is not None:
         wanted = wanted + residual.double()
     target = torch.full(wanted.shape, torch.nan, dtype=dtype, device=DEVICE)
-    found = integer_product(codes, scales, weight, dtype, after, residual, out=target)
+    found = integer_product(codes, scales, weight, dtype, Following(after, residual), out=target)
     assert found is target
     assert found.isfinite().all()
     bound = 4e-3 if dtype == torch.bfloat16 else 1e-6
     assert (found.double() - wanted).norm() <= bound * wanted.norm()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "head_dim", "heads", "rotated", "dtype"),
+    [(7, 32, 3, 2, torch.float32), (18, 16, 6, 5, torch.float32)]
+    + [(534, 256, 10, 9, torch.bfloat16), (535, 256, 2, 1, torch.bfloat16)] * FULL,
+)
+def test_rotary_products_are_those_of_float64(
+    tokens: int, head_dim: int, heads: int, rotated: int, dtype: torch.dtype
+) -> None:
+    rotary = Rotary(head_dim, rotated)
+    weight = random_weight(heads * head_dim, 64, 1, packed=False, bias=True)
+    codes = torch.randint(-127, 128, (tokens, 64), dtype=torch.int8, device=DEVICE)
+    scales = torch.rand(tokens, device=DEVICE) / 32
+    angles = torch.rand(tokens, head_dim // 2, device=DEVICE) * 6
+    table = (angles.cos(), angles.sin())
+    product = expected(codes, scales, weight, "nothing")
+    wanted = product.view(tokens, heads, 2, -1).clone()
+    first, second = product.view(tokens, heads, 2, -1)[:, :rotated].unbind(2)
+    cosines, sines = (part.double()[:, None] for part in table)
+    wanted[:, :rotated, 0] = first * cosines - second * sines
+    wanted[:, :rotated, 1] = second * cosines + first * sines
+    pairs = rotary.interleaved(heads * head_dim).to(DEVICE)
+    target = torch.full(product.shape, torch.nan, dtype=dtype, device=DEVICE)
+    following = Following("rotary", rotary=rotary, table=table)
+    integer_product(codes, scales, take_rows(weight, pairs), dtype, following, out=target)
+    bound = 4e-3 if dtype == torch.bfloat16 else 1e-6
+    assert (target.double() - wanted.flatten(1)).norm() <= bound * wanted.norm()
+    torch.testing.assert_close(rotary.apply(product, table), wanted.flatten(1), rtol=0, atol=1e-5)
 
 
 @given(st.integers(1, 5), st.integers(1, 6))
@@ -140,6 +174,19 @@ def test_merged_layers_give_their_outputs_side_by_side(packed: bool) -> None:
     assert torch.equal(decoded(merged), torch.cat([decoded(part) for part in parts]))
     rows = torch.tensor([20, 3, 9], device=DEVICE)
     assert torch.equal(decoded(take_rows(merged, rows)), decoded(merged)[rows])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_added_channels_are_zero(packed: bool) -> None:
+    weight = random_weight(8, 48, 1, packed, bias=True)
+    wider = pad_inputs(weight, 16)
+    assert torch.equal(decoded(wider)[:, :48], decoded(weight))
+    assert not decoded(wider)[:, 48:].any()
+    taller = pad_outputs(weight, 4)
+    assert torch.equal(decoded(taller)[:8], decoded(weight))
+    assert not decoded(taller)[8:].any()
+    assert taller.bias is not None
+    assert not taller.bias[8:].any()
 
 
 def test_layers_that_differ_cannot_be_merged() -> None:

@@ -1,0 +1,36 @@
+"""Attention of the fused prefix: the GPU's kernel, or torch's where there is no GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# (merged queries, keys and values; sequences; heads of keys and values; channels of a head)
+Attend = Callable[[Tensor, int, int, int], Tensor]
+
+
+def attention_on(device: torch.device) -> Attend:
+    """Attention without a mask on (sequences * tokens, (heads + 2 * kv_heads) * head_dim) rows.
+
+    It returns (sequences * tokens, heads * head_dim).
+    """
+    if device.type == "cuda":
+        from duqsweep.kernels.attention import attend  # needs Triton
+
+        return attend
+    return attend_in_torch
+
+
+def attend_in_torch(qkv: Tensor, sequences: int, kv_heads: int, head_dim: int) -> Tensor:
+    """As `kernels.attention.attend`."""
+    tokens = len(qkv) // sequences
+    heads = qkv.view(sequences, tokens, -1, head_dim).transpose(1, 2)
+    parts = [heads.shape[1] - 2 * kv_heads, kv_heads, kv_heads]
+    q, k, v = torch.split(heads, parts, dim=1)
+    # Query heads that share a key head lie side by side: fold them into the token axis.
+    folded = q.reshape(sequences, kv_heads, -1, head_dim)
+    mixed = F.scaled_dot_product_attention(folded, k, v)
+    return mixed.view(sequences, -1, tokens, head_dim).transpose(1, 2).flatten(0, 1).flatten(1)
