@@ -12,12 +12,12 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from duqsweep.kernels.norms import Norm
 from duqsweep.kernels.rotary import Rotary
-from duqsweep.policy.gemma import KeysValues, PrefixLayer, RmsNorm, rotary_table
+from duqsweep.policy.fused_patches import FusedPatches
+from duqsweep.policy.gemma import KeysValues, PrefixLayer, rotary_table
 from duqsweep.policy.pi05 import Pi05, PrefixCache
 from duqsweep.policy.prefix_attention import Attend, attention_on
-from duqsweep.policy.prefix_linears import PlainPrefixLinears, PrefixLinears
+from duqsweep.policy.prefix_linears import PrefixLinears, norm_record, suited
 from duqsweep.policy.siglip import SiglipLayer, merge_patches
 from duqsweep.policy.sizes import StackSizes
 
@@ -98,12 +98,13 @@ class FusedPrefix(nn.Module):
         self.sizes = module.sizes
         paligemma: Any = module.paligemma_with_expert.paligemma.model
         vision = paligemma.vision_tower.vision_model
-        self.embeddings, self.post_layernorm = vision.embeddings, vision.post_layernorm
+        self.embeddings = FusedPatches(vision.embeddings)
+        self.post_layernorm = vision.post_layernorm
         self.project = paligemma.multi_modal_projector.linear
         self.embed_tokens = module.language_model.embed_tokens
         attend = attention_on(module.language_model.embed_tokens.weight.device)
-        seeing = _suited(vision.encoder, linears)
-        reading = _suited(module.language_model.layers, linears)
+        seeing = suited(vision.encoder, linears)
+        reading = suited(module.language_model.layers, linears)
         self.traceable = (seeing.traceable, reading.traceable)
         self.vision_layers = nn.ModuleList(
             FusedVisionLayer(layer, seeing, attend) for layer in vision.encoder.layers
@@ -113,6 +114,7 @@ class FusedPrefix(nn.Module):
             FusedPrefixLayer(layer, self.sizes.llm, reading, attend) for layer in layers
         )
         self.last = LastPrefixLayer(last, self.sizes.llm, reading)
+        self._embed: Callable[..., Tensor] = FusedPatches.forward
         self._see: Callable[..., Tensor] = FusedVisionLayer.forward
         self._read: Callable[..., tuple[Tensor, KeysValues]] = FusedPrefixLayer.forward
         self._finish: Callable[..., KeysValues] = LastPrefixLayer.forward
@@ -125,6 +127,7 @@ class FusedPrefix(nn.Module):
         """
         serve = _any_length if any_length else _unchanged
         seeing, reading = self.traceable
+        self._embed = _compiled(self._embed)
         if seeing:
             self._see = _compiled(self._see)
         if reading:
@@ -133,7 +136,7 @@ class FusedPrefix(nn.Module):
 
     def encode_images(self, images: Tensor) -> Tensor:
         """(cameras, 3, px, px) in [-1, 1] → (cameras * tokens, LLM width)."""
-        x = self.embeddings(images).to(self.post_layernorm.weight.dtype)
+        x = self._embed(self.embeddings, images).to(self.post_layernorm.weight.dtype)
         rows = x.flatten(0, 1)
         for layer in self.vision_layers:
             rows = self._see(layer, rows, len(images))
@@ -167,21 +170,6 @@ def keys_values(rows: Tensor, sizes: StackSizes) -> KeysValues:
     heads = rows.view(len(rows), -1, sizes.head_dim).transpose(0, 1)[None]
     keys, values = heads[:, -2 * sizes.kv_heads :].chunk(2, dim=1)
     return keys, values
-
-
-def norm_record(norm: RmsNorm | nn.LayerNorm) -> Norm:
-    """The norm's tensors in float32."""
-    weight = norm.weight.detach().float()
-    if isinstance(norm, nn.LayerNorm):
-        return Norm(weight, norm.bias.detach().float())
-    return Norm(1.0 + weight)
-
-
-def _suited(stack: nn.Module, linears: PrefixLinears | None) -> PrefixLinears:
-    names = ("_proj", "fc1", "fc2")
-    products = [child for name, child in stack.named_modules() if name.endswith(names)]
-    quantized = not all(isinstance(product, nn.Linear) for product in products)
-    return linears if linears is not None and quantized else PlainPrefixLinears()
 
 
 def _compiled(function: Callable[..., Result]) -> Callable[..., Result]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from duqsweep.errors import EvaluationError
 from duqsweep.kernels.norms import Norm
 from duqsweep.kernels.rotary import Rotary, Table
+from duqsweep.policy.gemma import RmsNorm
 
 
 class PrefixLinears(Protocol):
@@ -124,3 +125,19 @@ def merged(linears: Sequence[nn.Module]) -> nn.Linear:
         bias = torch.cat([linear.bias.detach() for linear in plain])
         both.bias = nn.Parameter(bias, requires_grad=False)
     return both
+
+
+def norm_record(norm: RmsNorm | nn.LayerNorm) -> Norm:
+    """The norm's tensors in float32."""
+    weight = norm.weight.detach().float()
+    if isinstance(norm, nn.LayerNorm):
+        return Norm(weight, norm.bias.detach().float())
+    return Norm(1.0 + weight)
+
+
+def suited(stack: nn.Module, linears: PrefixLinears | None) -> PrefixLinears:
+    """`linears` for a stack with quantized layers, otherwise the unquantized products."""
+    names = ("_proj", "fc1", "fc2")
+    products = [child for name, child in stack.named_modules() if name.endswith(names)]
+    quantized = not all(isinstance(product, nn.Linear) for product in products)
+    return linears if linears is not None and quantized else PlainPrefixLinears()
