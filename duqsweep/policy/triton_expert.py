@@ -104,7 +104,7 @@ class TritonExpert:
             tuple(tensor.detach().to(module.dtype) for tensor in projections),
         )
         with torch.no_grad():
-            table = module.modulation(euler_times(num_steps).to(entry.device))
+            table = module.modulation(euler_times(num_steps).to(entry.device)).to(module.dtype)
         self.modulations = [list(norm.unbind()) for norm in table]
 
     def prepare(self, cache: PrefixCache) -> Prepared:
