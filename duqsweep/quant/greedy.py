@@ -29,20 +29,30 @@ def greedy_rotation(rows: Tensor, block_size: int) -> Tensor:
         float64, (1, block, block), orthogonal.
     """
     runs = _that_matter(rows.double().reshape(-1, block_size))
-    step = spreading_matrix(block_size).to(runs)
-    identity = torch.eye(block_size).to(runs)
-    matrix = best = identity
-    sizes = runs.abs().amax(0)
-    least = sizes.max()
-    for _ in range(MOST_STEPS):
-        swap = _swap_with_first(sizes.argmax(), block_size)
-        turn = step.index_select(0, swap).index_select(1, swap)
+    turns = _turns(block_size).to(runs.device)
+    matrix = best = torch.eye(block_size).to(runs)
+    least, channel = _peak(runs)
+    for _ in range(MOST_STEPS):  # nothing here waits for the device
+        turn = turns.index_select(0, channel.view(1))[0]
         runs, matrix = runs @ turn, matrix @ turn
-        sizes = runs.abs().amax(0)
-        peak = sizes.max()
+        peak, channel = _peak(runs)
         best = torch.where(peak < least, matrix, best)
         least = torch.minimum(peak, least)
     return best[None]
+
+
+def _peak(runs: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest |x| and its channel; several times as fast as through `abs`."""
+    peak, channel = torch.maximum(runs.amax(0), -runs.amin(0)).max(0)
+    return peak, channel
+
+
+def _turns(size: int) -> Tensor:
+    """The step for each channel, (size, size, size): `spreading_matrix` with its axes swapped."""
+    swaps = torch.arange(size).repeat(size, 1)
+    swaps.fill_diagonal_(0)
+    swaps[:, 0] = torch.arange(size)
+    return spreading_matrix(size)[swaps[:, :, None], swaps[:, None, :]]
 
 
 def spreading_matrix(size: int) -> Tensor:
@@ -71,11 +81,3 @@ def _that_matter(runs: Tensor) -> Tensor:
     """
     norms = runs.norm(dim=1)
     return runs[norms >= norms.max() * runs.shape[1] ** -0.5]
-
-
-def _swap_with_first(channel: Tensor, size: int) -> Tensor:
-    """The order that exchanges channel 0 and `channel`, without waiting for the device."""
-    order = torch.arange(size, device=channel.device)
-    order = torch.where(order == channel, 0, order)
-    order[0] = channel
-    return order
