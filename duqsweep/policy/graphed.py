@@ -160,7 +160,7 @@ def _weights_of(expert: Expert) -> list[Tensor]:
     if isinstance(expert, nn.Module):
         return [*expert.parameters(), *expert.buffers()]
     assert isinstance(expert, TritonExpert)
-    found = [*expert.projections, expert.modulations, expert.gates]
+    found = [*expert.projections, *(step for norm in expert.modulations for step in norm)]
     for layer in expert.layers:
         for weight in (layer.qkv, layer.o, layer.gate_up, layer.down):
             parts = (weight,) if isinstance(weight, Tensor) else (weight.codes, weight.scales)

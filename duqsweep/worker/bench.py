@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from duqsweep.envs.assets import RECORDED, find_recording
 from duqsweep.envs.libero import open_environment
@@ -15,6 +18,7 @@ from duqsweep.quant.calibrate import LayerStats, calibrate
 from duqsweep.quant.select import Bits
 from duqsweep.seams import Environment, Policy
 from duqsweep.spec import PolicySpec, ProtocolSpec, QuantSpec
+from duqsweep.worker.fidelity import actions_of
 from duqsweep.worker.noise import flow_noise
 from duqsweep.worker.observations import (
     FixedObservations,
@@ -53,6 +57,7 @@ class Bench:
         self._reference: Reference | None = None
         self._environment: tuple[ProtocolSpec, Environment] | None = None
         self._observations: dict[tuple[str, ProtocolSpec, Path], FixedObservations] = {}
+        self._actions: tuple[object, Sequence[NDArray[np.float32]]] | None = None
         self._statistics: dict[str, tuple[object, dict[str, LayerStats]]] = {}
 
     def reference(self, spec: PolicySpec, device: str) -> Reference:
@@ -98,6 +103,15 @@ class Bench:
                 cache_dir,
             )
         return self._observations[key]
+
+    def reference_actions(
+        self, reference: Reference, observations: FixedObservations, seed: int
+    ) -> Sequence[NDArray[np.float32]]:
+        """What the reference does on the measured observations; made once for all trials."""
+        key = (reference.id, observations.id, seed)
+        if self._actions is None or self._actions[0] != key:
+            self._actions = key, actions_of(reference.policy, observations.measured, seed)
+        return self._actions[1]
 
     def statistics(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from duqsweep.errors import EvaluationError
 from duqsweep.seams import Observation, Policy
@@ -22,12 +23,34 @@ def action_error(
     Raises:
         EvaluationError: The policy's actions are not finite.
     """
+    return error_to(actions_of(reference, observations, seed), policy, observations, seed)
+
+
+def actions_of(
+    policy: Policy, observations: Sequence[Observation], seed: int
+) -> list[NDArray[np.float32]]:
+    """Normalised actions on each observation, noise keyed by the seed and its number."""
+    return [
+        policy.act_normalised(observation, _noise(policy, seed, number))
+        for number, observation in enumerate(observations)
+    ]
+
+
+def error_to(
+    expected: Sequence[NDArray[np.float32]],
+    policy: Policy,
+    observations: Sequence[Observation],
+    seed: int,
+) -> float:
+    """`action_error` to actions that `actions_of` gave for the same observations and seed."""
     squares: list[float] = []
-    for number, observation in enumerate(observations):
-        noise = flow_noise((seed, number), policy.horizon, policy.action_dim)
-        actions = policy.act_normalised(observation, noise)
+    for actions, wanted in zip(actions_of(policy, observations, seed), expected, strict=True):
         if not np.isfinite(actions).all():
             raise EvaluationError("the policy's actions are not finite on a fixed observation")
-        difference = actions.astype(np.float64) - reference.act_normalised(observation, noise)
+        difference = actions.astype(np.float64) - wanted
         squares.append(float(np.mean(difference**2)))
     return float(np.sqrt(np.mean(squares)))
+
+
+def _noise(policy: Policy, seed: int, number: int) -> NDArray[np.float32]:
+    return flow_noise((seed, number), policy.horizon, policy.action_dim)

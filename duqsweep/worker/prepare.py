@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from duqsweep.errors import EvaluationError
 from duqsweep.policy.locate import policy_sizes
@@ -36,6 +38,7 @@ class Prepared:
     policy: Policy
     reference: Reference
     observations: FixedObservations
+    expected: Sequence[NDArray[np.float32]]  # the reference's normalised actions on the measured
     bits: dict[str, Bits]  # quantized layers
     warm_up_ms: list[float]
     allocated_mb: float | None  # GPU memory of the policy beside the reference's; None on a CPU
@@ -63,6 +66,8 @@ def prepare(spec: TrialSpec, bench: Bench, cache_dir: Path) -> Prepared:
         )
     with phase("observations"):
         observations = bench.observations(reference, spec.protocol, cache_dir)
+    with phase("reference actions"):
+        expected = bench.reference_actions(reference, observations, spec.protocol.seed)
     before = allocated_bytes(reference.device)
     policy = reference.policy.copy(spec.policy.num_steps)
     layers = linear_layers(policy_sizes(spec.policy))
@@ -80,7 +85,7 @@ def prepare(spec: TrialSpec, bench: Bench, cache_dir: Path) -> Prepared:
     with phase("warm up"):
         warm_up_ms = _warm_up(policy, observations)
     beside_mb = None if before is None or allocated is None else (allocated - before) / 1e6
-    return Prepared(policy, reference, observations, bits, warm_up_ms, beside_mb)
+    return Prepared(policy, reference, observations, expected, bits, warm_up_ms, beside_mb)
 
 
 def _compile(policy: Policy, spec: TrialSpec, device: str) -> None:
