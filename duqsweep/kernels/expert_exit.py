@@ -6,7 +6,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from duqsweep.kernels.expert_parts import begin, product, row_tile, scale_tile, weight_tile
+from duqsweep.kernels.expert_parts import (
+    announce,
+    begin,
+    product,
+    row_tile,
+    scale_tile,
+    weight_tile,
+)
 
 
 @triton.jit
@@ -30,6 +37,7 @@ def exit_kernel(
     PDL: tl.constexpr,
 ):
     """A program: all tokens by COLUMNS channels of the stream, to which gate * product is added."""
+    announce(PDL)
     n = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     tile = weight_tile(weight, n, WIDTH, BATCHES, FORMAT, ASSEMBLY)
     scale = scale_tile(scales, n, WIDTH, BATCHES, GROUPS, FORMAT)

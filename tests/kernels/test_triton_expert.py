@@ -37,8 +37,9 @@ FEW_PROGRAMS = dict.fromkeys(
 )
 
 
-def sizes(horizon: int, depth: int = 2) -> PolicySizes:
-    """Two layers of the full expert on a GPU, of a small one elsewhere."""
+def sizes(horizon: int) -> PolicySizes:
+    """Two layers: of the full expert on a GPU, of a small one elsewhere."""
+    depth = 2
     if GPU:
         stack = StackSizes(width=1024, depth=depth, mlp=4096, heads=8, kv_heads=1, head_dim=256)
     else:
@@ -99,7 +100,7 @@ def poison(expert: TritonExpert) -> None:
             tensor.fill_(7 if name == "codes" else torch.nan)
 
 
-@pytest.mark.parametrize(("horizon", "prefix"), [(10, 37), (17, 130)])
+@pytest.mark.parametrize(("horizon", "prefix"), [(17, 37)])
 @torch.no_grad()
 def test_unquantized_loop_gives_the_actions_of_the_network(horizon: int, prefix: int) -> None:
     module = random_policy(horizon)
@@ -114,7 +115,7 @@ def test_unquantized_loop_gives_the_actions_of_the_network(horizon: int, prefix:
 
 @pytest.mark.parametrize(
     ("kernel", "form", "block", "group"),
-    [("int8", "w8a8", 16, 0), ("w4a8", "w4a8", 16, 0), ("w4a8", "w4a8", 64, 32)],
+    [("int8", "w8a8", 16, 0), ("w4a8", "w4a8", 64, 32)],
 )
 @torch.no_grad()
 def test_quantized_loop_gives_the_actions_of_kernel_fake(
@@ -159,7 +160,7 @@ def test_a_prefix_without_room_for_its_chunks_is_refused() -> None:
 @torch.no_grad()
 def test_quantized_layers_are_no_plain_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     module = random_policy(horizon=1)
-    module.expert.layers[0].mlp.down_proj = nn.Identity()
+    module.expert.get_submodule("layers.0.mlp").down_proj = nn.Identity()
     with pytest.raises(EvaluationError, match="unquantized linear layer, got Identity"):
         TritonExpert(module, STEPS)
     monkeypatch.setattr(triton.knobs.runtime, "interpret", False)
