@@ -9,6 +9,10 @@ from typing import Any, Literal
 from duqsweep.codec import decode, encode
 from duqsweep.errors import SpecError
 
+# Keys of `Vitals.modelled`.
+PICTURES = "pictures_per_call"
+PROMPT_TOKENS = "prompt_tokens_per_call"
+
 Outcome = Literal["complete", "stopped", "failed"]
 
 
@@ -35,9 +39,9 @@ class Vitals:
     # All weights, 10^6 bytes: with kernel int8 or w4a8 those that a call reads, as they lie in
     # memory; otherwise as they would be stored at their bits, by arithmetic.
     weights_mb: float
-    modelled: dict[
-        str, float
-    ]  # expert_forwards_per_call, rotations_per_call, flops_, bytes_per_call
+    # By arithmetic: expert_forwards_, rotations_, flops_ and bytes_per_call; from how much a call
+    # really read: PICTURES and PROMPT_TOKENS.
+    modelled: dict[str, float]
     call_ms: LatencyStats
     parts_ms: dict[str, float]  # medians of vision, llm, dit
     reference_call_ms: float  # unquantized, eager, on the same node, interleaved; median

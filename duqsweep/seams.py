@@ -85,5 +85,8 @@ class Policy(Protocol):
     def launches(self, observation: Observation, noise: NDArray[np.float32]) -> Mapping[str, int]:
         """How often one call launches each of this package's GPU kernels, as counted."""
 
+    def reads(self, observation: Observation) -> tuple[int, int]:
+        """How many pictures and prompt tokens one call reads; what it would mask is left out."""
+
     def synchronize(self) -> None:
         """Wait until the device is idle; on a CPU, nothing."""

@@ -141,6 +141,11 @@ class FlowPolicy:
             self.act_normalised(observation, noise)
         return dict(counts)
 
+    def reads(self, observation: Observation) -> tuple[int, int]:
+        """How many pictures and prompt tokens one call reads."""
+        pixels, tokens = self._inputs(observation)
+        return pixels.shape[1], tokens.shape[1]
+
     def synchronize(self) -> None:
         """Wait until the device is idle; on a CPU, nothing."""
         if self._device.type == "cuda":

@@ -121,6 +121,16 @@ def sizes_of(policy_name: str) -> PolicySizes:
     return _POLICIES[policy_name]
 
 
+def rows_a_pass(sizes: PolicySizes, pictures: int, prompt_tokens: int) -> dict[str, int]:
+    """Rows of input in one pass of each part, batch 1, by the root of its layers' names."""
+    patches = sizes.vision.patches_per_side**2
+    return {
+        VISION: pictures * patches,
+        LLM: pictures * sizes.vision.tokens + prompt_tokens,
+        EXPERT: sizes.horizon,
+    }
+
+
 def linear_layers(sizes: PolicySizes) -> dict[str, tuple[int, int]]:
     """Every linear layer that can be quantized, in forward order.
 

@@ -67,7 +67,7 @@ def modelled(
         totals["rotations_per_call"] += part.forwards * layer.rotations
         totals["flops_per_call"] += part.forwards * layer.flops
         totals["bytes_per_call"] += part.forwards * layer.bytes_read
-    expert_forwards = sum(part.forwards for key, part in work.items() if key in EXPERT)
+    expert_forwards = sum(part.forwards for key, part in work.items() if EXPERT in key)
     return {"expert_forwards_per_call": expert_forwards, **totals}
 
 

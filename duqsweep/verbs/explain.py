@@ -14,7 +14,7 @@ from duqsweep.errors import ConfigError
 from duqsweep.files import read_json
 from duqsweep.policy.locate import policy_sizes
 from duqsweep.policy.sizes import sizes_of
-from duqsweep.result import Vitals
+from duqsweep.result import PICTURES, PROMPT_TOKENS, Vitals
 from duqsweep.spec import TrialSpec
 
 # A group is chosen once, so these give way to the user's; other keys may come twice, the last wins.
@@ -42,9 +42,9 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_intermixed_args(list(arguments))
     spec = _spec(options.overrides)
     vitals = None if options.vitals is None else read_vitals(options.vitals, spec)
-    costs = call_costs(
-        spec.policy.name, policy_sizes(spec.policy), spec.policy.num_steps, spec.quant
-    )
+    reads = None if vitals is None else _reads(vitals)
+    sizes = policy_sizes(spec.policy)
+    costs = call_costs(spec.policy.name, sizes, spec.policy.num_steps, spec.quant, reads)
     print(_heading(spec, costs))
     print(_costs_table(costs, vitals))
     print(_footnotes(vitals))
@@ -68,6 +68,13 @@ def read_vitals(path: Path, spec: TrialSpec) -> Vitals:
             f"{spec.policy.num_steps}: add policy.num_steps={steps:g}"
         )
     return vitals
+
+
+def _reads(vitals: Vitals) -> tuple[int, int] | None:
+    """Pictures and prompt tokens of the trial's calls; None where its vitals do not say."""
+    found = [vitals.modelled.get(name) for name in (PICTURES, PROMPT_TOKENS)]
+    pictures, tokens = (None if number is None else int(number) for number in found)
+    return None if pictures is None or tokens is None else (pictures, tokens)
 
 
 def _spec(overrides: Sequence[str]) -> TrialSpec:

@@ -6,12 +6,12 @@ import statistics
 from pathlib import Path
 
 from duqsweep.policy.locate import policy_sizes
-from duqsweep.policy.sizes import PolicySizes, linear_layers
+from duqsweep.policy.sizes import EXPERT, linear_layers, rows_a_pass
 from duqsweep.quant.cost import Work, mean_weight_bits, modelled, weights_mb
-from duqsweep.result import Vitals
+from duqsweep.result import PICTURES, PROMPT_TOKENS, Vitals
 from duqsweep.seams import Policy
 from duqsweep.spec import TrialSpec
-from duqsweep.worker.fidelity import action_error
+from duqsweep.worker.fidelity import error_to
 from duqsweep.worker.hardware import describe_hardware, describe_versions, git_commit
 from duqsweep.worker.launched import check_launches, is_integer
 from duqsweep.worker.noise import flow_noise
@@ -33,7 +33,7 @@ def measure_vitals(spec: TrialSpec, prepared: Prepared) -> Vitals:
     launched = _launched(policy, seen)
     check_launches(spec, prepared.bits, launched)
     with phase("fidelity"):
-        error = action_error(policy, reference, seen.measured, spec.protocol.seed)
+        error = error_to(prepared.expected, policy, seen.measured, spec.protocol.seed)
     with phase("timing"):
         calls = [_call(policy, seen), _call(reference, seen)]
         trial_ms, reference_ms = alternate(calls, policy.synchronize)
@@ -46,7 +46,10 @@ def measure_vitals(spec: TrialSpec, prepared: Prepared) -> Vitals:
     parameters = list(reference.module.parameters())
     # Of what is quantized: some parameters are kept in a wider type.
     number_bytes = min(parameter.element_size() for parameter in parameters)
-    work = _work(sizes, spec.policy.num_steps)
+    pictures, prompt_tokens = _reads(policy, seen)
+    rows = rows_a_pass(sizes, pictures, prompt_tokens)
+    steps = spec.policy.num_steps
+    work = {part: Work(steps if part == EXPERT else 1, rows[part]) for part in rows}
     return Vitals(
         layers_quantized=len(prepared.bits),
         bits=prepared.bits,
@@ -60,7 +63,11 @@ def measure_vitals(spec: TrialSpec, prepared: Prepared) -> Vitals:
             sum(parameter.numel() for parameter in parameters),
             number_bytes,
         ),
-        modelled=modelled(layers, prepared.bits, spec.quant, work, number_bytes),
+        modelled={
+            **modelled(layers, prepared.bits, spec.quant, work, number_bytes),
+            PICTURES: pictures,
+            PROMPT_TOKENS: prompt_tokens,
+        },
         call_ms=call_ms,
         parts_ms=parts_ms,
         reference_call_ms=reference_call_ms,
@@ -105,12 +112,7 @@ def _parts_ms(policy: Policy, seen: FixedObservations) -> dict[str, float]:
     return {part: 1e3 * statistics.median(call[part] for call in calls) for part in calls[0]}
 
 
-def _work(sizes: PolicySizes, num_steps: int) -> dict[str, Work]:
-    """How often each part runs in a call, with a prompt of full length."""
-    patches = sizes.vision.patches_per_side**2
-    prefix = sizes.cameras * sizes.vision.tokens + sizes.prompt_tokens
-    return {
-        "vision_tower": Work(forwards=1, tokens=sizes.cameras * patches),
-        "language_model": Work(forwards=1, tokens=prefix),
-        "gemma_expert": Work(forwards=num_steps, tokens=sizes.horizon),
-    }
+def _reads(policy: Policy, seen: FixedObservations) -> tuple[int, int]:
+    """Pictures and prompt tokens of a call, on average: instructions differ in length."""
+    found = [policy.reads(observation) for observation in seen.measured]
+    return found[0][0], round(statistics.mean(tokens for _, tokens in found))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from duqsweep.control.explain.cost import PROMPT_TOKENS
 from duqsweep.policy.checkpoint import load_policy
 from duqsweep.policy.locate import SHIPPED, WEIGHTS, check_checkpoint
 from duqsweep.policy.preprocess import text_tokens
@@ -36,6 +37,7 @@ def test_it_loads_has_the_announced_sizes_and_acts() -> None:
     actions = policy.act(seen, np.zeros((policy.horizon, policy.action_dim), dtype=np.float32))
     assert actions.shape == (10, 7)
     assert np.isfinite(actions).all()
+    assert policy.reads(seen) == (2, PROMPT_TOKENS["embedded"])  # what `explain` counts
 
 
 def test_it_knows_every_word_of_its_suite() -> None:

@@ -20,13 +20,13 @@ def pi05_costs(quant: QuantSpec = PROTOTYPE, num_steps: int = 10) -> tuple[PartC
     return call_costs("pi05_libero", sizes_of("pi05_libero"), num_steps, quant)
 
 
-def write_vitals(path: Path, num_steps: int) -> Path:
+def write_vitals(path: Path, num_steps: int, **reads: float) -> Path:
     vitals = Vitals(
         layers_quantized=0,
         bits={},
         mean_weight_bits=16.0,
         weights_mb=1.0,
-        modelled={"expert_forwards_per_call": num_steps},
+        modelled={"expert_forwards_per_call": num_steps, **reads},
         call_ms=LatencyStats(p50=12.34, p95=13.0, n=5),
         parts_ms={"vision": 1.25, "llm": 3.5, "dit": 7.75},
         reference_call_ms=12.34,
@@ -124,6 +124,17 @@ def test_measured_times_join_the_table(tmp_path: Path, capsys: pytest.CaptureFix
     page = capsys.readouterr().out
     assert all(ms in page for ms in ("1.25", "3.50", "7.75", "12.34"))
     assert "a GPU" in page
+
+
+def test_costs_are_counted_for_the_prompt_that_the_trial_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reads = {"pictures_per_call": 1, "prompt_tokens_per_call": 50}
+    main(["--vitals", str(write_vitals(tmp_path / "vitals.json", 10, **reads))])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    tokens = {row[0]: row[4] for row in rows if len(row) > 4 and row[1].isdigit()}
+    del tokens["all"]
+    assert tokens == {"vision": "256", "llm": "306", "dit": "10"}
 
 
 def test_vitals_of_another_number_of_steps_are_refused(tmp_path: Path) -> None:

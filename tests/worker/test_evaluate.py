@@ -14,6 +14,7 @@ import pytest
 from worker_parts import EXPERT_W4A8, make_trial
 
 from duqsweep import files
+from duqsweep.control.explain.cost import call_costs
 from duqsweep.policy.sizes import linear_layers, sizes_of
 from duqsweep.result import EpisodeRecord, TrialResult, Vitals
 from duqsweep.seams import Policy
@@ -74,6 +75,11 @@ def test_a_trial_writes_vitals_episodes_and_result(
     assert (vitals.layers_quantized, vitals.mean_weight_bits) == (len(expert), 4.0)
     assert vitals.kernel == "fake"
     assert vitals.modelled["expert_forwards_per_call"] == 2
+    reads = (vitals.modelled["pictures_per_call"], vitals.modelled["prompt_tokens_per_call"])
+    assert reads == (2, 27)  # sixteen words, filled up, and eleven values of the state
+    costs = call_costs("embedded", sizes_of("embedded"), 2, EXPERT_W4A8, reads)  # of `explain`
+    for key, summed in (("flops", "flops_per_call"), ("packed_bytes", "bytes_per_call")):
+        assert vitals.modelled[summed] == sum(getattr(cost, key) for cost in costs)
     assert vitals.parts_ms.keys() == {"vision", "llm", "dit"}
     assert vitals.compile_s == 0.0
     assert vitals.action_error > 0

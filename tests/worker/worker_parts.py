@@ -96,6 +96,9 @@ class PaperPolicy:
     def launches(self, observation: Observation, noise: NDArray[np.float32]) -> dict[str, int]:
         return {}
 
+    def reads(self, observation: Observation) -> tuple[int, int]:
+        return 2, 27
+
     def synchronize(self) -> None:
         pass
 

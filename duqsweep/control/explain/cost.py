@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from duqsweep.errors import ConfigError
-from duqsweep.policy.sizes import EXPERT, LLM, VISION, PolicySizes, linear_layers
+from duqsweep.policy.sizes import EXPERT, LLM, VISION, PolicySizes, linear_layers, rows_a_pass
 from duqsweep.quant.cost import Work, modelled
 from duqsweep.quant.select import Bits, Shape, select_layers
 from duqsweep.spec import QuantSpec
@@ -18,9 +18,9 @@ PARTS = {"vision": VISION, "llm": LLM, "dit": EXPERT}
 
 # LIBERO has two cameras; pi0.5's third image is empty and masked, and is left out.
 CAMERAS_SEEN = 2
-# Tokens of a prompt: the embedded policy fills up to 16 words and adds 11 state values; LIBERO's
+# Tokens of a prompt: the shipped policy fills up to 11 words and adds 11 state values; LIBERO's
 # longest instruction has 22 tokens, and openpi's pi05_libero puts no state into the prompt.
-PROMPT_TOKENS = {"embedded": 27, "pi05_libero": 22}
+PROMPT_TOKENS = {"embedded": 22, "pi05_libero": 22}
 FULL_BYTES = {"embedded": 4, "pi05_libero": 2}  # of an unquantized number: fp32, bf16
 
 
@@ -46,15 +46,21 @@ class PartCost:
 
 
 def call_costs(
-    policy: str, sizes: PolicySizes, num_steps: int, quant: QuantSpec
+    policy: str,
+    sizes: PolicySizes,
+    num_steps: int,
+    quant: QuantSpec,
+    reads: tuple[int, int] | None = None,
 ) -> tuple[PartCost, ...]:
     """The cost of one call, part by part, in the order in which they run.
 
     Args:
-        policy: Its name; sets the length of a prompt and the bytes of a full-precision number.
+        policy: Its name; sets the bytes of a full-precision number and, without `reads`, the length
+            of a prompt.
         sizes: Its sizes.
         num_steps: Denoising steps.
         quant: What is quantized, and how.
+        reads: Pictures and prompt tokens of a call, as a trial's vitals say; None: LIBERO's.
 
     Raises:
         ConfigError: A rule matches nothing or a block does not divide a width.
@@ -63,23 +69,13 @@ def call_costs(
         raise ConfigError(f"policy must be one of {sorted(PROMPT_TOKENS)}, got {policy!r}")
     layers = linear_layers(sizes)
     bits = select_layers(quant, layers)
-    work = call_work(policy, sizes, num_steps)
+    pictures, prompt_tokens = reads or (min(sizes.cameras, CAMERAS_SEEN), PROMPT_TOKENS[policy])
+    rows = rows_a_pass(sizes, pictures, prompt_tokens)
+    work = {root: Work(num_steps if root == EXPERT else 1, rows[root]) for root in rows}
     return tuple(
-        _part(part, _under(layers, root), bits, quant, work[part], FULL_BYTES[policy])
+        _part(part, _under(layers, root), bits, quant, work[root], FULL_BYTES[policy])
         for part, root in PARTS.items()
     )
-
-
-def call_work(policy: str, sizes: PolicySizes, num_steps: int) -> dict[str, Work]:
-    """How often each part runs in a call, and on how many tokens."""
-    cameras = min(sizes.cameras, CAMERAS_SEEN)
-    patches = cameras * sizes.vision.patches_per_side**2
-    prefix = cameras * sizes.vision.tokens + PROMPT_TOKENS[policy]
-    return {
-        "vision": Work(forwards=1, tokens=patches),
-        "llm": Work(forwards=1, tokens=prefix),
-        "dit": Work(forwards=num_steps, tokens=sizes.horizon),
-    }
 
 
 def _part(
