@@ -159,7 +159,8 @@ class PolicySpec:
 class RuntimeSpec:
     """How the policy is executed."""
 
-    compile: bool = False  # torch.compile of prefix and denoising step
+    # torch.compile on a CPU; on a GPU fused kernels, the whole call in one CUDA graph.
+    compile: bool = False
     device: Device = "auto"  # auto: cuda where there is one
     threads: int = 1  # CPU threads of the policy
 

@@ -99,6 +99,8 @@ def _vitals_metrics(view: TrialView) -> list[_Metric]:
         **{f"part_ms.{name}": value for name, value in vitals.parts_ms.items()},
         **{f"modelled.{name}": value for name, value in vitals.modelled.items()},
     }
+    if vitals.allocated_mb is not None:
+        values["allocated_mb"] = vitals.allocated_mb
     return [(name, float(value), at, 0) for name, value in values.items()]
 
 
