@@ -132,8 +132,10 @@ def test_costs_are_counted_for_the_prompt_that_the_trial_read(
     reads = {"pictures_per_call": 1, "prompt_tokens_per_call": 50}
     main(["--vitals", str(write_vitals(tmp_path / "vitals.json", 10, **reads))])
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    counted = [row for row in rows if len(row) > 9 and row[4].isdigit() and row[0] != "all"]
-    tokens = {row[0]: row[4] for row in counted}
+    tokens = {}
+    for part in ("vision", "llm", "dit"):
+        (row,) = (row for row in rows if row[:1] == [part] and row[1].isdigit())
+        tokens[part] = row[4]
     assert tokens == {"vision": "256", "llm": "306", "dit": "10"}
 
 
