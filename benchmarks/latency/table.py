@@ -10,7 +10,8 @@ from latency.measure import Measurement
 LOOP = "expert_loop"
 HEAD = (
     f"{'form':30} {'horizon':>7} {'ms':>9} {'p95 ms':>9} {'calls':>5} {'floor ms':>8} "
-    f"{'×floor':>6} {'error':>7} {'weights MB':>10} {'LLM+DiT':>7} {'build s':>7} {'×loop':>7} {'×bf16':>6}"
+    f"{'×floor':>6} {'error':>7} {'weights MB':>10} {'LLM+DiT':>7} {'build s':>7} "
+    f"{'×loop':>7} {'×bf16':>6}"
 )
 
 
