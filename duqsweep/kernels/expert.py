@@ -62,8 +62,8 @@ class Launcher:
         )
         note("expert_qkv_" + name_of(weight))
 
-    def attention(self, prefix: tuple[Tensor, Tensor], reader: Weight, cut: AttentionCut) -> None:
-        """Fills `mixed`, or the codes that `reader` multiplies.
+    def attention(self, prefix: tuple[Tensor, Tensor], cut: AttentionCut) -> int:
+        """Fills what `mix` reads, in as many chunks of keys as it returns.
 
         prefix: keys and values, each (kv_heads, tokens, head_dim).
 
@@ -109,6 +109,11 @@ class Launcher:
             **self._launch(cut.warps),
         )
         note("expert_attention")
+        return needed
+
+    def mix(self, chunks: int, reader: Weight) -> None:
+        """Fills `mixed`, or the codes that `reader` multiplies."""
+        shape, room = self.shape, self.buffers
         integer = isinstance(reader, IntegerWeight)
         order = _order(reader)
         mix_kernel[(shape.tokens,)](
@@ -119,9 +124,9 @@ class Launcher:
             room.codes if integer else room.mixed,
             room.code_scales,
             _top(reader),
-            needed,
-            shape.padded * group,
-            GROUP=group,
+            chunks,
+            shape.padded * shape.heads // shape.kv_heads,
+            GROUP=shape.heads // shape.kv_heads,
             HEADS=shape.heads,
             HEAD_DIM=shape.head_dim,
             CHUNKS=self.chunks,
@@ -275,7 +280,7 @@ class Launcher:
         }
 
     def _launch(self, warps: int) -> dict[str, Any]:
-        options: dict[str, Any] = {"num_warps": warps, "PDL": not self.interpreted}
+        options: dict[str, Any] = {"num_warps": warps, "num_stages": 1, "PDL": not self.interpreted}
         if not self.interpreted:
             options["launch_pdl"] = True
         return options

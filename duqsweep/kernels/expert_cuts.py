@@ -74,7 +74,7 @@ class Cuts:
 
 
 CUTS = {
-    16: Cuts(Cut(8, 8, 4), Cut(16, 8, 8, normed=True), Cut(8, 16, 8), Cut(8, 16, 8)),
-    8: Cuts(Cut(8, 8, 4), Cut(32, 8, 8), Cut(8, 8, 8), Cut(8, 16, 8)),
-    4: Cuts(Cut(8, 8, 4), Cut(32, 8, 8), Cut(8, 8, 8), Cut(8, 16, 8)),
+    16: Cuts(Cut(8, 8, 4), Cut(16, 8, 4), Cut(16, 8, 8), Cut(8, 16, 16)),
+    8: Cuts(Cut(8, 4, 2), Cut(32, 1, 4), Cut(8, 8, 4), Cut(16, 16, 8)),
+    4: Cuts(Cut(8, 4, 2), Cut(32, 2, 4), Cut(16, 8, 4), Cut(8, 8, 4)),
 }

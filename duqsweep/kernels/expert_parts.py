@@ -133,21 +133,47 @@ def scale_tile(
 
 
 @triton.jit
+def _sums(rows, tile, dtype: tl.constexpr):
+    """Products of spans, (BATCHES, rows, outputs), or one span's without that axis."""
+    if rows.shape[0] == 1:
+        flat = tl.reshape(tile, (tile.shape[1], tile.shape[2]))
+        left = tl.reshape(rows, (rows.shape[1], rows.shape[2]))
+        return tl.dot(left, tl.trans(flat), input_precision="ieee", out_dtype=dtype)
+    else:
+        turned = tl.permute(tile, (0, 2, 1))
+        return tl.dot(rows, turned, input_precision="ieee", out_dtype=dtype)
+
+
+@triton.jit
+def _whole(sums):
+    if len(sums.shape) == 2:
+        return sums
+    else:
+        return tl.sum(sums, 0)
+
+
+@triton.jit
+def _scaled(sums, scale):
+    """Sum of the spans' integer products under scales of their own, (BATCHES, outputs)."""
+    if len(sums.shape) == 2:
+        return sums.to(tl.float32) * scale
+    else:
+        return tl.sum(sums.to(tl.float32) * scale[:, None, :], 0)
+
+
+@triton.jit
 def product(parts, tile, scale, act_scale, GROUPS: tl.constexpr, FORMAT: tl.constexpr):
     """A `row_tile` times a `weight_tile`: float32 (rows, outputs)."""
     if FORMAT == 16:
-        return tl.sum(tl.dot(parts[0], tl.permute(tile[0], (0, 2, 1)), input_precision="ieee"), 0)
+        return _whole(_sums(parts[0], tile[0], tl.float32))
     else:
-        summed = tl.dot(parts[0], tl.permute(tile[0], (0, 2, 1)), out_dtype=tl.int32)
+        total = _sums(parts[0], tile[0], tl.int32)
         if GROUPS == 1:
             if FORMAT == 4:
-                summed = tl.dot(
-                    parts[1], tl.permute(tile[1], (0, 2, 1)), summed, out_dtype=tl.int32
-                )
-            total = tl.sum(summed, 0).to(tl.float32) * scale[0]
+                total += _sums(parts[1], tile[1], tl.int32)
+            total = _whole(total).to(tl.float32) * scale[0]
         else:
-            total = tl.sum(summed.to(tl.float32) * scale[0][:, None, :], 0)
+            total = _scaled(total, scale[0])
             if FORMAT == 4:
-                summed = tl.dot(parts[1], tl.permute(tile[1], (0, 2, 1)), out_dtype=tl.int32)
-                total += tl.sum(summed.to(tl.float32) * scale[1][:, None, :], 0)
+                total += _scaled(_sums(parts[1], tile[1], tl.int32), scale[1])
         return total * act_scale[:, None]

@@ -137,9 +137,10 @@ def mix_kernel(
         source = tl.load(order + source)
     begin(PDL)
     h, d, s = tl.arange(0, HEADS), tl.arange(0, HEAD_DIM), tl.arange(0, CHUNKS)
+    # Heads first: the warps then share those, and each thread adds up chunks by itself.
     pair = h // GROUP * CHUNKS * pairs + tl.program_id(0) * GROUP + h % GROUP
-    place = s[:, None] * pairs + pair[None, :]
-    written = (s < chunks)[:, None]
+    place = pair[:, None] + s[None, :] * pairs
+    written = (s < chunks)[None, :]
     parts = tl.load(
         partial + place[:, :, None] * HEAD_DIM + d[None, None, :],
         mask=written[:, :, None],
@@ -148,9 +149,9 @@ def mix_kernel(
     )
     peak = tl.load(peaks + place, mask=written, other=float("-inf"), cache_modifier=".cg")
     weight = tl.load(sums + place, mask=written, other=0.0, cache_modifier=".cg")
-    share = tl.exp(peak - tl.max(peak, 0)[None, :])
-    share = share / tl.sum(weight * share, 0)[None, :]
-    total = tl.sum(parts * share[:, :, None], 0)
+    share = tl.exp(peak - tl.max(peak, 1)[:, None])
+    share = share / tl.sum(weight * share, 1)[:, None]
+    total = tl.sum(parts * share[:, :, None], 1)
     values = tl.reshape(total.to(DTYPE), (WIDTH,))
     if INTEGER:
         _round(values, source, rows, scales, top, WIDTH, BLOCK, ORDERED)

@@ -134,7 +134,8 @@ class TritonExpert:
         launch, layer = self.launch, self.layers[i]
         mod = self.modulations[2 * i][step]
         launch.qkv(stream, mod, layer.qkv, prefix.table, self._cut(layer.qkv).qkv)
-        launch.attention(prefix.caches[i], layer.o, self.cuts[16].attention)
+        chunks = launch.attention(prefix.caches[i], self.cuts[16].attention)
+        launch.mix(chunks, layer.o)
         launch.o(layer.o, mod[2], stream, self._cut(layer.o).o)
         mod = self.modulations[2 * i + 1][step]
         launch.gate_up(stream, mod, layer.gate_up, self._cut(layer.gate_up).gate_up)

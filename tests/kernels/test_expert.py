@@ -192,7 +192,7 @@ def test_attention_is_that_of_float64_and_repeats_to_the_bit(tokens: int, prefix
     results = []
     for _ in range(2):
         k.room.mixed.fill_(torch.nan)
-        k.launch.attention(cache, torch.empty(0), ATTENTION)
+        k.launch.mix(k.launch.attention(cache, ATTENTION), torch.empty(0))
         results.append(k.room.mixed[:tokens].clone())
     assert error(results[0], expected) < BOUND
     assert torch.equal(results[0], results[1])
@@ -208,7 +208,7 @@ def test_attention_and_its_output_product_are_those_of_float64(
     weight = random_weight(SIZES.width, SIZES.heads * SIZES.head_dim, bits, block, grouped)
     stream, gate = k.rows(SIZES.width), modulation(SIZES.width)[0]
     expected = k.real(stream) + times(mixed, weight) * gate.double()
-    k.launch.attention(cache, weight, ATTENTION)
+    k.launch.mix(k.launch.attention(cache, ATTENTION), weight)
     k.launch.o(weight, gate, stream, CUT[bits].o)
     assert error(k.real(stream), expected) < BOUND
 
