@@ -35,7 +35,7 @@ class Ceilings:
 def ceilings(bench: Bench) -> Ceilings:
     """A large copy and large matrix products, the best of some."""
     gpu = bench.device == "cuda"
-    source = torch.rand(2**30 if gpu else 2**24, device=bench.device)
+    source = torch.rand(2**28 if gpu else 2**24, device=bench.device)
     target = torch.empty_like(source)
     side = 8192 if gpu else 512
     left, right = torch.randn(2, side, side, device=bench.device).to(bench.dtype)
