@@ -105,6 +105,8 @@ def take_rows(weight: IntegerWeight, rows: Tensor) -> IntegerWeight:
 
 def pad_outputs(weight: IntegerWeight, more: int) -> IntegerWeight:
     """The layer with more outputs, which are zero."""
+    if more == 0:
+        return weight
     bias = None if weight.bias is None else F.pad(weight.bias, (0, more))
     codes, scales = (F.pad(part, (0, 0, 0, more)) for part in (weight.codes, weight.scales))
     return replace(weight, codes=codes, scales=scales, bias=bias)
@@ -112,6 +114,8 @@ def pad_outputs(weight: IntegerWeight, more: int) -> IntegerWeight:
 
 def pad_inputs(weight: IntegerWeight, more: int) -> IntegerWeight:
     """The layer with more inputs, which count for nothing; it has one scale a row and no order."""
+    if more == 0:
+        return weight
     if not weight.packed:
         return replace(weight, codes=F.pad(weight.codes, (0, more)))
     return replace(weight, codes=pack_int4(F.pad(unpack_int4(weight.codes), (0, more))))

@@ -274,9 +274,11 @@ def tile_for(tokens: int, weight: IntegerWeight) -> Tile:
     if weight.scales.shape[1] > 1:
         return Tile(128, 128, 128, warps=8, stages=3)
     if weight.out_features >= 8192:
-        return Tile(128, 256, 128, warps=8, stages=3)
-    if weight.out_features <= 1152 and weight.in_features <= 2048:
-        return Tile(64, 64, 128, warps=4, stages=4)
+        return Tile(128, 256, 128, warps=8, stages=4)
+    if weight.out_features <= 1152:
+        return Tile(64, 64, 128, warps=4, stages=6 if weight.in_features > 2048 else 4)
+    if weight.out_features > 4096:
+        return Tile(64, 128, 128, warps=4, stages=3)
     return Tile(64, 128, 128, warps=4, stages=4)
 
 

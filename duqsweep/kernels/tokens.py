@@ -17,6 +17,9 @@ from duqsweep.kernels.norms import NORM_EPS, Norm
 SMALLEST_SCALE = tl.constexpr(1e-8)  # of a token of zeros
 # Adding and subtracting it rounds a float32 below 2^22 to an integer, half to even.
 ROUNDING = tl.constexpr(12582912.0)
+NARROW = 2048  # channels; so narrow rows are faster in pairs, where there are many
+TOKENS_TOGETHER = 2
+FEW_TOKENS = 128
 NARROWEST_TILE = 16  # rows and columns that a matrix product on tensor cores takes at least
 
 
@@ -98,8 +101,6 @@ def round_tokens(
     block: int,
     bits: int,
     norm: Norm | None = None,
-    together: int = 1,
-    warps: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Norm, reorder, rotate and round tokens.
 
@@ -109,8 +110,6 @@ def round_tokens(
         block: Channels that one Hadamard matrix mixes, a power of two up to 128; 1: none.
         bits: Of the codes, 2 to 8.
         norm: What stands before, its channels reordered like the codes. None: nothing.
-        together: Tokens of a program.
-        warps: Of a program; 0: what suits the width.
 
     Returns:
         (tokens, in) int8 codes and (tokens,) float32 scales: largest |x| over largest code.
@@ -121,6 +120,7 @@ def round_tokens(
     padded = max(triton.next_power_of_2(width), NARROWEST_TILE * block)
     # The interpreter has no products in bf16.
     dtype = torch.float32 if interpreted() else rows.dtype
+    together = TOKENS_TOGETHER if padded <= NARROW and tokens > FEW_TOKENS else 1
     nothing: Any = rows
     pdl = overlaps(rows.device)
     _round_tokens[(triton.cdiv(tokens, together),)](
@@ -143,7 +143,7 @@ def round_tokens(
         NORMED=norm is not None,
         CENTRED=norm is not None and norm.bias is not None,
         PDL=pdl,
-        num_warps=warps or (4 if width <= 4096 else 8),
+        num_warps=4 if padded <= 4 * NARROW else 8,
         launch_pdl=pdl,
     )
     note("round_tokens")

@@ -106,7 +106,9 @@ class PlainMlp(nn.Module):
 
 
 def merged(linears: Sequence[nn.Module]) -> nn.Linear:
-    """One layer whose outputs are those of all, one after the other; a single one is shared.
+    """One layer whose outputs are those of all, one after the other.
+
+    The layers' own weights become views of its weight, so that nothing is held twice.
 
     Raises:
         EvaluationError: A layer is not a plain linear one.
@@ -121,6 +123,9 @@ def merged(linears: Sequence[nn.Module]) -> nn.Linear:
     weight = torch.cat([linear.weight.detach() for linear in plain])
     both = nn.Linear(first.in_features, len(weight), bias=first.bias is not None, device="meta")
     both.weight = nn.Parameter(weight, requires_grad=False)
+    parts = torch.split(weight, [len(linear.weight) for linear in plain])
+    for linear, part in zip(plain, parts, strict=True):
+        linear.weight.data = part
     if first.bias is not None:
         bias = torch.cat([linear.bias.detach() for linear in plain])
         both.bias = nn.Parameter(bias, requires_grad=False)

@@ -71,6 +71,8 @@ class IntegerPrefixLinears:
         if not weights or not isinstance(last, IntegerLinear):
             return SeparateMlp(norm, linears)
         ending = last.weight()
+        if self.release:
+            last.release()
         hidden = torch.arange(ending.in_features, device=ending.codes.device)
         if ending.order is not None:
             hidden = ending.order

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -75,14 +77,18 @@ def test_a_layer_takes_any_batch_of_tokens() -> None:
         ((1152, 4304), QuantSpec(block_size=16)),
     ],
 )
-def test_full_size_layers_in_bf16_stay_within_one_percent_of_fake(
+def test_full_size_layers_in_bf16_stay_close_to_fake(
     shape: tuple[int, int], quant: QuantSpec, kernel: str
 ) -> None:
     made = parts(quant, shape, torch.bfloat16)
     layer, fake = BUILDERS[kernel](made), BUILDERS["fake"](made)
+    wide = BUILDERS["fake"](replace(made, dtype=torch.float32))
     for tokens in (*TOKENS, 534):
         x = torch.randn(tokens, shape[1], device=DEVICE).bfloat16()
-        assert relative_errors(layer, fake, x).max() <= 1e-2
+        found, expected = layer(x), wide(x.float())
+        # The result is rounded to bf16; `fake` in bf16 rounds to it between its stages as well.
+        assert (found - expected).norm() <= 4e-3 * expected.norm()
+        assert relative_errors(layer, fake, x).max() <= 2e-2
 
 
 def test_w4a8_packs_four_bits_and_keeps_wider_codes_whole() -> None:

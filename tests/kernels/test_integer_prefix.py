@@ -35,6 +35,11 @@ PROJECTIONS = r"(vision_tower|language_model)\..*(proj|fc\d)$"
 SOME = r"(vision_tower|language_model)\..*(q|v|up|down|out)_proj$"
 
 
+@pytest.fixture(autouse=True)
+def exact_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 @pytest.fixture(scope="module")
 def policy() -> Pi05:
     torch.manual_seed(0)
