@@ -6,6 +6,7 @@ captured when it first comes; what was compiled for another length serves it.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -20,6 +21,8 @@ from duqsweep.policy.fused_expert import FusedExpert
 from duqsweep.policy.fused_prefix import FusedPrefix
 from duqsweep.policy.pi05 import Pi05, PrefixCache
 from duqsweep.policy.triton_expert import TritonExpert
+
+log = logging.getLogger(__name__)
 
 COMPILED_FORMS = 256  # of one function, over all trials of a process
 WARM_UP_CALLS = 2  # before a capture: they compile, and choose among a library's kernels
@@ -106,7 +109,10 @@ class GraphedCall:
         key = (pixels.shape, tokens.shape)
         if key not in self._captured:
             given = {"pixels": pixels, "tokens": tokens, "noise": noise}
+            start = time.perf_counter()
             self._captured[key] = self._capture(given, pixels.device)
+            seconds = time.perf_counter() - start
+            log.info("captured a call with %d prompt tokens: %.2f s", len(tokens), seconds)
         return self._captured[key]
 
     def seconds(self, pixels: Tensor, tokens: Tensor, noise: Tensor) -> dict[str, float]:

@@ -55,7 +55,7 @@ def freeze(
         weight = linear.weight.detach()
         if not torch.isfinite(weight).all():
             raise EvaluationError(f"the weight of layer {name!r} holds NaN or infinity")
-        pack = _pack(weight, name, pair[0], quant, stats[name], pack_dir, weights_id)
+        pack = _pack(linear.weight, name, pair[0], quant, stats[name], pack_dir, weights_id)
         act_scale = _act_scale(name, pair[1], quant, stats[name])
         parts = LinearParts(*pair, pack, act_scale, linear.bias, weight.dtype, weight.device)
         parent, _, child = name.rpartition(".")
@@ -73,7 +73,7 @@ def _pack(
     weights_id: str,
 ) -> Pack:
     seen = stats.act_max, stats.samples
-    build = partial(build_pack, weight, weight_bits, quant, *seen)
+    build = partial(build_pack, weight.detach(), weight_bits, quant, *seen)
     if pack_dir is None:
         return build()
     key = pack_key(weights_id, name, weight, weight_bits, quant, *seen)

@@ -7,7 +7,7 @@ name, so that trials which differ only there share it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from duqsweep.errors import EvaluationError
 from duqsweep.files import write_bytes
 from duqsweep.quant.select import permutes, rotates_twice, shares_rotation
 from duqsweep.spec import FULL_PRECISION, QuantSpec, digest
 
+# Weight → its version and its hash.
+_HASHES: MutableMapping[Tensor, tuple[int, str]] = WeakTensorKeyDictionary()
 FORMAT = 2  # raise it when the same settings give other numbers
 
 
@@ -67,7 +70,7 @@ def pack_key(
         "format": FORMAT,
         "checkpoint": weights_id,
         "layer": layer,
-        "weight": _tensor_hash(weight),
+        "weight": _weight_hash(weight),
         "weight_bits": weight_bits,
         "rotation": quant.rotation,
         "row_rotation": quant.row_rotation,
@@ -159,6 +162,14 @@ def _dtype(name: str, expected: dict[str, tuple[int, ...]]) -> torch.dtype:
     if name == "weight" and "scales" in expected:
         return torch.int8
     return torch.int64 if name == "order" else torch.float32
+
+
+def _weight_hash(weight: Tensor) -> str:
+    """`_tensor_hash`, once for a tensor that is not written to: at full size it takes seconds."""
+    known = _HASHES.get(weight)
+    if known is None or known[0] != weight._version:
+        known = _HASHES[weight] = (weight._version, _tensor_hash(weight))
+    return known[1]
 
 
 def _tensor_hash(tensor: Tensor) -> str:
