@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from latency import ORDER
 from latency.bench import Bench
+from latency.floors import Ceilings, floor_ms
 from latency.measure import Measurement
 from latency.registry import FORMS, form
 from latency.settings import EXPERT_W4A8
@@ -86,3 +87,16 @@ def test_another_horizon_shares_weights_and_frozen_layers() -> None:
     pairs = zip(frozen.buffers(), again.buffers(), strict=True)
     assert all(one.data_ptr() == other.data_ptr() for one, other in pairs)
     assert long.module.action_in_proj.weight is short.module.action_in_proj.weight
+
+
+def test_an_integer_form_has_the_floor_of_its_packed_weights() -> None:
+    bench = Bench("embedded", "cpu", num_steps=2, horizon=None)
+    slow_copies = Ceilings(copy_tb_s=1e-9, matmul_tflop_s=1e9, int8_top_s=1e9)
+    plain, packed = FORMS["expert_bf16_fused_graph"], FORMS["expert_w4a8_fused_graph"]
+    ratio = floor_ms(bench, packed, slow_copies) / floor_ms(bench, plain, slow_copies)
+    assert 1 / 8 < ratio < 1 / 6  # 4 of 32 bits, and scales
+    simulated = FORMS["expert_w4a8_fake_graph"]
+    assert floor_ms(bench, simulated, slow_copies) == floor_ms(bench, plain, slow_copies)
+    slow_products = Ceilings(copy_tb_s=1e9, matmul_tflop_s=1e-9, int8_top_s=2e-9)
+    ratio = floor_ms(bench, packed, slow_products) / floor_ms(bench, plain, slow_products)
+    assert ratio == 0.5
