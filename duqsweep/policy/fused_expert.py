@@ -120,6 +120,7 @@ class FusedLayer(nn.Module):
         modulation: tuple[Tensor, Tensor],
         cache: KeysValues,
         table: KeysValues,
+        bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One layer.
 
@@ -129,17 +130,20 @@ class FusedLayer(nn.Module):
             cache: Keys and values, each (kv_heads, prefix + tokens, head_dim); the last `tokens`
                 of each are overwritten.
             table: Rotary table of the tokens' positions.
+            bias: (prefix + tokens,) minus infinity at what is no key; None: all are.
 
         Returns:
             The residual after the layer.
         """
         before_attention, before_mlp = modulation
         x, qkv = self.qkv(*residual, before_attention[0], before_attention[1])
-        update = self.o(self._attend(qkv, cache, table))
+        update = self.o(self._attend(qkv, cache, table, bias))
         x, gate_up = self.gate_up(x, update, before_attention[2], before_mlp[0], before_mlp[1])
         return x, self.down(gate_up), before_mlp[2]
 
-    def _attend(self, qkv: Tensor, cache: KeysValues, table: KeysValues) -> Tensor:
+    def _attend(
+        self, qkv: Tensor, cache: KeysValues, table: KeysValues, bias: Tensor | None
+    ) -> Tensor:
         tokens = qkv.shape[0]
         keys, values = cache
         split = qkv.view(tokens, -1, self.head_dim).transpose(0, 1)
@@ -150,7 +154,10 @@ class FusedLayer(nn.Module):
         q = rotate(q, table) * self.head_dim**-0.5
         q = q.view(self.kv_heads, -1, tokens, self.head_dim).transpose(1, 2)
         q = q.reshape(self.kv_heads, -1, self.head_dim)
-        weights = torch.bmm(q, keys.mT).softmax(-1, dtype=torch.float32).to(q.dtype)
+        scores = torch.bmm(q, keys.mT)
+        if bias is not None:
+            scores = scores + bias
+        weights = scores.softmax(-1, dtype=torch.float32).to(q.dtype)
         mixed = torch.bmm(weights, values).view(self.kv_heads, tokens, -1)
         return mixed.transpose(0, 1).reshape(tokens, -1)
 
@@ -161,20 +168,25 @@ class Prepared:
 
     caches: tuple[KeysValues, ...]  # of each layer, with room for the action tokens
     table: KeysValues  # rotary, of the action tokens
+    bias: Tensor | None  # (keys,) minus infinity where the room is padded; None: nowhere
 
 
 class FusedExpert(nn.Module):
     """All denoising steps of one observation."""
 
-    def __init__(self, module: Pi05, num_steps: int, linears: Linears | None = None) -> None:
+    def __init__(
+        self, module: Pi05, num_steps: int, linears: Linears | None = None, room: int = 1
+    ) -> None:
         """Merge the expert's weights; those of `module` stay as they are.
 
         Args:
             module: The policy.
             num_steps: Euler steps of the schedule.
             linears: How the products are made; None: `PlainLinears`.
+            room: Caches are padded to multiples of this many keys: compiled code is one length's.
         """
         super().__init__()
+        self.room = room
         self.sizes, self.horizon = module.sizes.expert, module.sizes.horizon
         self.num_steps = num_steps
         linears = linears or PlainLinears()
@@ -201,12 +213,19 @@ class FusedExpert(nn.Module):
 
     def prepare(self, cache: PrefixCache) -> Prepared:
         """Make room for the action tokens behind a prefix of batch 1."""
-        caches = tuple(
-            (self._with_room(keys[0]), self._with_room(values[0])) for keys, values in cache
-        )
         start = cache[0][0].shape[2]
-        positions = torch.arange(start, start + self.horizon, device=self._zeros.device)
-        return Prepared(caches, rotary_table(positions, self.sizes.head_dim))
+        end = start + self.horizon
+        added = -(-end // self.room) * self.room - start
+        caches = tuple(
+            (F.pad(keys[0], (0, 0, 0, added)), F.pad(values[0], (0, 0, 0, added)))
+            for keys, values in cache
+        )
+        bias = None
+        if self.room > 1:
+            bias = self._zeros.new_zeros(start + added)
+            bias[start : start + added - self.horizon] = -torch.inf
+        positions = torch.arange(start, end, device=self._zeros.device)
+        return Prepared(caches, rotary_table(positions, self.sizes.head_dim), bias)
 
     def denoise(self, noise: Tensor, prefix: Prepared) -> Tensor:
         """Follow the flow from noise to actions, both (horizon, action_dim) in float32.
@@ -218,7 +237,9 @@ class FusedExpert(nn.Module):
             residual = (self._zeros, self._enter(self, actions), self._ones)
             for i, layer in enumerate(self.layers):
                 pair = (modulation[2 * i], modulation[2 * i + 1])
-                residual = self._run_layer(layer, residual, pair, prefix.caches[i], prefix.table)
+                residual = self._run_layer(
+                    layer, residual, pair, prefix.caches[i], prefix.table, prefix.bias
+                )
             actions = self._step(self, actions, residual, modulation[-1])
         return actions
 
@@ -236,10 +257,6 @@ class FusedExpert(nn.Module):
         normed = torch.addcmul(shift, normalise(x), factor).to(x.dtype)
         velocity = cast(Tensor, self.action_out_proj(normed.to(self.action_out_proj.weight.dtype)))
         return actions - velocity.float() / self.num_steps
-
-    def _with_room(self, rows: Tensor) -> Tensor:
-        return F.pad(rows, (0, 0, 0, self.horizon))
-
 
 def _compiled(function: Callable[..., Result]) -> Callable[..., Result]:
     return torch.compile(function, fullgraph=True, dynamic=False, options=dict(FUSION))

@@ -23,6 +23,10 @@ from duqsweep.quant.integer_prefix import IntegerPrefixLinears
 from duqsweep.quant.merged import MergedLinears
 from duqsweep.spec import INTEGER_KERNELS, QuantSpec
 
+# A state in the prompt makes its length change from call to call, by its digits. Two or three
+# compiled forms then serve all of them.
+KEYS_ALIKE = 64
+
 log = logging.getLogger(__name__)
 
 
@@ -45,7 +49,7 @@ def fuse_simulated(module: Pi05, num_steps: int) -> tuple[FusedPrefix, Expert]:
     layers = [m for name, m in module.expert.named_modules() if name.endswith("_proj")]
     if all(isinstance(layer, nn.Linear) for layer in layers):
         return prefix, TritonExpert(module, num_steps)
-    return prefix, FusedExpert(module, num_steps, SimulatedLinears())
+    return prefix, FusedExpert(module, num_steps, SimulatedLinears(), room=KEYS_ALIKE)
 
 
 class SimulatedPrefixLinears(IntegerPrefixLinears):

@@ -62,6 +62,20 @@ def test_fused_loop_gives_the_same_actions(name: str) -> None:
 
 
 @torch.no_grad()
+def test_prompts_of_other_lengths_share_a_shape_where_there_is_room() -> None:
+    module = random_policy(MANY_HEADS_ONE_KEY)
+    fused = FusedExpert(module, num_steps=3, room=16)
+    noise = torch.randn(module.sizes.horizon, module.sizes.action_dim)
+    for prompt_tokens, keys in ((1, 16), (3, 16), (4, 32), (8, 32)):  # 8 of images, 5 of actions
+        cache = prefix_of(module, prompt_tokens)
+        prepared = fused.prepare(cache)
+        assert {value.shape[1] for pair in prepared.caches for value in pair} == {keys}
+        expected = step_by_step(module, cache, noise, steps=3)
+        actions = fused.denoise(noise, prepared)
+        assert (actions - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@torch.no_grad()
 def test_a_second_call_does_not_see_the_first() -> None:
     module = random_policy(MANY_HEADS_ONE_KEY)
     fused = FusedExpert(module, num_steps=2)
