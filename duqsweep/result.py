@@ -12,6 +12,7 @@ from duqsweep.errors import SpecError
 # Keys of `Vitals.modelled`.
 PICTURES = "pictures_per_call"
 PROMPT_TOKENS = "prompt_tokens_per_call"
+H200_SECONDS = "h200_seconds_per_call"
 
 Outcome = Literal["complete", "stopped", "failed"]
 
@@ -39,8 +40,8 @@ class Vitals:
     # All weights, 10^6 bytes: with kernel int8 or w4a8 those that a call reads, as they lie in
     # memory; otherwise as they would be stored at their bits, by arithmetic.
     weights_mb: float
-    # By arithmetic: expert_forwards_, rotations_, flops_ and bytes_per_call; from how much a call
-    # really read: PICTURES and PROMPT_TOKENS.
+    # By arithmetic: expert_forwards_, rotations_, flops_ and bytes_per_call, and H200_SECONDS that
+    # an H200 could reach at these bits; for a call that reads so many PICTURES and PROMPT_TOKENS.
     modelled: dict[str, float]
     call_ms: LatencyStats
     parts_ms: dict[str, float]  # medians of vision, llm, dit

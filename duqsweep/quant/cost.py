@@ -15,6 +15,8 @@ from duqsweep.spec import FULL_PRECISION, QuantSpec
 
 EXPERT = "gemma_expert"  # part of every action-expert layer's name
 SCALE_BYTES = 2  # packed formats store scales in half precision
+BF16_BYTES = 2
+INT8_BITS = 8
 INDEX_BYTES = 4  # one channel number of a permutation
 
 
@@ -24,6 +26,19 @@ class Work:
 
     forwards: int  # passes through its layers
     tokens: int  # rows of input in each pass
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a machine does at best, measured."""
+
+    bytes_per_s: float  # read plus written, by a copy
+    flops_per_s: float  # bf16 products
+    int8_ops_per_s: float
+
+
+# Large copies and products, torch 2.11: the ceilings of benchmarks/policy_latency.py.
+H200 = Machine(bytes_per_s=4.25e12, flops_per_s=7.9e14, int8_ops_per_s=9.4e14)
 
 
 @dataclass(frozen=True)
@@ -69,6 +84,35 @@ def modelled(
         totals["bytes_per_call"] += part.forwards * layer.bytes_read
     expert_forwards = sum(part.forwards for key, part in work.items() if EXPERT in key)
     return {"expert_forwards_per_call": expert_forwards, **totals}
+
+
+def modelled_seconds(
+    layers: Mapping[str, Shape],
+    bits: Mapping[str, Bits],
+    quant: QuantSpec,
+    work: Mapping[str, Work],
+    machine: Machine,
+) -> float:
+    """A policy call's linear layers, if each kept to the machine's limits: what bits could buy.
+
+    Layer by layer the slower of reading the weights, bf16 or at their bits, and of its operations,
+    at the rate of int8 where weights and activations have 8 bits or fewer.
+
+    Args:
+        layers: As in `modelled`.
+        bits: As in `modelled`.
+        quant: The settings.
+        work: As in `modelled`.
+        machine: Its ceilings.
+    """
+    total = 0.0
+    for name, shape in layers.items():
+        part, pair = _work_of(name, work), bits.get(name)
+        layer = _layer_cost(shape, pair, quant, part.tokens, BF16_BYTES)
+        integer = pair is not None and max(pair) <= INT8_BITS
+        rate = machine.int8_ops_per_s if integer else machine.flops_per_s
+        total += part.forwards * max(layer.bytes_read / machine.bytes_per_s, layer.flops / rate)
+    return total
 
 
 def weights_mb(

@@ -119,11 +119,12 @@ def _remarks(config: SweepConfig, space: Space) -> list[str]:
     if (
         searches_bits
         and not kernels & set(INTEGER_KERNELS)
-        and not names & {"weights_mb", "mean_weight_bits"}
+        and not names & {"weights_mb", "mean_weight_bits", "modelled_time_s"}
     ):
         lines.append(
             f"kernel {' and '.join(sorted(kernels))} is simulated: bits change success and not "
-            "time, so fewer bits can only lose here; to trade bits add the objective weights_mb"
+            "time, so fewer bits can only lose here; to trade bits add the objective weights_mb or "
+            "modelled_time_s"
         )
     for kernel in sorted(kernels & set(INTEGER_KERNELS)):
         lines.append(f"kernel {kernel} {INTEGER_NEEDS}; where it runs without, its trials fail")

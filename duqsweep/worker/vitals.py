@@ -7,8 +7,15 @@ from pathlib import Path
 
 from duqsweep.policy.locate import policy_sizes
 from duqsweep.policy.sizes import EXPERT, linear_layers, rows_a_pass
-from duqsweep.quant.cost import Work, mean_weight_bits, modelled, weights_mb
-from duqsweep.result import PICTURES, PROMPT_TOKENS, Vitals
+from duqsweep.quant.cost import (
+    H200,
+    Work,
+    mean_weight_bits,
+    modelled,
+    modelled_seconds,
+    weights_mb,
+)
+from duqsweep.result import H200_SECONDS, PICTURES, PROMPT_TOKENS, Vitals
 from duqsweep.seams import Policy
 from duqsweep.spec import TrialSpec
 from duqsweep.worker.fidelity import error_to
@@ -65,6 +72,7 @@ def measure_vitals(spec: TrialSpec, prepared: Prepared) -> Vitals:
         ),
         modelled={
             **modelled(layers, prepared.bits, spec.quant, work, number_bytes),
+            H200_SECONDS: modelled_seconds(layers, prepared.bits, spec.quant, work, H200),
             PICTURES: pictures,
             PROMPT_TOKENS: prompt_tokens,
         },

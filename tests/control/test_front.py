@@ -28,6 +28,7 @@ from duqsweep.control.front.intervals import wilson
 from duqsweep.control.front.objectives import objective_values
 from duqsweep.control.front.reference import ensure_reference, sweep_reference
 from duqsweep.control.front.trials import TrialReader, TrialView, read_trials
+from duqsweep.control.view.tables import notes
 from duqsweep.errors import ConfigError
 from duqsweep.result import TrialResult
 
@@ -133,6 +134,23 @@ def test_values_come_in_the_order_of_the_objectives(tmp_path: Path) -> None:
     told = objective_values(views[0], wanted, ensure_reference(tmp_path, views))
     assert views[0].vitals is not None
     assert told == (views[0].vitals.weights_mb, views[0].vitals.action_error)
+
+
+def test_modelled_time_comes_from_arithmetic_alone(tmp_path: Path) -> None:
+    trial = make_trial(0)
+    vitals = make_vitals(trial, 2.0)
+    priced = dataclasses.replace(
+        vitals, modelled={**vitals.modelled, "h200_seconds_per_call": 0.01}
+    )
+    wanted = [Objective("modelled_time_s", "minimize")]
+    unpriced = vitals  # as written before there was this objective
+    for known, told in ((priced, (0.01 * PROTOCOL.nominal_calls,)), (unpriced, None)):
+        write_trial(tmp_path, trial, known)
+        view = view_of(tmp_path)
+        reference = ensure_reference(tmp_path, [view])
+        assert objective_values(view, wanted, reference) == told
+    content = front_content(tmp_path, wanted)
+    assert any("modelled_time_s: not measured" in note for note in notes(content))
 
 
 def test_an_unknown_objective_is_refused_by_name(tmp_path: Path) -> None:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from duqsweep.errors import ConfigError
-from duqsweep.quant.cost import Work, mean_weight_bits, modelled, weights_mb
+from duqsweep.quant.cost import (
+    Machine,
+    Work,
+    mean_weight_bits,
+    modelled,
+    modelled_seconds,
+    weights_mb,
+)
 from duqsweep.spec import QuantSpec
 
 LLM, DIT = "language_model.layers.0.q", "gemma_expert.layers.0.q"
@@ -93,3 +100,25 @@ def test_mean_bits_weigh_layers_by_size() -> None:
 def test_a_layer_of_no_known_part_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"vision\.fc1"):
         modelled({"vision.fc1": (8, 8)}, {}, QuantSpec(), WORK, 4)
+
+
+def test_modelled_seconds_take_each_layers_slower_limit() -> None:
+    plain = QuantSpec(rotation="none", permutation="none")
+    machine = Machine(bytes_per_s=1000.0, flops_per_s=10_000.0, int8_ops_per_s=20_000.0)
+    llm = 2 * 100 * 64 * 32 / 10_000  # its operations, 40.96 s, take longer than its bytes, 4.1 s
+    dit = (
+        10 * 2 * 16 * 48 / 1000
+    )  # its bytes, 1.54 s a pass, take longer than its operations, 0.77 s
+    assert modelled_seconds(LAYERS, {}, plain, WORK, machine) == pytest.approx(llm + dit)
+    packed = 10 * (16 * 48 * 4 / 8 + 16 * 2) / 1000  # four bits and a scale of a row
+    assert modelled_seconds(LAYERS, BITS, plain, WORK, machine) == pytest.approx(llm + packed)
+
+
+def test_modelled_seconds_use_the_rate_of_int8_only_where_both_sides_fit_it() -> None:
+    plain = QuantSpec(rotation="none", permutation="none")
+    machine = Machine(bytes_per_s=1e9, flops_per_s=10_000.0, int8_ops_per_s=20_000.0)
+    full = modelled_seconds(LAYERS, {}, plain, WORK, machine)
+    both = modelled_seconds(LAYERS, {LLM: (4, 8), DIT: (8, 4)}, plain, WORK, machine)
+    weights_alone = modelled_seconds(LAYERS, {LLM: (4, 16), DIT: (8, 16)}, plain, WORK, machine)
+    assert both == pytest.approx(full / 2)
+    assert weights_alone == pytest.approx(full)

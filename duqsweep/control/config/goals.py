@@ -14,6 +14,7 @@ DIRECTIONS = {
     "success_rate": "maximize",
     "episode_time_s": "minimize",
     "call_ms": "minimize",
+    "modelled_time_s": "minimize",
     "weights_mb": "minimize",
     "action_error": "minimize",
     "mean_weight_bits": "minimize",

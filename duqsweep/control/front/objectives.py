@@ -8,7 +8,7 @@ from typing import Protocol
 from duqsweep.control.front.reference import Reference
 from duqsweep.control.front.trials import TrialView
 from duqsweep.errors import ConfigError
-from duqsweep.result import Vitals
+from duqsweep.result import H200_SECONDS, Vitals
 
 
 class Objective(Protocol):
@@ -46,6 +46,11 @@ def _call_ms(view: TrialView, reference: Reference) -> float | None:
     return reference.call_ms / view.vitals.speedup
 
 
+def _modelled_time_s(view: TrialView, reference: Reference) -> float | None:
+    seconds = view.vitals.modelled.get(H200_SECONDS) if view.vitals else None
+    return None if seconds is None else seconds * view.trial.spec.protocol.nominal_calls
+
+
 def _of_vitals(read: Callable[[Vitals], float]) -> Callable[[TrialView, Reference], float | None]:
     return lambda view, _reference: None if view.vitals is None else read(view.vitals)
 
@@ -56,6 +61,8 @@ MEASURES: Mapping[str, Callable[[TrialView, Reference], float | None]] = {
     "episode_time_s": _episode_time_s,
     # As measured on the GPU that timed the reference; elsewhere by the ratio, as seconds are.
     "call_ms": _call_ms,
+    # By arithmetic alone: so bits can be traded where the kernel that ran only simulates them.
+    "modelled_time_s": _modelled_time_s,
     "weights_mb": _of_vitals(lambda vitals: vitals.weights_mb),
     "action_error": _of_vitals(lambda vitals: vitals.action_error),
     "mean_weight_bits": _of_vitals(lambda vitals: vitals.mean_weight_bits),

@@ -128,5 +128,10 @@ def notes(content: Mapping[str, Any]) -> list[str]:
             + (f" ({wording.milliseconds(reference['call_ms'])})" if reference else ""),
             "action_error: normalised RMSE to the reference's actions on recorded observations",
         ]
+    if any(objective["name"] == "modelled_time_s" for objective in content["objectives"]):
+        lines.append(
+            "modelled_time_s: not measured; an episode's seconds if each layer kept to the limits "
+            "of an H200 at these bits"
+        )
     kernels = {point["kernel"] for point in content["points"]}
     return lines + [f"kernel {name}: {text}" for name, text in _KERNELS.items() if name in kernels]

@@ -21,6 +21,7 @@ _AXES = {
     "success_rate": "success rate",
     "episode_time_s": "policy time of an episode [s], faster to the left",
     "call_ms": "time of a policy call [ms], faster to the left",
+    "modelled_time_s": "modelled, not measured: time of an episode on an H200 at these bits [s]",
     "weights_mb": "weights [MB]",
     "action_error": "action error to the unquantized policy [normalised RMSE]",
     "mean_weight_bits": "mean bits of a weight",
