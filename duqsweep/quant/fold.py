@@ -7,7 +7,6 @@ rotation has a Q. With row rotation U the outputs are y·Uᵀ, and are multiplie
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,15 +16,11 @@ from duqsweep.errors import EvaluationError
 from duqsweep.quant.greedy import greedy_rotation
 from duqsweep.quant.packs import Pack
 from duqsweep.quant.permutation import interleave, zigzag
-from duqsweep.quant.quantizer import weight_codes, weight_scales
+from duqsweep.quant.quantizer import row_slices, weight_codes, weight_scales
 from duqsweep.quant.rotation import block_rotations, rotate_blocks
 from duqsweep.quant.select import permutes
 from duqsweep.quant.smoothing import smoothing_factors
 from duqsweep.spec import FULL_PRECISION, QuantSpec
-
-# Weights that are folded and rounded together, in float64: 2 MiB, which a CPU's cache holds (four
-# times as fast as all at once), or 128 MiB, which keep a GPU busy. Times a few while rounding.
-CPU_WEIGHTS_AT_ONCE, GPU_WEIGHTS_AT_ONCE = 2**18, 2**24
 
 
 @dataclass(frozen=True)
@@ -137,10 +132,10 @@ def build_pack(
         row_rotation = block_rotations(quant.rotation, weight.T, quant.block_size)
         row_rotation = row_rotation.to(weight.device)
     stored, scales = [], []
-    for first_block, rows in _parts(weight, quant.block_size):
-        folded = transform.of_weight(rows)
+    for rows in row_slices(weight, quant.block_size):
+        folded = transform.of_weight(weight[rows])
         if row_rotation is not None:
-            folded = _rotate_rows(folded, row_rotation, first_block)
+            folded = _rotate_rows(folded, row_rotation, rows.start // quant.block_size)
         if weight_bits == FULL_PRECISION:
             stored.append(folded.float())
             continue
@@ -156,14 +151,6 @@ def build_pack(
         row_rotation=_single(row_rotation),
         first_rotation=_single(transform.first_rotation),
     )
-
-
-def _parts(weight: Tensor, block: int) -> Iterator[tuple[int, Tensor]]:
-    """Runs of whole blocks of rows, each with the number of its first block."""
-    at_once = GPU_WEIGHTS_AT_ONCE if weight.is_cuda else CPU_WEIGHTS_AT_ONCE
-    blocks = max(1, at_once // (weight.shape[1] * block))
-    for first in range(0, -(-weight.shape[0] // block), blocks):
-        yield first, weight[first * block : (first + blocks) * block]
 
 
 def _rotate_rows(rows: Tensor, matrices: Tensor, first_block: int) -> Tensor:

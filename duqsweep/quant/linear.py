@@ -10,7 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from duqsweep.quant.packs import Pack
-from duqsweep.quant.quantizer import decode_weight, largest_code, quantize_tokens
+from duqsweep.quant.quantizer import (
+    decode_weight,
+    largest_code,
+    quantize_tokens,
+    row_slices,
+)
 from duqsweep.quant.rotation import rotate_blocks
 from duqsweep.spec import FULL_PRECISION
 
@@ -49,9 +54,8 @@ class DuQuantLinear(nn.Module):
         self.weight_bits = parts.weight_bits
         self.act_bits = parts.act_bits
         self.out_features, self.in_features = parts.pack.weight.shape
-        weight, bias = _weight_and_bias(parts)
-        self.register_buffer("weight", weight)
-        self.register_buffer("bias", bias)
+        self.register_buffer("weight", _weight(parts))
+        self.register_buffer("bias", _bias(parts))
         self.before = nn.Sequential(*_input_stages(parts, rotation))
         restore = parts.pack.row_rotation
         stages = [] if restore is None else [rotation(restore)]
@@ -133,21 +137,27 @@ class RoundStatic(nn.Module):
         return torch.round(rows).clamp(-self.top - 1, self.top)
 
 
-def _weight_and_bias(parts: LinearParts) -> tuple[Tensor, Tensor | None]:
+def _weight(parts: LinearParts) -> Tensor:
+    """The multiplied weight, rounded to the layer's dtype once."""
     pack = parts.pack
-    if pack.scales is None:
-        weight = pack.weight.double()
-    else:
-        weight = decode_weight(pack.weight, pack.scales.double())
-    if parts.act_scale is not None:
-        weight = weight * parts.act_scale.to(weight)
-    bias = parts.bias
-    if bias is not None and pack.row_rotation is not None:
-        rotated = rotate_blocks(bias.double()[None], pack.row_rotation.to(bias.device).double().mT)
-        bias = rotated[0]
-    if bias is not None:
-        bias = bias.detach().to(parts.device, parts.dtype)
-    return weight.to(parts.device, parts.dtype), bias
+    weight = torch.empty(pack.weight.shape, dtype=parts.dtype, device=parts.device)
+    for rows in row_slices(pack.weight, 1):
+        piece = pack.weight[rows].double()
+        if pack.scales is not None:
+            piece = decode_weight(piece, pack.scales[rows].double())
+        if parts.act_scale is not None:
+            piece = piece * parts.act_scale.to(piece)
+        weight[rows] = piece
+    return weight
+
+
+def _bias(parts: LinearParts) -> Tensor | None:
+    bias, row_rotation = parts.bias, parts.pack.row_rotation
+    if bias is None:
+        return None
+    if row_rotation is not None:
+        bias = rotate_blocks(bias.double()[None], row_rotation.to(bias.device).double().mT)[0]
+    return bias.detach().to(parts.device, parts.dtype)
 
 
 def _input_stages(parts: LinearParts, rotation: Callable[[Tensor], nn.Module]) -> list[nn.Module]:
