@@ -258,5 +258,6 @@ class FusedExpert(nn.Module):
         velocity = cast(Tensor, self.action_out_proj(normed.to(self.action_out_proj.weight.dtype)))
         return actions - velocity.float() / self.num_steps
 
+
 def _compiled(function: Callable[..., Result]) -> Callable[..., Result]:
     return torch.compile(function, fullgraph=True, dynamic=False, options=dict(FUSION))
