@@ -12,7 +12,10 @@ from duqsweep.policy.random_pi05 import RandomPi05, small_sizes, write_random
 from duqsweep.seams import Observation
 from duqsweep.spec import PolicySpec
 
-pytestmark = pytest.mark.gpu
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
 
 INSTRUCTIONS = ("pick up the red cube", "pick up the bowl and place it in the tray", "stove")
 
