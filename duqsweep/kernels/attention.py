@@ -31,8 +31,8 @@ def _attend(
 ):
     """A program: ROWS pairs (token, head of the group) of one key head in one sequence."""
     if PDL:
-        tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     HEADS: tl.constexpr = KV_HEADS * GROUP
     WIDTH: tl.constexpr = (HEADS + 2 * KV_HEADS) * HEAD_DIM
     kv_head = tl.program_id(1)

@@ -46,6 +46,8 @@ def _round_tokens(
     PDL: tl.constexpr,
 ):
     """One program TOKENS tokens, whose rows it keeps; BLOCK 1: no rotation."""
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
     token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)[:, None]
     channel = tl.arange(0, PADDED)[None, :]
     inside = (channel < WIDTH) & (token < tokens)
@@ -61,7 +63,6 @@ def _round_tokens(
         shift = tl.load(norm_bias + channel, mask=channel < WIDTH, other=0.0)
     if PDL:  # what does not depend on the kernel before is loaded by now
         tl.extra.cuda.gdc_wait()
-        tl.extra.cuda.gdc_launch_dependents()
     place = token.to(tl.int64) * row_stride + source
     loaded = tl.load(rows + place, mask=inside, other=0.0)
     values = loaded.to(tl.float32)
