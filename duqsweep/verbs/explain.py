@@ -14,6 +14,7 @@ from duqsweep.errors import ConfigError
 from duqsweep.files import read_json
 from duqsweep.policy.locate import policy_sizes
 from duqsweep.policy.sizes import sizes_of
+from duqsweep.quant.select import rotates_twice
 from duqsweep.result import PICTURES, PROMPT_TOKENS, Vitals
 from duqsweep.spec import TrialSpec
 
@@ -87,10 +88,11 @@ def _heading(spec: TrialSpec, costs: Sequence[PartCost]) -> str:
     quantized = sum(cost.quantized for cost in costs)
     quant = spec.quant
     outputs = ", outputs rotated back" if quant.row_rotation else ""
-    how = f"rotation {quant.rotation}, block {quant.block_size}{outputs}" if quantized else "none"
+    twice = " (before and after the permutation)" if rotates_twice(quant) else ""
+    how = f"rotation {quant.rotation}{twice}, block {quant.block_size}{outputs}"
     return (
         f"One call of {spec.policy.name}: batch 1, {spec.policy.num_steps} denoising steps\n"
-        f"{quantized} linear layers quantized: {how}\n"
+        f"{quantized} linear layers quantized: {how if quantized else 'none'}\n"
     )
 
 

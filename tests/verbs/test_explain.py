@@ -114,6 +114,13 @@ def test_overrides_change_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"{4 * 18 * (5 * 1024 + 2048 + 4096) // 64:,}" in page
 
 
+def test_the_greedy_rotation_counts_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["quant.rotation=greedy", "quant.include=dit_all"])
+    page = capsys.readouterr().out
+    assert "rotation greedy (before and after the permutation), block 16" in page
+    assert f"{2 * 18 * (5 * 1024 + 2048 + 4096) // 16:,}" in page
+
+
 def test_the_embedded_policy_is_explained_too(capsys: pytest.CaptureFixture[str]) -> None:
     main(["policy=embedded"])
     assert "One call of embedded" in capsys.readouterr().out
