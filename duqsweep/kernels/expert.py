@@ -75,7 +75,7 @@ class Launcher:
         length = keys.shape[1]
         group = shape.heads // shape.kv_heads
         columns = min(cut.channels, shape.head_dim)
-        needed = triton.cdiv(length + shape.tokens, cut.keys)
+        needed = -(-(length + shape.tokens) // cut.keys)
         if needed > self.chunks:
             raise EvaluationError(
                 f"the expert's kernels attend to {self.chunks * cut.keys - shape.tokens} prefix "
@@ -275,6 +275,7 @@ class Launcher:
             "BATCHES": max(groups, min(cut.batches, width // narrowest)),
             "GROUPS": groups,
             "FORMAT": form,
+            "FLAT": cut.flat,
             "ASSEMBLY": not self.interpreted,
             **self._launch(cut.warps),
         }

@@ -49,6 +49,7 @@ class Cut:
     columns: int
     batches: int
     warps: int
+    flat: bool = False  # rows are loaded whole and then cut into spans
     normed: bool = False  # by a kernel of its own, also where nothing is quantized
 
 
@@ -74,7 +75,7 @@ class Cuts:
 
 
 CUTS = {
-    16: Cuts(Cut(8, 8, 4), Cut(16, 8, 4), Cut(16, 8, 8), Cut(8, 16, 16)),
+    16: Cuts(Cut(8, 8, 4), Cut(16, 8, 4), Cut(8, 16, 8, True), Cut(8, 16, 8, True)),
     8: Cuts(Cut(8, 4, 2), Cut(32, 1, 4), Cut(8, 8, 4), Cut(16, 16, 8)),
     4: Cuts(Cut(8, 4, 2), Cut(32, 2, 4), Cut(16, 8, 4), Cut(8, 8, 4)),
 }

@@ -13,6 +13,7 @@ import triton.language as tl
 from duqsweep.kernels.expert_parts import (
     announce,
     begin,
+    cut,
     gelu,
     modulated,
     product,
@@ -35,17 +36,17 @@ def _entered(
     BATCHES: tl.constexpr,
     FORMAT: tl.constexpr,
     NORM: tl.constexpr,
+    FLAT: tl.constexpr,
 ):
     """What the product multiplies, and each token's scale."""
     if NORM:
         normed = modulated(rows, factor, shift, m, inside, WIDTH)
-        parts = tl.permute(tl.reshape(normed, (ROWS, BATCHES, WIDTH // BATCHES)), (1, 0, 2))
-        return (parts,), tl.full((ROWS,), 1.0, tl.float32)
+        return (cut(normed, BATCHES),), tl.full((ROWS,), 1.0, tl.float32)
     else:
         scale = tl.full((ROWS,), 1.0, tl.float32)
         if FORMAT != 16:
             scale = tl.load(act_scales + m, mask=inside, other=0.0, cache_modifier=".cg")
-        return row_tile(rows, m, inside, WIDTH, BATCHES, FORMAT), scale
+        return row_tile(rows, m, inside, WIDTH, BATCHES, FORMAT, FLAT), scale
 
 
 @triton.jit
@@ -74,6 +75,7 @@ def qkv_kernel(
     GROUPS: tl.constexpr,
     FORMAT: tl.constexpr,
     NORM: tl.constexpr,
+    FLAT: tl.constexpr,
     ASSEMBLY: tl.constexpr,
     PDL: tl.constexpr,
 ):
@@ -99,7 +101,18 @@ def qkv_kernel(
         place = m[:, None] * HALF + d[None, :]
         cosine, sine = tl.load(cosines + place), tl.load(sines + place)
         parts, act_scale = _entered(
-            rows, act_scales, factor_row, shift_row, m, inside, ROWS, WIDTH, BATCHES, FORMAT, NORM
+            rows,
+            act_scales,
+            factor_row,
+            shift_row,
+            m,
+            inside,
+            ROWS,
+            WIDTH,
+            BATCHES,
+            FORMAT,
+            NORM,
+            FLAT,
         )
         a = product(parts, first, first_scale, act_scale, GROUPS, FORMAT)
         b = product(parts, second, second_scale, act_scale, GROUPS, FORMAT)
@@ -135,6 +148,7 @@ def gate_up_kernel(
     GROUPS: tl.constexpr,
     FORMAT: tl.constexpr,
     NORM: tl.constexpr,
+    FLAT: tl.constexpr,
     ASSEMBLY: tl.constexpr,
     PDL: tl.constexpr,
 ):
@@ -153,18 +167,20 @@ def gate_up_kernel(
     begin(PDL)
     for t in range(TILES):
         m = t * ROWS + tl.arange(0, ROWS)
+        inside = m < tokens
         parts, act_scale = _entered(
             rows,
             act_scales,
             factor_row,
             shift_row,
             m,
-            m < tokens,
+            inside,
             ROWS,
             WIDTH,
             BATCHES,
             FORMAT,
             NORM,
+            FLAT,
         )
         a = product(parts, gate, gate_scale, act_scale, GROUPS, FORMAT)
         b = product(parts, up, up_scale, act_scale, GROUPS, FORMAT)

@@ -33,6 +33,7 @@ def exit_kernel(
     BATCHES: tl.constexpr,
     GROUPS: tl.constexpr,
     FORMAT: tl.constexpr,
+    FLAT: tl.constexpr,
     ASSEMBLY: tl.constexpr,
     PDL: tl.constexpr,
 ):
@@ -51,7 +52,7 @@ def exit_kernel(
         act_scale = tl.full((ROWS,), 1.0, tl.float32)
         if FORMAT != 16:
             act_scale = tl.load(act_scales + m, mask=inside, other=0.0, cache_modifier=".cg")
-        parts = row_tile(rows, m, inside, WIDTH, BATCHES, FORMAT)
+        parts = row_tile(rows, m, inside, WIDTH, BATCHES, FORMAT, FLAT)
         update = product(parts, tile, scale, act_scale, GROUPS, FORMAT)
         after = before + update * gate_row[None, :]
         tl.store(stream + place, after.to(stream.dtype.element_ty))

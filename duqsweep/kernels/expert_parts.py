@@ -92,20 +92,44 @@ def weight_tile(
 
 
 @triton.jit
-def row_tile(rows, m, inside, WIDTH: tl.constexpr, BATCHES: tl.constexpr, FORMAT: tl.constexpr):
-    """Rows m of what a weight multiplies, as the `weight_tile` is given; zeros where not inside."""
-    SPAN: tl.constexpr = WIDTH // BATCHES
+def row_tile(
+    rows,
+    m,
+    inside,
+    WIDTH: tl.constexpr,
+    BATCHES: tl.constexpr,
+    FORMAT: tl.constexpr,
+    FLAT: tl.constexpr,
+):
+    """Rows m of what a weight multiplies, as the `weight_tile` is given; zeros where not inside.
+
+    FLAT: loaded as rows, then cut: that needs less shared memory and more instructions.
+    """
     PARTS: tl.constexpr = BATCHES // 2 if FORMAT == 4 else BATCHES
-    batch = tl.arange(0, PARTS)[:, None, None]
-    k = tl.arange(0, SPAN)[None, None, :]
-    place = rows + m[None, :, None] * WIDTH + batch * SPAN + k
-    mask = inside[None, :, None]
+    SPAN: tl.constexpr = WIDTH // BATCHES
+    if FLAT:
+        place = rows + m[:, None] * WIDTH + tl.arange(0, PARTS * SPAN)[None, :]
+        mask = inside[:, None]
+    else:
+        span = tl.arange(0, PARTS)[:, None, None] * SPAN + tl.arange(0, SPAN)[None, None, :]
+        place = rows + m[None, :, None] * WIDTH + span
+        mask = inside[None, :, None]
     first = tl.load(place, mask=mask, other=0, cache_modifier=".cg")
     if FORMAT == 4:
         second = tl.load(place + WIDTH // 2, mask=mask, other=0, cache_modifier=".cg")
-        return first, second
+        return cut(first, PARTS), cut(second, PARTS)
     else:
-        return (first,)
+        return (cut(first, PARTS),)
+
+
+@triton.jit
+def cut(rows, PARTS: tl.constexpr):
+    """(rows, channels) as (PARTS, rows, channels / PARTS), if they are not yet."""
+    if len(rows.shape) == 3:
+        return rows
+    else:
+        shape: tl.constexpr = (rows.shape[0], PARTS, rows.shape[1] // PARTS)
+        return tl.permute(tl.reshape(rows, shape), (1, 0, 2))
 
 
 @triton.jit

@@ -6,7 +6,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from duqsweep.kernels.expert_parts import announce, begin, modulated
+from duqsweep.kernels.expert_parts import announce, begin, cut, modulated
 
 
 @triton.jit
@@ -65,8 +65,7 @@ def step_kernel(
     flow = tl.load(actions + place, mask=real, other=0.0, cache_modifier=".cg")
     if LEAVE:
         normed = modulated(stream, factor_row, shift_row, m, m < tokens, WIDTH)
-        parts = tl.permute(tl.reshape(normed, (ROWS, BATCHES, SPAN)), (1, 0, 2))
-        velocity = tl.sum(tl.dot(parts, leaving, input_precision="ieee"), 0)
+        velocity = tl.sum(tl.dot(cut(normed, BATCHES), leaving, input_precision="ieee"), 0)
         flow -= (velocity + leaving_bias[None, :]).to(dtype).to(tl.float32) * length
         if tl.program_id(1) == 0:
             tl.store(following + place, flow, mask=real)
