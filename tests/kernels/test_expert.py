@@ -43,8 +43,8 @@ CASES = [
 ]
 PREFIXES = [(1, 1), (10, 534), (50, 77)]
 if GPU:
-    CASES += [(tokens, bits, 16, False) for tokens in (10, 16, 50, 64) for bits in (4, 8, 16)]
-    CASES += [(10, 8, 1, True), (10, 4, 128, False)]
+    CASES += [(10, 4, 16, False), (16, 4, 128, False), (50, 4, 16, False), (64, 4, 16, False)]
+    CASES += [(1, 8, 1, True), (10, 8, 16, False), (10, 16, 1, False), (50, 16, 1, False)]
     PREFIXES += [(16, 77), (50, 534), (51, 64), (64, 960)]
 
 
