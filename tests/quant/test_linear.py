@@ -21,6 +21,7 @@ from quant_parts import (
 )
 from torch import nn
 
+from duqsweep.quant import quantizer
 from duqsweep.quant.calibrate import calibrate
 from duqsweep.quant.fold import build_pack
 from duqsweep.quant.freeze import freeze
@@ -201,6 +202,41 @@ def test_siglips_odd_width_takes_blocks_of_sixteen() -> None:
         stats = calibrate(policy, {"0": (8, 8)}, QuantSpec(), lambda: policy(x))
         freeze(policy, {"0": (8, 8)}, QuantSpec(), stats, None, "siglip")
         assert relative_error(policy(x), wanted) < 0.03
+
+
+@settings(deadline=None, max_examples=15)
+@given(quant=SETTINGS, at_once=st.sampled_from([1, 64 * 48, 2**30]))
+def test_folding_in_pieces_gives_the_same_pack(quant: QuantSpec, at_once: int) -> None:
+    layer = tiny_policy().layers[0].up_proj
+    stats = calibrated(tiny_policy(), quant, {LAYERS[0]: (4, 8)})[LAYERS[0]]
+    packs = []
+    for size in (at_once, quantizer.CPU_WEIGHTS_AT_ONCE):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(quantizer, "CPU_WEIGHTS_AT_ONCE", size)
+            packs.append(build_pack(layer.weight.detach(), 4, quant, stats.act_max, stats.samples))
+    found, wanted = packs
+    assert found.scales is not None
+    torch.testing.assert_close(found.scales, wanted.scales)
+    differ = (found.weight != wanted.weight).float().mean()
+    assert differ < 1e-3  # ties, where a product of other shape rounds otherwise
+
+
+@pytest.mark.parametrize("rotation", ["hadamard", "svd", "greedy"])
+def test_a_rotated_bf16_layer_loses_little_more_than_bf16_does(rotation: str) -> None:
+    """The weight is folded in float64 and rounded once; inputs are rounded between the stages."""
+    exact = tiny_policy().double()
+    policy = tiny_policy().bfloat16()
+    exact.load_state_dict(policy.state_dict())
+    x = inputs().bfloat16()
+    quant = QuantSpec(rotation=rotation)
+    with torch.no_grad():
+        wanted, plain = exact(x.double()), policy(x).double()
+        bits = dict.fromkeys(LAYERS, (16, 16))
+        stats = calibrate(policy, bits, quant, lambda: policy(x))
+        freeze(policy, bits, quant, stats, None, "tiny")
+        found = policy(x)
+    assert found.dtype == torch.bfloat16
+    assert relative_error(found.double(), wanted) < 3 * relative_error(plain, wanted)
 
 
 @pytest.mark.parametrize("kernel", ["fake", "loop"])
