@@ -40,6 +40,12 @@ class IntegerWeight:
                 f"the input width {self.in_features}"
             )
 
+        groups = self.scales.shape[1]
+        if self.packed and groups > 1 and groups % 2:
+            raise EvaluationError(
+                f"two int4 codes a byte need an even number of scale groups a row, got {groups}"
+            )
+
     @property
     def packed(self) -> bool:
         """Whether a byte holds two codes."""

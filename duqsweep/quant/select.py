@@ -19,6 +19,8 @@ from duqsweep.spec import (
 )
 
 Bits = tuple[int, int]  # weight bits, activation bits
+PACKED_BITS = 4  # and fewer: kernel w4a8 stores two codes in a byte
+
 Shape = tuple[int, int]  # out features, in features
 
 
@@ -102,6 +104,12 @@ def check_widths(quant: QuantSpec, name: str, shape: Shape, bits: Bits) -> None:
     group = quant.weight_group_size
     if group and bits[0] < FULL_PRECISION and columns % group:
         raise ConfigError(_uneven("weight_group_size", group, name, "input", columns))
+    packed = quant.kernel == "w4a8" and bits[0] <= PACKED_BITS
+    if packed and 0 < group < columns and columns // 2 % group:
+        raise ConfigError(
+            f"kernel=w4a8 packs channel j of layer {name!r} with channel j + {columns // 2}, so "
+            f"that weight_group_size {group} must divide half of its input width {columns}"
+        )
 
 
 def _bits_of(name: str, rules: tuple[LayerRule, ...], layer_bits: tuple[LayerBits, ...]) -> Bits:

@@ -9,9 +9,9 @@ from duqsweep.errors import EvaluationError
 from duqsweep.kernels.codes import IntegerWeight, pack_int4
 from duqsweep.quant.linear import LinearParts
 from duqsweep.quant.rotation import hadamard
+from duqsweep.quant.select import PACKED_BITS
 
 WIDEST_CODE = 8  # bits
-PACKED_CODE = 4  # bits; two codes a byte
 
 
 class IntegerLinear(nn.Module):
@@ -91,7 +91,7 @@ def build_int8(parts: LinearParts) -> nn.Module:
 
 def build_w4a8(parts: LinearParts) -> nn.Module:
     """The layer with two codes a byte where they have 4 bits or fewer."""
-    return IntegerLinear(parts, packed=parts.weight_bits <= PACKED_CODE)
+    return IntegerLinear(parts, packed=parts.weight_bits <= PACKED_BITS)
 
 
 def _check(parts: LinearParts) -> None:
