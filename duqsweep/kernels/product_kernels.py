@@ -157,8 +157,6 @@ def many_tokens_kernel(
     cosines,
     sines,
     out,
-    partial,
-    arrivals,
     tokens,
     OUTPUTS: tl.constexpr,
     BIASED: tl.constexpr,
@@ -167,57 +165,36 @@ def many_tokens_kernel(
     HEAD_DIM: tl.constexpr,
     ROTATED: tl.constexpr,
     WIDTH: tl.constexpr,
-    SPLITS: tl.constexpr,
     STACKED: tl.constexpr,
     TILE_M: tl.constexpr,
     TILE_N: tl.constexpr,
     TILE_K: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """One program STACKED (1 or 3) tiles of tokens, a tile of outputs and a span of the channels.
+    """One program STACKED (1 or 3) tiles of tokens and a tile of outputs.
 
-    Codes and weight are tensor descriptors, whose tiles the GPU's copy engine brings. Of the
-    SPLITS programs of a tile, the last to arrive adds up what the others left in `partial`; it
-    leaves `arrivals` at zero, as it was found.
+    Codes and weight are tensor descriptors, whose tiles the GPU's copy engine brings.
     """
     begin(PDL)
     tile = tl.program_id(1)
-    first = tl.program_id(0) * (STACKED * TILE_M)
-    SPAN: tl.constexpr = (WIDTH + TILE_K * SPLITS - 1) // (TILE_K * SPLITS)
-    STEPS: tl.constexpr = SPAN * TILE_K
-    split = tl.program_id(2)
-    summed = tl.zeros((TILE_M, TILE_N), tl.int32)
+    row = tl.program_id(0) * (STACKED * TILE_M)
+    first = tl.zeros((TILE_M, TILE_N), tl.int32)
     if STACKED == 3:
         second = tl.zeros((TILE_M, TILE_N), tl.int32)
         third = tl.zeros((TILE_M, TILE_N), tl.int32)
-    for step in range(SPAN):  # past the last channel, the copy engine brings zeros
-        start = split * STEPS + step * TILE_K
+    for start in range(0, WIDTH, TILE_K):  # past the last channel, the copy engine brings zeros
         w = weight.load([tile * TILE_N, start]).T
-        summed = tl.dot(codes.load([first, start]), w, summed, out_dtype=tl.int32)
+        first = tl.dot(codes.load([row, start]), w, first, out_dtype=tl.int32)
         if STACKED == 3:
-            second = tl.dot(codes.load([first + TILE_M, start]), w, second, out_dtype=tl.int32)
-            third = tl.dot(codes.load([first + 2 * TILE_M, start]), w, third, out_dtype=tl.int32)
+            second = tl.dot(codes.load([row + TILE_M, start]), w, second, out_dtype=tl.int32)
+            third = tl.dot(codes.load([row + 2 * TILE_M, start]), w, third, out_dtype=tl.int32)
     n = tile * TILE_N + tl.arange(0, TILE_N)
     scale = tl.load(weight_scales + n % OUTPUTS)[None, :]
-    m = first + tl.arange(0, TILE_M)
-    last = True
-    if SPLITS > 1:
-        whole = tl.program_id(0) * tl.num_programs(1) + tile
-        inner = tl.arange(0, TILE_M)[:, None] * TILE_N + tl.arange(0, TILE_N)[None, :]
-        room = partial + whole.to(tl.int64) * (SPLITS * TILE_M * TILE_N) + inner
-        tl.store(room + split * (TILE_M * TILE_N), summed)
-        tl.debug_barrier()
-        last = tl.atomic_add(arrivals + whole, 1, sem="acq_rel") == SPLITS - 1
-    if last:
-        if SPLITS > 1:
-            for i in tl.static_range(1, SPLITS):
-                other = (split + i) % SPLITS
-                summed += tl.load(room + other * (TILE_M * TILE_N), cache_modifier=".cg")
-            tl.store(arrivals + whole, 0)
-        finish(
-            summed.to(tl.float32) * scale, token_scales, bias, residual, cosines, sines, out,
-            tokens, m, tile, OUTPUTS, BIASED, RESIDUAL, AFTER, HEAD_DIM, ROTATED,
-        )  # fmt: skip
+    m = row + tl.arange(0, TILE_M)
+    finish(
+        first.to(tl.float32) * scale, token_scales, bias, residual, cosines, sines, out,
+        tokens, m, tile, OUTPUTS, BIASED, RESIDUAL, AFTER, HEAD_DIM, ROTATED,
+    )  # fmt: skip
     if STACKED == 3:
         finish(
             second.to(tl.float32) * scale, token_scales, bias, residual, cosines, sines, out,

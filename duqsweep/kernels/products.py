@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 import torch
@@ -20,7 +19,6 @@ from duqsweep.kernels.rotary import Rotary, Table
 from duqsweep.kernels.tokens import round_tokens
 
 MANY_TOKENS = 64  # above, a product is bound by arithmetic
-MOST_TILES = 4096  # of a product whose channels are split among programs
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,6 @@ class Tile:
     warps: int
     stages: int
     stacked: int = 1  # tiles of tokens a program, 1 or 3
-    splits: int = 1  # programs that share a tile's channels
 
 
 @dataclass(frozen=True)
@@ -112,15 +109,12 @@ def integer_product(
     rows = triton.cdiv(tokens, tile.tokens * tile.stacked)
     columns = triton.cdiv(outputs, tile.outputs)
     if described:
-        many_tokens_kernel[(rows, columns, tile.splits)](
+        many_tokens_kernel[(rows, columns)](
             TensorDescriptor.from_tensor(codes, [tile.tokens, tile.channels]),
             TensorDescriptor.from_tensor(weight.codes, [tile.outputs, tile.channels]),
             *tensors,
-            _room_for_partial(rows * columns, tile, codes.device),
-            arrivals(codes.device),
             tokens,
             WIDTH=weight.in_features,
-            SPLITS=tile.splits,
             STACKED=tile.stacked,
             TILE_K=tile.channels,
             **constants,
@@ -152,7 +146,7 @@ def tile_for(tokens: int, weight: IntegerWeight) -> Tile:
     if not _describable(tokens, weight):
         return Tile(128, 128, 128, warps=8, stages=3)
     if weight.out_features >= 8192:
-        return Tile(128, 256, 128, warps=8, stages=4)
+        return Tile(64, 256, 128, warps=8, stages=3, stacked=3)
     if weight.out_features <= 1152:
         return Tile(64, 64, 128, warps=4, stages=6 if weight.in_features > 2048 else 4)
     if weight.out_features > 4096:
@@ -192,20 +186,6 @@ def integer_linear(
     require_gpu(rows)
     codes, scales = round_tokens(rows, weight.order, weight.block, weight.act_bits, norm)
     return integer_product(codes, scales, weight, rows.dtype, following)
-
-
-@cache
-def arrivals(device: torch.device) -> Tensor:
-    """Counts of the programs that arrived at a tile: zero between any two products on a device."""
-    return torch.zeros(MOST_TILES, dtype=torch.int32, device=device)
-
-
-def _room_for_partial(tiles: int, tile: Tile, device: torch.device) -> Tensor:
-    """Where the programs that share a tile leave their sums."""
-    if tile.splits == 1:
-        return arrivals(device)  # not used
-    size = tiles * tile.splits * tile.tokens * tile.outputs
-    return torch.empty(size, dtype=torch.int32, device=device)
 
 
 def _describable(tokens: int, weight: IntegerWeight) -> bool:
