@@ -45,7 +45,7 @@ PROTOCOL = ProtocolSpec("recorded", 6, 2, 16, 10, 10, 0, 5)
 
 FORMS = {
     "unquantized": QuantSpec(),
-    "int8": QuantSpec(rules=LLM_AND_EXPERT, kernel="int8"),
+    "int8": QuantSpec(rules=(LayerRule(r"_proj$|fc[12]$", 8, 8),), kernel="int8"),
     "w4a8, with a wider layer": QuantSpec(
         rules=LLM_AND_EXPERT,
         layer_bits=(LayerBits("gemma_expert.model.layers.0", 8),),
@@ -127,7 +127,7 @@ def test_a_fused_form_gives_the_actions_of_its_layers_and_shows_its_kernels(
 def test_layers_called_one_by_one_are_counted_too(
     policy: Pi05, inputs: tuple[Tensor, Tensor, Tensor]
 ) -> None:
-    quant = FORMS["int8"]
+    quant = QuantSpec(rules=LLM_AND_EXPERT, kernel="int8")
     module = frozen(policy, inputs, quant)
     with counted() as launched:
         one_by_one(module, inputs)
@@ -138,8 +138,8 @@ def test_layers_called_one_by_one_are_counted_too(
 
 def test_products_are_merged_and_the_last_language_layer_gives_keys_and_values_alone() -> None:
     bits = select_layers(FORMS["int8"], linear_layers(SIZES))
-    expert, language = 4 * 2 * STEPS, 4 + 1
-    assert products_needed(bits, STEPS) == expert + language
+    expert, language, vision = 4 * 2 * STEPS, 4 + 1, 4
+    assert products_needed(bits, STEPS) == expert + language + vision
 
 
 @pytest.mark.parametrize(
