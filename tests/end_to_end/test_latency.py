@@ -70,14 +70,17 @@ def test_the_same_command_again_changes_nothing(latency: Finished, path: str) ->
     assert hashes(latency.folder) == before
 
 
-def test_a_sweep_that_was_cut_off_goes_on(latency: Finished, tmp_path: Path, path: str) -> None:
+def test_a_larger_budget_goes_on_where_the_smaller_one_ended(
+    latency: Finished, tmp_path: Path, path: str
+) -> None:
     folder = Path(shutil.copytree(latency.folder, tmp_path / "latency"))
-    (folder / "trials" / "0001" / "result.json").unlink()
+    before = hashes(folder / "trials")
     more = f"budget.trials={TRIALS + 1}"
     words = [*latency.words, f"dir={folder}", "tracking=none", more]
     again = run(words, tmp_path, PYTHONPATH=path)
     assert again.returncode == 0, again.stderr
     assert len(files.read_json(folder / "front.json")["points"]) == TRIALS + 1
+    assert before.items() <= hashes(folder / "trials").items()
 
 
 def test_verbs_read_it(latency: Finished, tmp_path: Path) -> None:

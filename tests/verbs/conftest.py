@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,15 +11,15 @@ from pathlib import Path
 import pytest
 from command_line import ROOT, Command
 
-from duqsweep.policy.locate import CONFIG_JSON, WEIGHTS
+from duqsweep.policy.locate import CONFIG_JSON, SHIPPED, WEIGHTS
 
 
 @pytest.fixture(scope="session")
 def broken_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files are there, and hold nothing: found out by the first trial, in no time."""
+    """The files are there, and no weights in them: found out by the first trial, in no time."""
     folder = tmp_path_factory.mktemp("broken")
-    for name in (CONFIG_JSON, WEIGHTS):
-        (folder / name).write_bytes(b"nothing")
+    shutil.copy(SHIPPED / CONFIG_JSON, folder)
+    (folder / WEIGHTS).write_bytes(b"nothing")
     return folder
 
 

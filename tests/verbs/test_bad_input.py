@@ -78,13 +78,29 @@ MISTAKES = {
         ["+sweep=tiny", "space.quant.block_size=choice(16, 128)", "quant.row_rotation=true"],
         "block_size.*128.*layers.0.self_attn.k_proj.*64",
     ),
+    "integer kernel on a CPU": (
+        ["+sweep=tiny", "quant.include=dit_all", "quant.kernel=int8", "runtime.device=cpu"],
+        "kernel=int8 needs a CUDA GPU .compute capability 8.0 or higher. and triton.*is cpu",
+    ),
+    "integer kernel with a rotation that it cannot do": (
+        ["+sweep=tiny", "quant.kernel=w4a8", "quant.rotation=svd"],
+        "kernel=w4a8 needs rotation=hadamard or none, got svd; kernel=fake takes any",
+    ),
+    "no episodes for success": (
+        ["+sweep=tiny", "budget.episodes_per_trial=0"],
+        "episodes_per_trial is 0.*success_rate needs at least 1.*call_ms",
+    ),
+    "episodes of observations": (
+        ["+sweep=tiny", "suite=recorded"],
+        "recorded holds observations and no episodes.*must be 0, got",
+    ),
     "missing checkpoint": (
         ["+sweep=tiny", "policy.checkpoint=/no/such/folder"],
         "policy.checkpoint must be a folder.*/no/such/folder",
     ),
     "missing assets": (
         ["+sweep=tiny", "suite=libero_goal", "suite.assets=/no/such/folder"],
-        "suite.assets is /no/such/folder.*scenes/",
+        "suite.assets must be a folder, there is none at /no/such/folder",
     ),
     "folder that cannot be made": (
         ["+sweep=tiny", "dir=/proc/sweep"],
