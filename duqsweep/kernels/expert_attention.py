@@ -6,7 +6,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from duqsweep.kernels.expert_parts import announce, begin
+from duqsweep.kernels.expert_parts import begin
 
 
 @triton.jit
@@ -42,7 +42,6 @@ def attention_kernel(
     divided by the sum of the weights, the largest score, and that sum. CHUNKS: room for chunks,
     pairs: room for pairs in each.
     """
-    announce(PDL)
     PARTS: tl.constexpr = HEAD_DIM // COLUMNS
     dtype: tl.constexpr = queries.dtype.element_ty
     kv_head, part = tl.program_id(2) // PARTS, tl.program_id(2) % PARTS

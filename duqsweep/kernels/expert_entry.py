@@ -11,7 +11,6 @@ import triton
 import triton.language as tl
 
 from duqsweep.kernels.expert_parts import (
-    announce,
     begin,
     cut,
     gelu,
@@ -80,7 +79,6 @@ def qkv_kernel(
     PDL: tl.constexpr,
 ):
     """A program: all tokens by COLUMNS channels of a head's first half and those of its second."""
-    announce(PDL)
     HALF: tl.constexpr = HEAD_DIM // 2
     head = tl.program_id(0) // (HALF // COLUMNS)
     d = (tl.program_id(0) % (HALF // COLUMNS)) * COLUMNS + tl.arange(0, COLUMNS)
@@ -153,7 +151,6 @@ def gate_up_kernel(
     PDL: tl.constexpr,
 ):
     """A program: all tokens by COLUMNS hidden channels."""
-    announce(PDL)
     n = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     gate = weight_tile(weight, n, WIDTH, BATCHES, FORMAT, ASSEMBLY)
     up = weight_tile(weight, n + HIDDEN, WIDTH, BATCHES, FORMAT, ASSEMBLY)

@@ -7,7 +7,6 @@ import triton
 import triton.language as tl
 
 from duqsweep.kernels.expert_parts import (
-    announce,
     begin,
     product,
     row_tile,
@@ -38,7 +37,6 @@ def exit_kernel(
     PDL: tl.constexpr,
 ):
     """A program: all tokens by COLUMNS channels of the stream, to which gate * product is added."""
-    announce(PDL)
     n = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     tile = weight_tile(weight, n, WIDTH, BATCHES, FORMAT, ASSEMBLY)
     scale = scale_tile(scales, n, WIDTH, BATCHES, GROUPS, FORMAT)

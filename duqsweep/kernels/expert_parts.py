@@ -23,14 +23,6 @@ def begin(PDL: tl.constexpr):
     """
     if PDL:
         tl.extra.cuda.gdc_wait()
-        if PDL == 1:
-            tl.extra.cuda.gdc_launch_dependents()
-
-
-@triton.jit
-def announce(PDL: tl.constexpr):
-    """Let the next kernel start, and load what does not depend on this one."""
-    if PDL == 2:
         tl.extra.cuda.gdc_launch_dependents()
 
 

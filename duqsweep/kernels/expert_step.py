@@ -6,7 +6,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from duqsweep.kernels.expert_parts import announce, begin, cut, modulated
+from duqsweep.kernels.expert_parts import begin, cut, modulated
 
 
 @triton.jit
@@ -39,7 +39,6 @@ def step_kernel(
     ENTER: `entered` takes the stream that those actions give. CHANNELS: ACTION padded to a power of
     two.
     """
-    announce(PDL)
     dtype: tl.constexpr = in_weight.dtype.element_ty
     m = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     n = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from duqsweep.kernels.expert_parts import announce, begin, modulated
+from duqsweep.kernels.expert_parts import begin, modulated
 
 SMALLEST_SCALE = tl.constexpr(1e-8)  # of a token of zeros
 # Added to a float32 below 2^22, it rounds half to even and leaves the integer in the lowest bits.
@@ -66,7 +66,6 @@ def norm_kernel(
     PDL: tl.constexpr,
 ):
     """Adaptive norm; then codes, where INTEGER."""
-    announce(PDL)
     c = tl.arange(0, WIDTH)
     factor_row, shift_row = tl.load(factor + c).to(tl.float32), tl.load(shift + c).to(tl.float32)
     source = c
@@ -95,7 +94,6 @@ def round_kernel(
     PDL: tl.constexpr,
 ):
     """Codes of rows."""
-    announce(PDL)
     c = tl.arange(0, WIDTH)
     source = c
     if ORDERED:
@@ -130,7 +128,6 @@ def mix_kernel(
 
     pairs: (token, head of a group) that each chunk has room for.
     """
-    announce(PDL)
     WIDTH: tl.constexpr = HEADS * HEAD_DIM
     source = tl.arange(0, WIDTH)
     if ORDERED:
