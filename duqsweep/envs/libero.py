@@ -47,17 +47,17 @@ def open_environment(protocol: ProtocolSpec) -> Environment:
             prepare_libero(protocol.renderer, mini.ASSETS)
             from duqsweep.envs.mini import problem  # noqa: F401  (registers the problem class)
         tasks = [SuiteTask(t.bddl, t.instruction, t.init_states()) for t in mini.TASKS]
-        return LiberoEnvironment(protocol, tasks, KEPT_MINI, fixtures_vary=False)
+        return LiberoEnvironment(protocol, tasks, KEPT_MINI, official=False)
     with _machine_faults("LIBERO could not be loaded"):
         prepare_libero(protocol.renderer, assets.find_assets(protocol))
-    return LiberoEnvironment(protocol, official_tasks(protocol), KEPT_OFFICIAL, fixtures_vary=True)
+    return LiberoEnvironment(protocol, official_tasks(protocol), KEPT_OFFICIAL, official=True)
 
 
 class LiberoEnvironment:
     """A `seams.Environment` over one simulator a task."""
 
     def __init__(
-        self, protocol: ProtocolSpec, tasks: list[SuiteTask], kept: int, fixtures_vary: bool
+        self, protocol: ProtocolSpec, tasks: list[SuiteTask], kept: int, official: bool
     ) -> None:
         """Build nothing yet.
 
@@ -65,13 +65,14 @@ class LiberoEnvironment:
             protocol: Suite, image size, settle steps.
             tasks: In the suite's order.
             kept: Simulators to keep; the one unused longest is closed first.
-            fixtures_vary: Whether LIBERO draws poses of fixtures from the seed; they are not in the
-                state, so each seed has a simulator of its own.
+            official: Whether episodes begin as LIBERO's own evaluation begins them. It also draws
+                poses of fixtures from the seed; they are not in the state, so each seed has a
+                simulator of its own.
         """
         self._protocol = protocol
         self._tasks = tasks
         self._kept = kept
-        self._fixtures_vary = fixtures_vary
+        self._official = official
         # (task, seed) → simulator
         self._simulators: OrderedDict[tuple[int, int], Simulator] = OrderedDict()
         self._current: Simulator | None = None
@@ -87,7 +88,7 @@ class LiberoEnvironment:
         with _machine_faults(f"reset of {entry.suite} task {entry.task} failed"):
             simulator = self._simulator(entry.task, entry.seed)
             state = self._tasks[entry.task].init_states[entry.init_state]
-            simulator.reset(state, self._protocol.settle_steps)
+            simulator.reset(state, self._protocol.settle_steps, as_libero=self._official)
             self._current = simulator
             return simulator.observe()
 
@@ -139,7 +140,7 @@ class LiberoEnvironment:
             )
 
     def _simulator(self, task: int, seed: int) -> Simulator:
-        built = (task, seed if self._fixtures_vary else SEED)
+        built = (task, seed if self._official else SEED)
         if built not in self._simulators:
             while len(self._simulators) >= self._kept:
                 self._simulators.popitem(last=False)[1].close()

@@ -33,8 +33,8 @@ class Simulator:
             instruction: What the policy is told.
             image_px: Side of the square images; None: no cameras, and no renderer is loaded.
             seed: Of where fixtures stand; they are in the model, not in the state, so `reset` keeps
-                them there. There is no way to move them: after LIBERO's own reset, cabinets and
-                microwaves depended on the seeds before it.
+                them there. They are drawn once, here: with drawers and doors, what LIBERO's reset
+                draws depends on the resets before it.
         """
         from libero.libero.envs.env_wrapper import ControlEnv  # after prepare_libero
 
@@ -52,12 +52,20 @@ class Simulator:
         self.env: Any = control.env
         self.env.visualize({part: False for part in self.env._visualizations})  # no grip markers
         self.env._observables = {}  # see observe_robot
+        self._built = self.state()
 
-    def reset(self, state: NDArray[np.float64], settle_steps: int) -> None:
+    def reset(self, state: NDArray[np.float64], settle_steps: int, as_libero: bool = False) -> None:
         """Put the simulator into `state` and idle; what follows depends on nothing before.
 
         `set_state` alone restores time and positions only: the gripper's accumulated command, the
         controller's goal and the solver's warm start would leak from episode to episode.
+
+        Args:
+            state: Flat, one of the task's initial ones.
+            settle_steps: Steps of idling.
+            as_libero: Whether the first step still pulls towards the pose in which the model was
+                built, some millimetres, as it does where LIBERO's environment is reset and then put
+                into a state: published results come from there. False: the arm stays where it is.
         """
         import mujoco
 
@@ -66,14 +74,19 @@ class Simulator:
         for robot in self.env.robots:
             robot.gripper.current_action = np.zeros_like(robot.gripper.current_action)
         self.env.timestep, self.env.cur_time, self.env.done = 0, 0, False
-        sim.set_state_from_flattened(np.asarray(state, dtype=np.float64))
-        sim.forward()
-        self.env._post_process()
+        self._put(self._built if as_libero else state)
         for robot in self.env.robots:
             robot.controller.update(force=True)
             robot.controller.reset_goal()
+        if as_libero:
+            self._put(state)
+        self.env._post_process()
         for _ in range(settle_steps):
             self.step(IDLE)
+
+    def _put(self, state: NDArray[np.float64]) -> None:
+        self.env.sim.set_state_from_flattened(np.asarray(state, dtype=np.float64))
+        self.env.sim.forward()
 
     def step(self, action: NDArray[np.float64]) -> bool:
         """Apply one action ((7,), in [-1, 1]) for 50 ms; returns whether the goal holds."""

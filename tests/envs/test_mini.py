@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -140,3 +142,19 @@ def test_initial_states_are_what_the_seeded_script_makes(simulators, task):
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_the_instruction_is_the_bddl_files(task):
     assert f"(:language {task.instruction})" in task.bddl.read_text()
+
+
+def test_its_names_take_none_of_liberos_away():
+    """A process may play our suite and then an official one."""
+    code = (
+        "from pathlib import Path; from duqsweep.envs.setup import prepare_libero;"
+        "prepare_libero('osmesa', Path('.'));"
+        "from libero.libero.envs.base_object import OBJECTS_DICT as objects;"
+        "from libero.libero.envs.predicates import VALIDATE_PREDICATE_FN_DICT as predicates;"
+        "theirs = dict(objects), dict(predicates);"
+        "import duqsweep.envs.mini.problem;"
+        "assert len(objects) > len(theirs[0]) and len(predicates) > len(theirs[1]);"
+        "assert all(objects[name] is item for name, item in theirs[0].items());"
+        "assert all(predicates[name] is item for name, item in theirs[1].items())"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -14,13 +14,15 @@ import pytest
 from numpy.typing import NDArray
 from official import official_protocol
 
-from duqsweep.envs.libero import LiberoEnvironment, open_environment
+from duqsweep.envs.libero import LiberoEnvironment, official_tasks, open_environment
+from duqsweep.envs.setup import quiet
 from duqsweep.result import EpisodeRecord
 from duqsweep.seams import Observation
 from duqsweep.spec import LedgerEntry, ProtocolSpec
 from duqsweep.worker.episode import run_episode
 
 RECORDINGS = sorted((Path(__file__).parent / "recorded").glob("*.npy"))
+TRACED = 25  # steps
 SAME = 3  # steps: another processor's last digits may move the moment of success
 
 
@@ -113,4 +115,26 @@ def test_the_same_actions_with_an_open_hand_fail_at_the_step_limit(played):
 
 
 def test_equal_actions_give_bit_equal_states(played):
-    assert np.array_equal(played.trace(25), played.trace(25))
+    assert np.array_equal(played.trace(TRACED), played.trace(TRACED))
+
+
+def test_liberos_own_environment_goes_through_the_same_states(played):
+    """As openpi evaluates: seed, reset, put into the state, idle, act (examples/libero/main.py)."""
+    from libero.libero.envs.env_wrapper import ControlEnv
+
+    task = official_tasks(played.protocol)[played.entry.task]
+    with quiet():
+        libero = ControlEnv(
+            bddl_file_name=str(task.bddl), use_camera_obs=False, has_offscreen_renderer=False
+        )
+        libero.seed(played.entry.seed)
+        libero.reset()
+    libero.set_init_state(task.init_states[played.entry.init_state])
+    for _ in range(played.protocol.settle_steps):
+        libero.step([0.0] * 6 + [-1.0])
+    theirs = []
+    for action in played.actions[:TRACED]:
+        libero.step(action.tolist())
+        theirs.append(libero.get_sim_state())
+    libero.close()
+    assert np.array_equal(played.trace(TRACED), np.array(theirs))

@@ -30,6 +30,7 @@ class PrimitiveObject(MujocoXMLObject):  # type: ignore[misc]
         self.object_properties: dict[str, dict[str, bool]] = {"vis_site_names": {}}
 
 
+# LIBERO's registry is one for all suites of a process: no name of its own may be taken.
 OBJECTS_DICT.update(
     {
         path.stem: partial(PrimitiveObject, category=path.stem)

@@ -141,7 +141,8 @@ def record(episode: Episode, assets: Path) -> None:
     protocol = official_protocol(episode.suite, assets)
     task = official_tasks(protocol)[episode.task]
     simulator = Simulator(task.bddl, task.instruction, None, protocol.seed)
-    simulator.reset(task.init_states[episode.state], protocol.settle_steps)
+    state = task.init_states[episode.state]
+    simulator.reset(state, protocol.settle_steps, as_libero=True)
     arm = Arm(simulator)
     for move in episode.moves:
         arm.run(move)
