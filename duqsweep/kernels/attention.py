@@ -11,6 +11,9 @@ from duqsweep.kernels.launches import note
 from duqsweep.kernels.machine import overlaps
 
 LOG2_E = 1.4426950408889634
+ROWS = 64  # queries of a program
+KEYS = 64  # that it takes at a time
+WIDE_HEAD = 128
 NARROWEST_HEAD = 16  # that a matrix product on tensor cores takes
 
 
@@ -72,27 +75,17 @@ def _attend(
     tl.store(out + place, mixed.to(out.dtype.element_ty), mask=inside[:, None] & real[None, :])
 
 
-def attend_on_gpu(
-    qkv: Tensor,
-    sequences: int,
-    kv_heads: int,
-    head_dim: int,
-    rows: int = 64,
-    keys: int = 64,
-    warps: int = 4,
-    stages: int = 2,
-) -> Tensor:
+@torch.library.custom_op("duqsweep::attend", mutates_args=())
+def attend(qkv: Tensor, sequences: int, kv_heads: int, head_dim: int) -> Tensor:
     """Softmax attention without a mask, within each of several sequences of the same length.
+
+    An operator that torch.compile takes as it is.
 
     Args:
         qkv: (sequences * tokens, (heads + 2 * kv_heads) * head_dim): queries, keys, values.
         sequences: That follow one another.
         kv_heads: Heads of keys and values; query heads that share one lie side by side.
         head_dim: Channels of a head.
-        rows: Queries of a program.
-        keys: Keys that a program takes at a time.
-        warps: Of a program.
-        stages: Of the loop over the keys.
 
     Returns:
         (sequences * tokens, heads * head_dim).
@@ -102,31 +95,25 @@ def attend_on_gpu(
     group = heads // kv_heads
     out = torch.empty(len(qkv), heads * head_dim, dtype=qkv.dtype, device=qkv.device)
     pdl = overlaps(qkv.device)
-    _attend[(triton.cdiv(tokens * group, rows), kv_heads, sequences)](
+    _attend[(triton.cdiv(tokens * group, ROWS), kv_heads, sequences)](
         qkv,
         out,
         tokens,
         head_dim**-0.5 * LOG2_E,
-        KEY_TILES=triton.cdiv(tokens, keys),
+        KEY_TILES=triton.cdiv(tokens, KEYS),
         GROUP=group,
         KV_HEADS=kv_heads,
         HEAD_DIM=head_dim,
         PADDED=max(triton.next_power_of_2(head_dim), NARROWEST_HEAD),
-        ROWS=rows,
-        KEYS=keys,
+        ROWS=ROWS,
+        KEYS=KEYS,
         PDL=pdl,
-        num_warps=warps,
-        num_stages=stages,
+        num_warps=4,
+        num_stages=2 if head_dim > WIDE_HEAD else 3,  # as many tiles as shared memory holds
         launch_pdl=pdl,
     )
     note("attend")
     return out
-
-
-@torch.library.custom_op("duqsweep::attend", mutates_args=())
-def attend(qkv: Tensor, sequences: int, kv_heads: int, head_dim: int) -> Tensor:
-    """`attend_on_gpu` as an operator that torch.compile takes as it is."""
-    return attend_on_gpu(qkv, sequences, kv_heads, head_dim)
 
 
 @attend.register_fake

@@ -114,6 +114,9 @@ class FusedPrefix(nn.Module):
             FusedPrefixLayer(layer, self.sizes.llm, reading, attend) for layer in layers
         )
         self.last = LastPrefixLayer(last, self.sizes.llm, reading)
+        longest = self.sizes.cameras * self.sizes.vision.tokens + self.sizes.prompt_tokens
+        positions = torch.arange(longest, device=self.embed_tokens.weight.device)
+        self.cosines, self.sines = rotary_table(positions, self.sizes.llm.head_dim)
         self._embed: Callable[..., Tensor] = FusedPatches.forward
         self._see: Callable[..., Tensor] = FusedVisionLayer.forward
         self._read: Callable[..., tuple[Tensor, KeysValues]] = FusedPrefixLayer.forward
@@ -157,7 +160,7 @@ class FusedPrefix(nn.Module):
         """The same from what `encode_images` gives."""
         words = self.embed_tokens(prompt) * self.sizes.llm.width**0.5
         x = torch.cat((seen, words.to(seen.dtype)))
-        table = rotary_table(torch.arange(len(x), device=x.device), self.sizes.llm.head_dim)
+        table = (self.cosines[: len(x)], self.sines[: len(x)])
         caches = []
         for layer in self.layers:
             x, cache = self._read(layer, x, table)

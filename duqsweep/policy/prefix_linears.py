@@ -10,9 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duqsweep.errors import EvaluationError
+from duqsweep.kernels.gelu_linear import gelu_linear
 from duqsweep.kernels.norms import Norm
 from duqsweep.kernels.rotary import Rotary, Table
 from duqsweep.policy.gemma import RmsNorm
+
+FULL_LINE = 128  # channels; SigLIP's 4304 hidden ones become 4352
 
 
 class PrefixLinears(Protocol):
@@ -53,8 +56,8 @@ class PlainPrefixLinears:
         return PlainExit(linear)
 
     def mlp(self, norm: Norm, linears: Sequence[nn.Module]) -> nn.Module:
-        """Gate and up merged."""
-        return PlainMlp(norm, linears)
+        """Gate and up merged; without a gate, GELU behind the first product."""
+        return (PlainMlp if len(linears) == 3 else PlainGeluMlp)(norm, linears)
 
 
 class PlainEntry(nn.Module):
@@ -88,21 +91,60 @@ class PlainExit(nn.Module):
 
 
 class PlainMlp(nn.Module):
-    """Two products with tanh GELU between, or with a GELU gate."""
+    """Two products with a GELU gate between."""
 
     def __init__(self, norm: Norm, linears: Sequence[nn.Module]) -> None:
         super().__init__()
         *first, last = linears
-        self.gated = len(first) == 2
         self.first, self.last = PlainEntry(norm, first), PlainExit(last)
 
     def forward(self, x: Tensor) -> Tensor:
         """See `PrefixLinears.mlp`."""
-        hidden = self.first(x)
-        if self.gated:
-            gate, up = hidden.chunk(2, dim=-1)
-            return cast(Tensor, self.last(F.gelu(gate, approximate="tanh") * up, x))
-        return cast(Tensor, self.last(F.gelu(hidden, approximate="tanh"), x))
+        gate, up = self.first(x).chunk(2, dim=-1)
+        return cast(Tensor, self.last(F.gelu(gate, approximate="tanh") * up, x))
+
+
+class PlainGeluMlp(nn.Module):
+    """Two products with tanh-GELU between."""
+
+    def __init__(self, norm: Norm, linears: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.norm = norm
+        first, last = (merged([linear]) for linear in linears)
+        self.first, last = widened(first, last)
+        self.last = PlainExit(last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `PrefixLinears.mlp`."""
+        hidden = gelu_linear(self.norm.apply(x), self.first.weight, self.first.bias)
+        return cast(Tensor, self.last(hidden, x))
+
+
+def widened(first: nn.Linear, last: nn.Linear) -> tuple[nn.Linear, nn.Linear]:
+    """The two with zero channels between them, so that rows fill cache lines.
+
+    Without them, torch.compile keeps such rows apart, and each product is then copied. The layers'
+    own weights become views, as in `merged`.
+    """
+    more = -first.out_features % FULL_LINE
+    if more == 0:
+        return first, last
+    taller = linear_of(
+        F.pad(first.weight.detach(), (0, 0, 0, more)), F.pad(first.bias.detach(), (0, more))
+    )
+    wider = linear_of(F.pad(last.weight.detach(), (0, more)), last.bias.detach())
+    first.weight.data = taller.weight[:-more].detach()
+    last.weight.data = wider.weight[:, :-more].detach()
+    return taller, wider
+
+
+def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """A layer of these tensors."""
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    linear.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias, requires_grad=False)
+    return linear
 
 
 def merged(linears: Sequence[nn.Module]) -> nn.Linear:
@@ -121,15 +163,13 @@ def merged(linears: Sequence[nn.Module]) -> nn.Linear:
     if len(plain) == 1:
         return first
     weight = torch.cat([linear.weight.detach() for linear in plain])
-    both = nn.Linear(first.in_features, len(weight), bias=first.bias is not None, device="meta")
-    both.weight = nn.Parameter(weight, requires_grad=False)
     parts = torch.split(weight, [len(linear.weight) for linear in plain])
     for linear, part in zip(plain, parts, strict=True):
         linear.weight.data = part
-    if first.bias is not None:
-        bias = torch.cat([linear.bias.detach() for linear in plain])
-        both.bias = nn.Parameter(bias, requires_grad=False)
-    return both
+    biased = first.bias is not None
+    return linear_of(
+        weight, torch.cat([linear.bias.detach() for linear in plain]) if biased else None
+    )
 
 
 def norm_record(norm: RmsNorm | nn.LayerNorm) -> Norm:

@@ -7,6 +7,7 @@ import torch
 
 from duqsweep.policy.fused_prefix import FusedPrefix
 from duqsweep.policy.pi05 import Pi05
+from duqsweep.policy.prefix_linears import widened
 from duqsweep.policy.sizes import PolicySizes, StackSizes, VisionSizes, sizes_of
 
 STACK = StackSizes(width=32, depth=3, mlp=48, heads=8, kv_heads=1, head_dim=16)
@@ -39,3 +40,19 @@ def test_fused_prefix_gives_the_same_cache(sizes: PolicySizes) -> None:
         for value, wanted in zip(pair, expected_pair, strict=True):
             assert value.shape == wanted.shape
             assert (value - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+
+
+@torch.no_grad()
+def test_channels_that_fill_cache_lines_change_nothing() -> None:
+    torch.manual_seed(1)
+    first, last = torch.nn.Linear(16, 72), torch.nn.Linear(72, 16)
+    x = torch.randn(5, 16)
+    expected = last(torch.nn.functional.gelu(first(x), approximate="tanh"))
+    weights = first.weight.clone(), last.weight.clone()
+    wide_first, wide_last = widened(first, last)
+    assert wide_first.out_features == wide_last.in_features == 128
+    wide = wide_last(torch.nn.functional.gelu(wide_first(x), approximate="tanh"))
+    torch.testing.assert_close(wide, expected)
+    assert torch.equal(first.weight, weights[0])
+    assert torch.equal(last.weight, weights[1])
+    assert last.weight.data_ptr() == wide_last.weight.data_ptr()
