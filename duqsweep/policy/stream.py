@@ -59,9 +59,13 @@ def read_tensors(
         EvaluationError: A value is NaN or infinite, or the file has changed meanwhile.
     """
     tensors: dict[str, Tensor] = {}
+    # On the way to a GPU one buffer serves all: fresh memory costs as much as reading.
+    most = max(stored.nbytes for stored in parameters.values())
+    shared = None if device == "cpu" else torch.empty(most, dtype=torch.uint8)
     with path.open("rb") as file:
         for name, stored in sorted(parameters.items(), key=lambda item: item[1].start):
-            raw = torch.empty(stored.nbytes, dtype=torch.uint8)
+            raw = torch.empty(stored.nbytes, dtype=torch.uint8) if shared is None else shared
+            raw = raw[: stored.nbytes]
             file.seek(stored.start)
             if file.readinto(raw.numpy()) != stored.nbytes:  # type: ignore[arg-type]
                 raise EvaluationError(f"{path} ends in the middle of {name}")
