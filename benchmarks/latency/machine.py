@@ -31,4 +31,4 @@ def name_on(bench: Bench, form: str) -> str:
     """A form's name on this device."""
     if bench.device == "cuda":
         return form
-    return form.replace("bf16", "fp32").replace("_graph", "_compile_only")
+    return form.replace("bf16", "fp32").replace("_graph", "_compile")

@@ -71,12 +71,12 @@ def _(bench: Bench) -> Built:
     return eager_policy(bench, bench.module)
 
 
-@form("expert_bf16_graph", first_horizon_only=True)
+@form("expert_bf16_graph", gpu_only=True, first_horizon_only=True)
 def _(bench: Bench) -> Built:
     return graphed(bench, stepwise(bench, bench.module, compiled=True))
 
 
-@form("expert_fake_graph", EXPERT_W4A8, first_horizon_only=True)
+@form("expert_fake_graph", EXPERT_W4A8, gpu_only=True, first_horizon_only=True)
 def _(bench: Bench) -> Built:
     return graphed(bench, stepwise(bench, bench.frozen(EXPERT_W4A8), compiled=True))
 
