@@ -12,6 +12,7 @@ ORDER = (
     "policy_bf16_merged_graph",
     "expert_w8a8_fused_graph",
     "policy_w8a8_fused_graph",
+    "policy_w8a8_llm_dit_fused_graph",
     "expert_w4a8_fake_graph",
     "prefix_w8a8_fused_graph",
     "prefix_bf16_merged_graph",
