@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Observation:
-    """What the robot sees at one moment, as the simulator gives it (unscaled, upright images)."""
+    """What the robot sees at one moment, as the simulator gives it.
+
+    Images are unscaled, upright and not mirrored; policies of openpi were trained on mirrored ones.
+    """
 
     images: dict[str, NDArray[np.uint8]]  # camera → (height, width, 3); keys "agentview", "wrist"
     eef_pos: NDArray[np.float64]  # (3,) metres, world frame

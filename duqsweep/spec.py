@@ -175,7 +175,7 @@ class ProtocolSpec:
     suite: str  # "duq_mini", one of LIBERO's, or "recorded", which has no episodes
     tasks: int  # number of tasks
     init_states: int  # initial states a task; the first half is searched, the second reserved
-    image_px: int  # side of the square camera images given to the policy
+    image_px: int  # side of the square camera images, as rendered; a policy resizes
     max_steps: int  # control steps after which an episode has failed
     nominal_steps: int  # control steps of a typical success; sets the nominal calls of an episode
     settle_steps: int  # idle steps before the first observation

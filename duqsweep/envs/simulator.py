@@ -33,7 +33,7 @@ class Simulator:
             instruction: What the policy is told.
             image_px: Side of the square images; None: no cameras, and no renderer is loaded.
             seed: Of where fixtures stand; they are in the model, not in the state, so `reset` keeps
-                them there. They are drawn once, here: with drawers and doors, what LIBERO's reset
+                them there. They are drawn once, here: in some tasks, what LIBERO's own reset
                 draws depends on the resets before it.
         """
         from libero.libero.envs.env_wrapper import ControlEnv  # after prepare_libero
