@@ -12,11 +12,12 @@ import json
 import math
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
 
 import torch
-from latency import ORDER
+from latency import FURTHER, TELLING
 from latency.bench import Bench
 from latency.floors import Ceilings, ceilings, floor_ms
 from latency.machine import machine, name_on
@@ -40,27 +41,36 @@ def main() -> int:
     print(json.dumps(facts), HEAD, sep="\n", flush=True)
     rows: list[Row] = []
     failed: list[str] = []
-    for name in ORDER:
-        form = FORMS[name]
-        if not re.search(options.forms, name) or (form.gpu_only and options.device != "cuda"):
+    for bench, form in _work(options, first, others):
+        label = f"{name_on(bench, form.name)} at horizon {bench.horizon}"
+        if perf_counter() - begun > options.total:
+            failed.append(f"{label}: no time left")
             continue
-        for bench in [first] if form.first_horizon_only else [first, *others]:
-            label = f"{name_on(bench, name)} at horizon {bench.horizon}"
-            if perf_counter() - begun > options.total:
-                failed.append(f"{label}: no time left")
-                continue
-            try:
-                with time_limit(options.limit):
-                    rows.append(_row(bench, form, best, options.seconds))
-            except Exception as error:  # a form that fails must not cost the others
-                failed.append(f"{label}: {type(error).__name__}: {str(error)[:300]}")
-                print(failed[-1], flush=True)
-                continue
-            print(line(rows[-1], rows), flush=True)
-            if options.out:
-                write_json(options.out, document(facts, rows))
+        try:
+            with time_limit(options.limit):
+                rows.append(_row(bench, form, best, options.seconds))
+        except Exception as error:  # a form that fails must not cost the others
+            failed.append(f"{label}: {type(error).__name__}: {str(error)[:300]}")
+            print(failed[-1], flush=True)
+            continue
+        print(line(rows[-1], rows), flush=True)
+        if options.out:
+            write_json(options.out, document(facts, rows))
     print("", HEAD, *(line(row, rows) for row in rows), *failed, sep="\n")
     return 1 if failed else 0
+
+
+def _work(
+    options: argparse.Namespace, first: Bench, others: list[Bench]
+) -> Iterator[tuple[Bench, Form]]:
+    """What was asked for, those forms first that tell most."""
+    for names in (TELLING, FURTHER):
+        chosen = [FORMS[name] for name in names if re.search(options.forms, name)]
+        chosen = [form for form in chosen if options.device == "cuda" or not form.gpu_only]
+        yield from ((first, form) for form in chosen)
+        yield from (
+            (bench, form) for bench in others for form in chosen if not form.first_horizon_only
+        )
 
 
 def _row(bench: Bench, form: Form, best: Ceilings, seconds: float) -> Row:

@@ -101,6 +101,7 @@ class Bench:
 
     def _set_horizon(self, horizon: int) -> None:
         self.sizes = replace(self.sizes, horizon=horizon)
+        self.references: dict[tuple[str, QuantSpec | None], Tensor] = {}  # scope and settings
         self.module = self.copy_of(self.module)
         self.module.sizes = self.sizes
         torch.manual_seed(horizon)
