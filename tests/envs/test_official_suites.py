@@ -81,11 +81,9 @@ def model_xml(environment: LiberoEnvironment) -> str:
     return str(environment._current.env.model.get_xml())
 
 
-@pytest.mark.parametrize(("suite", "task"), [("libero_spatial", 4), ("libero_10", 9)])
-def test_fixtures_stand_where_the_seed_puts_them_whatever_stood_before(
-    suite, task, official_assets
-):
-    """A cabinet with drawers and a microwave: what LIBERO's own reset does not put back."""
+def test_fixtures_stand_where_the_seed_puts_them_whatever_stood_before(official_assets):
+    """A microwave, which LIBERO's own reset does not put back."""
+    suite, task = "libero_10", 9
 
     def rollout(seed: int) -> list[bytes]:
         seen = environment.reset(entry(suite, task, 3, seed))
