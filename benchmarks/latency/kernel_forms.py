@@ -9,7 +9,14 @@ from duqsweep.spec import Kernel, QuantSpec
 from latency.bench import Bench
 from latency.calls import graphed, prefix_parts
 from latency.registry import Built, form
-from latency.settings import EXPERT_W4A8, EXPERT_W8A8, LLM_DIT_W8A8, POLICY_W4A8, POLICY_W8A8
+from latency.settings import (
+    EXPERT_W4A8,
+    EXPERT_W8A8,
+    LLM_DIT_W8A8,
+    LLM_W8A8_DIT_W4A8,
+    POLICY_W4A8,
+    POLICY_W8A8,
+)
 
 if TYPE_CHECKING:
     from duqsweep.policy.fused_prefix import FusedPrefix
@@ -52,6 +59,11 @@ def _(bench: Bench) -> Built:
 @form("policy_w8a8_llm_dit_fused_graph", LLM_DIT_W8A8, integer=True, gpu_only=True)
 def _(bench: Bench) -> Built:
     return policy(bench, LLM_DIT_W8A8, "int8")
+
+
+@form("policy_w8a8_llm_w4a8_dit_fused_graph", LLM_W8A8_DIT_W4A8, integer=True, gpu_only=True)
+def _(bench: Bench) -> Built:
+    return policy(bench, LLM_W8A8_DIT_W4A8, "w4a8")
 
 
 @form("prefix_w8a8_fused_graph", POLICY_W8A8, integer=True, gpu_only=True, first_horizon_only=True)
