@@ -20,7 +20,7 @@ EXPERT_W8A8 = QuantSpec(rules=(rule(EXPERT, 8),))
 POLICY_W8A8 = QuantSpec(rules=(rule(EXPERT, 8), rule(LLM, 8), rule(VISION, 8)))
 # Its products are so small that int8 saves nothing there: fastest with bf16 images.
 LLM_DIT_W8A8 = QuantSpec(rules=(rule(EXPERT, 8), rule(LLM, 8)))
-# What each part gains most from: the language model from faster products, the expert from fewer bytes.
+# What each part gains most from: faster products here, fewer bytes there.
 LLM_W8A8_DIT_W4A8 = QuantSpec(rules=(rule(EXPERT, 4), rule(LLM, 8)))
 POLICY_W4A8 = QuantSpec(rules=(rule(EXPERT, 4), rule(LLM, 4), rule(VISION, 8)))
 # Launches what the seed launched: a product a block, outputs rotated back.

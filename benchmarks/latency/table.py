@@ -9,7 +9,7 @@ from latency.measure import Measurement
 
 LOOP = "expert_loop"
 HEAD = (
-    f"{'form':30} {'horizon':>7} {'ms':>9} {'p95 ms':>9} {'calls':>5} {'floor ms':>8} "
+    f"{'form':36} {'horizon':>7} {'ms':>9} {'p95 ms':>9} {'calls':>5} {'floor ms':>8} "
     f"{'×floor':>6} {'error':>7} {'weights MB':>10} {'LLM+DiT':>7} {'build s':>7} "
     f"{'×loop':>7} {'×bf16':>6}"
 )
@@ -60,7 +60,7 @@ def line(row: Row, rows: Sequence[Row]) -> str:
     to_loop = "" if ratio.to_seed_loop is None else f"{ratio.to_seed_loop:,.1f}"
     to_plain = "" if ratio.to_fastest_bf16 is None else f"{ratio.to_fastest_bf16:.2f}"
     return (
-        f"{row.form:30} {row.horizon:7} {found.ms:9.3f} {found.p95_ms:9.3f} {found.calls:5} "
+        f"{row.form:36} {row.horizon:7} {found.ms:9.3f} {found.p95_ms:9.3f} {found.calls:5} "
         f"{row.floor_ms:8.3f} {found.ms / row.floor_ms:6.1f} {found.error:7.1e} {weights:>10} "
         f"{stacks:>7} {found.build_s:7.1f} {to_loop:>7} {to_plain:>6}"
     )
