@@ -18,7 +18,15 @@ from duqsweep.kernels.expert_entry import gate_up_kernel, qkv_kernel
 from duqsweep.kernels.expert_exit import exit_kernel
 from duqsweep.kernels.expert_step import step_kernel
 from duqsweep.kernels.expert_tokens import mix_kernel, norm_kernel, round_kernel
-from duqsweep.kernels.expert_weights import Weight
+from duqsweep.kernels.expert_weights import (
+    Weight,
+    block_of,
+    format_of,
+    name_of,
+    order_of,
+    tensors_of,
+    top_of,
+)
 from duqsweep.kernels.launches import note
 
 
@@ -45,7 +53,7 @@ class Launcher:
             room.code_scales,
             mod[0],
             mod[1],
-            *_tensors(weight),
+            *tensors_of(weight),
             cosines,
             sines,
             room.queries,
@@ -115,7 +123,7 @@ class Launcher:
         """Fills `mixed`, or the codes that `reader` multiplies."""
         shape, room = self.shape, self.buffers
         integer = isinstance(reader, IntegerWeight)
-        order = _order(reader)
+        order = order_of(reader)
         mix_kernel[(shape.tokens,)](
             room.partial,
             room.chunk_peaks,
@@ -123,14 +131,14 @@ class Launcher:
             room.codes if order is None else order,
             room.codes if integer else room.mixed,
             room.code_scales,
-            _top(reader),
+            top_of(reader),
             chunks,
             shape.padded * shape.heads // shape.kv_heads,
             GROUP=shape.heads // shape.kv_heads,
             HEADS=shape.heads,
             HEAD_DIM=shape.head_dim,
             CHUNKS=self.chunks,
-            BLOCK=_block(reader),
+            BLOCK=block_of(reader),
             ORDERED=order is not None,
             INTEGER=integer,
             DTYPE=tl.float32 if self.interpreted else tl.bfloat16,
@@ -148,7 +156,7 @@ class Launcher:
             room.code_scales,
             mod[0],
             mod[1],
-            *_tensors(weight),
+            *tensors_of(weight),
             room.hidden,
             shape.tokens,
             HIDDEN=shape.hidden,
@@ -174,7 +182,7 @@ class Launcher:
                 rows if weight.order is None else weight.order,
                 rows,
                 room.code_scales,
-                _top(weight),
+                top_of(weight),
                 WIDTH=width,
                 BLOCK=weight.block,
                 ORDERED=weight.order is not None,
@@ -226,7 +234,7 @@ class Launcher:
         integer = isinstance(weight, IntegerWeight)
         if not (integer or cut.normed):
             return stream, True
-        room, order = self.buffers, _order(weight)
+        room, order = self.buffers, order_of(weight)
         rows = room.codes if integer else room.normed
         norm_kernel[(self.shape.tokens,)](
             stream,
@@ -235,9 +243,9 @@ class Launcher:
             room.codes if order is None else order,
             rows,
             room.code_scales,
-            _top(weight),
+            top_of(weight),
             WIDTH=self.shape.width,
-            BLOCK=_block(weight),
+            BLOCK=block_of(weight),
             ORDERED=order is not None,
             INTEGER=integer,
             **self._launch(4),
@@ -252,7 +260,7 @@ class Launcher:
         exit_kernel[(self.shape.width // columns,)](
             rows,
             self.buffers.code_scales,
-            *_tensors(weight),
+            *tensors_of(weight),
             gate,
             stream,
             self.shape.tokens,
@@ -264,17 +272,16 @@ class Launcher:
 
     def _options(self, width: int, weight: Weight, cut: Cut) -> dict[str, Any]:
         """Constants that all products have."""
-        groups, form, narrowest = 1, 16, 16
+        groups, narrowest = 1, 16
         if isinstance(weight, IntegerWeight):
             groups, narrowest = weight.scales.shape[1], 32
-            form = 4 if weight.packed else 8
         return {
             "TILES": self.shape.padded // TOKENS,
             "ROWS": TOKENS,
             "WIDTH": width,
             "BATCHES": max(groups, min(cut.batches, width // narrowest)),
             "GROUPS": groups,
-            "FORMAT": form,
+            "FORMAT": format_of(weight),
             "FLAT": cut.flat,
             "ASSEMBLY": not self.interpreted,
             **self._launch(cut.warps),
@@ -285,35 +292,3 @@ class Launcher:
         if not self.interpreted:
             options["launch_pdl"] = True
         return options
-
-
-def name_of(weight: Weight) -> str:
-    """The format of a weight and of what it multiplies, as kernels are counted."""
-    if isinstance(weight, Tensor):
-        return str(weight.dtype).removeprefix("torch.")
-    return "w4a8" if weight.packed else "w8a8"
-
-
-def format_of(weight: Weight) -> int:
-    """Bits that a weight is stored in; 16 for any floating point."""
-    if isinstance(weight, Tensor):
-        return 16
-    return 4 if weight.packed else 8
-
-
-def _tensors(weight: Weight) -> tuple[Tensor, Tensor]:
-    if isinstance(weight, Tensor):
-        return weight, weight
-    return weight.codes, weight.scales
-
-
-def _block(weight: Weight) -> int:
-    return weight.block if isinstance(weight, IntegerWeight) else 1
-
-
-def _top(weight: Weight) -> float:
-    return float((1 << (weight.act_bits - 1)) - 1) if isinstance(weight, IntegerWeight) else 1.0
-
-
-def _order(weight: Weight) -> Tensor | None:
-    return weight.order if isinstance(weight, IntegerWeight) else None

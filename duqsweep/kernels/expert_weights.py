@@ -1,4 +1,4 @@
-"""The four weights of an expert layer as its kernels read them, made from those of its linears."""
+"""The weights of an expert layer as its kernels read them."""
 
 from __future__ import annotations
 
@@ -45,6 +45,42 @@ def layer_weights(
         if isinstance(weight, IntegerWeight) and weight.bias is not None:
             raise EvaluationError("the expert's linear layers have no bias, got one")
     return LayerWeights(_merged(attention), o, _merged([gate, up]), down)
+
+
+def name_of(weight: Weight) -> str:
+    """The format of a weight and of what it multiplies, as kernels are counted."""
+    if isinstance(weight, Tensor):
+        return str(weight.dtype).removeprefix("torch.")
+    return "w4a8" if weight.packed else "w8a8"
+
+
+def format_of(weight: Weight) -> int:
+    """Bits that a weight is stored in; 16 for any floating point."""
+    if isinstance(weight, Tensor):
+        return 16
+    return 4 if weight.packed else 8
+
+
+def tensors_of(weight: Weight) -> tuple[Tensor, Tensor]:
+    """What it multiplies with, and its scales, where it has any."""
+    if isinstance(weight, Tensor):
+        return weight, weight
+    return weight.codes, weight.scales
+
+
+def block_of(weight: Weight) -> int:
+    """Channels that a rotation of its input mixes; 1: none."""
+    return weight.block if isinstance(weight, IntegerWeight) else 1
+
+
+def top_of(weight: Weight) -> float:
+    """The largest code of its input; 1 where that is not rounded."""
+    return float((1 << (weight.act_bits - 1)) - 1) if isinstance(weight, IntegerWeight) else 1.0
+
+
+def order_of(weight: Weight) -> Tensor | None:
+    """(in,) int32: where each channel of its input comes from; None: as they are."""
+    return weight.order if isinstance(weight, IntegerWeight) else None
 
 
 def _merged(weights: Sequence[Weight]) -> Weight:

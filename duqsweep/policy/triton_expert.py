@@ -16,10 +16,10 @@ import triton
 from torch import Tensor, nn
 
 from duqsweep.errors import EvaluationError
-from duqsweep.kernels.expert import Launcher, format_of
+from duqsweep.kernels.expert import Launcher
 from duqsweep.kernels.expert_buffers import buffers
 from duqsweep.kernels.expert_cuts import CUTS, Cuts, Shape
-from duqsweep.kernels.expert_weights import Weight, layer_weights
+from duqsweep.kernels.expert_weights import Weight, format_of, layer_weights
 from duqsweep.policy.gemma import ExpertLayer, KeysValues, rotary_table
 from duqsweep.policy.pi05 import Pi05, PrefixCache, euler_times
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from duqsweep.errors import EvaluationError
 from duqsweep.kernels.codes import IntegerWeight, merge, pack_int4, unpack_int4
-from duqsweep.kernels.expert import Launcher, name_of
+from duqsweep.kernels.expert import Launcher
 from duqsweep.kernels.expert_buffers import Buffers, buffers
 from duqsweep.kernels.expert_cuts import CUTS, AttentionCut, Cut, Cuts, Shape
-from duqsweep.kernels.expert_weights import Weight, layer_weights
+from duqsweep.kernels.expert_weights import Weight, layer_weights, name_of
 from duqsweep.kernels.launches import counted
 from duqsweep.quant.quantizer import decode_weight, quantize_tokens
 from duqsweep.quant.rotation import hadamard, rotate_blocks
