@@ -16,6 +16,7 @@ def graphed(bench: Bench, built: Built) -> Built:
     """The call captured in one CUDA graph; on a CPU the call itself."""
     if bench.device != "cuda":
         return built
+    bench.sync()  # weights and inputs are made on another stream
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
         for _ in range(2):
