@@ -17,11 +17,15 @@ def attention_on(device: torch.device) -> Attend:
 
     It returns (sequences * tokens, heads * head_dim).
     """
-    if device.type == "cuda":
-        from duqsweep.kernels.attention import attend  # needs Triton
+    return attend_on_gpu if device.type == "cuda" else attend_in_torch
 
-        return attend
-    return attend_in_torch
+
+def attend_on_gpu(qkv: Tensor, sequences: int, kv_heads: int, head_dim: int) -> Tensor:
+    """`kernels.attention.attend`, as a function that copies of a module can share."""
+    from duqsweep.kernels.attention import attend  # needs Triton
+
+    mixed: Tensor = attend(qkv, sequences, kv_heads, head_dim)
+    return mixed
 
 
 def attend_in_torch(qkv: Tensor, sequences: int, kv_heads: int, head_dim: int) -> Tensor:

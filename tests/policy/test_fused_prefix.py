@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
 from duqsweep.policy.fused_prefix import FusedPrefix
 from duqsweep.policy.pi05 import Pi05
+from duqsweep.policy.prefix_attention import attention_on
 from duqsweep.policy.prefix_linears import widened
 from duqsweep.policy.sizes import PolicySizes, StackSizes, VisionSizes, sizes_of
 
@@ -56,3 +59,9 @@ def test_channels_that_fill_cache_lines_change_nothing() -> None:
     assert torch.equal(first.weight, weights[0])
     assert torch.equal(last.weight, weights[1])
     assert last.weight.data_ptr() == wide_last.weight.data_ptr()
+
+
+def test_a_copy_of_a_module_shares_the_attention() -> None:
+    for device in ("cuda", "cpu"):
+        attend = attention_on(torch.device(device))
+        assert copy.deepcopy(attend) is attend
