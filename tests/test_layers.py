@@ -128,7 +128,9 @@ def test_quantizer_policy_and_simulator_are_strangers(path: Path) -> None:
 def test_control_reaches_the_worker_side_only_through_light_files(path: Path) -> None:
     reached = {".".join(name.split(".")[:2]) for name in ours(path, top_level_only=True)}
     worker_side = {
-        name for name in reached if name.split(".")[0] in ("quant", "policy", "envs", "worker", "kernels")
+        name
+        for name in reached
+        if name.split(".")[0] in ("quant", "policy", "envs", "worker", "kernels")
     }
     packages = {"quant", "policy", "envs", "worker"}
     assert worker_side - packages <= LIGHT_WORKER_FILES
