@@ -46,7 +46,7 @@ class Launcher:
         shape, room = self.shape, self.buffers
         columns = min(cut.columns, shape.head_dim // 2)
         heads = shape.heads + 2 * shape.kv_heads
-        rows, norm = self._normed(stream, mod, weight, cut)
+        rows = self._entered(stream, mod, weight)
         cosines, sines = table
         qkv_kernel[(heads * (shape.head_dim // 2 // columns),)](
             rows,
@@ -65,7 +65,6 @@ class Launcher:
             KV_HEADS=shape.kv_heads,
             HEAD_DIM=shape.head_dim,
             COLUMNS=columns,
-            NORM=norm,
             **self._options(shape.width, weight, cut),
         )
         note("expert_qkv_" + name_of(weight))
@@ -150,7 +149,7 @@ class Launcher:
         """Fills `hidden`; mod: the norm's factor and shift."""
         shape, room = self.shape, self.buffers
         columns = min(cut.columns, shape.hidden)
-        rows, norm = self._normed(stream, mod, weight, cut)
+        rows = self._entered(stream, mod, weight)
         gate_up_kernel[(shape.hidden // columns,)](
             rows,
             room.code_scales,
@@ -161,7 +160,6 @@ class Launcher:
             shape.tokens,
             HIDDEN=shape.hidden,
             COLUMNS=columns,
-            NORM=norm,
             **self._options(shape.width, weight, cut),
         )
         note("expert_gate_up_" + name_of(weight))
@@ -229,29 +227,26 @@ class Launcher:
         )
         note("expert_step")
 
-    def _normed(self, stream: Tensor, mod: Tensor, weight: Weight, cut: Cut) -> tuple[Tensor, bool]:
-        """What the product reads, and whether it is the stream, still to be normed."""
-        integer = isinstance(weight, IntegerWeight)
-        if not (integer or cut.normed):
-            return stream, True
-        room, order = self.buffers, order_of(weight)
-        rows = room.codes if integer else room.normed
+    def _entered(self, stream: Tensor, mod: Tensor, weight: Weight) -> Tensor:
+        """What an entry's product reads: codes, or the stream, which it norms itself."""
+        if not isinstance(weight, IntegerWeight):
+            return stream
+        room = self.buffers
         norm_kernel[(self.shape.tokens,)](
             stream,
             mod[0],
             mod[1],
-            room.codes if order is None else order,
-            rows,
+            room.codes if weight.order is None else weight.order,
+            room.codes,
             room.code_scales,
             top_of(weight),
             WIDTH=self.shape.width,
-            BLOCK=block_of(weight),
-            ORDERED=order is not None,
-            INTEGER=integer,
+            BLOCK=weight.block,
+            ORDERED=weight.order is not None,
             **self._launch(4),
         )
         note("expert_norm")
-        return rows, False
+        return room.codes
 
     def _exit(
         self, rows: Tensor, width: int, weight: Weight, gate: Tensor, stream: Tensor, cut: Cut

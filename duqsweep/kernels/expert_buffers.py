@@ -21,7 +21,6 @@ class Buffers:
     partial: Tensor  # (kv_heads, chunks, padded * group, head_dim) float32: attention's chunks
     chunk_peaks: Tensor  # (kv_heads, chunks, padded * group) float32
     chunk_sums: Tensor
-    normed: Tensor  # (padded, width)
     mixed: Tensor  # (padded, heads * head_dim)
     hidden: Tensor  # (padded, hidden)
     codes: Tensor  # (padded * widest,) int8: what the next product multiplies
@@ -48,7 +47,6 @@ def buffers(shape: Shape, chunks: int, like: Tensor) -> Buffers:
         partial=floats(*pairs, shape.head_dim),
         chunk_peaks=floats(*pairs),
         chunk_sums=floats(*pairs),
-        normed=rows(padded, shape.width),
         mixed=rows(padded, mixed),
         hidden=rows(padded, shape.hidden),
         codes=torch.zeros(padded * widest, dtype=torch.int8, device=like.device),

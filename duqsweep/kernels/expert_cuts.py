@@ -50,7 +50,6 @@ class Cut:
     batches: int
     warps: int
     flat: bool = False  # rows are loaded whole and then cut into spans
-    normed: bool = False  # by a kernel of its own, also where nothing is quantized
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class AttentionCut:
 
     rows: int = 16
     keys: int = 64
-    channels: int = 256
+    channels: int = 128
     warps: int = 8
 
 
@@ -75,7 +74,7 @@ class Cuts:
 
 
 CUTS = {
-    16: Cuts(Cut(8, 8, 4), Cut(16, 8, 4, True, True), Cut(8, 16, 8, True), Cut(8, 16, 8, True)),
-    8: Cuts(Cut(8, 4, 2), Cut(32, 1, 4), Cut(8, 8, 4), Cut(16, 16, 8)),
+    16: Cuts(Cut(8, 4, 4), Cut(16, 8, 4), Cut(8, 8, 4, True), Cut(8, 16, 8, True)),
+    8: Cuts(Cut(8, 4, 2), Cut(32, 1, 4), Cut(8, 8, 4, True), Cut(8, 8, 4, True)),
     4: Cuts(Cut(8, 4, 2), Cut(32, 2, 4), Cut(16, 8, 4), Cut(8, 8, 4)),
 }

@@ -34,17 +34,14 @@ def _entered(
     WIDTH: tl.constexpr,
     BATCHES: tl.constexpr,
     FORMAT: tl.constexpr,
-    NORM: tl.constexpr,
     FLAT: tl.constexpr,
 ):
     """What the product multiplies, and each token's scale."""
-    if NORM:
+    if FORMAT == 16:
         normed = modulated(rows, factor, shift, m, inside, WIDTH)
         return (cut(normed, BATCHES),), tl.full((ROWS,), 1.0, tl.float32)
     else:
-        scale = tl.full((ROWS,), 1.0, tl.float32)
-        if FORMAT != 16:
-            scale = tl.load(act_scales + m, mask=inside, other=0.0, cache_modifier=".cg")
+        scale = tl.load(act_scales + m, mask=inside, other=0.0, cache_modifier=".cg")
         return row_tile(rows, m, inside, WIDTH, BATCHES, FORMAT, FLAT), scale
 
 
@@ -73,7 +70,6 @@ def qkv_kernel(
     BATCHES: tl.constexpr,
     GROUPS: tl.constexpr,
     FORMAT: tl.constexpr,
-    NORM: tl.constexpr,
     FLAT: tl.constexpr,
     ASSEMBLY: tl.constexpr,
     PDL: tl.constexpr,
@@ -88,7 +84,7 @@ def qkv_kernel(
     first_scale = scale_tile(scales, n, WIDTH, BATCHES, GROUPS, FORMAT)
     second_scale = scale_tile(scales, n + HALF, WIDTH, BATCHES, GROUPS, FORMAT)
     factor_row, shift_row = 1.0, 0.0
-    if NORM:
+    if FORMAT == 16:
         k = tl.arange(0, WIDTH)
         factor_row = tl.load(factor + k).to(tl.float32)
         shift_row = tl.load(shift + k).to(tl.float32)
@@ -109,7 +105,6 @@ def qkv_kernel(
             WIDTH,
             BATCHES,
             FORMAT,
-            NORM,
             FLAT,
         )
         a = product(parts, first, first_scale, act_scale, GROUPS, FORMAT)
@@ -145,7 +140,6 @@ def gate_up_kernel(
     BATCHES: tl.constexpr,
     GROUPS: tl.constexpr,
     FORMAT: tl.constexpr,
-    NORM: tl.constexpr,
     FLAT: tl.constexpr,
     ASSEMBLY: tl.constexpr,
     PDL: tl.constexpr,
@@ -157,7 +151,7 @@ def gate_up_kernel(
     gate_scale = scale_tile(scales, n, WIDTH, BATCHES, GROUPS, FORMAT)
     up_scale = scale_tile(scales, n + HIDDEN, WIDTH, BATCHES, GROUPS, FORMAT)
     factor_row, shift_row = 1.0, 0.0
-    if NORM:
+    if FORMAT == 16:
         k = tl.arange(0, WIDTH)
         factor_row = tl.load(factor + k).to(tl.float32)
         shift_row = tl.load(shift + k).to(tl.float32)
@@ -176,7 +170,6 @@ def gate_up_kernel(
             WIDTH,
             BATCHES,
             FORMAT,
-            NORM,
             FLAT,
         )
         a = product(parts, gate, gate_scale, act_scale, GROUPS, FORMAT)

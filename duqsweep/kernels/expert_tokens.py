@@ -62,10 +62,9 @@ def norm_kernel(
     WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
     ORDERED: tl.constexpr,
-    INTEGER: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """Adaptive norm; then codes, where INTEGER."""
+    """Adaptive norm, then codes."""
     c = tl.arange(0, WIDTH)
     factor_row, shift_row = tl.load(factor + c).to(tl.float32), tl.load(shift + c).to(tl.float32)
     source = c
@@ -75,10 +74,7 @@ def norm_kernel(
     m = tl.program_id(0) + tl.arange(0, 1)
     values = modulated(stream, factor_row, shift_row, m, m >= 0, WIDTH)
     values = tl.reshape(values, (WIDTH,))
-    if INTEGER:
-        _round(values, source, rows, scales, top, WIDTH, BLOCK, ORDERED)
-    else:
-        tl.store(rows + tl.program_id(0) * WIDTH + c, values)
+    _round(values, source, rows, scales, top, WIDTH, BLOCK, ORDERED)
 
 
 @triton.jit
