@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from duqsweep.kernels import launches
+from duqsweep.kernels.expert_cuts import TOKENS
 from duqsweep.policy.fused_expert import FusedExpert
 from duqsweep.policy.fused_prefix import FusedPrefix
 from duqsweep.policy.pi05 import Pi05, PrefixCache
@@ -24,6 +25,9 @@ from duqsweep.policy.triton_expert import TritonExpert
 
 log = logging.getLogger(__name__)
 
+# A state in the prompt makes its length change from call to call, by its digits. Two or three
+# compiled forms then serve all of them.
+KEYS_ALIKE = 64
 COMPILED_FORMS = 256  # of one function, over all trials of a process
 WARM_UP_CALLS = 2  # before a capture: they compile, and choose among a library's kernels
 
@@ -44,7 +48,17 @@ Fuse = Callable[[Pi05, int], tuple[FusedPrefix, Expert]]
 
 def fuse_plain(module: Pi05, num_steps: int) -> tuple[FusedPrefix, Expert]:
     """Of unquantized layers."""
-    return FusedPrefix(module), TritonExpert(module, num_steps)
+    return FusedPrefix(module), plain_expert(module, num_steps)
+
+
+def plain_expert(module: Pi05, num_steps: int) -> Expert:
+    """Kernels for chunks of one tile of tokens; for longer ones compiled code, which is faster.
+
+    On an H200: 5.2 ms against 7.8 with 10 tokens, 18.0 against 8.7 with 50.
+    """
+    if module.sizes.horizon <= TOKENS:
+        return TritonExpert(module, num_steps)
+    return FusedExpert(module, num_steps, room=KEYS_ALIKE)
 
 
 @dataclass(frozen=True)

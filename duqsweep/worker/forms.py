@@ -15,17 +15,13 @@ from duqsweep.errors import EvaluationError
 from duqsweep.policy.fused_expert import FusedExpert, PlainLinears
 from duqsweep.policy.fused_prefix import FusedPrefix
 from duqsweep.policy.gemma import normalise
-from duqsweep.policy.graphed import Expert, Fuse, fuse_plain
+from duqsweep.policy.graphed import KEYS_ALIKE, Expert, Fuse, fuse_plain, plain_expert
 from duqsweep.policy.pi05 import Pi05
 from duqsweep.policy.triton_expert import TritonExpert
 from duqsweep.quant.integer_expert import expert_weight
 from duqsweep.quant.integer_prefix import IntegerPrefixLinears
 from duqsweep.quant.merged import MergedLinears
 from duqsweep.spec import INTEGER_KERNELS, QuantSpec
-
-# A state in the prompt makes its length change from call to call, by its digits. Two or three
-# compiled forms then serve all of them.
-KEYS_ALIKE = 64
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +44,7 @@ def fuse_simulated(module: Pi05, num_steps: int) -> tuple[FusedPrefix, Expert]:
     prefix = FusedPrefix(module, SimulatedPrefixLinears())
     layers = [m for name, m in module.expert.named_modules() if name.endswith("_proj")]
     if all(isinstance(layer, nn.Linear) for layer in layers):
-        return prefix, TritonExpert(module, num_steps)
+        return prefix, plain_expert(module, num_steps)
     return prefix, FusedExpert(module, num_steps, SimulatedLinears(), room=KEYS_ALIKE)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,8 +11,11 @@ from torch import Tensor
 
 from duqsweep.errors import EvaluationError
 from duqsweep.kernels.launches import counted
+from duqsweep.policy.fused_expert import FusedExpert
+from duqsweep.policy.graphed import plain_expert
 from duqsweep.policy.pi05 import Pi05, euler_times
 from duqsweep.policy.sizes import PolicySizes, StackSizes, VisionSizes, linear_layers
+from duqsweep.policy.triton_expert import TritonExpert
 from duqsweep.quant.calibrate import calibrate
 from duqsweep.quant.freeze import freeze
 from duqsweep.quant.select import select_layers
@@ -156,3 +160,11 @@ def test_a_kernel_that_did_not_run_is_an_error(launched: dict[str, int], message
     with pytest.raises(EvaluationError, match=message):
         check_launches(spec_of(quant), bits, launched)
     check_launches(spec_of(quant), bits, {"expert_qkv_w4a8": 21})
+
+
+@pytest.mark.parametrize(("horizon", "form"), [(16, TritonExpert), (17, FusedExpert)])
+def test_long_chunks_of_an_unquantized_expert_are_left_to_the_compiler(
+    horizon: int, form: type
+) -> None:
+    module = Pi05(replace(SIZES, horizon=horizon)).to(DEVICE)
+    assert type(plain_expert(module, num_steps=1)) is form
