@@ -163,6 +163,8 @@ def test_quantized_layers_are_no_plain_weights(monkeypatch: pytest.MonkeyPatch) 
     module.expert.get_submodule("layers.0.mlp").down_proj = nn.Identity()
     with pytest.raises(EvaluationError, match="unquantized linear layer, got Identity"):
         TritonExpert(module, STEPS)
+    with pytest.raises(EvaluationError, match="int8 or w4a8, or a plain layer, got a Identity"):
+        TritonExpert(module, STEPS, expert_weight)
     monkeypatch.setattr(triton.knobs.runtime, "interpret", False)
     if not GPU:
         with pytest.raises(EvaluationError, match="run on a CUDA GPU, got cpu"):
