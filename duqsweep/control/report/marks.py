@@ -66,14 +66,16 @@ def draw_point(axes: Any, point: _Point, x_name: str, y_name: str) -> None:
     )
 
 
-def draw_legend(axes: Any, drawn: Sequence[_Point], timed_only: bool, y_name: str) -> None:
-    """Explain the marks that occur."""
+def draw_legend(
+    axes: Any, drawn: Sequence[_Point], timed_only: bool, y_name: str, joined: bool
+) -> None:
+    """Explain the marks that occur; a line joins the front if `joined`."""
     from matplotlib.lines import Line2D
 
     named = [point for point in drawn if point["name"] not in (None, "reference")]
     beaten = [point for point in drawn if not point["on_front"] and not point["name"]]
     entries = [
-        ("o", "-", FRONT_COLOUR, "on the front", True),
+        ("o", "-" if joined else "", FRONT_COLOUR, "on the front", True),
         ("o", "", OTHER_COLOUR, "beaten by another trial", beaten),
         ("s", "", OTHER_COLOUR, "named plan", named),
         ("D", "", REFERENCE_COLOUR, "reference", any(p["name"] == "reference" for p in drawn)),

@@ -30,12 +30,14 @@ def report_page(
         sweep_yaml: The resolved configuration, shown as it is.
         svg: The picture, see `picture.draw_svg`.
     """
+    joined = len(content["objectives"]) == 2
+    best = "The line joins the trials" if joined else "Those on the front are the trials"
     body = [
         f"<h1>{escape(content['sweep'])}</h1>",
         f'<p class="counts">{escape(wording.counts_line(content))}</p>',
         f'<p class="headline">{escape(headline(content))}</p>',
         f"<figure>{svg}<figcaption>Each mark is a trial; rest the pointer on one for its settings. "
-        "The line joins the trials that no other beats. A trial without an episode or a timing "
+        f"{best} that no other beats. A trial without an episode or a timing "
         "has no place here; the table below has all.</figcaption></figure>",
         _section("The front", _trials_table(wording.front_points(content), content)),
         _section("The document's claims, and what was measured", _claims(content)),
@@ -77,7 +79,7 @@ def _section(title: str, html: str) -> str:
 
 def _trials_table(points: Sequence[_Point], content: Mapping[str, Any]) -> str:
     params = [wording.telling_params(point, content) for point in points]
-    names = sorted({name for values in params for name in values})
+    names = sorted({name for values in params for name in values} - {*_FACTS})
     plays = wording.plays(content)
     played = [*_PLAYED] if plays else []
     header = ["trial", "name", *played, "call", "speed-up", *names, *_FACTS]
@@ -148,6 +150,8 @@ def _claims(content: Mapping[str, Any]) -> str:
 
 
 def _tasks_table(content: Mapping[str, Any], views: Sequence[TrialView]) -> str:
+    if not wording.plays(content):
+        return ""
     by_number = {view.number: view for view in views}
     rows: list[tuple[str, Sequence[Cell]]] = []
     tasks = sorted({e.task for view in views for e in view.episodes})

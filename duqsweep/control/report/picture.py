@@ -53,8 +53,10 @@ def _figure(content: Mapping[str, Any]) -> Any:
         draw_point(axes, point, x_name, y_name)
     front = sorted((p for p in drawn if p["on_front"]), key=lambda p: p[x_name])
     _set_axes(axes, content, drawn, (x_name, y_name))
-    _draw_staircase(axes, content["objectives"], front, (x_name, y_name))
-    draw_legend(axes, drawn, bool(timed_only), y_name)
+    joined = len(content["objectives"]) <= 2  # with three the front is no line
+    if joined and front:
+        _draw_staircase(axes, content["objectives"], front, (x_name, y_name))
+    draw_legend(axes, drawn, bool(timed_only), y_name, joined)
     _draw_labels(figure, axes, drawn, (x_name, y_name))
     return figure
 
@@ -118,8 +120,6 @@ def _draw_staircase(
     front: list[_Point],
     names: tuple[str, str],
 ) -> None:
-    if not front or len(objectives) > 2:  # with three objectives the front is no line
-        return
     x_name, y_name = names
     directions = {o["name"]: o["direction"] for o in objectives}
     xs, ys = [p[x_name] for p in front], [p[y_name] for p in front]
