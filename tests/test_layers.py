@@ -19,6 +19,7 @@ BASE = {
     "errors",
     "exit_codes",
     "files",
+    "fingerprint",
     "mailbox",
     "processes",
     "result",

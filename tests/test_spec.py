@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duqsweep.errors import SpecError
+from duqsweep.fingerprint import fingerprint
 from duqsweep.spec import (
     BITS_ALLOWED,
     LayerBits,
@@ -18,7 +19,6 @@ from duqsweep.spec import (
     QuantSpec,
     RuntimeSpec,
     TrialSpec,
-    fingerprint,
 )
 
 BITS = {"a.layers.0.q_proj": (4, 8), "a.layers.1.q_proj": (16, 16)}

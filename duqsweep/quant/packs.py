@@ -20,8 +20,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from duqsweep.errors import EvaluationError
 from duqsweep.files import write_bytes
+from duqsweep.fingerprint import digest
 from duqsweep.quant.select import permutes, rotates_twice, shares_rotation
-from duqsweep.spec import FULL_PRECISION, QuantSpec, digest
+from duqsweep.spec import FULL_PRECISION, QuantSpec
 
 # Weight → its version and its hash.
 _HASHES: MutableMapping[Tensor, tuple[int, str]] = WeakTensorKeyDictionary()

@@ -16,8 +16,9 @@ import numpy as np
 
 from duqsweep.codec import encode
 from duqsweep.files import write_bytes
+from duqsweep.fingerprint import digest
 from duqsweep.seams import Environment, Observation, Policy
-from duqsweep.spec import ProtocolSpec, digest
+from duqsweep.spec import ProtocolSpec
 from duqsweep.worker.ledger import make_ledger
 from duqsweep.worker.lock import exclusive
 from duqsweep.worker.noise import episode_key, flow_noise

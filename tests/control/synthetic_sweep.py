@@ -12,6 +12,7 @@ from pathlib import Path
 from duqsweep import files
 from duqsweep.control.front.reference import ensure_reference
 from duqsweep.control.front.trials import read_trials
+from duqsweep.fingerprint import fingerprint
 from duqsweep.result import EpisodeRecord, LatencyStats, TrialResult, Vitals
 from duqsweep.spec import (
     LayerRule,
@@ -21,7 +22,6 @@ from duqsweep.spec import (
     RuntimeSpec,
     Trial,
     TrialSpec,
-    fingerprint,
 )
 
 

@@ -10,8 +10,8 @@ import pytest
 from duqsweep.conf_dir import conf_dir, group_options
 from duqsweep.control.config.sweep_config import Objective, check_inputs, compose, load
 from duqsweep.errors import ConfigError
+from duqsweep.fingerprint import fingerprint
 from duqsweep.quant.select import select_layers
-from duqsweep.spec import fingerprint
 
 OPTIONS = [(group, name) for group, names in group_options().items() for name in names]
 SWEEPS = group_options()["sweep"]

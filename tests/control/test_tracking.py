@@ -34,7 +34,7 @@ from duqsweep.control.tracking.mirror import KEY_TAG, Mirror, mirror
 from duqsweep.control.tracking.runids import known_runs, sweep_key
 from duqsweep.control.tracking.tracker import MlflowTracker, NullTracker, open_tracker
 from duqsweep.errors import DuqsweepError
-from duqsweep.spec import digest
+from duqsweep.fingerprint import digest
 
 # MLflow 3.17 uses what SQLAlchemy 2.1 calls outdated.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload``:DeprecationWarning")

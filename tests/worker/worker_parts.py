@@ -11,17 +11,11 @@ from numpy.typing import NDArray
 
 from duqsweep import files
 from duqsweep.errors import InfrastructureError
+from duqsweep.fingerprint import fingerprint
 from duqsweep.policy.sizes import linear_layers, sizes_of
 from duqsweep.quant.select import select_layers
 from duqsweep.seams import Observation
-from duqsweep.spec import (
-    LayerRule,
-    LedgerEntry,
-    QuantSpec,
-    Trial,
-    TrialSpec,
-    fingerprint,
-)
+from duqsweep.spec import LayerRule, LedgerEntry, QuantSpec, Trial, TrialSpec
 from duqsweep.worker.ledger import make_ledger, write_ledger
 
 Act = Callable[[NDArray[np.float32]], NDArray[np.float64]]

@@ -16,8 +16,9 @@ from duqsweep.control.config.grammar import Choice, Domain, FloatRange, Scalar
 from duqsweep.control.config.settings import INCLUDE, Base, did_you_mean
 from duqsweep.control.config.sweep_config import SweepConfig
 from duqsweep.errors import ConfigError
+from duqsweep.fingerprint import digest, fingerprint
 from duqsweep.quant.select import select_layers
-from duqsweep.spec import Trial, TrialSpec, digest, fingerprint
+from duqsweep.spec import Trial, TrialSpec
 
 GRID_LIMIT = 100_000  # points that a grid may have
 CHECK_LIMIT = 500  # points that are resolved before a sweep starts

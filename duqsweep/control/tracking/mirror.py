@@ -22,7 +22,7 @@ from duqsweep.control.tracking.mlflow_client import default_uri, import_client
 from duqsweep.control.tracking.runids import remember_runs, sweep_key
 from duqsweep.control.tracking.runs import RunRecord
 from duqsweep.errors import DuqsweepError
-from duqsweep.spec import digest
+from duqsweep.fingerprint import digest
 
 log = logging.getLogger(__name__)
 

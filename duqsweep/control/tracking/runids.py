@@ -9,7 +9,7 @@ from typing import Any
 
 from duqsweep import files
 from duqsweep.control.tracking.mlflow_client import default_uri
-from duqsweep.spec import digest
+from duqsweep.fingerprint import digest
 
 
 def sweep_key(sweep_dir: Path) -> str:
