@@ -11,11 +11,16 @@ from pathlib import Path
 import pytest
 from latency import FURTHER, TELLING
 from latency.bench import Bench
+from latency.calls import prefix_parts
 from latency.floors import Ceilings, floor_ms
-from latency.measure import Measurement
+from latency.measure import Measurement, tensors_in
 from latency.registry import FORMS, form
 from latency.settings import EXPERT_W4A8
 from latency.table import Row, document, ratios
+
+from duqsweep.policy.fused_prefix import FusedPrefix
+from duqsweep.policy.pi05 import Pi05
+from duqsweep.policy.sizes import sizes_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,3 +105,10 @@ def test_an_integer_form_has_the_floor_of_its_packed_weights() -> None:
     slow_products = Ceilings(copy_tb_s=1e9, matmul_tflop_s=1e-9, int8_top_s=2e-9)
     ratio = floor_ms(bench, packed, slow_products) / floor_ms(bench, plain, slow_products)
     assert ratio == 0.5
+
+
+def test_every_weight_of_a_compiled_prefix_is_weighed() -> None:
+    prefix = FusedPrefix(Pi05(sizes_of("embedded")))
+    prefix.compile()
+    reached = {tensor.untyped_storage().data_ptr() for tensor in tensors_in(prefix_parts(prefix))}
+    assert {weight.untyped_storage().data_ptr() for weight in prefix.parameters()} <= reached
