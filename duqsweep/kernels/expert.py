@@ -28,6 +28,7 @@ from duqsweep.kernels.expert_weights import (
     top_of,
 )
 from duqsweep.kernels.launches import note
+from duqsweep.kernels.machine import overlaps
 
 
 @dataclass(frozen=True)
@@ -283,7 +284,5 @@ class Launcher:
         }
 
     def _launch(self, warps: int) -> dict[str, Any]:
-        options: dict[str, Any] = {"num_warps": warps, "num_stages": 1, "PDL": not self.interpreted}
-        if not self.interpreted:
-            options["launch_pdl"] = True
-        return options
+        pdl = overlaps(self.buffers.codes.device)
+        return {"num_warps": warps, "num_stages": 1, "PDL": pdl, "launch_pdl": pdl}
