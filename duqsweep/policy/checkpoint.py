@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from duqsweep.codec import decode, encode
 from duqsweep.errors import EvaluationError
@@ -16,6 +16,7 @@ from duqsweep.files import read_json, write_json
 from duqsweep.policy.flow import FlowPolicy
 from duqsweep.policy.interface import ACTIONS
 from duqsweep.policy.locate import WEIGHTS, check_checkpoint, checkpoint_dir
+from duqsweep.policy.parameters import Shape, misfits
 from duqsweep.policy.pi05 import Pi05
 from duqsweep.policy.pi05_folder import CONFIG_JSON, read_folder
 from duqsweep.policy.pi05_preprocess import Pi05Preprocessing
@@ -28,7 +29,6 @@ from duqsweep.policy.stream import (
     read_tensors,
     stream_dtype,
 )
-from duqsweep.policy.tokenizer import PromptTokenizer
 from duqsweep.spec import PolicySpec
 
 
@@ -67,8 +67,7 @@ def load_pi05(spec: PolicySpec, device: str, dtype: torch.dtype) -> FlowPolicy:
         module = Pi05(sizes)
     tensors = read_tensors(folder.weights, folder.parameters, device, dtype)
     module.load_state_dict(tensors, assign=True)
-    tokenizer = PromptTokenizer(folder.tokenizer, sizes.vocabulary, sizes.prompt_tokens)
-    preprocessing = Pi05Preprocessing(folder.interface, tokenizer)
+    preprocessing = Pi05Preprocessing(folder.interface, folder.tokenizer)
     return FlowPolicy(module.eval().requires_grad_(False), preprocessing, spec.num_steps)
 
 
@@ -105,18 +104,14 @@ def _load_weights(module: nn.Module, path: Path, device: str) -> None:
         tensors = load_file(path, device=device)
     except SafetensorError as error:
         raise EvaluationError(f"{path} is not a safetensors file: {error}") from error
-    expected = module.state_dict()
-    faults = {
-        "missing": sorted(set(expected) - set(tensors)),
-        "unexpected": sorted(set(tensors) - set(expected)),
-        "of another shape": sorted(
-            name
-            for name in set(expected) & set(tensors)
-            if expected[name].shape != tensors[name].shape
-        ),
-        "not finite": sorted(name for name, value in tensors.items() if not value.isfinite().all()),
-    }
+    faults = misfits(_shapes(module.state_dict()), _shapes(tensors))
+    broken = (name for name, value in tensors.items() if not value.isfinite().all())
+    faults["not finite"] = sorted(broken)
     found = [f"{what}: {', '.join(names)}" for what, names in faults.items() if names]
     if found:
         raise EvaluationError(f"{path} does not fit the policy; {'; '.join(found)}")
     module.load_state_dict({name: value.float() for name, value in tensors.items()}, assign=True)
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}

@@ -77,20 +77,25 @@ def find_parameters(held: Mapping[str, Stored], sizes: PolicySizes) -> dict[str,
     if EMBEDDING not in plain and LLM_HEAD in plain:  # of tied tensors, a file holds one
         plain[EMBEDDING] = plain[LLM_HEAD]
     shapes = parameter_shapes(sizes)
-    common = set(shapes) & set(plain)
-    faults = {
-        "missing": sorted(set(shapes) - set(plain)),
-        "unexpected": sorted(set(plain) - set(shapes) - set(UNUSED)),
-        "of another shape": sorted(
-            f"{name} is {list(plain[name].shape)} and not {list(shapes[name])}"
-            for name in common
-            if plain[name].shape != shapes[name]
-        ),
-    }
+    used = {name: stored.shape for name, stored in plain.items() if name not in UNUSED}
+    faults = misfits(shapes, used)
     found = [f"{what}: {_listed(names)}" for what, names in faults.items() if names]
     if found:
         raise ConfigError(f"its tensors are not those of a pi0.5 of its sizes; {'; '.join(found)}")
     return {name: plain[name] for name in shapes}
+
+
+def misfits(expected: Mapping[str, Shape], held: Mapping[str, Shape]) -> dict[str, list[str]]:
+    """What keeps tensors from being those expected: kind of fault → names, in order."""
+    return {
+        "missing": sorted(set(expected) - set(held)),
+        "unexpected": sorted(set(held) - set(expected)),
+        "of another shape": sorted(
+            f"{name} is {list(held[name])} and not {list(expected[name])}"
+            for name in set(expected) & set(held)
+            if held[name] != expected[name]
+        ),
+    }
 
 
 def is_kept_float32(name: str) -> bool:

@@ -28,7 +28,7 @@ class Pi05Folder:
     """A checkpoint that fits, ready to be loaded."""
 
     weights: Path
-    tokenizer: Path
+    tokenizer: PromptTokenizer
     interface: Interface
     parameters: dict[str, Stored]  # name in the network → where its values lie
 
@@ -48,11 +48,11 @@ def read_folder(folder: Path, tokenizer: str | None) -> Pi05Folder:
         parameters = find_parameters(read_header(weights), sizes)
     except ConfigError as error:
         raise ConfigError(f"checkpoint {folder} does not fit: {error}") from error
-    read = lerobot_interface if is_lerobot(folder) else openpi_interface
+    read = lerobot_interface if _is_lerobot(folder, config) else openpi_interface
     interface = read(folder, config, sizes)
     path = find_tokenizer(folder, tokenizer)
-    PromptTokenizer(path, sizes.vocabulary, sizes.prompt_tokens)
-    return Pi05Folder(weights, path, interface, parameters)
+    prompts = PromptTokenizer(path, sizes.vocabulary, sizes.prompt_tokens)
+    return Pi05Folder(weights, prompts, interface, parameters)
 
 
 def read_sizes(folder: Path) -> PolicySizes:
@@ -67,9 +67,9 @@ def read_sizes(folder: Path) -> PolicySizes:
     return _sizes(folder, _config(folder))
 
 
-def is_lerobot(folder: Path) -> bool:
-    """Whether LeRobot wrote the folder: only its configurations name a type of policy."""
-    return (folder / BEFORE).is_file() or "type" in _config(folder)
+def _is_lerobot(folder: Path, config: Mapping[str, Any]) -> bool:
+    # Only its configurations name a type of policy.
+    return (folder / BEFORE).is_file() or "type" in config
 
 
 def _config(folder: Path) -> dict[str, Any]:
