@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from duqsweep.policy.triton_expert import TritonExpert
 
 PLAIN = QuantSpec()
-SCRATCH = ("buffers", "launch")
 
 
 @form("expert_w4a8_fused_graph", EXPERT_W4A8, integer=True, gpu_only=True)
@@ -87,7 +86,7 @@ def expert(bench: Bench, quant: QuantSpec, kernel: Kernel) -> Built:
     """The denoising loop alone."""
     _, loop = fused(bench, quant, kernel)
     prepared = loop.prepare(bench.cache)
-    call = Built(lambda: loop.denoise(bench.noise, prepared), {"dit": loop_weights(loop)})
+    call = Built(lambda: loop.denoise(bench.noise, prepared), {"dit": loop.weights()})
     return graphed(bench, call)
 
 
@@ -102,7 +101,7 @@ def policy(bench: Bench, quant: QuantSpec, kernel: Kernel) -> Built:
     """A whole call."""
     merged, loop = fused(bench, quant, kernel)
     images, prompt, noise = bench.images[0], bench.prompt[0], bench.noise
-    weights = {**prefix_parts(merged), "dit": loop_weights(loop)}
+    weights = {**prefix_parts(merged), "dit": loop.weights()}
     call = Built(lambda: loop.denoise(noise, loop.prepare(merged(images, prompt))), weights)
     return graphed(bench, call)
 
@@ -119,8 +118,3 @@ def fused(bench: Bench, quant: QuantSpec, kernel: Kernel) -> tuple[FusedPrefix, 
         loop = TritonExpert(module, bench.num_steps)
     merged.compile()
     return merged, loop
-
-
-def loop_weights(loop: TritonExpert) -> list[object]:
-    """What the expert's kernels read, without their scratch space."""
-    return [held for name, held in vars(loop).items() if name not in SCRATCH]

@@ -62,6 +62,11 @@ class IntegerWeight:
         return self.codes.shape[0]
 
 
+def largest_code(bits: int) -> int:
+    """The largest signed integer of `bits` bits; the smallest is one further from zero."""
+    return (1 << (bits - 1)) - 1
+
+
 def pack_int4(codes: Tensor) -> Tensor:
     """(out, in) int8 codes from -8 to 7 → (out, in / 2) uint8.
 

@@ -13,13 +13,13 @@ import triton.language as tl
 from duqsweep.kernels.expert_parts import (
     begin,
     cut,
-    gelu,
     modulated,
     product,
     row_tile,
     scale_tile,
     weight_tile,
 )
+from duqsweep.kernels.pieces import gelu
 
 
 @triton.jit

@@ -27,12 +27,6 @@ def begin(PDL: tl.constexpr):
 
 
 @triton.jit
-def gelu(x):
-    """The tanh form, as x times a sigmoid."""
-    return x / (1.0 + tl.exp(-1.5957691216057308 * (x + 0.044715 * x * x * x)))
-
-
-@triton.jit
 def modulated(stream, factor, shift, m, inside, WIDTH: tl.constexpr):
     """Adaptive RMS norm of the rows m, in the dtype of the stream: (rows, WIDTH)."""
     place = m[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]

@@ -7,10 +7,7 @@ import triton
 import triton.language as tl
 
 from duqsweep.kernels.expert_parts import begin, modulated
-
-SMALLEST_SCALE = tl.constexpr(1e-8)  # of a token of zeros
-# Added to a float32 below 2^22, it rounds half to even and leaves the integer in the lowest bits.
-ROUNDING = tl.constexpr(12582912.0)
+from duqsweep.kernels.pieces import ROUNDING, SMALLEST_SCALE
 
 
 @triton.jit

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from duqsweep.errors import EvaluationError
-from duqsweep.kernels.codes import IntegerWeight, merge, unpack_int4
+from duqsweep.kernels.codes import IntegerWeight, largest_code, merge, unpack_int4
 
 # (out, in) in the policy's dtype where a layer is not quantized.
 Weight = Tensor | IntegerWeight
@@ -68,6 +68,14 @@ def tensors_of(weight: Weight) -> tuple[Tensor, Tensor]:
     return weight.codes, weight.scales
 
 
+def held_by(weight: Weight) -> list[Tensor]:
+    """Every tensor of it that the kernels read."""
+    if isinstance(weight, Tensor):
+        return [weight]
+    order = [] if weight.order is None else [weight.order]
+    return [weight.codes, weight.scales, *order]
+
+
 def block_of(weight: Weight) -> int:
     """Channels that a rotation of its input mixes; 1: none."""
     return weight.block if isinstance(weight, IntegerWeight) else 1
@@ -75,7 +83,7 @@ def block_of(weight: Weight) -> int:
 
 def top_of(weight: Weight) -> float:
     """The largest code of its input; 1 where that is not rounded."""
-    return float((1 << (weight.act_bits - 1)) - 1) if isinstance(weight, IntegerWeight) else 1.0
+    return float(largest_code(weight.act_bits)) if isinstance(weight, IntegerWeight) else 1.0
 
 
 def order_of(weight: Weight) -> Tensor | None:

@@ -5,11 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def gelu(x):
-    """The tanh form, as x times a sigmoid."""
-    return x / (1.0 + tl.exp(-1.5957691216057308 * (x + 0.044715 * x * x * x)))
+from duqsweep.kernels.pieces import gelu
 
 
 @triton.jit

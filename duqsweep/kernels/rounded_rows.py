@@ -15,10 +15,9 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-NORM_EPS = 1e-6  # of Gemma's RMS norm
-SMALLEST_SCALE = tl.constexpr(1e-8)  # of a token of zeros
-# Adding and subtracting it rounds a float32 below 2^22 to an integer, half to even.
-ROUNDING = tl.constexpr(12582912.0)
+from duqsweep.kernels.norms import NORM_EPS
+from duqsweep.kernels.pieces import ROUNDING, SMALLEST_SCALE
+
 # tanh-GELU is x·sigmoid(2·sqrt(2/π)·(x + 0.044715·x³)).
 GELU_FACTOR = tl.constexpr(1.5957691216057308)
 GELU_CUBE = tl.constexpr(0.044715)

@@ -10,13 +10,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from duqsweep.kernels.codes import largest_code
 from duqsweep.kernels.launches import note
 from duqsweep.kernels.machine import interpreted, overlaps
 from duqsweep.kernels.norms import NORM_EPS, Norm
+from duqsweep.kernels.pieces import ROUNDING, SMALLEST_SCALE
 
-SMALLEST_SCALE = tl.constexpr(1e-8)  # of a token of zeros
-# Adding and subtracting it rounds a float32 below 2^22 to an integer, half to even.
-ROUNDING = tl.constexpr(12582912.0)
 NARROW = 2048  # channels; so narrow rows are faster in pairs, where there are many
 TOKENS_TOGETHER = 2
 FEW_TOKENS = 128
@@ -135,7 +134,7 @@ def round_tokens(
         tokens,
         rows.stride(0),
         NORM_EPS,
-        float((1 << (bits - 1)) - 1),
+        float(largest_code(bits)),
         TOKENS=together,
         WIDTH=width,
         PADDED=padded,

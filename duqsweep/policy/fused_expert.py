@@ -243,6 +243,10 @@ class FusedExpert(nn.Module):
             actions = self._step(self, actions, residual, modulation[-1])
         return actions
 
+    def weights(self) -> list[Tensor]:
+        """Every tensor that a call reads, scratch space apart."""
+        return [*self.parameters(), *self.buffers()]
+
     def enter(self, actions: Tensor) -> Tensor:
         """(horizon, action_dim) in float32 → (horizon, width)."""
         x = self.action_in_proj(actions.to(self.action_in_proj.weight.dtype))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from duqsweep.kernels import launches
 from duqsweep.kernels.expert_cuts import TOKENS
@@ -40,6 +40,9 @@ class Expert(Protocol):
 
     def denoise(self, noise: Tensor, prefix: Any) -> Tensor:
         """Follow the flow from noise to actions, both (horizon, action_dim) in float32."""
+
+    def weights(self) -> list[Tensor]:
+        """Every tensor that a call reads, scratch space apart."""
 
 
 # The merged prefix and expert of a policy, for a number of Euler steps.
@@ -116,7 +119,7 @@ class GraphedCall:
     def weights(self) -> list[Tensor]:
         """Every tensor that a call reads, scratch space apart."""
         prefix = [*self.prefix.parameters(), *self.prefix.buffers()]
-        return [*prefix, *_weights_of(self.expert)]
+        return [*prefix, *self.expert.weights()]
 
     def captured(self, pixels: Tensor, tokens: Tensor, noise: Tensor) -> Captured:
         """The graph for inputs of these shapes, made at the first such call."""
@@ -174,15 +177,3 @@ class GraphedCall:
         with launches.counted() as launched, torch.cuda.graph(graph, pool=self._pool):
             actions = self._call(inputs)
         return Captured(inputs, graph, actions, launched)
-
-
-def _weights_of(expert: Expert) -> list[Tensor]:
-    if isinstance(expert, nn.Module):
-        return [*expert.parameters(), *expert.buffers()]
-    assert isinstance(expert, TritonExpert)
-    found = [*expert.projections, *(step for norm in expert.modulations for step in norm)]
-    for layer in expert.layers:
-        for weight in (layer.qkv, layer.o, layer.gate_up, layer.down):
-            parts = (weight,) if isinstance(weight, Tensor) else (weight.codes, weight.scales)
-            found += parts
-    return found

@@ -19,7 +19,8 @@ from duqsweep.errors import EvaluationError
 from duqsweep.kernels.expert import Launcher
 from duqsweep.kernels.expert_buffers import buffers
 from duqsweep.kernels.expert_cuts import CUTS, Cuts, Shape
-from duqsweep.kernels.expert_weights import Weight, format_of, layer_weights
+from duqsweep.kernels.expert_weights import Weight, format_of, held_by, layer_weights
+from duqsweep.kernels.machine import interpreted
 from duqsweep.policy.gemma import ExpertLayer, KeysValues, rotary_table
 from duqsweep.policy.pi05 import Pi05, PrefixCache, euler_times
 
@@ -67,8 +68,7 @@ class TritonExpert:
             EvaluationError: There are no kernels for these sizes or weights, or no GPU.
         """
         entry = module.action_in_proj.weight.detach().to(module.dtype)
-        interpreted = triton.knobs.runtime.interpret
-        if not entry.is_cuda and not interpreted:
+        if not entry.is_cuda and not interpreted():
             raise EvaluationError(f"the expert's kernels run on a CUDA GPU, got {entry.device}")
         sizes = module.sizes.expert
         shape = Shape(
@@ -86,7 +86,7 @@ class TritonExpert:
             triton.cdiv(LONGEST_PREFIX + shape.tokens, self.cuts[16].attention.keys)
         )
         self.buffers = buffers(shape, self.chunks, entry)
-        self.launch = Launcher(shape, self.buffers, self.chunks, interpreted)
+        self.launch = Launcher(shape, self.buffers, self.chunks, interpreted())
         self.layers = [
             layer_weights(
                 [weight_of(layer.self_attn.get_submodule(f"{name}_proj")) for name in "qkv"],
@@ -123,6 +123,14 @@ class TritonExpert:
             for i in range(len(self.layers)):
                 self._layer(i, step, stream, prefix)
         return self._between(actions, self.num_steps)
+
+    def weights(self) -> list[Tensor]:
+        """Every tensor that a call reads, scratch space apart."""
+        found = [*self.projections, *(step for norm in self.modulations for step in norm)]
+        for layer in self.layers:
+            for weight in (layer.qkv, layer.o, layer.gate_up, layer.down):
+                found += held_by(weight)
+        return found
 
     def _between(self, actions: Tensor, step: int) -> Tensor:
         following = torch.empty_like(actions) if step else actions

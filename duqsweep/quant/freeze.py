@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from duqsweep.errors import EvaluationError
+from duqsweep.kernels.codes import largest_code
 from duqsweep.quant.calibrate import LayerStats, linear_named
 from duqsweep.quant.fold import build_pack
 from duqsweep.quant.kernels import BUILDERS
 from duqsweep.quant.linear import LinearParts
 from duqsweep.quant.packs import Pack, expected_shapes, load_or_build, pack_key
-from duqsweep.quant.quantizer import largest_code
 from duqsweep.quant.select import Bits, check_widths
 from duqsweep.spec import FULL_PRECISION, QuantSpec
 

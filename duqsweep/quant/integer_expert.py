@@ -23,10 +23,3 @@ def expert_weight(linear: nn.Module) -> Weight:
         f"the expert's kernels take kernel int8 or w4a8, or a plain layer, got a "
         f"{type(linear).__name__}"
     )
-
-
-def release_layers(stack: nn.Module) -> None:
-    """Let the integer layers of a stack go of their tensors, once they are merged elsewhere."""
-    for layer in stack.modules():
-        if isinstance(layer, IntegerLinear):
-            layer.release()

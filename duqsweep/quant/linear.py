@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from duqsweep.kernels.codes import largest_code
 from duqsweep.quant.packs import Pack
 from duqsweep.quant.quantizer import (
     decode_weight,
-    largest_code,
     quantize_tokens,
     row_slices,
 )

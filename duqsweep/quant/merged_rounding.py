@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from duqsweep.errors import EvaluationError
-from duqsweep.quant.quantizer import largest_code, quantize_tokens
+from duqsweep.kernels.codes import largest_code
+from duqsweep.kernels.norms import NORM_EPS
+from duqsweep.quant.quantizer import quantize_tokens
 from duqsweep.quant.rotation import rotate_blocks
 
-NORM_EPS = 1e-6  # of Gemma's RMSNorm
 BLOCKS = (1, 16, 32, 64, 128)  # of the GPU kernel; 1: no rotation
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from duqsweep.kernels.codes import largest_code
 from duqsweep.spec import WeightScale
 
 SMALLEST_SCALE = 1e-12  # keeps channels of zeros from dividing by zero
@@ -27,11 +28,6 @@ def row_slices(weight: Tensor, multiple: int) -> Iterator[slice]:
     count = max(1, at_once // (weight.shape[1] * multiple)) * multiple
     for start in range(0, weight.shape[0], count):
         yield slice(start, start + count)
-
-
-def largest_code(bits: int) -> int:
-    """The largest signed integer of `bits` bits; the smallest is one further from zero."""
-    return (1 << (bits - 1)) - 1
 
 
 def round_to_codes(values: Tensor, scale: Tensor, bits: int) -> Tensor:

@@ -6,12 +6,10 @@ import re
 from collections.abc import Mapping
 
 from duqsweep.errors import EvaluationError
-from duqsweep.quant.select import Bits
+from duqsweep.policy.sizes import EXPERT, LLM
+from duqsweep.quant.select import PACKED_BITS, Bits
 from duqsweep.spec import INTEGER_KERNELS, TrialSpec
 
-EXPERT = "gemma_expert"
-LANGUAGE_MODEL = "language_model"
-PACKED_BITS = 4  # of weights that kernel w4a8 stores two in a byte
 # Layers that read the same input may be one product.
 _GROUPS = ((r"self_attn\.[qkv]_proj$", "attention"), (r"mlp\.(gate|up)_proj$", "gated"))
 
@@ -52,13 +50,13 @@ def products_needed(bits: Mapping[str, Bits], num_steps: int) -> int:
 
     Only keys and values of the language model's last layer are read; the expert runs once a step.
     """
-    last = max((_number(name) for name in bits if LANGUAGE_MODEL in name), default=0)
+    last = max((_number(name) for name in bits if name.startswith(LLM)), default=0)
     groups = set()
     for name in bits:
-        reads_only_cache = LANGUAGE_MODEL in name and _number(name) == last
+        reads_only_cache = name.startswith(LLM) and _number(name) == last
         if not reads_only_cache or re.search(r"[kv]_proj$", name):
             groups.add(_merged_name(name))
-    return sum(num_steps if EXPERT in group else 1 for group in groups)
+    return sum(num_steps if group.startswith(EXPERT) else 1 for group in groups)
 
 
 def _merged_name(name: str) -> str:

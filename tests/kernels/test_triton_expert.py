@@ -20,7 +20,8 @@ from duqsweep.policy.sizes import EXPERT, PolicySizes, StackSizes, linear_layers
 from duqsweep.policy.triton_expert import LONGEST_PREFIX, TritonExpert
 from duqsweep.quant.calibrate import calibrate
 from duqsweep.quant.freeze import freeze
-from duqsweep.quant.integer_expert import expert_weight, release_layers
+from duqsweep.quant.integer_expert import expert_weight
+from duqsweep.quant.kernels.integer import IntegerLinear
 from duqsweep.quant.select import select_layers
 from duqsweep.spec import Kernel, LayerRule, QuantSpec
 
@@ -130,7 +131,9 @@ def test_quantized_loop_gives_the_actions_of_kernel_fake(
     module = quantized(module, cache, noise, replace(fake, kernel=kernel))
     cuts = CUTS if GPU else FEW_PROGRAMS
     expert = TritonExpert(module, STEPS, expert_weight, cuts)
-    release_layers(module.expert)
+    for layer in module.expert.modules():
+        if isinstance(layer, IntegerLinear):
+            layer.release()
     poison(expert)
     with counted() as counts:
         actions = expert.denoise(noise, expert.prepare(cache))

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from duqsweep.kernels.codes import largest_code
 from duqsweep.quant.quantizer import (
     CLIPS,
     decode_weight,
-    largest_code,
     quantize_tokens,
     weight_codes,
     weight_scales,
