@@ -20,6 +20,7 @@ from duqsweep.kernels import launches
 from duqsweep.kernels.expert_cuts import TOKENS
 from duqsweep.policy.fused_expert import FusedExpert
 from duqsweep.policy.fused_prefix import FusedPrefix
+from duqsweep.policy.merged_expert import merge_expert
 from duqsweep.policy.pi05 import Pi05, PrefixCache
 from duqsweep.policy.triton_expert import TritonExpert
 
@@ -60,7 +61,7 @@ def plain_expert(module: Pi05, num_steps: int) -> Expert:
     On an H200: 5.2 ms against 7.8 with 10 tokens, 18.0 against 8.7 with 50.
     """
     if module.sizes.horizon <= TOKENS:
-        return TritonExpert(module, num_steps)
+        return TritonExpert(merge_expert(module, num_steps))
     return FusedExpert(module, num_steps, room=KEYS_ALIKE)
 
 

@@ -37,4 +37,4 @@ def attend_in_torch(qkv: Tensor, sequences: int, kv_heads: int, head_dim: int) -
     # Query heads that share a key head lie side by side: fold them into the token axis.
     folded = q.reshape(sequences, kv_heads, -1, head_dim)
     mixed = F.scaled_dot_product_attention(folded, k, v)
-    return mixed.view(sequences, -1, tokens, head_dim).transpose(1, 2).flatten(0, 1).flatten(1)
+    return mixed.reshape(sequences, -1, tokens, head_dim).transpose(1, 2).flatten(0, 1).flatten(1)

@@ -1,4 +1,4 @@
-"""The action expert's denoising loop on fused GPU kernels, for one observation at a time.
+"""The action expert's denoising loop on fused GPU kernels, several a layer, for one observation.
 
 Equal to `Pi05.velocity` followed step by step, for unquantized, int8 and int4 weights alike. Needs
 a GPU (or Triton's interpreter); every call launches the same kernels, so that a CUDA graph can hold
@@ -7,35 +7,23 @@ the loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 import triton
-from torch import Tensor, nn
+from torch import Tensor
 
 from duqsweep.errors import EvaluationError
 from duqsweep.kernels.expert import Launcher
 from duqsweep.kernels.expert_buffers import buffers
-from duqsweep.kernels.expert_cuts import CUTS, Cuts, Shape
-from duqsweep.kernels.expert_weights import Weight, format_of, held_by, layer_weights
+from duqsweep.kernels.expert_cuts import CUTS, Cuts
+from duqsweep.kernels.expert_weights import Weight, format_of, held_by
 from duqsweep.kernels.machine import interpreted
-from duqsweep.policy.gemma import ExpertLayer, KeysValues, rotary_table
-from duqsweep.policy.pi05 import Pi05, PrefixCache, euler_times
+from duqsweep.policy.gemma import KeysValues, rotary_table
+from duqsweep.policy.merged_expert import MergedExpert
+from duqsweep.policy.pi05 import PrefixCache
 
 LONGEST_PREFIX = 1024 - 64  # tokens; with the action tokens behind it, 16 chunks of 64 keys
-
-
-def plain_weight(linear: nn.Module) -> Weight:
-    """The weight of a layer that is not quantized.
-
-    Raises:
-        EvaluationError: It is.
-    """
-    if not isinstance(linear, nn.Linear):
-        raise EvaluationError(f"expected an unquantized linear layer, got {type(linear).__name__}")
-    return linear.weight.detach()
 
 
 @dataclass(frozen=True)
@@ -49,63 +37,28 @@ class Prepared:
 class TritonExpert:
     """All denoising steps of one observation."""
 
-    def __init__(
-        self,
-        module: Pi05,
-        num_steps: int,
-        weight_of: Callable[[nn.Module], Weight] = plain_weight,
-        cuts: dict[int, Cuts] | None = None,
-    ) -> None:
-        """Merge the expert's weights; those of `module` stay as they are.
+    def __init__(self, merged: MergedExpert, cuts: dict[int, Cuts] | None = None) -> None:
+        """Make room.
 
         Args:
-            module: The policy, on a GPU.
-            num_steps: Euler steps of the schedule.
-            weight_of: A linear layer's weight, as the kernels read it.
+            merged: The expert, on a GPU.
             cuts: How the kernels are cut, by bits of the weights; None: as was fastest.
 
         Raises:
-            EvaluationError: There are no kernels for these sizes or weights, or no GPU.
+            EvaluationError: There is no GPU.
         """
-        entry = module.action_in_proj.weight.detach().to(module.dtype)
+        entry = merged.modulations
         if not entry.is_cuda and not interpreted():
             raise EvaluationError(f"the expert's kernels run on a CUDA GPU, got {entry.device}")
-        sizes = module.sizes.expert
-        shape = Shape(
-            tokens=module.sizes.horizon,
-            width=sizes.width,
-            hidden=sizes.mlp,
-            heads=sizes.heads,
-            kv_heads=sizes.kv_heads,
-            head_dim=sizes.head_dim,
-            action_dim=module.sizes.action_dim,
-        )
-        self.shape, self.num_steps = shape, num_steps
+        self.shape, self.num_steps = merged.shape, merged.num_steps
+        self.layers, self.projections = merged.layers, merged.projections
         self.cuts = cuts or CUTS
         self.chunks = triton.next_power_of_2(
-            triton.cdiv(LONGEST_PREFIX + shape.tokens, self.cuts[16].attention.keys)
+            triton.cdiv(LONGEST_PREFIX + self.shape.tokens, self.cuts[16].attention.keys)
         )
-        self.buffers = buffers(shape, self.chunks, entry)
-        self.launch = Launcher(shape, self.buffers, self.chunks, interpreted())
-        self.layers = [
-            layer_weights(
-                [weight_of(layer.self_attn.get_submodule(f"{name}_proj")) for name in "qkv"],
-                weight_of(layer.self_attn.o_proj),
-                weight_of(layer.mlp.gate_proj),
-                weight_of(layer.mlp.up_proj),
-                weight_of(layer.mlp.down_proj),
-            )
-            for layer in cast("list[ExpertLayer]", list(module.expert.layers))
-        ]
-        leaving, entering = module.action_out_proj, module.action_in_proj
-        projections = (leaving.weight, leaving.bias, entering.weight, entering.bias)
-        self.projections = cast(
-            "tuple[Tensor, Tensor, Tensor, Tensor]",
-            tuple(tensor.detach().to(module.dtype) for tensor in projections),
-        )
-        with torch.no_grad():
-            table = module.modulation(euler_times(num_steps).to(entry.device)).to(module.dtype)
-        self.modulations = [list(norm.unbind()) for norm in table]
+        self.buffers = buffers(self.shape, self.chunks, entry)
+        self.launch = Launcher(self.shape, self.buffers, self.chunks, interpreted())
+        self.modulations = [list(norm.unbind()) for norm in merged.modulations]
 
     def prepare(self, cache: PrefixCache) -> Prepared:
         """Take a prefix of batch 1."""

@@ -12,14 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from duqsweep.errors import EvaluationError
+from duqsweep.kernels.expert_loop import obstacle
 from duqsweep.policy.fused_expert import FusedExpert, PlainLinears
 from duqsweep.policy.fused_prefix import FusedPrefix
 from duqsweep.policy.gemma import normalise
 from duqsweep.policy.graphed import KEYS_ALIKE, Expert, Fuse, fuse_plain, plain_expert
+from duqsweep.policy.looped_expert import LoopedExpert
+from duqsweep.policy.merged_expert import MergedExpert, merge_expert
 from duqsweep.policy.pi05 import Pi05
 from duqsweep.policy.triton_expert import TritonExpert
 from duqsweep.quant.integer_expert import expert_weight
 from duqsweep.quant.integer_prefix import IntegerPrefixLinears
+from duqsweep.quant.kernels.integer import IntegerLinear
 from duqsweep.quant.merged import MergedLinears
 from duqsweep.spec import INTEGER_KERNELS, QuantSpec
 
@@ -34,9 +38,25 @@ def fuse_for(quant: QuantSpec) -> Fuse:
 
 
 def fuse_integer(module: Pi05, num_steps: int) -> tuple[FusedPrefix, Expert]:
-    """Products of integers, and unquantized layers beside them."""
+    """Products of integers, and unquantized layers beside them; `module` lets go of its codes."""
     prefix = FusedPrefix(module, IntegerPrefixLinears(release=True))
-    return prefix, TritonExpert(module, num_steps, expert_weight)
+    expert = integer_expert(merge_expert(module, num_steps, expert_weight))
+    for layer in module.expert.modules():
+        if isinstance(layer, IntegerLinear):
+            layer.release()
+    return prefix, expert
+
+
+def integer_expert(merged: MergedExpert) -> Expert:
+    """All steps in one kernel where that can be; otherwise several kernels a layer."""
+    against = obstacle(merged.shape, merged.layers)
+    if against is None:
+        looped = LoopedExpert(merged)
+        if looped.loop.longest_prefix >= merged.longest_prefix:
+            return looped
+        against = f"a prefix may have {merged.longest_prefix} tokens, too many for a cluster"
+    log.info("several kernels a layer of the expert, because %s", against)
+    return TritonExpert(merged)
 
 
 def fuse_simulated(module: Pi05, num_steps: int) -> tuple[FusedPrefix, Expert]:

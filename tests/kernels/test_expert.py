@@ -7,24 +7,21 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 import torch.nn.functional as F
+from expert_reference import DEVICE, DTYPE, error, normed, random_weight, times, turned
 from torch import Tensor
 
 from duqsweep.errors import EvaluationError
-from duqsweep.kernels.codes import IntegerWeight, merge, pack_int4, unpack_int4
+from duqsweep.kernels.codes import IntegerWeight, merge, unpack_int4
 from duqsweep.kernels.expert import Launcher
 from duqsweep.kernels.expert_buffers import Buffers, buffers
 from duqsweep.kernels.expert_cuts import CUTS, AttentionCut, Cut, Cuts, Shape
-from duqsweep.kernels.expert_weights import Weight, layer_weights, name_of
+from duqsweep.kernels.expert_weights import layer_weights, name_of
 from duqsweep.kernels.launches import counted
-from duqsweep.quant.quantizer import decode_weight, quantize_tokens
-from duqsweep.quant.rotation import hadamard, rotate_blocks
 
 # The interpreter computes the rows behind the tokens, which hold NaN here, with numpy.
 pytestmark = pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning")
 
 GPU = torch.cuda.is_available()
-DEVICE = "cuda" if GPU else "cpu"
-DTYPE = torch.bfloat16 if GPU else torch.float32
 # Relative to the norm of the result. The integers are exact; what differs is where the inputs are
 # rounded: to bf16 between the stages, and to another code where a value lies between two.
 BOUND = 1e-2 if GPU else 1e-3
@@ -76,48 +73,8 @@ def kit(tokens: int) -> Kit:
     return Kit(shape, room, Launcher(shape, room, CHUNKS, interpreted=not GPU))
 
 
-def random_weight(out: int, width: int, bits: int, block: int, grouped: bool) -> Weight:
-    """With another order of the channels for each width, so that layers can be merged."""
-    if bits == 16:
-        plain: Tensor = torch.randn(out, width) / width**0.5
-        return plain.to(DEVICE, DTYPE)
-    top = (1 << (bits - 1)) - 1
-    codes = torch.randint(-top - 1, top + 1, (out, width)).to(torch.int8).to(DEVICE)
-    scales = (torch.rand(out, width // 32 if grouped else 1) + 0.5) / width**0.5 / top
-    order = torch.randperm(width, generator=torch.Generator().manual_seed(width)).int()
-    stored = pack_int4(codes) if bits == 4 else codes
-    return IntegerWeight(stored, scales.to(DEVICE), None, order.to(DEVICE), block, 8)
-
-
-def times(rows: Tensor, weight: Weight) -> Tensor:
-    """The product in float64, with the input transformed and rounded as the weight wants it."""
-    if isinstance(weight, Tensor):
-        return rows @ weight.double().T
-    codes = unpack_int4(weight.codes) if weight.packed else weight.codes
-    if weight.order is not None:
-        rows = rows[:, weight.order.long()]
-    if weight.block > 1:
-        rows = rotate_blocks(rows, hadamard(weight.block).to(rows)[None])
-    return quantize_tokens(rows, weight.act_bits) @ decode_weight(codes, weight.scales.double()).T
-
-
-def error(result: Tensor, expected: Tensor) -> float:
-    return float((result.double() - expected).norm() / expected.norm())
-
-
-def normed(rows: Tensor, mod: Tensor) -> Tensor:
-    return F.rms_norm(rows, rows.shape[-1:], eps=1e-6) * mod[0].double() + mod[1].double()
-
-
 def modulation(width: int) -> Tensor:
     return torch.stack((1 + 0.2 * torch.randn(width), 0.2 * torch.randn(width))).to(DEVICE, DTYPE)
-
-
-def turned(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotary positions on (tokens, heads, head_dim)."""
-    cos, sin = (part[: len(x), None].double() for part in table)
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
 @pytest.mark.parametrize(("tokens", "bits", "block", "grouped"), CASES)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from duqsweep.errors import EvaluationError
 from duqsweep.kernels.expert_cuts import CUTS, AttentionCut, Cut, Cuts
 from duqsweep.kernels.launches import counted
+from duqsweep.policy.merged_expert import merge_expert
 from duqsweep.policy.pi05 import Pi05, PrefixCache, euler_times
 from duqsweep.policy.sizes import EXPERT, PolicySizes, StackSizes, linear_layers, sizes_of
 from duqsweep.policy.triton_expert import LONGEST_PREFIX, TritonExpert
@@ -107,7 +108,7 @@ def test_unquantized_loop_gives_the_actions_of_the_network(horizon: int, prefix:
     module = random_policy(horizon)
     cache = random_prefix(module, prefix)
     noise = torch.randn(horizon, module.sizes.action_dim, device=DEVICE)
-    expert = TritonExpert(module, STEPS, cuts=CUTS if GPU else FEW_PROGRAMS)
+    expert = TritonExpert(merge_expert(module, STEPS), CUTS if GPU else FEW_PROGRAMS)
     poison(expert)
     actions = expert.denoise(noise, expert.prepare(cache))
     expected = step_by_step(module, cache, noise)
@@ -130,7 +131,7 @@ def test_quantized_loop_gives_the_actions_of_kernel_fake(
     expected = step_by_step(quantized(module, cache, noise, fake), cache, noise)
     module = quantized(module, cache, noise, replace(fake, kernel=kernel))
     cuts = CUTS if GPU else FEW_PROGRAMS
-    expert = TritonExpert(module, STEPS, expert_weight, cuts)
+    expert = TritonExpert(merge_expert(module, STEPS, expert_weight), cuts)
     for layer in module.expert.modules():
         if isinstance(layer, IntegerLinear):
             layer.release()
@@ -154,7 +155,7 @@ def test_quantized_loop_gives_the_actions_of_kernel_fake(
 @torch.no_grad()
 def test_a_prefix_without_room_for_its_chunks_is_refused() -> None:
     module = random_policy(horizon=10)
-    expert = TritonExpert(module, STEPS)
+    expert = TritonExpert(merge_expert(module, STEPS))
     prefix = expert.prepare(random_prefix(module, LONGEST_PREFIX + 64))
     with pytest.raises(EvaluationError, match="1014 prefix tokens at most, got 1024"):
         expert.denoise(torch.zeros(10, module.sizes.action_dim, device=DEVICE), prefix)
@@ -163,12 +164,13 @@ def test_a_prefix_without_room_for_its_chunks_is_refused() -> None:
 @torch.no_grad()
 def test_quantized_layers_are_no_plain_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     module = random_policy(horizon=1)
+    merged = merge_expert(module, STEPS)
     module.expert.get_submodule("layers.0.mlp").down_proj = nn.Identity()
     with pytest.raises(EvaluationError, match="unquantized linear layer, got Identity"):
-        TritonExpert(module, STEPS)
+        merge_expert(module, STEPS)
     with pytest.raises(EvaluationError, match="int8 or w4a8, or a plain layer, got a Identity"):
-        TritonExpert(module, STEPS, expert_weight)
+        merge_expert(module, STEPS, expert_weight)
     monkeypatch.setattr(triton.knobs.runtime, "interpret", False)
     if not GPU:
         with pytest.raises(EvaluationError, match="run on a CUDA GPU, got cpu"):
-            TritonExpert(module, STEPS)
+            TritonExpert(merged)

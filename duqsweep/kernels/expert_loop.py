@@ -1,0 +1,186 @@
+"""Launches the kernel that holds all denoising steps of the expert: `cuda/expert_loop.cu`."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from duqsweep.errors import EvaluationError
+from duqsweep.kernels import nvrtc
+from duqsweep.kernels.codes import IntegerWeight
+from duqsweep.kernels.expert_cuts import Shape
+from duqsweep.kernels.expert_pack import RANKS, integers_of
+from duqsweep.kernels.expert_weights import LayerWeights, format_of, name_of, top_of
+from duqsweep.kernels.launches import note
+from duqsweep.kernels.machine import HOPPER
+
+THREADS = 512
+FEWEST_CLUSTERS, MOST_CLUSTERS = 14, 16
+OLDEST_CUDA = (12, 8)  # whose compiler knows a fence of one direction
+KEYS_TOGETHER = 16  # a rank holds its keys in multiples of so many rows
+SIZES = {"width": 1024, "hidden": 4096, "heads": 8, "kv_heads": 1, "head_dim": 256}  # pi0.5's
+PADDING = 8  # channels behind a key, so that rows lie in different banks of shared memory
+
+
+@dataclass(frozen=True)
+class Constants:
+    """What the kernel is compiled for."""
+
+    tokens: int
+    format: int  # bits of a stored code
+    block: int  # channels of a rotation; 1: none
+    top: float  # the largest code of a token
+    layers: int
+    action: int
+    clusters: int  # that the GPU runs at once
+
+    def definitions(self) -> dict[str, int | str]:
+        """For the preprocessor."""
+        found: dict[str, int | str] = {
+            field.name.upper(): getattr(self, field.name) for field in fields(self)
+        }
+        return {**found, "TOP": f"{self.top:.1f}f"}
+
+
+def obstacle(shape: Shape, layers: Sequence[LayerWeights]) -> str | None:
+    """Why the kernel cannot run these weights on the current device; None: it can."""
+    weights = [part for layer in layers for part in vars(layer).values()]
+    integers = [weight for weight in weights if isinstance(weight, IntegerWeight)]
+    if len(integers) < len(weights):
+        return f"{len(weights) - len(integers)} of {len(weights)} products are not of integers"
+    if any(weight.scales.shape[1] > 1 for weight in integers):
+        return "its weights have scales of groups of channels"
+    if len({(name_of(weight), weight.block, weight.act_bits) for weight in integers}) > 1:
+        return "its products have several formats"
+    for name, size in SIZES.items():
+        if getattr(shape, name) != size:
+            return f"it has a {name} of {getattr(shape, name)}, not {size}"
+    if not torch.cuda.is_available() or torch.cuda.get_device_capability() < HOPPER:
+        return "there is no GPU with clusters of programs"
+    if tuple(int(part) for part in str(torch.version.cuda).split(".")) < OLDEST_CUDA:
+        return f"torch's CUDA, {torch.version.cuda}, is too old for the kernel"
+    if nvrtc.clusters_at_once(RANKS, THREADS) < FEWEST_CLUSTERS:
+        return f"the GPU runs fewer than {FEWEST_CLUSTERS} clusters at once"
+    return None
+
+
+def constants_of(shape: Shape, layers: Sequence[LayerWeights]) -> Constants:
+    """What the kernel is compiled for, for weights without an `obstacle`."""
+    weight = integers_of(layers[0])[0]
+    return Constants(
+        tokens=shape.tokens,
+        format=format_of(weight),
+        block=weight.block,
+        top=top_of(weight),
+        layers=len(layers),
+        action=shape.action_dim,
+        clusters=min(nvrtc.clusters_at_once(RANKS, THREADS), MOST_CLUSTERS),
+    )
+
+
+class Loop:
+    """The compiled kernel with its scratch space."""
+
+    def __init__(self, constants: Constants, device: torch.device) -> None:
+        """Compile it, at the first time in a process.
+
+        Args:
+            constants: What for.
+            device: A GPU.
+
+        Raises:
+            EvaluationError: It does not compile.
+        """
+        self.constants = constants
+        programs = RANKS * constants.clusters
+        self.kernel = nvrtc.build("expert_loop", constants.definitions(), programs, THREADS)
+        mixed = SIZES["heads"] * SIZES["head_dim"]
+
+        def room(columns: int, dtype: torch.dtype) -> Tensor:
+            return torch.zeros(constants.tokens, columns, dtype=dtype, device=device)
+
+        self.buffers = {
+            "stream": room(SIZES["width"], torch.bfloat16),
+            "queries": room(mixed, torch.bfloat16),
+            "keys": room(SIZES["head_dim"], torch.bfloat16),
+            "values": room(SIZES["head_dim"], torch.bfloat16),
+            "hidden": room(SIZES["hidden"], torch.bfloat16),
+            "mixed_codes": room(mixed, torch.int8),
+            "hidden_codes": room(SIZES["hidden"], torch.int8),
+            "mixed_scales": room(1, torch.float32),
+            "hidden_scales": room(1, torch.float32),
+        }
+        self.arrivals = torch.zeros(1, dtype=torch.int32, device=device)
+
+    @property
+    def longest_prefix(self) -> int:
+        """Tokens that there is room for."""
+        return RANKS * self.kernel.told["most_keys"] - self.constants.tokens
+
+    def spread(self, prefix: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """Give each rank of a cluster its share of the keys and values.
+
+        Args:
+            prefix: Of each layer keys and values, each (1, tokens, head_dim).
+
+        Returns:
+            (layers * 2, ranks, rows, padded head_dim), zeros where there is no prefix token.
+
+        Raises:
+            EvaluationError: The prefix is longer than there is room for.
+        """
+        together = torch.stack([part[0] for layer in prefix for part in layer])
+        length = together.shape[1]
+        if length > self.longest_prefix:
+            raise EvaluationError(
+                f"the expert's kernel attends to {self.longest_prefix} prefix tokens at most, "
+                f"got {length}"
+            )
+        keys = -(-(length + self.constants.tokens) // RANKS)
+        rows = -(-keys // KEYS_TOGETHER) * KEYS_TOGETHER
+        whole, rest = divmod(length, keys)
+        room = together.new_zeros(len(together), RANKS, rows, together.shape[-1] + PADDING)
+        inside = room[..., : together.shape[-1]]
+        inside[:, :whole, :keys] = together[:, : whole * keys].unflatten(1, (whole, keys))
+        if rest:
+            inside[:, whole, :rest] = together[:, whole * keys :]
+        return room
+
+    def run(self, tensors: Mapping[str, Tensor], prefix: int, steps: int) -> None:
+        """Launch all denoising steps.
+
+        Args:
+            tensors: By the names of the kernel's arguments, its scratch space apart; without gaps.
+            prefix: Tokens that `keys_values` holds.
+            steps: Of the schedule.
+        """
+        self.arrivals.zero_()
+        given = {**tensors, **self.buffers, "arrivals": self.arrivals}
+        pointers = (given[name].data_ptr() for name in POINTERS)
+        self.kernel.launch(_Arguments(*pointers, prefix, steps))
+        name = "w4a8" if self.constants.format == 4 else "w8a8"
+        for product in ("qkv", "o", "gate_up", "down"):
+            for _ in range(steps * self.constants.layers):
+                note(f"expert_loop_{product}_{name}")
+
+
+POINTERS = (
+    *("qkv", "o", "gate_up", "down"),
+    *("qkv_scales", "o_scales", "gate_up_scales", "down_scales"),
+    *("orders", "modulations", "out_weight", "out_bias", "in_weight", "in_bias"),
+    *("noise", "actions", "cosines", "sines"),
+    *("stream", "queries", "keys", "values", "hidden", "mixed_codes", "hidden_codes"),
+    *("mixed_scales", "hidden_scales", "keys_values", "arrivals"),
+)
+
+
+class _Arguments(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in POINTERS),
+        ("prefix", ctypes.c_int),
+        ("steps", ctypes.c_int),
+    )

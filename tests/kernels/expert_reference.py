@@ -1,0 +1,59 @@
+"""The expert's products and norms in float64, tokens and weights rounded as kernels round them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from duqsweep.kernels.codes import IntegerWeight, pack_int4, unpack_int4
+from duqsweep.kernels.expert_weights import Weight
+from duqsweep.quant.quantizer import decode_weight, quantize_tokens
+from duqsweep.quant.rotation import hadamard, rotate_blocks
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DTYPE = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+
+
+def random_weight(out: int, width: int, bits: int, block: int, grouped: bool) -> Weight:
+    """With another order of the channels for each width, so that layers can be merged."""
+    if bits == 16:
+        plain: Tensor = torch.randn(out, width) / width**0.5
+        return plain.to(DEVICE, DTYPE)
+    return random_codes(out, width, bits, block, grouped)
+
+
+def random_codes(out: int, width: int, bits: int, block: int, grouped: bool) -> IntegerWeight:
+    top = (1 << (bits - 1)) - 1
+    codes = torch.randint(-top - 1, top + 1, (out, width)).to(torch.int8).to(DEVICE)
+    scales = (torch.rand(out, width // 32 if grouped else 1) + 0.5) / width**0.5 / top
+    order = torch.randperm(width, generator=torch.Generator().manual_seed(width)).int()
+    stored = pack_int4(codes) if bits == 4 else codes
+    return IntegerWeight(stored, scales.to(DEVICE), None, order.to(DEVICE), block, 8)
+
+
+def times(rows: Tensor, weight: Weight) -> Tensor:
+    """The product in float64, with the input transformed and rounded as the weight wants it."""
+    if isinstance(weight, Tensor):
+        return rows @ weight.double().T
+    codes = unpack_int4(weight.codes) if weight.packed else weight.codes
+    if weight.order is not None:
+        rows = rows[:, weight.order.long()]
+    if weight.block > 1:
+        rows = rotate_blocks(rows, hadamard(weight.block).to(rows)[None])
+    return quantize_tokens(rows, weight.act_bits) @ decode_weight(codes, weight.scales.double()).T
+
+
+def error(result: Tensor, expected: Tensor) -> float:
+    return float((result.double() - expected).norm() / expected.norm())
+
+
+def normed(rows: Tensor, mod: Tensor) -> Tensor:
+    return F.rms_norm(rows, rows.shape[-1:], eps=1e-6) * mod[0].double() + mod[1].double()
+
+
+def turned(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotary positions on (tokens, heads, head_dim)."""
+    cos, sin = (part[: len(x), None].double() for part in table)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)

@@ -1,0 +1,105 @@
+"""Where the programs of the loop's kernel find their weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from expert_reference import random_codes
+from test_fragments import as_multiplied
+
+from duqsweep.errors import EvaluationError
+from duqsweep.kernels.codes import IntegerWeight, unpack_int4
+from duqsweep.kernels.expert_cuts import Shape
+from duqsweep.kernels.expert_loop import SIZES, Constants, obstacle
+from duqsweep.kernels.expert_pack import pack
+from duqsweep.kernels.expert_weights import LayerWeights
+
+CLUSTERS = 15
+PROGRAMS = 8 * CLUSTERS
+SHAPE = Shape(10, **SIZES, action_dim=32)
+QKV, MIXED = 2560, 2048
+
+
+def layer(bits: int, grouped: bool = False) -> LayerWeights:
+    torch.manual_seed(bits)
+    sizes = [(QKV, 1024), (1024, MIXED), (8192, 1024), (1024, 4096)]
+    return LayerWeights(*(random_codes(*size, bits, 16, grouped) for size in sizes))
+
+
+def codes_of(weight: object) -> torch.Tensor:
+    assert isinstance(weight, IntegerWeight)
+    return (unpack_int4(weight.codes) if weight.packed else weight.codes).cpu()
+
+
+def order_of(weight: object) -> torch.Tensor:
+    assert isinstance(weight, IntegerWeight)
+    assert weight.order is not None
+    return weight.order.long().cpu()
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_each_program_finds_its_outputs_and_channels(bits: int) -> None:
+    weights = layer(bits)
+    packed = pack(SHAPE, [weights, weights], PROGRAMS)
+    assert all(len(part) == 2 for part in vars(packed).values())
+
+    def found(part: torch.Tensor, program: int, tiles: int) -> torch.Tensor:
+        """The codes of a program, (tiles * 8, channels)."""
+        return as_multiplied(part[1, program].cpu().view(tiles, -1, 32, 16), bits == 4)
+
+    qkv = codes_of(weights.qkv).view(-1, 2, 128, 1024).transpose(1, 2).reshape(QKV, 1024)  # pairs
+    for program in (0, 37, 119):
+        own = found(packed.qkv, program, 3)
+        for slot in range(3):
+            tile = program + slot * PROGRAMS
+            expected = qkv[tile * 8 : tile * 8 + 8]
+            assert torch.equal(own[slot * 8 : slot * 8 + len(expected)], expected)
+    gate, up = codes_of(weights.gate_up)[:, :].view(2, 4096, 1024)[:, order_of(weights.down)]
+    pairs = torch.stack((gate, up), dim=1).flatten(0, 1)
+    for program in (0, 50, 113):
+        expected = pairs[program * 72 : program * 72 + 72]
+        assert torch.equal(found(packed.gate_up, program, 9)[: len(expected)], expected)
+    for part, weight, width in ((packed.o, weights.o, 256), (packed.down, weights.down, 512)):
+        for cluster, rank in ((0, 0), (3, 7), (14, 2)):
+            expected = codes_of(weight)[cluster * 72 :][:72, rank * width : (rank + 1) * width]
+            own = found(part, cluster * 8 + rank, 9)
+            assert torch.equal(own[: len(expected)], expected)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_scales_and_orders_lie_beside(bits: int) -> None:
+    weights = layer(bits)
+    packed = pack(SHAPE, [weights], PROGRAMS)
+    unit = (
+        1 / 16 if bits == 4 else 1.0
+    )  # the kernel multiplies int4 codes as 16 times what they are
+    assert isinstance(weights.down, IntegerWeight)
+    assert torch.equal(packed.down_scales[0], weights.down.scales[:, 0] * unit)
+    assert isinstance(weights.gate_up, IntegerWeight)
+    gate, up = weights.gate_up.scales[:, 0].cpu().view(2, 4096)[:, order_of(weights.down)] * unit
+    assert torch.equal(packed.gate_up_scales[0].cpu()[:8192:2], gate)
+    assert torch.equal(packed.gate_up_scales[0].cpu()[1:8192:2], up)
+    orders = packed.orders[0].long().cpu()
+    assert torch.equal(orders[0], order_of(weights.qkv))
+    assert torch.equal(orders[2:].flatten()[order_of(weights.o)], torch.arange(MIXED))
+
+
+def test_the_kernel_is_told_what_it_is_compiled_for() -> None:
+    constants = Constants(10, format=4, block=16, top=127.0, layers=18, action=32, clusters=15)
+    assert constants.definitions()["TOP"] == "127.0f"
+    assert constants.definitions()["FORMAT"] == 4
+
+
+def test_what_the_kernel_cannot_run_is_said() -> None:
+    weights = layer(8)
+    plain = replace(weights, down=torch.zeros(1024, 4096))
+    assert obstacle(SHAPE, [weights, plain]) == "1 of 8 products are not of integers"
+    with pytest.raises(EvaluationError, match="multiplies integers"):
+        pack(SHAPE, [plain], PROGRAMS)
+    assert obstacle(SHAPE, [weights, layer(4)]) == "its products have several formats"
+    assert "groups of channels" in str(obstacle(SHAPE, [layer(8, grouped=True)]))
+    assert obstacle(replace(SHAPE, width=512), [weights]) == "it has a width of 512, not 1024"
+    if not torch.cuda.is_available():
+        assert obstacle(SHAPE, [weights]) == "there is no GPU with clusters of programs"
