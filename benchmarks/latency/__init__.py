@@ -11,6 +11,8 @@ TELLING = (
     "policy_w4a8_fused_graph",
     "policy_bf16_fused_graph",
     "expert_w8a8_fused_graph",
+    "expert_w4a8_layered_graph",
+    "expert_w8a8_layered_graph",
     "policy_w8a8_fused_graph",
     "policy_w8a8_llm_dit_fused_graph",
     "policy_w8a8_llm_w4a8_dit_fused_graph",

@@ -20,7 +20,7 @@ from latency.settings import (
 
 if TYPE_CHECKING:
     from duqsweep.policy.fused_prefix import FusedPrefix
-    from duqsweep.policy.triton_expert import TritonExpert
+    from duqsweep.policy.graphed import Expert
 
 PLAIN = QuantSpec()
 
@@ -38,6 +38,16 @@ def _(bench: Bench) -> Built:
 @form("expert_w8a8_fused_graph", EXPERT_W8A8, integer=True, gpu_only=True)
 def _(bench: Bench) -> Built:
     return expert(bench, EXPERT_W8A8, "int8")
+
+
+@form("expert_w4a8_layered_graph", EXPERT_W4A8, integer=True, gpu_only=True)
+def _(bench: Bench) -> Built:
+    return layered(bench, EXPERT_W4A8, "w4a8")
+
+
+@form("expert_w8a8_layered_graph", EXPERT_W8A8, integer=True, gpu_only=True)
+def _(bench: Bench) -> Built:
+    return layered(bench, EXPERT_W8A8, "int8")
 
 
 @form("policy_bf16_fused_graph", gpu_only=True)
@@ -84,7 +94,22 @@ def _(bench: Bench) -> Built:
 
 def expert(bench: Bench, quant: QuantSpec, kernel: Kernel) -> Built:
     """The denoising loop alone."""
-    _, loop = fused(bench, quant, kernel)
+    return loop_alone(bench, fused(bench, quant, kernel)[1])
+
+
+def layered(bench: Bench, quant: QuantSpec, kernel: Kernel) -> Built:
+    """The denoising loop on several kernels a layer, where one kernel could hold it."""
+    from duqsweep.policy.merged_expert import merge_expert  # these need Triton
+    from duqsweep.policy.triton_expert import TritonExpert
+    from duqsweep.quant.integer_expert import expert_weight
+
+    module = bench.frozen(replace(quant, kernel=kernel))
+    merged = merge_expert(module, bench.num_steps, expert_weight)
+    return loop_alone(bench, TritonExpert(merged))
+
+
+def loop_alone(bench: Bench, loop: Expert) -> Built:
+    """An expert behind a prefix that is there already."""
     prepared = loop.prepare(bench.cache)
     call = Built(lambda: loop.denoise(bench.noise, prepared), {"dit": loop.weights()})
     return graphed(bench, call)
@@ -106,15 +131,17 @@ def policy(bench: Bench, quant: QuantSpec, kernel: Kernel) -> Built:
     return graphed(bench, call)
 
 
-def fused(bench: Bench, quant: QuantSpec, kernel: Kernel) -> tuple[FusedPrefix, TritonExpert]:
+def fused(bench: Bench, quant: QuantSpec, kernel: Kernel) -> tuple[FusedPrefix, Expert]:
     """The merged prefix, compiled where it is plain torch, and the expert's loop."""
-    from duqsweep.policy.triton_expert import TritonExpert  # these need Triton
+    from duqsweep.policy.fused_expert import FusedExpert
+    from duqsweep.policy.merged_expert import merge_expert  # these need Triton
+    from duqsweep.policy.triton_expert import TritonExpert
     from duqsweep.worker.forms import fuse_for
 
     quant = replace(quant, kernel=kernel)
     module = bench.frozen(quant) if quant.rules else bench.module
     merged, loop = fuse_for(quant)(module, bench.num_steps)
-    if not isinstance(loop, TritonExpert):  # long chunks run compiled; timed here all the same
-        loop = TritonExpert(module, bench.num_steps)
+    if isinstance(loop, FusedExpert):  # long chunks run compiled; timed here all the same
+        loop = TritonExpert(merge_expert(module, bench.num_steps))
     merged.compile()
     return merged, loop
