@@ -6,7 +6,8 @@
 #include "products.cuh"
 
 constexpr int COLUMNS = CLUSTER_TOKENS * HEADS;   // pairs of token and head
-constexpr int UNITS = (KEYS / 16 * CLUSTER_TOKENS + WARPS - 1) / WARPS;   // pairs of a tile of keys and a token, of a warp
+// Pairs of a tile of keys and a token, of a warp.
+constexpr int UNITS = (KEYS / 16 * CLUSTER_TOKENS + WARPS - 1) / WARPS;
 
 // Queries and the tokens' own keys and values into shared memory; the prefix's are on their way.
 __device__ __forceinline__ void gather(const Arguments &g, int first, int parity, const Place &p) {

@@ -45,13 +45,35 @@ __device__ __forceinline__ void make_codes(const u16 *source, int parity, const 
     }
 }
 
+// The product of the rank's slice; each tile of outputs goes to one rank. One tile of tokens: a warp a tile of
+// outputs; more: it has four apart, of one tile of tokens.
+template <int SLICE> __device__ __forceinline__ void push_sums(const Place &p) {
+    constexpr int PITCH_HERE = SLICE + 16, STRIDE = fragment_bytes(1, SLICE);
+    constexpr int TURNS = TILES_M == 1 ? 1 : (EXIT_TILES + 3) / 4, SURE = TILES_M == 1 ? 1 : EXIT_TILES / 4;
+    const int m = TILES_M == 1 ? 0 : p.warp % 4, first = TILES_M == 1 ? p.warp : p.warp / 4;
+    const int tiles = TILES_M == 1 ? first < EXIT_TILES : (EXIT_TILES - first + 3) / 4;
+    if (m < TILES_M && tiles > 0) {
+        int sums[TURNS][4];
+        product<SURE, TURNS, SLICE / 32>(
+            sums, AT_CODES + m * 16 * PITCH_HERE, PITCH_HERE, AT_WEIGHT + first * STRIDE, 4 * STRIDE, tiles, p.lane);
+#pragma unroll
+        for (int t = 0; t < TURNS; t++) {
+            const int tile = first + 4 * t;
+            if (t >= tiles) continue;
+            const int row = (tile / RANKS * RANKS + p.rank) * ROWS + m * 16 + p.lane / 4;
+            const int to = AT_SLOTS + row * 32 + p.lane % 4 * 8;
+            push(to, tile % RANKS, SLOTS_IN, (u32)sums[t][0], (u32)sums[t][1]);
+            push(to + 256, tile % RANKS, SLOTS_IN, (u32)sums[t][2], (u32)sums[t][3]);
+        }
+    }
+}
+
 // The product of a slice of channels a rank, summed over the ranks of a cluster, added to the stream.
 template <int SLICE>
 __device__ __forceinline__ void exit_phase(
     const Arguments &g, Meeting &meeting, int parity, const float *scales, const u16 *gate, const Turn &turn,
     const Place &p) {
     constexpr bool DOWN = SLICE == DOWN_SLICE, MAKES = DOWN && TILES_M == 1;
-    constexpr int STEPS = SLICE / 32, STRIDE = fragment_bytes(1, SLICE), SLICE_PITCH = SLICE + 16;
     const int token = p.thread / 8, n = p.thread % 8, first_tile = p.cluster * EXIT_TILES;
     if (p.thread >= SCALER && p.thread < SCALER + 8 * EXIT_TURNS) {
         const int i = p.thread - SCALER, output = min((first_tile + p.rank + i / 8 * RANKS) * 8 + n, WIDTH - 1);
@@ -76,24 +98,7 @@ __device__ __forceinline__ void exit_phase(
     else fetch_codes<SLICE>(g.mixed_codes, g.mixed_scales, p);
     await(WEIGHT_IN, turn.parity ^ !DOWN);
     __syncthreads();
-    // One tile of tokens: a warp a tile of outputs; more: it has four apart, of one tile of tokens.
-    constexpr int TURNS = TILES_M == 1 ? 1 : (EXIT_TILES + 3) / 4;
-    const int m = TILES_M == 1 ? 0 : p.warp % 4, first = TILES_M == 1 ? p.warp : p.warp / 4;
-    const int tiles = TILES_M == 1 ? first < EXIT_TILES : (EXIT_TILES - first + 3) / 4;
-    if (m < TILES_M && tiles > 0) {
-        int sums[TURNS][4];
-        product<TILES_M == 1 ? 1 : EXIT_TILES / 4, TURNS, STEPS>(
-            sums, AT_CODES + m * 16 * SLICE_PITCH, SLICE_PITCH, AT_WEIGHT + first * STRIDE, 4 * STRIDE, tiles, p.lane);
-#pragma unroll
-        for (int t = 0; t < TURNS; t++) {
-            const int tile = first + 4 * t;
-            if (t >= tiles) continue;
-            const int row = (tile / RANKS * RANKS + p.rank) * ROWS + m * 16 + p.lane / 4;
-            const int to = AT_SLOTS + row * 32 + p.lane % 4 * 8;
-            push(to, tile % RANKS, SLOTS_IN, (u32)sums[t][0], (u32)sums[t][1]);
-            push(to + 256, tile % RANKS, SLOTS_IN, (u32)sums[t][2], (u32)sums[t][3]);
-        }
-    }
+    push_sums<SLICE>(p);
     await(SLOTS_IN, parity);
 #pragma unroll
     for (int i = 0; i < EXIT_TURNS; i++) {
