@@ -46,8 +46,14 @@ class Constants:
         return {**found, "TOP": f"{self.top:.1f}f"}
 
 
-def obstacle(shape: Shape, layers: Sequence[LayerWeights]) -> str | None:
-    """Why the kernel cannot run these weights on the current device; None: it can."""
+def obstacle(shape: Shape, layers: Sequence[LayerWeights], dtype: torch.dtype) -> str | None:
+    """Why the kernel cannot run an expert on the current device; None: it can.
+
+    Args:
+        shape: Sizes.
+        layers: Weights.
+        dtype: Of the stream between the layers.
+    """
     weights = [part for layer in layers for part in vars(layer).values()]
     integers = [weight for weight in weights if isinstance(weight, IntegerWeight)]
     if len(integers) < len(weights):
@@ -56,6 +62,8 @@ def obstacle(shape: Shape, layers: Sequence[LayerWeights]) -> str | None:
         return "its weights have scales of groups of channels"
     if len({(name_of(weight), weight.block, weight.act_bits) for weight in integers}) > 1:
         return "its products have several formats"
+    if dtype != torch.bfloat16:
+        return f"the policy is in {str(dtype).removeprefix('torch.')}, not bfloat16"
     for name, size in SIZES.items():
         if getattr(shape, name) != size:
             return f"it has a {name} of {getattr(shape, name)}, not {size}"

@@ -49,7 +49,7 @@ def fuse_integer(module: Pi05, num_steps: int) -> tuple[FusedPrefix, Expert]:
 
 def integer_expert(merged: MergedExpert) -> Expert:
     """All steps in one kernel where that can be; otherwise several kernels a layer."""
-    against = obstacle(merged.shape, merged.layers)
+    against = obstacle(merged.shape, merged.layers, merged.modulations.dtype)
     if against is None:
         looped = LoopedExpert(merged)
         if looped.loop.longest_prefix >= merged.longest_prefix:

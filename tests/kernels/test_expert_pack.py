@@ -94,12 +94,18 @@ def test_the_kernel_is_told_what_it_is_compiled_for() -> None:
 
 def test_what_the_kernel_cannot_run_is_said() -> None:
     weights = layer(8)
+
+    def against(layers: list[LayerWeights], width: int = 1024, **other: torch.dtype) -> str | None:
+        return obstacle(replace(SHAPE, width=width), layers, other.get("dtype", torch.bfloat16))
+
     plain = replace(weights, down=torch.zeros(1024, 4096))
-    assert obstacle(SHAPE, [weights, plain]) == "1 of 8 products are not of integers"
+    assert against([weights, plain]) == "1 of 8 products are not of integers"
     with pytest.raises(EvaluationError, match="multiplies integers"):
         pack(SHAPE, [plain], PROGRAMS)
-    assert obstacle(SHAPE, [weights, layer(4)]) == "its products have several formats"
-    assert "groups of channels" in str(obstacle(SHAPE, [layer(8, grouped=True)]))
-    assert obstacle(replace(SHAPE, width=512), [weights]) == "it has a width of 512, not 1024"
+    assert against([weights, layer(4)]) == "its products have several formats"
+    assert against([layer(8, grouped=True)]) == "its weights have scales of groups of channels"
+    assert against([weights], width=512) == "it has a width of 512, not 1024"
+    in_float = against([weights], dtype=torch.float32)
+    assert in_float == "the policy is in float32, not bfloat16"
     if not torch.cuda.is_available():
-        assert obstacle(SHAPE, [weights]) == "there is no GPU with clusters of programs"
+        assert against([weights]) == "there is no GPU with clusters of programs"

@@ -23,6 +23,7 @@ constexpr int GATE_UP_TILES = (2 * HIDDEN / 8 + CTAS - 1) / CTAS;    // of a pro
 constexpr int EXIT_TILES = (WIDTH / 8 + CLUSTERS - 1) / CLUSTERS;    // of a cluster, in the products of o and down
 constexpr int EXIT_TURNS = (EXIT_TILES + RANKS - 1) / RANKS;         // of them a rank adds to the stream
 static_assert(QKV_SLOTS * CTAS >= QKV_TILES && EXIT_TILES <= WARPS, "too few programs");
+static_assert(TOKENS <= 64 && BLOCK <= 128 && ACTION <= 128, "more than there is room for");
 constexpr int O_SLICE = MIXED / RANKS, DOWN_SLICE = HIDDEN / RANKS;  // channels of a rank
 constexpr int QKV_BYTES = fragment_bytes(QKV_SLOTS, WIDTH), GATE_UP_BYTES = fragment_bytes(GATE_UP_TILES, WIDTH);
 constexpr int O_BYTES = fragment_bytes(EXIT_TILES, O_SLICE), DOWN_BYTES = fragment_bytes(EXIT_TILES, DOWN_SLICE);
