@@ -52,6 +52,11 @@ class IntegerWeight:
         return self.codes.dtype == torch.uint8
 
     @property
+    def unpacked(self) -> Tensor:
+        """The codes, (out, in) int8."""
+        return unpack_int4(self.codes) if self.packed else self.codes
+
+    @property
     def in_features(self) -> int:
         """Input channels."""
         return self.codes.shape[1] * (2 if self.packed else 1)
@@ -129,7 +134,7 @@ def pad_inputs(weight: IntegerWeight, more: int) -> IntegerWeight:
         return weight
     if not weight.packed:
         return replace(weight, codes=F.pad(weight.codes, (0, more)))
-    return replace(weight, codes=pack_int4(F.pad(unpack_int4(weight.codes), (0, more))))
+    return replace(weight, codes=pack_int4(F.pad(weight.unpacked, (0, more))))
 
 
 def _same(first: IntegerWeight, other: IntegerWeight) -> bool:

@@ -46,13 +46,16 @@ class Constants:
         return {**found, "TOP": f"{self.top:.1f}f"}
 
 
-def obstacle(shape: Shape, layers: Sequence[LayerWeights], dtype: torch.dtype) -> str | None:
+def obstacle(
+    shape: Shape, layers: Sequence[LayerWeights], dtype: torch.dtype, longest_prefix: int
+) -> str | None:
     """Why the kernel cannot run an expert on the current device; None: it can.
 
     Args:
         shape: Sizes.
         layers: Weights.
         dtype: Of the stream between the layers.
+        longest_prefix: Tokens that the policy may come with.
     """
     weights = [part for layer in layers for part in vars(layer).values()]
     integers = [weight for weight in weights if isinstance(weight, IntegerWeight)]
@@ -73,6 +76,8 @@ def obstacle(shape: Shape, layers: Sequence[LayerWeights], dtype: torch.dtype) -
         return f"torch's CUDA, {torch.version.cuda}, is too old for the kernel"
     if nvrtc.clusters_at_once(RANKS, THREADS) < FEWEST_CLUSTERS:
         return f"the GPU runs fewer than {FEWEST_CLUSTERS} clusters at once"
+    if room_for_prefix(constants_of(shape, layers)) < longest_prefix:
+        return f"a prefix may have {longest_prefix} tokens, too many for a cluster"
     return None
 
 
@@ -90,22 +95,33 @@ def constants_of(shape: Shape, layers: Sequence[LayerWeights]) -> Constants:
     )
 
 
+def compiled(constants: Constants) -> nvrtc.Kernel:
+    """The kernel; compiled at the first time in a process."""
+    programs = RANKS * constants.clusters
+    return nvrtc.build("expert_loop", constants.definitions(), programs, THREADS)
+
+
+def room_for_prefix(constants: Constants) -> int:
+    """Tokens of the prefix that a cluster has room for."""
+    return RANKS * compiled(constants).told["most_keys"] - constants.tokens
+
+
 class Loop:
     """The compiled kernel with its scratch space."""
 
-    def __init__(self, constants: Constants, device: torch.device) -> None:
+    def __init__(self, constants: Constants, name: str, device: torch.device) -> None:
         """Compile it, at the first time in a process.
 
         Args:
             constants: What for.
+            name: Of the weights' format, as kernels are counted.
             device: A GPU.
 
         Raises:
             EvaluationError: It does not compile.
         """
-        self.constants = constants
-        programs = RANKS * constants.clusters
-        self.kernel = nvrtc.build("expert_loop", constants.definitions(), programs, THREADS)
+        self.constants, self.name = constants, name
+        self.kernel = compiled(constants)
         mixed = SIZES["heads"] * SIZES["head_dim"]
 
         def room(columns: int, dtype: torch.dtype) -> Tensor:
@@ -127,7 +143,7 @@ class Loop:
     @property
     def longest_prefix(self) -> int:
         """Tokens that there is room for."""
-        return RANKS * self.kernel.told["most_keys"] - self.constants.tokens
+        return room_for_prefix(self.constants)
 
     def spread(self, prefix: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         """Give each rank of a cluster its share of the keys and values.
@@ -170,10 +186,8 @@ class Loop:
         given = {**tensors, **self.buffers, "arrivals": self.arrivals}
         pointers = (given[name].data_ptr() for name in POINTERS)
         self.kernel.launch(_Arguments(*pointers, prefix, steps))
-        name = "w4a8" if self.constants.format == 4 else "w8a8"
         for product in ("qkv", "o", "gate_up", "down"):
-            for _ in range(steps * self.constants.layers):
-                note(f"expert_loop_{product}_{name}")
+            note(f"expert_loop_{product}_{self.name}", steps * self.constants.layers)
 
 
 POINTERS = (

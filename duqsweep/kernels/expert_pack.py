@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from duqsweep.errors import EvaluationError
-from duqsweep.kernels.codes import IntegerWeight, take_rows, unpack_int4
+from duqsweep.kernels.codes import IntegerWeight, take_rows
 from duqsweep.kernels.expert_cuts import Shape
 from duqsweep.kernels.expert_weights import LayerWeights, Weight
 from duqsweep.kernels.fragments import TILE, fragments
@@ -89,8 +89,7 @@ def _pack_layer(shape: Shape, layer: LayerWeights, programs: int) -> Packed:
 
 
 def _fragments(weight: IntegerWeight) -> Tensor:
-    codes = unpack_int4(weight.codes) if weight.packed else weight.codes
-    return fragments(codes, weight.packed)
+    return fragments(weight.unpacked, weight.packed)
 
 
 def _spread(tiles: Tensor, programs: int, apart: bool) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from duqsweep.errors import EvaluationError
-from duqsweep.kernels.codes import IntegerWeight, largest_code, merge, unpack_int4
+from duqsweep.kernels.codes import IntegerWeight, largest_code, merge
 
 # (out, in) in the policy's dtype where a layer is not quantized.
 Weight = Tensor | IntegerWeight
@@ -101,9 +101,5 @@ def _merged(weights: Sequence[Weight]) -> Weight:
             f"{len(integers)} of {len(weights)} are"
         )
     if not all(weight.packed for weight in integers):
-        integers = [_unpacked(weight) for weight in integers]
+        integers = [replace(weight, codes=weight.unpacked) for weight in integers]
     return merge(integers)
-
-
-def _unpacked(weight: IntegerWeight) -> IntegerWeight:
-    return replace(weight, codes=unpack_int4(weight.codes)) if weight.packed else weight

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 _counting: list[Counter[str]] = []
 
 
-def note(name: str) -> None:
-    """Count one launch of a kernel in every `counted` block that is open."""
+def note(name: str, times: int = 1) -> None:
+    """Count so many launches of a kernel in every `counted` block that is open."""
     for counts in _counting:
-        counts[name] += 1
+        counts[name] += times
 
 
 @contextmanager

@@ -40,13 +40,11 @@ class Kernel:
         Raises:
             EvaluationError: The GPU cannot hold all programs at once, or the driver refuses.
         """
-        from cuda.bindings import driver
-
         pointers = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
         sizes = (self.programs, 1, 1, self.threads, 1, 1, self.told["shared_bytes"])
         stream = torch.cuda.current_stream().cuda_stream
         address = ctypes.addressof(pointers)
-        _checked(driver.cuLaunchCooperativeKernel(self.function, *sizes, stream, address))
+        _checked(_driver().cuLaunchCooperativeKernel(self.function, *sizes, stream, address))
 
 
 def build(name: str, constants: Mapping[str, int | str], programs: int, threads: int) -> Kernel:

@@ -19,7 +19,7 @@ from duqsweep.policy.pi05 import Pi05, PrefixCache
 from duqsweep.policy.prefix_attention import Attend, attention_on
 from duqsweep.policy.prefix_linears import PrefixLinears, norm_record, suited
 from duqsweep.policy.siglip import SiglipLayer, merge_patches
-from duqsweep.policy.sizes import StackSizes
+from duqsweep.policy.sizes import LLM, StackSizes, rows_a_pass
 
 Result = TypeVar("Result")
 
@@ -114,7 +114,7 @@ class FusedPrefix(nn.Module):
             FusedPrefixLayer(layer, self.sizes.llm, reading, attend) for layer in layers
         )
         self.last = LastPrefixLayer(last, self.sizes.llm, reading)
-        longest = self.sizes.cameras * self.sizes.vision.tokens + self.sizes.prompt_tokens
+        longest = rows_a_pass(self.sizes, self.sizes.cameras, self.sizes.prompt_tokens)[LLM]
         positions = torch.arange(longest, device=self.embed_tokens.weight.device)
         self.cosines, self.sines = rotary_table(positions, self.sizes.llm.head_dim)
         self._embed: Callable[..., Tensor] = FusedPatches.forward

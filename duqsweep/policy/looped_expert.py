@@ -13,6 +13,7 @@ from torch import Tensor
 
 from duqsweep.kernels.expert_loop import Loop, constants_of
 from duqsweep.kernels.expert_pack import RANKS, pack
+from duqsweep.kernels.expert_weights import name_of
 from duqsweep.policy.gemma import rotary_table
 from duqsweep.policy.merged_expert import MergedExpert
 from duqsweep.policy.pi05 import PrefixCache
@@ -44,7 +45,7 @@ class LoopedExpert:
         names = ("out_weight", "out_bias", "in_weight", "in_bias")
         projections = dict(zip(names, merged.projections, strict=True))
         self.tensors = {**vars(packed), **projections, "modulations": table}
-        self.loop = Loop(constants, table.device)
+        self.loop = Loop(constants, name_of(merged.layers[0].qkv), table.device)
 
     def prepare(self, cache: PrefixCache) -> PrefixForLoop:
         """Take a prefix of batch 1."""

@@ -15,6 +15,7 @@ from duqsweep.kernels.expert_weights import LayerWeights, Weight, layer_weights
 from duqsweep.policy.gemma import ExpertLayer
 from duqsweep.policy.interface import CAMERAS
 from duqsweep.policy.pi05 import Pi05, euler_times
+from duqsweep.policy.sizes import LLM, rows_a_pass
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,11 @@ def merge_expert(
     tensors = (leaving.weight, leaving.bias, entering.weight, entering.bias)
     projections = tuple(tensor.detach().to(module.dtype).contiguous() for tensor in tensors)
     times = euler_times(num_steps).to(entering.weight.device)
-    pictures = min(module.sizes.cameras, len(CAMERAS)) * module.sizes.vision.tokens
+    pictures = min(module.sizes.cameras, len(CAMERAS))
     return MergedExpert(
         shape=shape,
         layers=layers,
         projections=cast("tuple[Tensor, Tensor, Tensor, Tensor]", projections),
         modulations=module.modulation(times).to(module.dtype),
-        longest_prefix=pictures + module.sizes.prompt_tokens,
+        longest_prefix=rows_a_pass(module.sizes, pictures, module.sizes.prompt_tokens)[LLM],
     )

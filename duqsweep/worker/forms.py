@@ -49,12 +49,10 @@ def fuse_integer(module: Pi05, num_steps: int) -> tuple[FusedPrefix, Expert]:
 
 def integer_expert(merged: MergedExpert) -> Expert:
     """All steps in one kernel where that can be; otherwise several kernels a layer."""
-    against = obstacle(merged.shape, merged.layers, merged.modulations.dtype)
+    dtype = merged.modulations.dtype
+    against = obstacle(merged.shape, merged.layers, dtype, merged.longest_prefix)
     if against is None:
-        looped = LoopedExpert(merged)
-        if looped.loop.longest_prefix >= merged.longest_prefix:
-            return looped
-        against = f"a prefix may have {merged.longest_prefix} tokens, too many for a cluster"
+        return LoopedExpert(merged)
     log.info("several kernels a layer of the expert, because %s", against)
     return TritonExpert(merged)
 

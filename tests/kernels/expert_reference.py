@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from duqsweep.kernels.codes import IntegerWeight, pack_int4, unpack_int4
+from duqsweep.kernels.codes import IntegerWeight, pack_int4
 from duqsweep.kernels.expert_weights import Weight
 from duqsweep.quant.quantizer import decode_weight, quantize_tokens
 from duqsweep.quant.rotation import hadamard, rotate_blocks
@@ -36,12 +36,12 @@ def times(rows: Tensor, weight: Weight) -> Tensor:
     """The product in float64, with the input transformed and rounded as the weight wants it."""
     if isinstance(weight, Tensor):
         return rows @ weight.double().T
-    codes = unpack_int4(weight.codes) if weight.packed else weight.codes
     if weight.order is not None:
         rows = rows[:, weight.order.long()]
     if weight.block > 1:
         rows = rotate_blocks(rows, hadamard(weight.block).to(rows)[None])
-    return quantize_tokens(rows, weight.act_bits) @ decode_weight(codes, weight.scales.double()).T
+    decoded = decode_weight(weight.unpacked, weight.scales.double())
+    return quantize_tokens(rows, weight.act_bits) @ decoded.T
 
 
 def error(result: Tensor, expected: Tensor) -> float:

@@ -11,7 +11,7 @@ from expert_reference import DEVICE, DTYPE, error, normed, random_weight, times,
 from torch import Tensor
 
 from duqsweep.errors import EvaluationError
-from duqsweep.kernels.codes import IntegerWeight, merge, unpack_int4
+from duqsweep.kernels.codes import IntegerWeight, merge
 from duqsweep.kernels.expert import Launcher
 from duqsweep.kernels.expert_buffers import Buffers, buffers
 from duqsweep.kernels.expert_cuts import CUTS, AttentionCut, Cut, Cuts, Shape
@@ -177,7 +177,7 @@ def test_a_layer_of_int4_and_int8_products_is_stored_as_int8() -> None:
     assert isinstance(narrow, IntegerWeight)
     assert isinstance(wide, IntegerWeight)
     assert isinstance(layer.qkv, IntegerWeight)
-    plain = merge([replace(narrow, codes=unpack_int4(narrow.codes)), wide])
+    plain = merge([replace(narrow, codes=narrow.unpacked), wide])
     assert torch.equal(layer.qkv.codes[:128], plain.codes)
 
 

@@ -76,7 +76,7 @@ def kit(tokens: int, bits: int, block: int, prefix: int) -> Kit:
         modulations=modulations,
         longest_prefix=prefix,
     )
-    assert obstacle(merged.shape, merged.layers, modulations.dtype) is None
+    assert obstacle(merged.shape, merged.layers, modulations.dtype, prefix) is None
     # As a prefix leaves them: not contiguous.
     keys, values = rows(1, prefix, 2, DIM).transpose(1, 2).split(1, dim=1)
     noise = torch.randn(tokens, ACTION, device="cuda")

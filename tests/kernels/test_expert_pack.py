@@ -10,7 +10,8 @@ from expert_reference import random_codes
 from test_fragments import as_multiplied
 
 from duqsweep.errors import EvaluationError
-from duqsweep.kernels.codes import IntegerWeight, unpack_int4
+from duqsweep.kernels import nvrtc
+from duqsweep.kernels.codes import IntegerWeight
 from duqsweep.kernels.expert_cuts import Shape
 from duqsweep.kernels.expert_loop import SIZES, Constants, obstacle
 from duqsweep.kernels.expert_pack import pack
@@ -30,7 +31,7 @@ def layer(bits: int, grouped: bool = False) -> LayerWeights:
 
 def codes_of(weight: object) -> torch.Tensor:
     assert isinstance(weight, IntegerWeight)
-    return (unpack_int4(weight.codes) if weight.packed else weight.codes).cpu()
+    return weight.unpacked.cpu()
 
 
 def order_of(weight: object) -> torch.Tensor:
@@ -56,7 +57,7 @@ def test_each_program_finds_its_outputs_and_channels(bits: int) -> None:
             tile = program + slot * PROGRAMS
             expected = qkv[tile * 8 : tile * 8 + 8]
             assert torch.equal(own[slot * 8 : slot * 8 + len(expected)], expected)
-    gate, up = codes_of(weights.gate_up)[:, :].view(2, 4096, 1024)[:, order_of(weights.down)]
+    gate, up = codes_of(weights.gate_up).view(2, 4096, 1024)[:, order_of(weights.down)]
     pairs = torch.stack((gate, up), dim=1).flatten(0, 1)
     for program in (0, 50, 113):
         expected = pairs[program * 72 : program * 72 + 72]
@@ -72,9 +73,7 @@ def test_each_program_finds_its_outputs_and_channels(bits: int) -> None:
 def test_scales_and_orders_lie_beside(bits: int) -> None:
     weights = layer(bits)
     packed = pack(SHAPE, [weights], PROGRAMS)
-    unit = (
-        1 / 16 if bits == 4 else 1.0
-    )  # the kernel multiplies int4 codes as 16 times what they are
+    unit = 1 / 16 if bits == 4 else 1.0  # int4 codes are multiplied as 16 times what they are
     assert isinstance(weights.down, IntegerWeight)
     assert torch.equal(packed.down_scales[0], weights.down.scales[:, 0] * unit)
     assert isinstance(weights.gate_up, IntegerWeight)
@@ -96,7 +95,8 @@ def test_what_the_kernel_cannot_run_is_said() -> None:
     weights = layer(8)
 
     def against(layers: list[LayerWeights], width: int = 1024, **other: torch.dtype) -> str | None:
-        return obstacle(replace(SHAPE, width=width), layers, other.get("dtype", torch.bfloat16))
+        dtype = other.get("dtype", torch.bfloat16)
+        return obstacle(replace(SHAPE, width=width), layers, dtype, longest_prefix=712)
 
     plain = replace(weights, down=torch.zeros(1024, 4096))
     assert against([weights, plain]) == "1 of 8 products are not of integers"
@@ -109,3 +109,25 @@ def test_what_the_kernel_cannot_run_is_said() -> None:
     assert in_float == "the policy is in float32, not bfloat16"
     if not torch.cuda.is_available():
         assert against([weights]) == "there is no GPU with clusters of programs"
+
+
+def test_what_stands_against_it_on_a_gpu_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = [layer(4)]
+
+    def against(
+        capability: tuple[int, int] = (9, 0), cuda: str = "12.8", clusters: int = 15, keys: int = 96
+    ) -> str | None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+        monkeypatch.setattr(torch.version, "cuda", cuda)
+        monkeypatch.setattr(nvrtc, "clusters_at_once", lambda programs, threads: clusters)
+        kernel = nvrtc.Kernel(None, {"most_keys": keys}, PROGRAMS, threads=512)
+        monkeypatch.setattr(nvrtc, "build", lambda *_: kernel)
+        return obstacle(SHAPE, weights, torch.bfloat16, longest_prefix=712)
+
+    assert against() is None
+    assert against(capability=(8, 0)) == "there is no GPU with clusters of programs"
+    assert against(cuda="12.6") == "torch's CUDA, 12.6, is too old for the kernel"
+    assert against(clusters=13) == "the GPU runs fewer than 14 clusters at once"
+    too_long = "a prefix may have 712 tokens, too many for a cluster"
+    assert against(keys=80) == too_long  # 8 ranks of 80 keys, 10 of them the tokens' own

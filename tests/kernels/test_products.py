@@ -85,7 +85,7 @@ def random_weight(out: int, width: int, groups: int, packed: bool, bias: bool) -
 
 
 def decoded(weight: IntegerWeight) -> Tensor:
-    codes = unpack_int4(weight.codes) if weight.packed else weight.codes
+    codes = weight.unpacked
     grouped = codes.double().unflatten(1, (weight.scales.shape[1], -1))
     return (grouped * weight.scales.double()[..., None]).flatten(1)
 

@@ -101,8 +101,7 @@ __device__ __forceinline__ void mix(const Place &p) {
 #pragma unroll
         for (int n = 0; n < CLUSTER_TOKENS; n++) {
             u32 b0, b1;
-            asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
-                         : "=r"(b0), "=r"(b1) : "r"(share + n * HEADS * SHARE_PITCH + tile * 32) : "memory");
+            load_two_matrices(b0, b1, share + n * HEADS * SHARE_PITCH + tile * 32);
             multiply(mixed[n], a, b0, b1);
         }
     }

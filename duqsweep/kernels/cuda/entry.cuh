@@ -83,7 +83,7 @@ __device__ __forceinline__ void expect_codes() { expect(CODES_IN, TOKENS * (WIDT
 // the tokens.
 template <int TILES, typename Finish>
 __device__ __forceinline__ void entry_product(int weight, const Place &p, Finish finish) {
-    constexpr int TURNS = (TILES + 3) / 4, STRIDE = SPANS * SPAN_STEPS / CHUNK_STEPS * CHUNK;
+    constexpr int TURNS = (TILES + 3) / 4, STRIDE = fragment_bytes(1, WIDTH);
     int sums[TURNS][4];
     if constexpr (TILES_M == 1) {
         const int first = p.warp % 4, span = p.warp / 4, tiles = (TILES - first + 3) / 4;

@@ -71,8 +71,7 @@ template <int SLICE> __device__ __forceinline__ void push_sums(const Place &p) {
 // The product of a slice of channels a rank, summed over the ranks of a cluster, added to the stream.
 template <int SLICE>
 __device__ __forceinline__ void exit_phase(
-    const Arguments &g, Meeting &meeting, int parity, const float *scales, const u16 *gate, const Turn &turn,
-    const Place &p) {
+    const Arguments &g, Meeting &meeting, const float *scales, const u16 *gate, const Turn &turn, const Place &p) {
     constexpr bool DOWN = SLICE == DOWN_SLICE, MAKES = DOWN && TILES_M == 1;
     const int token = p.thread / 8, n = p.thread % 8, first_tile = p.cluster * EXIT_TILES;
     if (p.thread >= SCALER && p.thread < SCALER + 8 * EXIT_TURNS) {
@@ -96,10 +95,10 @@ __device__ __forceinline__ void exit_phase(
     if (MAKES) make_codes<SLICE>(g.hidden, turn.parity, p);
     else if (DOWN) fetch_codes<SLICE>(g.hidden_codes, g.hidden_scales, p);
     else fetch_codes<SLICE>(g.mixed_codes, g.mixed_scales, p);
-    await(WEIGHT_IN, turn.parity ^ !DOWN);
+    await(WEIGHT_IN, turn.parity ^ !DOWN);   // three times a layer: qkv, o, down
     __syncthreads();
     push_sums<SLICE>(p);
-    await(SLOTS_IN, parity);
+    await(SLOTS_IN, DOWN);   // twice a layer
 #pragma unroll
     for (int i = 0; i < EXIT_TURNS; i++) {
         const int tile = p.rank + i * RANKS, output = (first_tile + tile) * 8 + n;

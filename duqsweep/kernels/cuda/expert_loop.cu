@@ -1,7 +1,7 @@
 // The whole denoising loop of pi0.5's action expert in one kernel, for one observation.
 //
 // Programs of 512 threads stay on the GPU, in 14 to 16 clusters of 8, and meet at a barrier five times a
-// layer. Weights and the prefix's keys are copied into shared memory phases ahead, so that the chain of
+// layer, six for more than 16 tokens. Weights and the prefix's keys are copied into shared memory phases ahead, so that the chain of
 // dependent steps is all that takes time, not the bytes. Programs of a cluster hand results straight into
 // each other's shared memory. The phases of a layer:
 //
@@ -12,7 +12,7 @@
 //   down     codes of that; product, added to the stream
 //
 // Tokens are the rows of a product on tensor cores (m16), outputs its columns (n8), and a step is 32
-// bytes of channels. Weights lie as the instruction wants them (`fragments.py`), 16 bytes a lane and load.
+// channels. Weights lie as the instruction wants them (`fragments.py`), 16 bytes a lane and load.
 //
 // Whoever compiles it defines TOKENS (1 to 64), FORMAT (4 or 8: bits of stored codes), BLOCK (channels of a
 // rotation; 1: none), TOP (largest code of a token), LAYERS, ACTION (channels of an action) and CLUSTERS (that
@@ -48,12 +48,12 @@ expert_loop(const __grid_constant__ Arguments g) {
             bring_weight(AT_WEIGHT, g.o, O_BYTES, WEIGHT_IN, layer, p);
             attend_phase(g, meeting, turn, p);
             bring_weight(AT_GATE_UP, g.gate_up, GATE_UP_BYTES, GATE_UP_IN, layer, p);
-            exit_phase<O_SLICE>(g, meeting, 0, g.o_scales, modulation + 2 * WIDTH, turn, p);
+            exit_phase<O_SLICE>(g, meeting, g.o_scales, modulation + 2 * WIDTH, turn, p);
             bring_weight(AT_WEIGHT, g.down, DOWN_BYTES, WEIGHT_IN, layer, p);
             gate_up_phase(g, meeting, turn, p);
             if (TILES_M > 1) hidden_phase(g, meeting, p);
             if (!last) bring_prefix(g, turn.next, p);
-            exit_phase<DOWN_SLICE>(g, meeting, 1, g.down_scales, modulation + 5 * WIDTH, turn, p);
+            exit_phase<DOWN_SLICE>(g, meeting, g.down_scales, modulation + 5 * WIDTH, turn, p);
         }
         meeting.wait();
         step_phase(g, step + 1, p);
