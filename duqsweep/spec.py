@@ -171,7 +171,7 @@ class ProtocolSpec:
     """How an episode runs: the suite and its constants."""
 
     suite: str  # "duq_mini", one of LIBERO's, or "recorded", which has no episodes
-    tasks: int  # number of tasks
+    tasks: int  # number of tasks; where there are categories, of each
     init_states: int  # initial states a task; the first half is searched, the second reserved
     image_px: int  # side of the square camera images, as rendered; a policy resizes
     max_steps: int  # control steps after which an episode has failed
@@ -182,10 +182,16 @@ class ProtocolSpec:
     # Folder of LIBERO's assets, or the file of suite `recorded`; None: the package's own lookup.
     assets: str | None = None
     renderer: Literal["osmesa", "egl"] = "osmesa"
+    # Forms in which the suite has each task, e.g. "original" and "object"; empty: one form only.
+    categories: tuple[str, ...] = ()
+    pro_files: str | None = None  # folder of LIBERO-PRO's tasks; None: where they are installed
 
     def __post_init__(self) -> None:
         for what in ("tasks", "image_px", "max_steps", "nominal_steps", "replan_steps"):
             _check_positive(getattr(self, what), what)
+        twice = [name for name in self.categories if self.categories.count(name) > 1]
+        if twice:
+            raise SpecError(f"categories must be different, got {twice[0]!r} twice")
         if self.init_states < 2:
             raise SpecError(f"init_states must be at least 2, got {self.init_states}")
         if self.settle_steps < 0:
@@ -195,6 +201,15 @@ class ProtocolSpec:
     def nominal_calls(self) -> int:
         """Policy calls of an episode of nominal length."""
         return -(-self.nominal_steps // self.replan_steps)
+
+    @property
+    def total_tasks(self) -> int:
+        """Tasks of all categories: those of the first, then those of the second, and so on."""
+        return self.tasks * max(1, len(self.categories))
+
+    def category(self, task: int) -> str | None:
+        """The category of a task, 0 to `total_tasks` - 1; None where the suite has none."""
+        return self.categories[task // self.tasks] if self.categories else None
 
     @property
     def search_states(self) -> int:

@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "duqsweep"
 FILES = sorted(PACKAGE.rglob("*.py"))
 BASE = {
     "assignment",
+    "categories",
     "codec",
     "conf_dir",
     "errors",
@@ -43,6 +44,8 @@ LIGHT_WORKER_FILES = {
     "policy.tokenizer",
     "policy.vocabulary",
     "envs.assets",
+    "envs.libero_pro",
+    "envs.manifest",
     "worker.child",
     "worker.ledger",
     "worker.serve",

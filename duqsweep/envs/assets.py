@@ -6,6 +6,9 @@ import importlib.util
 import json
 from pathlib import Path
 
+from duqsweep.envs import libero_pro
+from duqsweep.envs.libero_pro import PRO_SUITES
+from duqsweep.envs.manifest import Manifest
 from duqsweep.envs.mini import suite as mini
 from duqsweep.errors import ConfigError
 from duqsweep.spec import ProtocolSpec
@@ -17,6 +20,7 @@ OFFICIAL_TASKS = {"libero_spatial": 10, "libero_object": 10, "libero_goal": 10, 
 OFFICIAL_INIT_STATES = 50
 # Suite → every mesh, texture and description that its ten tasks load, relative to the assets.
 OFFICIAL_FILES = Path(__file__).with_name("official_assets.json")
+PRO_FILES = Path(__file__).with_name("pro_assets.json")  # the same for LIBERO-PRO's suites
 DOWNLOADED = Path(".cache", "libero", "assets")  # in the home folder; where hf-libero puts them
 HUB_FOLDER = "datasets--lerobot--libero-assets"  # of Hugging Face's cache
 NAMED = 3  # missing files in a message
@@ -24,15 +28,17 @@ NAMED = 3  # missing files in a message
 
 def check_suite(protocol: ProtocolSpec) -> None:
     """Raise ConfigError unless the suite exists, is as large as told, and has its files."""
+    libero_pro.check_categories(protocol.suite, protocol.categories)
     if protocol.suite == RECORDED:
         find_recording(protocol)
         return
     if protocol.suite == MINI:
         tasks, states = len(mini.TASKS), mini.INIT_STATES
-    elif protocol.suite in OFFICIAL_TASKS:
-        tasks, states = OFFICIAL_TASKS[protocol.suite], OFFICIAL_INIT_STATES
+    elif protocol.suite in OFFICIAL_TASKS or protocol.suite in PRO_SUITES:
+        base = PRO_SUITES.get(protocol.suite, protocol.suite)
+        tasks, states = OFFICIAL_TASKS[base], OFFICIAL_INIT_STATES
     else:
-        known = [MINI, *OFFICIAL_TASKS, RECORDED]
+        known = [MINI, *OFFICIAL_TASKS, *PRO_SUITES, RECORDED]
         raise ConfigError(f"there is no suite {protocol.suite!r}; there are {known}")
     if protocol.tasks > tasks:
         raise ConfigError(f"suite {protocol.suite} has {tasks} tasks, not {protocol.tasks}")
@@ -40,26 +46,54 @@ def check_suite(protocol: ProtocolSpec) -> None:
         raise ConfigError(
             f"suite {protocol.suite} has {states} initial states a task, not {protocol.init_states}"
         )
-    if protocol.suite in OFFICIAL_TASKS:
+    if protocol.suite in PRO_SUITES:
+        libero_pro.find_tasks(protocol)
+    if protocol.suite in OFFICIAL_TASKS or protocol.suite in PRO_SUITES:
         find_assets(protocol)
 
 
-def instructions(suite: str) -> list[str]:
+def instructions(protocol: ProtocolSpec) -> list[str]:
     """What the policy is told in the tasks of a suite, in alphabetical order.
 
     Nothing is known of a suite `recorded`: its file may come from anywhere.
 
     Raises:
-        ConfigError: hf-libero, which has the tasks of the official suites, is not installed.
+        ConfigError: hf-libero, which has the tasks of the official suites, is not installed; or
+            LIBERO-PRO's tasks are not.
     """
+    suite = protocol.suite
     if suite == MINI:
         return sorted(task.instruction for task in mini.TASKS)
-    if suite not in OFFICIAL_TASKS:
-        return []
+    if suite in OFFICIAL_TASKS:
+        return sorted(_official_instructions(suite).values())
+    if suite in PRO_SUITES:
+        return _pro_instructions(protocol)
+    return []
+
+
+def _official_instructions(suite: str) -> dict[str, str]:
+    """Name of a task → what the policy is told."""
     files = (libero_root() / "bddl_files" / suite).glob("*.bddl")
     # "LIVING_ROOM_SCENE2_put_both_…": words in capitals are the scene.
-    told = [[word for word in file.stem.split("_") if not word.isupper()] for file in files]
-    return sorted(" ".join(words) for words in told)
+    return {
+        file.stem: " ".join(word for word in file.stem.split("_") if not word.isupper())
+        for file in files
+    }
+
+
+def _pro_instructions(protocol: ProtocolSpec) -> list[str]:
+    root = libero_pro.find_tasks(protocol)
+    originals = _official_instructions(PRO_SUITES[protocol.suite])
+    told = []
+    for category in protocol.categories:
+        if category in libero_pro.OTHER_WORDS:
+            told += [
+                libero_pro.language(libero_pro.bddl_file(root, protocol.suite, category, name))
+                for name in originals
+            ]
+        else:
+            told += originals.values()
+    return sorted(told)
 
 
 def find_recording(protocol: ProtocolSpec) -> Path:
@@ -100,6 +134,8 @@ def find_assets(protocol: ProtocolSpec) -> Path:
 
 def needed_files(suite: str) -> list[str]:
     """Paths, relative to LIBERO's assets, of all that an official suite loads."""
+    if suite in PRO_SUITES:
+        return Manifest.read(PRO_FILES).suites[suite]
     listed: dict[str, list[str]] = json.loads(OFFICIAL_FILES.read_text(encoding="utf-8"))
     return listed[suite]
 

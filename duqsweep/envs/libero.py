@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from duqsweep.envs import assets
+from duqsweep.envs.libero_pro import PRO_SUITES
 from duqsweep.envs.mini import suite as mini
-from duqsweep.envs.setup import prepare_libero, quiet
+from duqsweep.envs.pro_objects import register_pro_objects
+from duqsweep.envs.setup import prepare_libero
 from duqsweep.envs.simulator import SEED, Simulator
+from duqsweep.envs.suite_tasks import SuiteTask, official_tasks, pro_tasks
 from duqsweep.errors import ConfigError, EvaluationError, InfrastructureError
 from duqsweep.seams import Environment, Observation
 from duqsweep.spec import LedgerEntry, ProtocolSpec
@@ -22,15 +23,6 @@ from duqsweep.spec import LedgerEntry, ProtocolSpec
 KEPT_MINI = 6  # simulators alive at once: 30 MB each
 KEPT_OFFICIAL = 3  # up to 300 MB each
 ACTION_DIM = 7
-
-
-@dataclass(frozen=True)
-class SuiteTask:
-    """One task of an open suite."""
-
-    bddl: Path
-    instruction: str
-    init_states: NDArray[np.float64]  # (states, n): flat simulator states
 
 
 def open_environment(protocol: ProtocolSpec) -> Environment:
@@ -50,7 +42,10 @@ def open_environment(protocol: ProtocolSpec) -> Environment:
         return LiberoEnvironment(protocol, tasks, KEPT_MINI, official=False)
     with _machine_faults("LIBERO could not be loaded"):
         prepare_libero(protocol.renderer, assets.find_assets(protocol))
-    return LiberoEnvironment(protocol, official_tasks(protocol), KEPT_OFFICIAL, official=True)
+        if protocol.suite in PRO_SUITES:
+            register_pro_objects()
+    tasks = pro_tasks(protocol) if protocol.suite in PRO_SUITES else official_tasks(protocol)
+    return LiberoEnvironment(protocol, tasks, KEPT_OFFICIAL, official=True)
 
 
 class LiberoEnvironment:
@@ -148,22 +143,6 @@ class LiberoEnvironment:
             self._simulators[built] = Simulator(about.bddl, about.instruction, side, built[1])
         self._simulators.move_to_end(built)
         return self._simulators[built]
-
-
-def official_tasks(protocol: ProtocolSpec) -> list[SuiteTask]:
-    """LIBERO's own tasks of a suite, in its order; `prepare_libero` must have run."""
-    with quiet():
-        from libero.libero.benchmark import get_benchmark  # after prepare_libero
-
-        suite = get_benchmark(protocol.suite)()
-        return [
-            SuiteTask(
-                bddl=Path(suite.get_task_bddl_file_path(number)),
-                instruction=suite.get_task(number).language,
-                init_states=np.asarray(suite.get_task_init_states(number), dtype=np.float64),
-            )
-            for number in range(protocol.tasks)
-        ]
 
 
 @contextmanager

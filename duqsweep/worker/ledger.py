@@ -14,8 +14,9 @@ from duqsweep.spec import LedgerEntry, ProtocolSpec
 def make_ledger(protocol: ProtocolSpec, reserved: bool = False) -> list[LedgerEntry]:
     """Every episode that a protocol allows, shuffled with its seed.
 
-    Each consecutive block of `tasks` entries holds every task once, so that a prefix of any length
-    is balanced over the tasks. No (task, initial state) occurs twice.
+    Each consecutive block of `total_tasks` entries holds every task once, so that a prefix of any
+    length is balanced over the tasks. Where the suite has categories, each consecutive run of as
+    many entries holds every category once. No (task, initial state) occurs twice.
 
     Args:
         protocol: The suite, its numbers of tasks and initial states, and the seed of the order.
@@ -26,10 +27,10 @@ def make_ledger(protocol: ProtocolSpec, reserved: bool = False) -> list[LedgerEn
         states = range(protocol.search_states, protocol.init_states)
     # A text seeds Python's generator through SHA-512: equal on every machine and version.
     order = random.Random(f"ledger/{protocol.seed}/{'reserved' if reserved else 'search'}")
-    columns = [order.sample(states, len(states)) for _ in range(protocol.tasks)]
+    columns = [order.sample(states, len(states)) for _ in range(protocol.total_tasks)]
     entries: list[LedgerEntry] = []
     for block in range(len(states)):
-        for task in order.sample(range(protocol.tasks), protocol.tasks):
+        for task in _block(protocol, order):
             entries.append(
                 LedgerEntry(
                     i=len(entries),
@@ -40,6 +41,19 @@ def make_ledger(protocol: ProtocolSpec, reserved: bool = False) -> list[LedgerEn
                 )
             )
     return entries
+
+
+def _block(protocol: ProtocolSpec, order: random.Random) -> list[int]:
+    """Every task once, shuffled; categories take turns, in another order each time."""
+    categories = range(max(1, len(protocol.categories)))
+    shuffled = [order.sample(range(protocol.tasks), protocol.tasks) for _ in categories]
+    if len(shuffled) == 1:
+        return shuffled[0]
+    return [
+        category * protocol.tasks + shuffled[category][turn]
+        for turn in range(protocol.tasks)
+        for category in order.sample(categories, len(categories))
+    ]
 
 
 def write_ledger(path: Path, entries: list[LedgerEntry]) -> None:

@@ -91,11 +91,13 @@ def _resized(observation: Observation, image_px: int) -> Observation:
 def collect(policy: Policy, protocol: ProtocolSpec, environment: Environment) -> list[Observation]:
     """What the unquantized policy sees at the start of one reserved episode of every task.
 
-    Half of each predicted chunk is executed. The episodes are the last of the reserved ledger,
-    which a confirmation reaches last.
+    Where the suite has categories, of every task of the first: a policy is calibrated on what it
+    knows, and the others are there to test it. Half of each predicted chunk is executed. The
+    episodes are the last of the reserved ledger, which a confirmation reaches last.
     """
     kept: list[Observation] = []
-    for entry in make_ledger(protocol, reserved=True)[-protocol.tasks :]:
+    last = make_ledger(protocol, reserved=True)[-protocol.total_tasks :]
+    for entry in [entry for entry in last if entry.task < protocol.tasks]:
         observation = environment.reset(entry)
         kept.append(observation)
         for call in range(CALLS_APART * (KEPT_PER_TASK - 1)):

@@ -98,10 +98,10 @@ def test_downloads_are_found_where_each_tool_puts_them(
 
 
 def test_instructions_are_known_without_libero(protocol):
-    told = assets.instructions("libero_10")
+    told = assets.instructions(official(protocol, None, "libero_10"))
     assert len(told) == 10
     assert "put both moka pots on the stove" in told
-    assert "push the plate onto the green zone" in assets.instructions("duq_mini")
+    assert "push the plate onto the green zone" in assets.instructions(protocol)
 
 
 def test_missing_assets_say_how_to_get_them(protocol, tmp_path: Path, monkeypatch):

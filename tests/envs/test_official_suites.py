@@ -71,7 +71,7 @@ def test_every_task_can_be_played_with_the_files_listed_for_its_suite(
             assert risen[2] > 0.005
             files.names |= set(re.findall(r'file="([^"]+)"', model_xml(environment)))
             assert len(environment._simulators) <= KEPT_OFFICIAL
-    assert sorted(told) == assets.instructions(suite)
+    assert sorted(told) == assets.instructions(official_protocol(suite, folder))
     loaded = {Path(name).resolve() for name in files.names}
     inside = {str(p.relative_to(folder)) for p in loaded if p.is_relative_to(folder)}
     assert inside == set(assets.needed_files(suite))

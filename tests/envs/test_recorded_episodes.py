@@ -14,8 +14,9 @@ import pytest
 from numpy.typing import NDArray
 from official import official_protocol
 
-from duqsweep.envs.libero import LiberoEnvironment, official_tasks, open_environment
+from duqsweep.envs.libero import LiberoEnvironment, open_environment
 from duqsweep.envs.setup import quiet
+from duqsweep.envs.suite_tasks import official_tasks
 from duqsweep.result import EpisodeRecord
 from duqsweep.seams import Observation
 from duqsweep.spec import LedgerEntry, ProtocolSpec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,27 @@ def test_search_and_reserved_ledgers_split_all_states_between_them(
     assert not searched & reserved
     assert searched | reserved == {(t, s) for t in range(tasks) for s in range(states)}
     assert len(make_ledger(given_protocol)) == len(searched)
+
+
+NAMES = ("original", "language", "object", "swap", "task")
+
+
+@given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 2**31), st.booleans())
+def test_categories_take_turns(tasks: int, count: int, seed: int, reserved: bool) -> None:
+    given_protocol = replace(protocol(tasks, 10, seed), categories=NAMES[:count])
+    entries = make_ledger(given_protocol, reserved)
+    assert len(entries) == 5 * tasks * count
+    told = [given_protocol.category(entry.task) for entry in entries]
+    for start in range(0, len(entries), count):
+        assert sorted(told[start : start + count]) == sorted(NAMES[:count])
+    for start in range(0, len(entries), tasks * count):
+        block = [entry.task for entry in entries[start : start + tasks * count]]
+        assert sorted(block) == list(range(tasks * count))
+    assert len({(entry.task, entry.init_state) for entry in entries}) == len(entries)
+
+
+def test_one_category_is_walked_as_a_suite_without_any() -> None:
+    assert make_ledger(replace(protocol(), categories=("task",))) == make_ledger(protocol())
 
 
 def test_the_same_protocol_gives_the_same_ledger_and_another_seed_another() -> None:

@@ -89,6 +89,8 @@ class SuiteConfig:
     replan_steps: int = MISSING
     assets: str | None = None
     renderer: str = "osmesa"
+    categories: list[str] = field(default_factory=list)  # of LIBERO-PRO; empty: the suite has none
+    pro_files: str | None = None
 
 
 @dataclass

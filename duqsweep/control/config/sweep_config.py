@@ -89,8 +89,8 @@ def check_inputs(config: SweepConfig) -> None:
             f"must be 0, got {episodes}; suite=duq_mini can be played"
         )
     check_checkpoint(config.base.policy)
-    suite = config.base.protocol.suite
-    check_words(config.base.policy, suite, instructions(suite))
+    protocol = config.base.protocol
+    check_words(config.base.policy, protocol.suite, instructions(protocol))
 
 
 def to_config(config: DictConfig) -> SweepConfig:
@@ -109,7 +109,7 @@ def to_config(config: DictConfig) -> SweepConfig:
     budget = Budget(
         root.budget.trials, root.budget.episodes_per_trial, root.budget.tolerated_failures
     )
-    objectives = objectives_of(root.objectives)
+    objectives = objectives_of(root.objectives, base.protocol)
     check_episodes(budget, objectives, base.protocol)
     _check_choice("launcher", root.launcher.name, LAUNCHERS)
     _check_choice("sampler", root.sampler.name, SAMPLERS)
@@ -146,7 +146,8 @@ def _name(name: str | None) -> str:
 
 
 def _base(root: RootConfig) -> Base:
-    policy = decode(PolicySpec, _with_absolute_paths(vars(root.policy)), "policy")
+    paths = ("checkpoint", "tokenizer")
+    policy = decode(PolicySpec, _with_absolute_paths(vars(root.policy), paths), "policy")
     quant = vars(root.quant)
     bits = root.quant.weight_bits
     settings = {
@@ -163,8 +164,7 @@ def _base(root: RootConfig) -> Base:
         if "_bits" in key and value is not None:  # also where nothing is quantized
             check_bits(value, key)
     suite = {key: value for key, value in vars(root.suite).items() if key != "name"}
-    if suite["assets"] is not None:
-        suite["assets"] = str(Path(suite["assets"]).expanduser().absolute())
+    suite = _with_absolute_paths(suite, ("assets", "pro_files"))
     protocol = {"suite": root.suite.name, **suite, "seed": root.seed}
     base = Base(
         policy=policy,
@@ -182,13 +182,13 @@ def _base(root: RootConfig) -> Base:
     return base
 
 
-def _with_absolute_paths(policy: Mapping[str, Any]) -> dict[str, Any]:
+def _with_absolute_paths(settings: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     paths = {
-        key: str(Path(policy[key]).expanduser().absolute())
-        for key in ("checkpoint", "tokenizer")
-        if policy[key] is not None
+        key: str(Path(settings[key]).expanduser().absolute())
+        for key in keys
+        if settings[key] is not None
     }
-    return {**policy, **paths}
+    return {**settings, **paths}
 
 
 def _enqueue(root: RootConfig) -> tuple[str, ...]:

@@ -19,9 +19,9 @@ from scipy.spatial.transform import Rotation
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from official import official_protocol
 
-from duqsweep.envs.libero import official_tasks
 from duqsweep.envs.setup import prepare_libero
 from duqsweep.envs.simulator import Simulator
+from duqsweep.envs.suite_tasks import official_tasks
 
 Array = NDArray[np.float64]
 

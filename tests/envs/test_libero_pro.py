@@ -1,0 +1,169 @@
+"""LIBERO-PRO's suites: every varied task can be played, on LIBERO's own simulator code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from official import find_official_assets
+from pro import SUITES, check_pro_assets, find_pro_files, pro_protocol
+
+from duqsweep.envs import assets, libero_pro, pro_objects
+from duqsweep.envs.libero import LiberoEnvironment, open_environment
+from duqsweep.envs.simulator import Simulator
+from duqsweep.spec import LedgerEntry
+
+UP = np.array([0, 0, 1.0, 0, 0, 0, -1.0])
+
+
+@pytest.fixture(scope="module")
+def pro_files() -> Path:
+    return find_pro_files()
+
+
+@pytest.fixture(scope="module")
+def pro_assets() -> Path:
+    folder = find_official_assets()
+    check_pro_assets(folder)
+    return folder
+
+
+def opened(suite: str, pro_assets: Path, pro_files: Path) -> LiberoEnvironment:
+    environment = open_environment(pro_protocol(suite, pro_assets, pro_files))
+    assert isinstance(environment, LiberoEnvironment)
+    return environment
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_every_varied_task_is_built_reset_and_stepped(suite, pro_assets, pro_files):
+    """Without cameras: 40 tasks in each suite."""
+    protocol = pro_protocol(suite, pro_assets, pro_files)
+    tasks = opened(suite, pro_assets, pro_files)._tasks
+    assert len(tasks) == protocol.total_tasks == 50
+    for number, task in enumerate(tasks):
+        assert task.init_states.shape[0] == protocol.init_states
+        if protocol.category(number) == libero_pro.ORIGINAL:
+            continue  # played by the tests of LIBERO's own suites
+        simulator = Simulator(task.bddl, task.instruction, None)
+        simulator.reset(task.init_states[0], settle_steps=1, as_libero=True)
+        before = simulator.observe_robot().eef_pos
+        for _ in range(3):
+            assert not simulator.step(UP), f"{task.bddl}: its goal holds from the start"
+        assert np.isfinite(simulator.state()).all()
+        assert simulator.observe_robot().eef_pos[2] > before[2]
+        simulator.close()
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_the_policy_reads_other_words_only_where_words_or_goals_differ(
+    suite, pro_assets, pro_files
+):
+    protocol = pro_protocol(suite, pro_assets, pro_files)
+    tasks = opened(suite, pro_assets, pro_files)._tasks
+    told = {
+        category: [task.instruction for task in tasks[10 * i : 10 * i + 10]]
+        for i, category in enumerate(protocol.categories)
+    }
+    assert told["object"] == told["swap"] == told["original"]
+    for category in libero_pro.OTHER_WORDS:
+        assert not set(told[category]) & set(told["original"])
+    assert sorted(task.instruction for task in tasks) == assets.instructions(protocol)
+
+
+def test_instructions_are_those_of_liberos_own_parser(pro_assets, pro_files):
+    for suite in SUITES:
+        tasks = opened(suite, pro_assets, pro_files)._tasks
+        from libero.libero.envs import bddl_utils  # after the suite was opened
+
+        for task in tasks[10:]:
+            parsed = bddl_utils.get_problem_info(str(task.bddl))["language_instruction"]
+            assert parsed == libero_pro.language(task.bddl)
+
+
+@pytest.mark.parametrize("category", libero_pro.CATEGORIES)
+def test_a_task_of_each_category_is_seen_by_both_cameras(category, pro_assets, pro_files):
+    more = [f"suite.categories=[{category}]"]
+    protocol = pro_protocol("libero_pro_goal", pro_assets, pro_files, *more)
+    environment = open_environment(protocol)
+    seen = environment.reset(LedgerEntry(0, protocol.suite, task=8, init_state=3, seed=7))
+    environment.close()
+    assert seen.instruction
+    for camera in ("agentview", "wrist"):
+        assert seen.images[camera].std() > 20, f"{category}: {camera} sees nothing"
+
+
+SHOW_OBJECTS = """
+    import json, sys
+    from libero.libero.envs.objects import OBJECTS_DICT
+    from libero.libero.envs.base_object import VISUAL_CHANGE_OBJECTS_DICT
+    found = {}
+    for category in json.loads(sys.argv[1]):
+        made = OBJECTS_DICT[category](name="it_1")
+        found[category] = {
+            "class": type(made).__name__,
+            "category": made.category_name,
+            "rotation": made.rotation,
+            "rotation_axis": made.rotation_axis,
+            "properties": made.object_properties,
+            "joints": len(made.joints),
+            "file": made.file,
+            "changes_its_look": category in VISUAL_CHANGE_OBJECTS_DICT,
+        }
+    print("found:" + json.dumps(found))
+"""
+
+
+def test_our_objects_are_those_of_liberos_variation_package(pro_assets, pro_files, tmp_path):
+    """The package's own classes, imported in a process of their own."""
+    inside = pro_files / libero_pro.INSIDE
+    folders = {"bddl_files": "bddl_files", "init_states": "init_files", "datasets": "datasets"}
+    config = {"benchmark_root": str(inside), "assets": str(pro_assets)}
+    config |= {key: str(inside / name) for key, name in folders.items()}
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    names = json.dumps(sorted(pro_objects.LIKE))
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(SHOW_OBJECTS), names],
+        env={
+            "PYTHONPATH": str(pro_files),
+            "LIBERO_CONFIG_PATH": str(tmp_path),
+            "MUJOCO_GL": "osmesa",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    theirs = json.loads(run.stdout.partition("found:")[2])
+    opened("libero_pro_goal", pro_assets, pro_files)
+    assert ours(sorted(pro_objects.LIKE)) == theirs
+
+
+def ours(categories: list[str]) -> dict[str, object]:
+    code = textwrap.dedent(SHOW_OBJECTS).replace('print("found:" + json.dumps(found))', "")
+    space: dict[str, object] = {}
+    before, sys.argv = sys.argv, ["", json.dumps(categories)]
+    try:
+        exec(code, space)
+    finally:
+        sys.argv = before
+    return json.loads(json.dumps(space["found"]))
+
+
+def test_no_other_object_of_the_tasks_is_missing(pro_assets, pro_files):
+    """Every category that a description names is LIBERO's, one of ours, or a part of the arena."""
+    from libero.libero.envs import bddl_utils
+    from libero.libero.envs.objects import OBJECTS_DICT
+
+    used: Counter[str] = Counter()
+    for suite in SUITES:
+        for task in opened(suite, pro_assets, pro_files)._tasks[10:]:
+            parsed = bddl_utils.robosuite_parse_problem(str(task.bddl))
+            used.update([*parsed["objects"], *parsed["fixtures"]])
+    arena = {name for name in used if name.endswith(("table", "floor"))}
+    assert set(used) - arena <= set(OBJECTS_DICT)
+    assert set(pro_objects.LIKE) <= set(used)
