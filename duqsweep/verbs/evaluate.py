@@ -9,6 +9,8 @@ from pathlib import Path
 from duqsweep import exit_codes, files
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, check_inputs, compose
+from duqsweep.control.front.categories import category_results
+from duqsweep.control.front.trials import read_trial
 from duqsweep.control.view import wording
 from duqsweep.errors import ConfigError
 from duqsweep.result import TrialResult
@@ -82,3 +84,7 @@ def _print(trial_dir: Path, result: TrialResult) -> None:
             f"kernel {vitals['kernel']}"
         )
     print(wording.result_text(result))
+    for category, counts in category_results(read_trial(trial_dir)).items():
+        ran = counts["episodes"] - counts["errors"]
+        if ran:
+            print(f"  {category}: {counts['successes']} of {ran} ({wording.interval(counts)})")

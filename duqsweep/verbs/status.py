@@ -12,9 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from duqsweep import files
+from duqsweep.categories import counts_by_category
+from duqsweep.codec import encode
 from duqsweep.control.front.content import front_content
 from duqsweep.control.front.trials import TrialView, read_trials
 from duqsweep.control.sweep import FAILURES_JSONL
+from duqsweep.control.view.tables import new_table
 from duqsweep.verbs.folder import sweep_config
 
 
@@ -47,6 +50,8 @@ def _trial(directory: Path, view: TrialView) -> dict[str, Any]:
     folder = files.trial_dir(directory, view.number)
     job = files.read_json(folder / files.JOB_JSON) if (folder / files.JOB_JSON).exists() else None
     successes, failures, errors = view.counts
+    counted = counts_by_category(view.episodes, view.trial.spec.protocol)
+    categories = {name: encode(counts) for name, counts in counted.items()}
     return {
         "trial": view.number,
         "name": view.trial.name,
@@ -56,12 +61,32 @@ def _trial(directory: Path, view: TrialView) -> dict[str, Any]:
         "successes": successes,
         "failures": failures,
         "errors": errors,
+        **({"categories": categories} if categories else {}),
         "call_ms": view.vitals.call_ms.p50 if view.vitals else None,
         "speedup": view.vitals.speedup if view.vitals else None,
         "reason": view.result.reason if view.result else None,
         "job": job,
         "job_failures": files.read_lines(folder / FAILURES_JSONL),
     }
+
+
+def _categories_table(trials: list[dict[str, Any]]) -> Table | None:
+    """Successes by category; None where the suite has no categories or nothing was played."""
+    played = [trial for trial in trials if trial["episodes"]]
+    if not played or "categories" not in played[0]:
+        return None
+    names = list(played[0]["categories"])
+    table = new_table("succeeded, by category", ["trial", *names], [])
+    for trial in played:
+        cells = (_succeeded(trial["categories"][name]) for name in names)
+        table.add_row(str(trial["trial"]), *cells)
+    return table
+
+
+def _succeeded(counts: dict[str, int]) -> str:
+    """`5 of 6`; nothing where no episode ran."""
+    ran = counts["episodes"] - counts["errors"]
+    return f"{counts['successes']} of {ran}" if ran else ""
 
 
 def _print(state: dict[str, Any]) -> None:
@@ -83,4 +108,7 @@ def _print(state: dict[str, Any]) -> None:
         )
     console = Console()
     console.print(table)
+    categories = _categories_table(state["trials"])
+    if categories is not None:
+        console.print(categories)
     console.print("* on the front", style="dim")

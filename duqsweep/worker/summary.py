@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from duqsweep import files
+from duqsweep.categories import counts_by_category, of_category
 from duqsweep.result import EpisodeRecord, Outcome, TrialResult, Vitals, final_attempts
 from duqsweep.spec import ProtocolSpec
 
@@ -86,8 +87,20 @@ def summarise(
         episode_time_s=time_s,
         error_type=error and error[0],
         traceback=error and error[1],
-        extra=_means(ran),
+        extra={**_means(ran), **_of_categories(episodes, protocol)},
     )
+
+
+def _of_categories(episodes: tuple[EpisodeRecord, ...], protocol: ProtocolSpec) -> dict[str, float]:
+    """Counts and rate of each category, e.g. `successes.object`; empty without categories."""
+    values: dict[str, float] = {}
+    for category, counts in counts_by_category(episodes, protocol).items():
+        values[of_category("episodes", category)] = counts.episodes
+        values[of_category("successes", category)] = counts.successes
+        values[of_category("errors", category)] = counts.errors
+        if counts.success_rate is not None:
+            values[of_category("success_rate", category)] = counts.success_rate
+    return values
 
 
 def _means(ran: list[EpisodeRecord]) -> dict[str, float]:

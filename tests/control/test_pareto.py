@@ -39,6 +39,42 @@ def test_a_point_is_on_the_front_when_no_other_dominates_it(cloud):
     assert non_dominated(points, ways) == expected
 
 
+@given(st.integers(0, 2**31))
+@settings(max_examples=10, deadline=None)
+def test_one_rate_of_all_episodes_is_what_no_mention_of_rates_means(seed):
+    rng = np.random.default_rng(seed)
+    outcomes = [dict(enumerate(rng.random(12) < rate)) for rate in (0.9, 0.6)]
+    pair = [Candidate(won, (cost,)) for won, cost in zip(outcomes, (2.0, 1.0), strict=True)]
+    chosen = [set(range(12))]
+    assert p_front(pair, seed=seed) == p_front(pair, seed=seed, rates_of=chosen)
+
+
+def test_a_rate_of_some_episodes_follows_their_beta_posterior():
+    """Of ten positions five count: 4 of 5 against 2 of 5, and the others say the opposite."""
+    good = Candidate({i: i < 4 for i in range(10)}, (2.0,))
+    fast = Candidate({i: i < 2 or i >= 5 for i in range(10)}, (1.0,))
+    chance = p_front([good, fast], draws=20_000, rates_of=[set(range(5))])[0]
+    rng = np.random.default_rng(1)
+    # Paired: both share the weights of the five positions; a success and a failure join each.
+    weights = rng.exponential(size=(20_000, 5))
+    prior = rng.exponential(size=(2, 2, 20_000))
+    rates = [
+        (weights[:, :won].sum(1) + more[0]) / (weights.sum(1) + more.sum(0))
+        for won, more in zip((4, 2), prior, strict=True)
+    ]
+    assert chance == pytest.approx((rates[0] > rates[1]).mean(), abs=0.015)
+    assert p_front([good, fast], draws=20_000)[0] < chance
+
+
+def test_two_rates_may_both_keep_a_trial_on_the_front():
+    """Each is surely better in one half of the episodes; over all of them neither is."""
+    halves = [set(range(60)), set(range(60, 120))]
+    left = Candidate({i: i < 60 for i in range(120)}, (1.0,))
+    right = Candidate({i: i >= 60 for i in range(120)}, (1.0,))
+    assert p_front([left, right], rates_of=halves) == [1.0, 1.0]
+    assert max(p_front([left, right])) < 0.7
+
+
 def test_equal_points_share_the_front():
     assert non_dominated([(0.9, 1.0), (0.9, 1.0)], ["maximize", "minimize"]) == [True, True]
 

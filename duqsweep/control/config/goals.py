@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from duqsweep.categories import SUCCESS_RATE, is_success_rate, named_category, of_category
 from duqsweep.control.config.schema import ObjectiveConfig
 from duqsweep.control.config.settings import did_you_mean
 from duqsweep.errors import ConfigError
@@ -50,41 +51,59 @@ class Budget:
             )
 
 
-def objectives_of(listed: Sequence[ObjectiveConfig]) -> tuple[Objective, ...]:
+def objectives_of(
+    listed: Sequence[ObjectiveConfig], protocol: ProtocolSpec
+) -> tuple[Objective, ...]:
     """The objectives, success and time by default; raises ConfigError for a senseless one."""
     names = [objective.name for objective in listed] or list(DEFAULT_OBJECTIVES)
+    directions = {
+        **DIRECTIONS,
+        **{of_category(SUCCESS_RATE, name): "maximize" for name in protocol.categories},
+    }
     for name in names:
-        if name not in DIRECTIONS:
+        if name not in directions:
+            category = named_category(name)
+            if category is not None and not protocol.categories:
+                raise ConfigError(
+                    f"there is no objective {name!r}: suite {protocol.suite} has no categories"
+                )
             raise ConfigError(
-                f"there is no objective {name!r}{did_you_mean(name, DIRECTIONS)}; "
-                f"objectives are: {', '.join(DIRECTIONS)}"
+                f"there is no objective {name!r}{did_you_mean(name, directions)}; "
+                f"objectives are: {', '.join(directions)}"
             )
         if names.count(name) > 1:
             raise ConfigError(f"objectives lists {name!r} twice")
     for objective in listed:
-        if objective.direction not in (None, DIRECTIONS[objective.name]):
+        if objective.direction not in (None, directions[objective.name]):
             raise ConfigError(
-                f"objective {objective.name} can only be told to {DIRECTIONS[objective.name]}, "
+                f"objective {objective.name} can only be told to {directions[objective.name]}, "
                 f"got {objective.direction!r}"
             )
-    return tuple(Objective(name, DIRECTIONS[name]) for name in names)
+    return tuple(Objective(name, directions[name]) for name in names)
 
 
 def check_episodes(budget: Budget, objectives: Sequence[Objective], protocol: ProtocolSpec) -> None:
     """Raise ConfigError when success is traded without an episode, or the ledger has too few."""
     wanted = budget.episodes_per_trial
     if wanted == 0:
-        if any(objective.name == "success_rate" for objective in objectives):
-            others = ", ".join(name for name in DIRECTIONS if name != "success_rate")
+        successes = [o.name for o in objectives if is_success_rate(o.name)]
+        if successes:
+            others = ", ".join(name for name in DIRECTIONS if not is_success_rate(name))
             raise ConfigError(
-                "budget.episodes_per_trial is 0, and the objective success_rate needs at least 1; "
-                f"without episodes objectives are: {others}"
+                f"budget.episodes_per_trial is 0, and the objective {successes[0]} needs at least "
+                f"1; without episodes objectives are: {others}"
             )
         return
-    available = protocol.tasks * protocol.search_states
+    categories = len(protocol.categories)
+    if wanted < categories and any(named_category(o.name) for o in objectives):
+        raise ConfigError(
+            f"budget.episodes_per_trial is {wanted}, and success by category needs at least "
+            f"{categories}: {protocol.suite} has the categories {', '.join(protocol.categories)}"
+        )
+    available = protocol.total_tasks * protocol.search_states
     if wanted > available:
         raise ConfigError(
             f"budget.episodes_per_trial is {wanted}, and the ledger of "
-            f"{protocol.suite} holds {available} ({protocol.tasks} tasks × half of "
+            f"{protocol.suite} holds {available} ({protocol.total_tasks} tasks × half of "
             f"{protocol.init_states} initial states; the other half is reserved)"
         )

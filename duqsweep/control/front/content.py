@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from duqsweep.categories import is_success_rate, named_category
+from duqsweep.control.front.categories import category_positions, category_results
 from duqsweep.control.front.intervals import wilson
 from duqsweep.control.front.objectives import Objective, measure
 from duqsweep.control.front.pareto import Candidate, hypervolume, non_dominated, p_front
@@ -107,6 +109,9 @@ def _point(
         "reason": result.reason,
         "error_type": result.error_type,
     }
+    categories = category_results(view)
+    if categories:
+        point["categories"] = categories
     for objective in objectives:
         if objective.name not in point and reference:
             point[objective.name] = measure(view, objective.name, reference)
@@ -122,7 +127,7 @@ def _mark_front(
     """Set on_front and p_front of every point; returns the hypervolume of the front.
 
     A trial is a candidate when it ran to its end and has every objective; a policy that walked
-    episodes and never succeeded is not, however fast.
+    episodes and never succeeded, where that is an objective, is not, however fast.
     """
     names = [objective.name for objective in objectives]
     directions = [objective.direction for objective in objectives]
@@ -142,10 +147,11 @@ def _mark_front(
 
 def is_candidate(point: Mapping[str, Any], objectives: Sequence[Objective]) -> bool:
     """Whether a told trial may be on the front; see `_mark_front`."""
+    rates = [point.get(o.name) for o in objectives if is_success_rate(o.name)]
     return bool(
         point["outcome"] == "complete"
         and all(point.get(objective.name) is not None for objective in objectives)
-        and (point["success_rate"] or not point["episodes"])
+        and (any(rates or [point["success_rate"]]) or not point["episodes"])
     )
 
 
@@ -153,10 +159,10 @@ def _chances(
     views: Sequence[TrialView], values: Sequence[Sequence[float]], objectives: Sequence[Objective]
 ) -> Sequence[float | None]:
     """The probability of each to be on the front; None where success is no objective."""
-    names = [objective.name for objective in objectives]
-    if "success_rate" not in names:
+    rates = [objective.name for objective in objectives if is_success_rate(objective.name)]
+    if not rates:
         return [None] * len(views)
-    costs = [(i, o) for i, o in enumerate(objectives) if o.name != "success_rate"]
+    costs = [(i, o) for i, o in enumerate(objectives) if not is_success_rate(o.name)]
     candidates = [
         Candidate(
             outcomes={e.i: e.success for e in view.episodes if e.error is None},
@@ -165,7 +171,8 @@ def _chances(
         for view, row in zip(views, values, strict=True)
     ]
     noise = [TIME_NOISE if o.name == "episode_time_s" else 0.0 for _, o in costs]
-    return [round(chance, 4) for chance in p_front(candidates, noise)]
+    rates_of = [category_positions(views, named_category(name)) for name in rates]
+    return [round(chance, 4) for chance in p_front(candidates, noise, rates_of=rates_of)]
 
 
 def worst_corner(

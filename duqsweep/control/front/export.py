@@ -12,8 +12,8 @@ import yaml
 from duqsweep.errors import ConfigError
 from duqsweep.spec import FULL_PRECISION, INTEGER_KERNELS, QuantSpec, Trial
 
-_FASTEST = re.compile(r"fastest@(success>=|action_error<=)(\d*\.?\d+(?:e-?\d+)?)")
-PICKS = "knee, fastest@success>=X or fastest@action_error<=X"
+_FASTEST = re.compile(r"fastest@(success(?:\.\w+)?>=|action_error<=)(\d*\.?\d+(?:e-?\d+)?)")
+PICKS = "knee, fastest@success>=X, fastest@success.CATEGORY>=X or fastest@action_error<=X"
 
 
 def pick(points: Sequence[Mapping[str, Any]], rule: str) -> int:
@@ -22,9 +22,9 @@ def pick(points: Sequence[Mapping[str, Any]], rule: str) -> int:
     Args:
         points: `points` of front.json.
         rule: `knee`, the front's farthest point from the line between its ends; or
-            `fastest@success>=X`, the fastest whose success rate is at least X; or
-            `fastest@action_error<=X`. Knees are between success and time, and where no episode was
-            walked between action error and time.
+            `fastest@success>=X`, the fastest whose success rate is at least X (in one category:
+            `fastest@success.CATEGORY>=X`); or `fastest@action_error<=X`. Knees are between success
+            and time, and where no episode was walked between action error and time.
 
     Raises:
         ConfigError: The rule is unknown, or no point meets it.
@@ -49,13 +49,28 @@ def pick(points: Sequence[Mapping[str, Any]], rule: str) -> int:
 def _meets(point: Mapping[str, Any], bound: str, limit: float) -> bool:
     if bound == "action_error<=":
         return bool(point["action_error"] <= limit)
-    return point["success_rate"] is not None and point["success_rate"] >= limit
+    rate = _rate(point, bound)
+    return rate is not None and rate >= limit
+
+
+def _rate(point: Mapping[str, Any], bound: str) -> float | None:
+    """The rate that `success>=`, or `success.CATEGORY>=`, bounds."""
+    category = bound.removesuffix(">=").partition(".")[2]
+    if not category:
+        rate: float | None = point["success_rate"]
+        return rate
+    known = point.get("categories", {})
+    if category not in known:
+        named = ", ".join(known) or "none"
+        raise ConfigError(f"there is no category {category!r}; categories are: {named}")
+    rate = known[category]["success_rate"]
+    return rate
 
 
 def _closest(front: Sequence[Mapping[str, Any]], bound: str) -> str:
     if bound == "action_error<=":
         return f"the best has {min(point['action_error'] for point in front):.3g}"
-    rates = [p["success_rate"] for p in front if p["success_rate"] is not None]
+    rates = [rate for rate in (_rate(point, bound) for point in front) if rate is not None]
     if not rates:
         return "its trials walked no episodes: pick knee or fastest@action_error<=X"
     return f"the best has {max(rates):.3f}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from duqsweep.categories import counts_by_category, is_success_rate, named_category
 from duqsweep.control.front.reference import Reference
 from duqsweep.control.front.trials import TrialView
 from duqsweep.errors import ConfigError
@@ -16,7 +17,7 @@ class Objective(Protocol):
 
     @property
     def name(self) -> str:
-        """A key of `MEASURES`."""
+        """A key of `MEASURES`, or `success_rate.CATEGORY`."""
 
     @property
     def direction(self) -> str:
@@ -27,6 +28,16 @@ def _success_rate(view: TrialView, reference: Reference) -> float | None:
     if view.outcome == "failed":
         return 0.0  # a crash is told as the worst that can happen, or the sampler asks for it again
     return view.result.success_rate if view.result else None
+
+
+def _category_success_rate(view: TrialView, category: str) -> float | None:
+    counts = counts_by_category(view.episodes, view.trial.spec.protocol).get(category)
+    if counts is None:
+        known = ", ".join(view.trial.spec.protocol.categories) or "none"
+        raise ConfigError(f"there is no category {category!r}; categories are: {known}")
+    if view.outcome == "failed":
+        return 0.0
+    return counts.success_rate if view.result else None
 
 
 def _episode_time_s(view: TrialView, reference: Reference) -> float | None:
@@ -84,7 +95,7 @@ def objective_values(
         None when such a worst value does not exist either, or there is no reference yet.
 
     Raises:
-        ConfigError: An objective is none of `MEASURES`.
+        ConfigError: An objective is none of `MEASURES`, nor of a category of the suite.
     """
     if reference is None:
         return None
@@ -101,13 +112,16 @@ def objective_values(
 
 def measure(view: TrialView, name: str, reference: Reference) -> float | None:
     """The value of one objective for one trial; raises ConfigError for an unknown name."""
+    category = named_category(name)
+    if category is not None:
+        return _category_success_rate(view, category)
     if name not in MEASURES:
         raise ConfigError(f"objective {name!r} is unknown; objectives are {', '.join(MEASURES)}")
     return MEASURES[name](view, reference)
 
 
 def _worst(views: Sequence[TrialView], objective: Objective, reference: Reference) -> float | None:
-    if objective.name == "success_rate":
+    if is_success_rate(objective.name):
         return 0.0
     shown = [measure(view, objective.name, reference) for view in views]
     known = [value for value in shown if value is not None]

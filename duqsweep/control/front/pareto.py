@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,8 +74,9 @@ def p_front(
     cost_noise: Sequence[float] = (),
     draws: int = 2000,
     seed: int = 0,
+    rates_of: Sequence[Collection[int] | None] = (None,),
 ) -> list[float]:
-    """The probability of each candidate to be on the front of success rate and costs.
+    """The probability of each candidate to be on the front of success rates and costs.
 
     A Bayesian bootstrap: each draw gives every ledger position one weight, shared by all
     candidates, so that trials which walked the same episodes are compared pairwise; one success and
@@ -87,20 +88,26 @@ def p_front(
         cost_noise: Relative standard deviation of each cost; none given: costs are exact.
         draws: Monte Carlo draws; 2000 give a standard error below 0.012.
         seed: The same seed gives the same probabilities.
+        rates_of: The ledger positions of each success rate that is an objective; None: all.
     """
     if not candidates:
         return []
     rng = np.random.default_rng(seed)
-    rates = _draw_rates(candidates, draws, rng)
+    rates = _draw_rates(candidates, draws, rng, rates_of)
     costs = np.array([candidate.costs for candidate in candidates])  # (candidates, costs)
     noise = np.array(cost_noise or [0.0] * costs.shape[1])
     factors = np.exp(noise * rng.standard_normal((draws, *costs.shape)))
-    losses = np.concatenate([-rates[..., None], costs * factors], axis=-1)
+    losses = np.concatenate([-rates, costs * factors], axis=-1)
     return [float(p) for p in _on_front(losses).mean(axis=0)]
 
 
-def _draw_rates(candidates: Sequence[Candidate], draws: int, rng: np.random.Generator) -> Floats:
-    """Success rates (draws, candidates)."""
+def _draw_rates(
+    candidates: Sequence[Candidate],
+    draws: int,
+    rng: np.random.Generator,
+    rates_of: Sequence[Collection[int] | None],
+) -> Floats:
+    """Success rates (draws, candidates, rates)."""
     positions = sorted({i for candidate in candidates for i in candidate.outcomes})
     column = {position: j for j, position in enumerate(positions)}
     walked = np.zeros((len(candidates), len(positions)))
@@ -110,9 +117,13 @@ def _draw_rates(candidates: Sequence[Candidate], draws: int, rng: np.random.Gene
             walked[row, column[position]] = 1.0
             succeeded[row, column[position]] = float(success)
     weights = rng.exponential(size=(draws, len(positions)))
-    prior = rng.exponential(size=(2, draws, len(candidates)))
-    rates: Floats = (weights @ succeeded.T + prior[0]) / (weights @ walked.T + prior.sum(axis=0))
-    return rates
+    rates = []
+    for chosen in rates_of:
+        counted = [chosen is None or position in chosen for position in positions]
+        prior = rng.exponential(size=(2, draws, len(candidates)))
+        hits = weights @ (succeeded * counted).T + prior[0]
+        rates.append(hits / (weights @ (walked * counted).T + prior.sum(axis=0)))
+    return np.stack(rates, axis=-1)
 
 
 def _losses(points: Sequence[Sequence[float]], directions: Sequence[str]) -> Floats:

@@ -80,7 +80,7 @@ class TrialReader:
         signature = tuple(_signature(folder / name) for name in _WATCHED)
         known = self._seen.get(folder.name)
         if known is None or known[0] != signature:
-            known = self._seen[folder.name] = (signature, _read_trial(folder))
+            known = self._seen[folder.name] = (signature, read_trial(folder))
         return known[1]
 
 
@@ -89,7 +89,8 @@ def read_trials(sweep_dir: Path) -> list[TrialView]:
     return TrialReader(sweep_dir).read()
 
 
-def _read_trial(folder: Path) -> TrialView:
+def read_trial(folder: Path) -> TrialView:
+    """One trial from its folder; see `TrialReader.read`."""
     result = _read_optional(folder / files.RESULT_JSON)
     vitals = _read_optional(folder / files.VITALS_JSON)
     episodes = [

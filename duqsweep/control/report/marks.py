@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from duqsweep.categories import is_success_rate
+from duqsweep.control.view.wording import success_counts
+
 # Okabe and Ito's palette: told apart with every common colour blindness, and in print.
 FRONT_COLOUR = "#0072B2"
 FAILED_COLOUR = "#D55E00"
@@ -42,11 +45,12 @@ def draw_point(axes: Any, point: _Point, x_name: str, y_name: str) -> None:
     marker, colour, size = style(point)
     on_front = point["on_front"]
     x, y = point[x_name], point[y_name]
-    if y_name == "success_rate" and point["success_low"] is not None:
+    counts = success_counts(point, y_name) if is_success_rate(y_name) else {}
+    if counts.get("success_low") is not None:
         axes.vlines(
             x,
-            point["success_low"],
-            point["success_high"],
+            counts["success_low"],
+            counts["success_high"],
             color=colour,
             linewidth=1.6 if on_front else 0.9,
             alpha=0.75 if on_front else 0.3,
@@ -80,7 +84,7 @@ def draw_legend(
         ("s", "", OTHER_COLOUR, "named plan", named),
         ("D", "", REFERENCE_COLOUR, "reference", any(p["name"] == "reference" for p in drawn)),
         ("x", "", FAILED_COLOUR, "failed", any(p["outcome"] == "failed" for p in drawn)),
-        ("|", "", OTHER_COLOUR, "95 % interval (Wilson)", y_name == "success_rate"),
+        ("|", "", OTHER_COLOUR, "95 % interval (Wilson)", is_success_rate(y_name)),
         (2, "", OTHER_COLOUR, "timed, no episode", timed_only),
     ]
     handles = [

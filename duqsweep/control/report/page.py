@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from duqsweep.control.front.trials import TrialView
+from duqsweep.control.report.tasks import categories_table, tasks_table
 from duqsweep.control.report.webpage import SCRIPT, STYLE, Cell, sortable_table
 from duqsweep.control.view import tables, wording
 from duqsweep.control.view.claims import HEADER, compare_claims
@@ -41,7 +42,8 @@ def report_page(
         "has no place here; the table below has all.</figcaption></figure>",
         _section("The front", _trials_table(wording.front_points(content), content)),
         _section("The document's claims, and what was measured", _claims(content)),
-        _section("Success of each task, on the front", _tasks_table(content, views)),
+        _section("Success by category, on the front", categories_table(content)),
+        _section("Success of each task, on the front", tasks_table(content, views)),
         _section("Every trial", _trials_table(content["points"], content)),
         _section("Not run to the end", _unfinished(content)),
         _section("How to read this", _glossary(content)),
@@ -147,23 +149,6 @@ def _claims(content: Mapping[str, Any]) -> str:
     )
     cells = [("", [(text, text) for text in row]) for row in rows]
     return sortable_table(HEADER, cells) + f'<p class="note">{escape(note)}</p>'
-
-
-def _tasks_table(content: Mapping[str, Any], views: Sequence[TrialView]) -> str:
-    if not wording.plays(content):
-        return ""
-    by_number = {view.number: view for view in views}
-    rows: list[tuple[str, Sequence[Cell]]] = []
-    tasks = sorted({e.task for view in views for e in view.episodes})
-    for point in wording.front_points(content):
-        view = by_number[point["trial"]]
-        cells: list[Cell] = [(wording.label(point), point["trial"])]
-        for task in tasks:
-            ran = [e.success for e in view.episodes if e.task == task and e.error is None]
-            shown = f"{sum(ran)} of {len(ran)}" if ran else wording.NONE
-            cells.append((shown, sum(ran) / len(ran) if ran else None))
-        rows.append(("", cells))
-    return sortable_table(["trial", *(f"task {task}" for task in tasks)], rows)
 
 
 def _glossary(content: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from duqsweep.categories import is_success_rate
 from duqsweep.control.report.labels import Box, place_labels
 from duqsweep.control.report.marks import (
     FRONT_COLOUR,
@@ -92,13 +93,13 @@ def _set_axes(
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
-    elif x_name != "success_rate":
+    elif not is_success_rate(x_name):
         axes.set_xlim(left=0)
     for name, set_limits, axis in (
         (y_name, axes.set_ylim, axes.yaxis),
         (x_name, axes.set_xlim, axes.xaxis),
     ):
-        if name == "success_rate":
+        if is_success_rate(name):
             from matplotlib.ticker import PercentFormatter
 
             set_limits(-0.03, 1.05)

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from duqsweep import files
+from duqsweep.categories import of_category
 from duqsweep.control.front.trials import TrialView
 from duqsweep.control.report import picture
 from duqsweep.control.report.page import report_page
@@ -43,8 +44,11 @@ def write_report(sweep_dir: Path, content: Mapping[str, Any], views: Sequence[Tr
 
 
 def front_csv(content: Mapping[str, Any]) -> str:
-    """Every told trial as a row: all keys of its point, then a column a parameter."""
-    points = content["points"]
+    """Every told trial as a row: all keys of its point, then a column a parameter.
+
+    What a point holds of a category becomes columns of its own, e.g. `success_low.object`.
+    """
+    points = [_flat(point) for point in content["points"]]
     keys = [key for key in points[0] if key != "params"] if points else []
     names = sorted({name for point in points for name in point["params"]})
     text = io.StringIO()
@@ -56,6 +60,14 @@ def front_csv(content: Mapping[str, Any]) -> str:
     return text.getvalue()
 
 
+def _flat(point: Mapping[str, Any]) -> dict[str, Any]:
+    """A point with a key for each value of each category."""
+    flat = {key: value for key, value in point.items() if key != "categories"}
+    for category, counts in point.get("categories", {}).items():
+        flat |= {of_category(name, category): value for name, value in counts.items()}
+    return flat
+
+
 def print_front(content: Mapping[str, Any], console: Console | None = None) -> None:
     """Print the front, the seed's claims where they were tried, failures, and how to read it."""
     console = console or _console()
@@ -64,7 +76,8 @@ def print_front(content: Mapping[str, Any], console: Console | None = None) -> N
         console.print(tables.front_table(content))
     else:
         console.print(f"{content['sweep']}: no trial on the front yet")
-    for table in (tables.claims_table(content), tables.failures_table(content)):
+    below = (tables.categories_table, tables.claims_table, tables.failures_table)
+    for table in (make(content) for make in below):
         if table is not None:
             console.print()
             console.print(table)

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from duqsweep import files
+from duqsweep.categories import SUCCESS_RATE
 from duqsweep.control.tracking.mlflow_client import default_uri
 from duqsweep.control.tracking.runids import known_runs
 from duqsweep.control.view import wording
@@ -38,7 +39,8 @@ def links(sweep_dir: Path, uri: str | None = None) -> list[str]:
     lines.append(f"sweep:    {run_link(base, known['experiment'], known['parent'])}")
     content = _content(sweep_dir)
     by_success = content is None or wording.plays(content)
-    best_first = ("success_rate", False) if by_success else ("call_ms", True)
+    success = wording.success_measure(content).replace(".", "/") if content else SUCCESS_RATE
+    best_first = (success, False) if by_success else ("call_ms", True)
     lines.append(
         f"trials:   {trials_link(base, known['experiment'], known['parent'], *best_first)}"
     )

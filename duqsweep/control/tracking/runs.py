@@ -133,6 +133,8 @@ def _result_metrics(view: TrialView, point: Mapping[str, Any] | None) -> list[_M
     }
     if point:
         values |= {name: point[name] for name in ("success_low", "success_high", "episode_time_s")}
+        for category, counts in point.get("categories", {}).items():
+            values[f"success_rate/{category}"] = counts["success_rate"]
     return [(k, float(v), view.ended_ms, 0) for k, v in values.items() if v is not None]
 
 
@@ -207,12 +209,14 @@ def description(content: Mapping[str, Any]) -> str:
     lines = [headline(content), "", f"{wording.counts_line(content)}", ""]
     plays = wording.plays(content)
     results = ["success", "95 %", "time"] if plays else ["call", "weights [MB]", "action error"]
-    header = ["trial", *results, "speed-up", "kernel", "settings"]
-    lines += [f"| {' | '.join(header)} |", "|---" * 7 + "|"]
+    categories = [f"{name} [%]" for name in wording.categories(content)]
+    header = ["trial", *results, *categories, "speed-up", "kernel", "settings"]
+    lines += [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     for point in wording.front_points(content):
         cells = [
             wording.label(point),
             *(_played(point) if plays else _timed(point)),
+            *(wording.category_cell(point, name) for name in wording.categories(content)),
             wording.ratio(point["speedup"]),
             point["kernel"] or wording.NONE,
             f"`{wording.settings(wording.telling_params(point, content))}`",

@@ -8,6 +8,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from duqsweep.categories import named_category
 from duqsweep.control.view import wording
 from duqsweep.control.view.claims import HEADER, compare_claims
 
@@ -49,20 +50,33 @@ def front_table(content: Mapping[str, Any], rows: int | None = None) -> Table:
     plays = wording.plays(content)
     told = ("success_rate", "episode_time_s", "call_ms")
     extra = [o["name"] for o in content["objectives"] if o["name"] not in told]
+    headings = [named_category(name) or name for name in extra]
     points = wording.front_points(content)[:rows]
     kernels = ["kernel"] if len({point["kernel"] for point in points}) > 1 else []
     results = ["success (95 %)", "of", "time", "speed-up", "p"] if plays else ["call", "speed-up"]
     table = new_table(
-        f"front of {content['sweep']}", ["trial", *results, *extra, *kernels], ["settings"]
+        f"front of {content['sweep']}", ["trial", *results, *headings, *kernels], ["settings"]
     )
     for point in points:
         table.add_row(
             wording.label(point),
             *(_played(point) if plays else _timed(point)),
-            *(wording.number(point[name]) for name in extra),
+            *(wording.measured(name, point[name]) for name in extra),
             *(point[name] or wording.NONE for name in kernels),
             telling_settings(point, content),
         )
+    return table
+
+
+def categories_table(content: Mapping[str, Any]) -> Table | None:
+    """Success by category of the trials on the front; None where the suite has no categories."""
+    names, points = wording.categories(content), wording.front_points(content)
+    if not names or not points:
+        return None
+    table = new_table("success by category, in % (95 % interval)", ["trial", *names], [])
+    for point in points:
+        cells = (wording.category_cell(point, name) for name in names)
+        table.add_row(wording.label(point), *cells)
     return table
 
 

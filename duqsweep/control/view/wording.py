@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from duqsweep.categories import SUCCESS_RATE, is_success_rate, named_category
 from duqsweep.result import TrialResult, Vitals
 
 NONE = "–"
@@ -36,10 +37,36 @@ def percent(rate: float | None) -> str:
 
 
 def interval(point: _Point) -> str:
-    """The 95 % interval of a point's success rate, e.g. `84–96 %`."""
+    """The 95 % interval of a success rate, of a point or of its category, e.g. `84–96 %`."""
     if point["success_low"] is None:
         return NONE
     return f"{100 * point['success_low']:.0f}–{100 * point['success_high']:.0f} %"
+
+
+def categories(content: Mapping[str, Any]) -> list[str]:
+    """The categories of the sweep's suite, in its order; mostly none."""
+    return next((list(p["categories"]) for p in content["points"] if "categories" in p), [])
+
+
+def category_cell(point: _Point, category: str) -> str:
+    """A category's success in percent with its 95 % interval, e.g. `92 (84–96)`."""
+    counts = point.get("categories", {}).get(category, {})
+    if counts.get("success_rate") is None:
+        return NONE
+    return f"{100 * counts['success_rate']:.0f} ({interval(counts).removesuffix(' %')})"
+
+
+def success_measure(content: Mapping[str, Any]) -> str:
+    """The success rate that the sweep trades first; where it trades none, that of all episodes."""
+    names = (objective["name"] for objective in content["objectives"])
+    return next((name for name in names if is_success_rate(name)), SUCCESS_RATE)
+
+
+def success_counts(point: _Point, measure: str) -> _Point:
+    """Where a point has the rate and the interval of a success measure."""
+    category = named_category(measure)
+    counts: _Point = point if category is None else point["categories"][category]
+    return counts
 
 
 def seconds(time_s: float | None) -> str:
@@ -71,6 +98,11 @@ def ratio(value: float | None) -> str:
     if value is None:
         return NONE
     return f"{value:.2f}×" if value < 10 else f"{value:,.0f}×"
+
+
+def measured(name: str, value: Any) -> str:
+    """The value of an objective in a table cell."""
+    return percent(value) if is_success_rate(name) else number(value)
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -169,7 +201,8 @@ def plays(content: Mapping[str, Any]) -> bool:
 
 def axis_label(name: str, content: Mapping[str, Any]) -> str:
     """A measure's name with its unit, and what its times mean."""
-    text = _AXES.get(name, name)
+    category = named_category(name)
+    text = f"success rate, category {category}" if category else _AXES.get(name, name)
     kernels = {point["kernel"] for point in content["points"]}
     if name in ("episode_time_s", "call_ms") and "fake" in kernels:
         return f"{text}\n({SIMULATED if kernels <= SLOW_KERNELS else f'kernel fake: {SIMULATED}'})"
@@ -185,7 +218,8 @@ def front_points(content: Mapping[str, Any]) -> list[_Point]:
     """The points on the front, best success first, then fastest."""
     front = [point for point in content["points"] if point["on_front"]]
     time = "episode_time_s" if plays(content) else "call_ms"
-    return sorted(front, key=lambda p: (-(p["success_rate"] or 0), p[time] or 0))
+    success = success_measure(content)
+    return sorted(front, key=lambda p: (-(p[success] or 0), p[time] or 0))
 
 
 def vitals_text(vitals: Vitals) -> str:

@@ -1,0 +1,68 @@
+"""Success by category: some suites have each task in several forms, e.g. with other objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from duqsweep.result import EpisodeRecord
+from duqsweep.spec import ProtocolSpec
+
+SUCCESS_RATE = "success_rate"  # the objective; of one category: "success_rate.object"
+
+
+@dataclass(frozen=True)
+class EpisodeCounts:
+    """Episodes of one category, counted as `TrialResult` counts all."""
+
+    episodes: int  # successes + failures + errors
+    successes: int
+    errors: int
+
+    @property
+    def ran(self) -> int:
+        """Successes and failures."""
+        return self.episodes - self.errors
+
+    @property
+    def success_rate(self) -> float | None:
+        """None without an episode that ran."""
+        return self.successes / self.ran if self.ran else None
+
+
+def counts_by_category(
+    records: Iterable[EpisodeRecord], protocol: ProtocolSpec
+) -> dict[str, EpisodeCounts]:
+    """Category → its episodes, in the suite's order; empty where the suite has no categories.
+
+    Args:
+        records: One per ledger entry.
+        protocol: Says which category a task belongs to.
+    """
+    records = list(records)
+    return {
+        name: _counts([record for record in records if protocol.category(record.task) == name])
+        for name in protocol.categories
+    }
+
+
+def _counts(records: list[EpisodeRecord]) -> EpisodeCounts:
+    ran = [record for record in records if record.error is None]
+    successes = sum(record.success for record in ran)
+    return EpisodeCounts(len(records), successes, len(records) - len(ran))
+
+
+def of_category(measure: str, category: str) -> str:
+    """The name of a measure of one category, e.g. `success_rate.object`."""
+    return f"{measure}.{category}"
+
+
+def is_success_rate(name: str) -> bool:
+    """Whether a measure is a success rate, of all episodes or of a category's."""
+    return name.partition(".")[0] == SUCCESS_RATE
+
+
+def named_category(name: str) -> str | None:
+    """The category in `success_rate.CATEGORY`; None for every other measure."""
+    measure, dot, category = name.partition(".")
+    return category if dot and measure == SUCCESS_RATE else None
