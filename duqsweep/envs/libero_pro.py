@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from duqsweep.envs.manifest import Manifest, content_hash
+from duqsweep.envs.manifest import Manifest, sha256
 from duqsweep.errors import ConfigError
 from duqsweep.spec import ProtocolSpec
 
@@ -71,7 +71,8 @@ def find_tasks(protocol: ProtocolSpec) -> Path:
     root = folder / INSIDE
     needed = _needed(protocol)
     missing = [name for name in needed if not (root / name).is_file()]
-    changed = [n for n, known in needed.items() if n not in missing and _differs(root / n, known)]
+    present = needed.keys() - missing
+    changed = [name for name in needed if name in present and sha256(root / name) != needed[name]]
     if not missing and not changed:
         return root
     wrong, what = (missing, "missing") if missing else (changed, "different")
@@ -82,10 +83,6 @@ def find_tasks(protocol: ProtocolSpec) -> Path:
         f" {what} in {root}: {', '.join(wrong[:NAMED])}{more}; install them with"
         f" `{install_command(folder)}`"
     )
-
-
-def _differs(path: Path, known: str) -> bool:
-    return content_hash(path) != known
 
 
 def install_command(folder: Path = INSTALLED) -> str:

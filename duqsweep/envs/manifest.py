@@ -8,34 +8,32 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-HASH_DIGITS = 16  # of SHA-256, in hexadecimal
-
 
 @dataclass(frozen=True)
 class Manifest:
     """The files of some suites; paths are relative and have forward slashes."""
 
-    files: dict[str, str]  # path → the first `HASH_DIGITS` digits of its SHA-256
     suites: dict[str, list[str]]  # suite → paths
+    files: dict[str, str]  # path → SHA-256 of its content
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
-        """The manifest in a JSON file with the keys `files` and `suites`."""
+        """The manifest in a JSON file with the keys `suites` and `files`."""
         content = json.loads(path.read_text(encoding="utf-8"))
-        return cls(content["files"], content["suites"])
+        return cls(content["suites"], content["files"])
 
     @classmethod
     def of_folder(cls, folder: Path, suites: dict[str, Iterable[str]]) -> Manifest:
         """The manifest of the files that lie in `folder` now."""
         sorted_suites = {suite: sorted(names) for suite, names in suites.items()}
         names = sorted({name for listed in sorted_suites.values() for name in listed})
-        return cls({name: content_hash(folder / name) for name in names}, sorted_suites)
+        return cls(sorted_suites, {name: sha256(folder / name) for name in names})
 
     def text(self) -> str:
         """What `read` reads: a line per file."""
-        return json.dumps({"files": self.files, "suites": self.suites}, indent=0) + "\n"
+        return json.dumps({"suites": self.suites, "files": self.files}, indent=0) + "\n"
 
 
-def content_hash(path: Path) -> str:
-    """The first `HASH_DIGITS` digits of a file's SHA-256."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:HASH_DIGITS]
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -20,6 +20,7 @@ from duqsweep.control.front.confirm import (
 )
 from duqsweep.control.front.content import front_content
 from duqsweep.control.front.trials import read_trials
+from duqsweep.control.view import tables
 from duqsweep.envs.assets import RECORDED
 from duqsweep.errors import ConfigError
 from duqsweep.spec import Trial
@@ -115,4 +116,10 @@ def _print(name: str, content: dict[str, Any]) -> None:
             f"+{point['wins']} −{point['losses']}",
             "" if p_value is None else f"{p_value:.3g}",
         )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    categories = tables.categories_table(
+        content["points"], f"success by category, in % ({confidence:.0%} intervals held jointly)"
+    )
+    if categories is not None:
+        console.print(categories)

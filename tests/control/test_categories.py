@@ -15,9 +15,10 @@ from synthetic_sweep import PROTOCOL, make_vitals
 from duqsweep import files
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, compose
+from duqsweep.control.front.confirm import confirmation
 from duqsweep.control.front.content import front_content
 from duqsweep.control.front.export import pick
-from duqsweep.control.front.intervals import wilson
+from duqsweep.control.front.intervals import clopper_pearson, wilson
 from duqsweep.control.front.reference import ensure_reference
 from duqsweep.control.front.trials import read_trials
 from duqsweep.control.report.report import front_csv, print_front, write_report
@@ -272,6 +273,17 @@ def test_a_trial_can_be_picked_by_a_category(content):
         pick(content["points"], "fastest@success.object>=0.9")
     with pytest.raises(ConfigError, match="no category 'colour'; categories are: original, "):
         pick(content["points"], "fastest@success.colour>=0.9")
+
+
+def test_a_confirmation_holds_its_categories_jointly(life: Life):
+    content = confirmation(life.folder, reference=0)
+    counts = content["points"][1]["categories"]["object"]
+    low, high = clopper_pearson(6, 10, 1 - 0.05 / (4 * 5))  # four points, five categories
+    assert (counts["success_rate"], counts["episodes"]) == (pytest.approx(0.6), 10)
+    assert (counts["success_low"], counts["success_high"]) == (
+        pytest.approx(low),
+        pytest.approx(high),
+    )
 
 
 def test_a_suite_without_categories_shows_and_writes_none_of_it(tmp_path: Path):

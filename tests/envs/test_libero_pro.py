@@ -17,7 +17,9 @@ from pro import SUITES, check_pro_assets, find_pro_files, pro_protocol
 from duqsweep.envs import assets, libero_pro, pro_objects
 from duqsweep.envs.libero import LiberoEnvironment, open_environment
 from duqsweep.envs.simulator import Simulator
+from duqsweep.policy.random_pi05 import RandomPi05, small_sizes, write_random
 from duqsweep.spec import LedgerEntry
+from duqsweep.verbs import evaluate
 
 UP = np.array([0, 0, 1.0, 0, 0, 0, -1.0])
 
@@ -40,6 +42,7 @@ def opened(suite: str, pro_assets: Path, pro_files: Path) -> LiberoEnvironment:
     return environment
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suite", SUITES)
 def test_every_varied_task_is_built_reset_and_stepped(suite, pro_assets, pro_files):
     """Without cameras: 40 tasks in each suite."""
@@ -167,3 +170,28 @@ def test_no_other_object_of_the_tasks_is_missing(pro_assets, pro_files):
     arena = {name for name in used if name.endswith(("table", "floor"))}
     assert set(used) - arena <= set(OBJECTS_DICT)
     assert set(pro_objects.LIKE) <= set(used)
+
+
+def test_evaluate_plays_its_categories_from_the_command_line(
+    pro_assets: Path,
+    pro_files: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.chdir(tmp_path)
+    write_random(tmp_path / "checkpoint", RandomPi05(small_sizes()))
+    policy = ["policy=pi05_libero", "policy.checkpoint=checkpoint"]
+    suite = ["suite=libero_pro_goal", f"suite.assets={pro_assets}", f"suite.pro_files={pro_files}"]
+    quick = ["suite.tasks=1", "suite.image_px=64", "suite.max_steps=6"]
+    categories = "suite.categories=[language,object]"
+    assert evaluate.main([*policy, *suite, categories, "--episodes", "2", *quick]) == 0
+    (trial,) = tmp_path.glob("sweeps/*/trials/0000")
+    lines = map(json.loads, (trial / "episodes.jsonl").read_text().splitlines())
+    told = [(e["task"], e["suite"], e["steps"], e["error"]) for e in lines]
+    assert sorted(told) == [(task, "libero_pro_goal", 6, None) for task in (0, 1)]
+    extra = json.loads((trial / "result.json").read_text())["extra"]
+    assert (extra["episodes.language"], extra["episodes.object"]) == (1, 1)
+    said = capsys.readouterr().out
+    assert "language: 0 of 1 (0–79 %)" in said
+    assert "object: 0 of 1 (0–79 %)" in said

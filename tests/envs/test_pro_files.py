@@ -11,7 +11,7 @@ import pytest
 from pro import find_pro_files
 
 from duqsweep.envs import assets, libero_pro
-from duqsweep.envs.manifest import HASH_DIGITS, Manifest
+from duqsweep.envs.manifest import Manifest
 from duqsweep.errors import ConfigError
 from duqsweep.spec import ProtocolSpec
 
@@ -90,7 +90,7 @@ def test_each_suite_lists_40_descriptions_40_files_of_states_and_its_assets():
         assert {name for listed in manifest.suites.values() for name in listed} == set(
             manifest.files
         )
-        assert {len(known) for known in manifest.files.values()} == {HASH_DIGITS}
+        assert {len(known) for known in manifest.files.values()} == {64}
 
 
 def test_a_manifest_survives_its_file(tmp_path: Path):

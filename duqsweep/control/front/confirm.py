@@ -14,6 +14,7 @@ from typing import Any
 
 from duqsweep import files
 from duqsweep.assignment import Assignment
+from duqsweep.categories import counts_by_category
 from duqsweep.control.front.intervals import clopper_pearson
 from duqsweep.control.front.trials import TrialView, read_trials
 from duqsweep.errors import ConfigError
@@ -90,7 +91,8 @@ def confirmation(folder: Path, reference: int | None) -> dict[str, Any]:
 
     Returns:
         `points` with success_rate, exact simultaneous success_low and success_high, episodes, and
-        against the reference wins, losses and p_value (two-sided).
+        against the reference wins, losses and p_value (two-sided). Where the suite has categories,
+        each point has `categories`, whose intervals hold jointly over all points and categories.
     """
     views = [view for view in read_trials(folder) if view.result and view.result.episodes]
     against = next((view for view in views if view.number == reference), None)
@@ -107,6 +109,7 @@ def _point(view: TrialView, against: TrialView | None, confidence: float) -> dic
     ran = successes + failures
     low, high = clopper_pearson(successes, ran, confidence) if ran else (0.0, 1.0)
     wins, losses = _discordant(view, against) if against else (0, 0)
+    categories = _categories(view, confidence)
     return {
         "trial": view.number,
         "name": view.trial.name,
@@ -119,7 +122,26 @@ def _point(view: TrialView, against: TrialView | None, confidence: float) -> dic
         "wins": wins,
         "losses": losses,
         "p_value": mcnemar(wins, losses) if against else None,
+        **({"categories": categories} if categories else {}),
     }
+
+
+def _categories(view: TrialView, confidence: float) -> dict[str, dict[str, Any]]:
+    counted = counts_by_category(view.episodes, view.trial.spec.protocol)
+    found = {}
+    for category, counts in counted.items():
+        jointly = 1 - (1 - confidence) / len(counted)
+        low, high = (0.0, 1.0)
+        if counts.ran:
+            low, high = clopper_pearson(counts.successes, counts.ran, jointly)
+        found[category] = {
+            "episodes": counts.episodes,
+            "errors": counts.errors,
+            "success_rate": counts.success_rate,
+            "success_low": low,
+            "success_high": high,
+        }
+    return found
 
 
 def _discordant(view: TrialView, against: TrialView) -> tuple[int, int]:

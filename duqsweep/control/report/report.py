@@ -76,8 +76,8 @@ def print_front(content: Mapping[str, Any], console: Console | None = None) -> N
         console.print(tables.front_table(content))
     else:
         console.print(f"{content['sweep']}: no trial on the front yet")
-    below = (tables.categories_table, tables.claims_table, tables.failures_table)
-    for table in (make(content) for make in below):
+    categories = tables.categories_table(wording.front_points(content))
+    for table in (categories, tables.claims_table(content), tables.failures_table(content)):
         if table is not None:
             console.print()
             console.print(table)

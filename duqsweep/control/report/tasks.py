@@ -18,7 +18,7 @@ def categories_table(content: Mapping[str, Any]) -> str:
 
     With the category `original` each other one also says by how many percentage points it differs.
     """
-    names = wording.categories(content)
+    names = wording.categories(content["points"])
     rows: list[tuple[str, Sequence[Cell]]] = []
     for point in wording.front_points(content) if names else []:
         cells: list[Cell] = [(wording.label(point), point["trial"])]

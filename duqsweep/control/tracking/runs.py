@@ -209,14 +209,15 @@ def description(content: Mapping[str, Any]) -> str:
     lines = [headline(content), "", f"{wording.counts_line(content)}", ""]
     plays = wording.plays(content)
     results = ["success", "95 %", "time"] if plays else ["call", "weights [MB]", "action error"]
-    categories = [f"{name} [%]" for name in wording.categories(content)]
+    names = wording.categories(content["points"])
+    categories = [f"{name} [%]" for name in names]
     header = ["trial", *results, *categories, "speed-up", "kernel", "settings"]
     lines += [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     for point in wording.front_points(content):
         cells = [
             wording.label(point),
             *(_played(point) if plays else _timed(point)),
-            *(wording.category_cell(point, name) for name in wording.categories(content)),
+            *(wording.category_cell(point, name) for name in names),
             wording.ratio(point["speedup"]),
             point["kernel"] or wording.NONE,
             f"`{wording.settings(wording.telling_params(point, content))}`",

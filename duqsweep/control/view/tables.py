@@ -68,12 +68,14 @@ def front_table(content: Mapping[str, Any], rows: int | None = None) -> Table:
     return table
 
 
-def categories_table(content: Mapping[str, Any]) -> Table | None:
-    """Success by category of the trials on the front; None where the suite has no categories."""
-    names, points = wording.categories(content), wording.front_points(content)
-    if not names or not points:
+def categories_table(
+    points: Sequence[_Point], title: str = "success by category, in % (95 % interval)"
+) -> Table | None:
+    """A row per point, a column per category; None where the suite has no categories."""
+    names = wording.categories(points)
+    if not names:
         return None
-    table = new_table("success by category, in % (95 % interval)", ["trial", *names], [])
+    table = new_table(title, ["trial", *names], [])
     for point in points:
         cells = (wording.category_cell(point, name) for name in names)
         table.add_row(wording.label(point), *cells)

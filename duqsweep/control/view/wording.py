@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from duqsweep.categories import SUCCESS_RATE, is_success_rate, named_category
@@ -43,9 +43,9 @@ def interval(point: _Point) -> str:
     return f"{100 * point['success_low']:.0f}–{100 * point['success_high']:.0f} %"
 
 
-def categories(content: Mapping[str, Any]) -> list[str]:
-    """The categories of the sweep's suite, in its order; mostly none."""
-    return next((list(p["categories"]) for p in content["points"] if "categories" in p), [])
+def categories(points: Sequence[_Point]) -> list[str]:
+    """The categories of the suite that points are of, in its order; mostly none."""
+    return next((list(p["categories"]) for p in points if "categories" in p), [])
 
 
 def category_cell(point: _Point, category: str) -> str:
