@@ -25,6 +25,8 @@ VERBS = {
     "doctor": "check rendering, GPU, SLURM, assets and MLflow on this machine",
 }
 
+HELP_WIDTH = 100  # columns
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code and prints errors for the user."""
@@ -61,6 +63,17 @@ def _looks_like_overrides(argv: list[str]) -> bool:
     return any("=" in word or word.startswith("-") for word in argv)
 
 
+def _group_lines(group: str, names: list[str]) -> str:
+    """`suite=duq_mini|libero_10|…`, wrapped between names."""
+    lines, margin = [f"  {group}="], " " * len(f"  {group}=")
+    for i, name in enumerate(names):
+        word = name if i == len(names) - 1 else f"{name}|"
+        if len(lines[-1]) + len(word) > HELP_WIDTH:
+            lines.append(margin)
+        lines[-1] += word
+    return "\n".join(lines)
+
+
 def help_text() -> str:
     """The text of --help; lists what conf/ holds without composing it."""
     from duqsweep.conf_dir import group_options
@@ -69,7 +82,7 @@ def help_text() -> str:
     verbs = "\n".join(f"  {verb:<{width}}  {text}" for verb, text in VERBS.items())
     options = group_options()
     sweeps = " ".join(options.pop("sweep"))
-    groups = "\n".join(f"  {group}={'|'.join(names)}" for group, names in options.items())
+    groups = "\n".join(_group_lines(group, names) for group, names in options.items())
     return f"""\
 duqsweep {__version__}: the fastest quantized form of a robot policy that still does its job
 
