@@ -35,7 +35,7 @@ def main() -> None:
     prepare_libero("osmesa", folder)
     register_pro_objects()
     opened = Opened(folder)
-    needed = {suite: asset_files(root, suite, opened) for suite in SUITES}
+    needed = {suite: loaded_files(root, suite, opened) for suite in SUITES}
     assets.PRO_FILES.write_text(Manifest.of_folder(folder, needed).text(), encoding="utf-8")
 
 
@@ -70,7 +70,7 @@ class Opened:
             self.names.add(path.relative_to(self._folder).as_posix())
 
 
-def asset_files(root: Path, suite: str, opened: Opened) -> list[str]:
+def loaded_files(root: Path, suite: str, opened: Opened) -> list[str]:
     """What the tasks of all categories load, LIBERO's own tasks included."""
     opened.names = set(assets.needed_files(libero_pro.PRO_SUITES[suite]))
     for name in task_files(root, suite):
