@@ -34,7 +34,7 @@ def pro_files() -> Path:
 
 @pytest.fixture(scope="module")
 def pro_assets() -> Path:
-    folder = find_official_assets()
+    folder = find_official_assets().resolve()
     check_pro_assets(folder)
     return folder
 
