@@ -133,7 +133,10 @@ def test_a_rule_picks_by_error_where_there_is_no_success(
     ("rule", "message"),
     [
         ("fastest@success>=0.9", "walked no episodes: pick knee or fastest@action_error<=X"),
-        ("best", "knee, fastest@success>=X or fastest@action_error<=X"),
+        (
+            "best",
+            "knee, fastest@success>=X, fastest@success.CATEGORY>=X or fastest@action_error<=X",
+        ),
     ],
 )
 def test_a_rule_that_cannot_be_met_says_what_can(
