@@ -42,10 +42,13 @@ LIGHT_WORKER_FILES = {
     "policy.stored",
     "policy.tokenizer",
     "policy.vocabulary",
+    "envs.asset_files",
     "envs.assets",
+    "envs.simulator_info",
     "worker.child",
     "worker.ledger",
     "worker.serve",
+    "worker.simulator",
     "worker.summary",
 }
 # Parts of control/ that only the loop and the command line bring together.

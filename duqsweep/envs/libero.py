@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from duqsweep.envs import assets
 from duqsweep.envs.mini import suite as mini
+from duqsweep.envs.rendering import resolve_renderer
 from duqsweep.envs.setup import prepare_libero, quiet
 from duqsweep.envs.simulator import SEED, Simulator
+from duqsweep.envs.simulator_info import describe_simulator
 from duqsweep.errors import ConfigError, EvaluationError, InfrastructureError
 from duqsweep.seams import Environment, Observation
 from duqsweep.spec import LedgerEntry, ProtocolSpec
@@ -37,20 +39,22 @@ def open_environment(protocol: ProtocolSpec) -> Environment:
     """The environment of `protocol`'s suite; simulators are built at the first episode of a task.
 
     Raises:
-        ConfigError: Unknown suite, one without episodes, or its assets are missing.
+        ConfigError: Unknown suite, one without episodes, its assets are missing, or an installed
+            simulator is not known to play it as published evaluations do.
     """
-    assets.check_suite(protocol)
+    describe_simulator(protocol)  # refuses versions that move objects
     if protocol.suite == assets.RECORDED:
         raise ConfigError(f"suite {protocol.suite} holds observations and no episodes to play")
     if protocol.suite == assets.MINI:
         with _machine_faults("LIBERO could not be loaded"):
-            prepare_libero(protocol.renderer, mini.ASSETS)
+            prepare_libero(resolve_renderer(protocol.renderer), mini.ASSETS)
             from duqsweep.envs.mini import problem  # noqa: F401  (registers the problem class)
         tasks = [SuiteTask(t.bddl, t.instruction, t.init_states()) for t in mini.TASKS]
         return LiberoEnvironment(protocol, tasks, KEPT_MINI, official=False)
     with _machine_faults("LIBERO could not be loaded"):
-        prepare_libero(protocol.renderer, assets.find_assets(protocol))
-    return LiberoEnvironment(protocol, official_tasks(protocol), KEPT_OFFICIAL, official=True)
+        prepare_libero(resolve_renderer(protocol.renderer), assets.find_assets(protocol).folder)
+    tasks = official_tasks(protocol.suite, protocol.tasks)
+    return LiberoEnvironment(protocol, tasks, KEPT_OFFICIAL, official=True)
 
 
 class LiberoEnvironment:
@@ -150,19 +154,19 @@ class LiberoEnvironment:
         return self._simulators[built]
 
 
-def official_tasks(protocol: ProtocolSpec) -> list[SuiteTask]:
-    """LIBERO's own tasks of a suite, in its order; `prepare_libero` must have run."""
+def official_tasks(suite_name: str, tasks: int) -> list[SuiteTask]:
+    """LIBERO's own first `tasks` tasks of a suite, in its order; `prepare_libero` must have run."""
     with quiet():
         from libero.libero.benchmark import get_benchmark  # after prepare_libero
 
-        suite = get_benchmark(protocol.suite)()
+        suite = get_benchmark(suite_name)()
         return [
             SuiteTask(
                 bddl=Path(suite.get_task_bddl_file_path(number)),
                 instruction=suite.get_task(number).language,
                 init_states=np.asarray(suite.get_task_init_states(number), dtype=np.float64),
             )
-            for number in range(protocol.tasks)
+            for number in range(tasks)
         ]
 
 
