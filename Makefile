@@ -1,4 +1,5 @@
 # `make sweep` and `make test` do everything from a fresh clone; the rest is for developers.
+# LIBERO=1 brings the assets of the official suites: make setup LIBERO=1.
 PYTHON ?= python3
 BIN := .venv/bin
 SWEEP ?= dit_speed
@@ -6,10 +7,10 @@ SWEEP ?= dit_speed
 .PHONY: setup sweep test lint types format clean
 
 setup:
-	@PYTHON=$(PYTHON) scripts/setup
+	@PYTHON=$(PYTHON) LIBERO=$(LIBERO) scripts/setup
 
 sweep:
-	@SYSTEM_PACKAGES=run PYTHON=$(PYTHON) scripts/setup
+	@SYSTEM_PACKAGES=run LIBERO=$(LIBERO) PYTHON=$(PYTHON) scripts/setup
 	$(BIN)/python -m duqsweep +sweep=$(SWEEP)
 
 test: setup

@@ -17,6 +17,7 @@ from duqsweep.errors import EvaluationError
 SWEEP_YAML = "sweep.yaml"
 STUDY_LOG = "study.log"
 LEDGER_JSON = "ledger.json"
+SIMULATOR_JSON = "simulator.json"  # what plays the episodes; the same from the first to the last
 TRIALS_DIR = "trials"
 WORKERS_DIR = "workers"
 CACHE_DIR = "cache"  # packs, calibration observations: safe to delete

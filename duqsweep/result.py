@@ -31,6 +31,28 @@ class LatencyStats:
 
 
 @dataclass(frozen=True)
+class SimulatorInfo:
+    """What plays a sweep's episodes; trials under different ones cannot be compared."""
+
+    mujoco: str  # versions
+    robosuite: str
+    libero: str  # of hf-libero
+    assets: Literal["original", "stand-ins", "shipped"]  # LIBERO's; not its pictures; our own suite
+    assets_id: str  # digest of the content of all files
+    asset_files: int = 0  # that the suite loads from LIBERO's assets
+    stand_ins: int = 0  # of these, how many are not LIBERO's: pictures and visual meshes only
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        return encode(self)
+
+    @classmethod
+    def from_json(cls, data: Any) -> SimulatorInfo:
+        """Raises SpecError on unknown, missing or impossible values."""
+        return decode(cls, data)
+
+
+@dataclass(frozen=True)
 class Vitals:
     """What a trial really is and costs, measured before its first episode."""
 
@@ -55,6 +77,8 @@ class Vitals:
     git: str | None
     launches: dict[str, int] = field(default_factory=dict)  # of our GPU kernels, in one call
     allocated_mb: float | None = None  # by the GPU's allocator, beside the reference; None: no GPU
+    simulator: SimulatorInfo | None = None  # None: the suite has no episodes
+    renderer: str | None = None  # osmesa or egl, as used
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data."""

@@ -181,7 +181,9 @@ class ProtocolSpec:
     seed: int = 7  # of the ledger's order and the flow noise
     # Folder of LIBERO's assets, or the file of suite `recorded`; None: the package's own lookup.
     assets: str | None = None
-    renderer: Literal["osmesa", "egl"] = "osmesa"
+    renderer: Literal["auto", "osmesa", "egl"] = "auto"  # auto: egl where a GPU draws
+    # Whose evaluation this follows, where they differ; our own suites have one protocol.
+    protocol: Literal["own", "openpi", "lerobot"] = "own"
     # Forms in which the suite has each task, e.g. "original" and "object"; empty: one form only.
     categories: tuple[str, ...] = ()
     pro_files: str | None = None  # folder of LIBERO-PRO's tasks; None: where they are installed
@@ -201,6 +203,14 @@ class ProtocolSpec:
     def nominal_calls(self) -> int:
         """Policy calls of an episode of nominal length."""
         return -(-self.nominal_steps // self.replan_steps)
+
+    def episode_seed(self, init_state: int) -> int:
+        """Seed of an episode's environment, which draws where fixtures stand, and of its noise.
+
+        openpi's script seeds a task's environment once; lerobot-eval seeds it before each episode
+        with the start seed (1000 by default) plus the episode's number.
+        """
+        return self.seed + init_state if self.protocol == "lerobot" else self.seed
 
     @property
     def total_tasks(self) -> int:

@@ -13,7 +13,7 @@ import re
 import sys
 from pathlib import Path
 
-from duqsweep.envs import assets, libero_pro
+from duqsweep.envs import asset_files, libero_pro
 from duqsweep.envs.manifest import Manifest
 from duqsweep.envs.pro_objects import register_pro_objects
 from duqsweep.envs.setup import prepare_libero
@@ -36,7 +36,7 @@ def main() -> None:
     register_pro_objects()
     opened = Opened(folder)
     needed = {suite: loaded_files(root, suite, opened) for suite in SUITES}
-    assets.PRO_FILES.write_text(Manifest.of_folder(folder, needed).text(), encoding="utf-8")
+    asset_files.PRO_MANIFEST.write_text(Manifest.of_folder(folder, needed).text(), encoding="utf-8")
 
 
 def task_files(root: Path, suite: str) -> list[str]:
@@ -72,7 +72,7 @@ class Opened:
 
 def loaded_files(root: Path, suite: str, opened: Opened) -> list[str]:
     """What the tasks of all categories load, LIBERO's own tasks included."""
-    opened.names = set(assets.needed_files(libero_pro.PRO_SUITES[suite]))
+    opened.names = set(asset_files.needed_files(libero_pro.PRO_SUITES[suite]))
     for name in task_files(root, suite):
         if name.endswith(".bddl"):
             simulator = Simulator(root / name, "", None)

@@ -43,12 +43,15 @@ LIGHT_WORKER_FILES = {
     "policy.stored",
     "policy.tokenizer",
     "policy.vocabulary",
+    "envs.asset_files",
     "envs.assets",
     "envs.libero_pro",
     "envs.manifest",
+    "envs.simulator_info",
     "worker.child",
     "worker.ledger",
     "worker.serve",
+    "worker.simulator",
     "worker.summary",
 }
 # Parts of control/ that only the loop and the command line bring together.

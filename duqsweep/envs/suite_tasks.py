@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,19 +22,26 @@ class SuiteTask:
     init_states: NDArray[np.float64]  # (states, n): flat simulator states
 
 
-def official_tasks(protocol: ProtocolSpec) -> list[SuiteTask]:
-    """LIBERO's own tasks of a suite, in its order; `prepare_libero` must have run."""
+def suite_tasks(protocol: ProtocolSpec) -> list[SuiteTask]:
+    """The tasks of a suite of LIBERO or LIBERO-PRO; `prepare_libero` must have run."""
+    if protocol.suite in libero_pro.PRO_SUITES:
+        return pro_tasks(protocol)
+    return official_tasks(protocol.suite, protocol.tasks)
+
+
+def official_tasks(suite_name: str, tasks: int) -> list[SuiteTask]:
+    """LIBERO's own first `tasks` tasks of a suite, in its order; `prepare_libero` must have run."""
     with quiet():
         from libero.libero.benchmark import get_benchmark  # after prepare_libero
 
-        suite = get_benchmark(protocol.suite)()
+        suite = get_benchmark(suite_name)()
         return [
             SuiteTask(
                 bddl=Path(suite.get_task_bddl_file_path(number)),
                 instruction=suite.get_task(number).language,
                 init_states=np.asarray(suite.get_task_init_states(number), dtype=np.float64),
             )
-            for number in range(protocol.tasks)
+            for number in range(tasks)
         ]
 
 
@@ -47,7 +54,7 @@ def pro_tasks(protocol: ProtocolSpec) -> list[SuiteTask]:
         ConfigError: LIBERO-PRO's files are not there, or not those that were checked.
     """
     root = libero_pro.find_tasks(protocol)
-    originals = official_tasks(replace(protocol, suite=libero_pro.PRO_SUITES[protocol.suite]))
+    originals = official_tasks(libero_pro.PRO_SUITES[protocol.suite], protocol.tasks)
     return [
         task if category == libero_pro.ORIGINAL else _varied(task, root, protocol.suite, category)
         for category in protocol.categories

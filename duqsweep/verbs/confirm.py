@@ -26,6 +26,7 @@ from duqsweep.errors import ConfigError
 from duqsweep.spec import Trial
 from duqsweep.verbs.folder import sweep_config
 from duqsweep.worker.ledger import make_ledger
+from duqsweep.worker.simulator import check_simulator, write_simulator
 
 
 def main(arguments: list[str]) -> int:
@@ -46,12 +47,14 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(
             f"{config.name} is of suite {RECORDED}: it has no episodes to confirm with"
         )
+    simulator = check_simulator(config.directory, config.base.protocol)
     ledger = make_ledger(config.base.protocol, reserved=True)
     episodes = len(ledger) if parsed.episodes is None else parsed.episodes
     if not 1 <= episodes <= len(ledger):
         raise ConfigError(f"--episodes must be 1 to {len(ledger)}, got {episodes}")
     trials, reference = _chosen(config, parsed.trials)
     folder = prepare(config.directory, trials, ledger)
+    write_simulator(folder, simulator)
     left = unconfirmed(folder, [trial.number for trial in trials], episodes)
     if left:
         _evaluate(config, folder, left, episodes)

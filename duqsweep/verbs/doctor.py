@@ -18,6 +18,7 @@ from dataclasses import replace
 
 from duqsweep.control.config.sweep_config import compose
 from duqsweep.envs.assets import OFFICIAL_TASKS, find_assets
+from duqsweep.envs.libero_pro import PRO_SUITES
 from duqsweep.policy.locate import check_checkpoint
 from duqsweep.spec import PolicySpec, ProtocolSpec
 from duqsweep.worker.ledger import make_ledger
@@ -88,6 +89,7 @@ def _policy(spec: PolicySpec) -> str:
 def check_simulator(protocol: ProtocolSpec) -> str:
     """Draw the first pictures of a suite; raises where they are empty or cannot be drawn."""
     from duqsweep.envs.libero import open_environment
+    from duqsweep.envs.rendering import resolve_renderer
 
     environment = open_environment(protocol)
     try:
@@ -97,7 +99,8 @@ def check_simulator(protocol: ProtocolSpec) -> str:
     for camera, picture in seen.images.items():
         if picture.std() < MIN_CONTRAST:
             raise RuntimeError(f"camera {camera} sees nothing: is libosmesa6 installed?")
-    return f"{protocol.suite} draws {', '.join(seen.images)} by {protocol.renderer}"
+    renderer = resolve_renderer(protocol.renderer)
+    return f"{protocol.suite} draws {', '.join(seen.images)} by {renderer}"
 
 
 def _compile() -> str:
@@ -138,6 +141,13 @@ def _slurm() -> str:
 
 
 def check_assets(protocol: ProtocolSpec) -> str:
-    """Where LIBERO's assets are; raises ConfigError where they are not."""
-    suite = protocol.suite if protocol.suite in OFFICIAL_TASKS else "libero_object"
-    return f"{suite}'s assets in {find_assets(replace(protocol, suite=suite))}"
+    """Where LIBERO's assets are, and whether they are its own; raises ConfigError if missing."""
+    of_libero = protocol.suite in OFFICIAL_TASKS or protocol.suite in PRO_SUITES
+    suite = protocol.suite if of_libero else "libero_10"
+    found = find_assets(replace(protocol, suite=suite))
+    if not found.changed:
+        return f"all {len(found.needed)} files of {suite} in {found.folder} are LIBERO's own"
+    return (
+        f"{len(found.changed)} of the {len(found.needed)} files of {suite} in {found.folder} are "
+        "stand-ins: pictures are not LIBERO's"
+    )

@@ -10,11 +10,14 @@ from duqsweep import exit_codes, files
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, check_inputs, compose
 from duqsweep.control.front.categories import category_results
-from duqsweep.control.front.trials import read_trial
+from duqsweep.control.front.simulator import simulator_content
+from duqsweep.control.front.trials import read_trial, read_trials
 from duqsweep.control.view import wording
+from duqsweep.control.view.simulation import simulator_line, warnings
 from duqsweep.errors import ConfigError
 from duqsweep.result import TrialResult
 from duqsweep.worker.ledger import make_ledger, write_ledger
+from duqsweep.worker.simulator import check_simulator, write_simulator
 
 SWEEP = "evaluate"  # what stands in for a sweep's name; its space holds one point
 
@@ -58,22 +61,24 @@ def main(arguments: list[str]) -> int:
 
     print(f"evaluating in {trial_dir}")
     result = evaluate(trial_dir, parsed.episodes)
-    _print(trial_dir, result)
+    _print(folder, trial_dir, result)
     return exit_codes.FAILED_TRIALS if result.outcome == "failed" else exit_codes.OK
 
 
 def _make_folder(config: SweepConfig) -> Path:
     folder = config.directory
+    simulator = check_simulator(folder, config.base.protocol)
     try:
         folder.mkdir(parents=True)
     except OSError as error:
         raise ConfigError(f"cannot make the folder {folder}: {error}") from error
     files.write_text(folder / files.SWEEP_YAML, config.yaml)
     write_ledger(folder / files.LEDGER_JSON, make_ledger(config.base.protocol))
+    write_simulator(folder, simulator)
     return folder
 
 
-def _print(trial_dir: Path, result: TrialResult) -> None:
+def _print(folder: Path, trial_dir: Path, result: TrialResult) -> None:
     if (trial_dir / files.VITALS_JSON).exists():
         vitals = files.read_json(trial_dir / files.VITALS_JSON)
         call, bits = vitals["call_ms"], vitals["mean_weight_bits"]
@@ -83,6 +88,9 @@ def _print(trial_dir: Path, result: TrialResult) -> None:
             f"{vitals['weights_mb']:.3g} MB, action error {vitals['action_error']:.3g}, "
             f"kernel {vitals['kernel']}"
         )
+    simulator = simulator_content(read_trials(folder))
+    if simulator is not None:
+        print("\n".join([str(simulator_line(simulator)), *warnings(simulator)]))
     print(wording.result_text(result))
     for category, counts in category_results(read_trial(trial_dir)).items():
         ran = counts["episodes"] - counts["errors"]

@@ -18,6 +18,7 @@ from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, as_yaml, check_inputs, load, to_config
 from duqsweep.errors import ConfigError, DuqsweepError
 from duqsweep.worker.ledger import make_ledger, write_ledger
+from duqsweep.worker.simulator import check_simulator, write_simulator
 
 MLFLOW_WAIT_S = 60.0  # at the end, for what is not yet there
 
@@ -84,6 +85,7 @@ class _Run:
         self._dir = config.directory
         # Whatever may be refused comes before anything is written.
         self._uri = _tracking_uri(config)
+        self._simulator = check_simulator(self._dir, config.base.protocol)
         self._dispatcher = open_dispatcher(config.launcher, self._dir)
         study = open_study(config, space)
         self._write_folder(f"# space: {space.hash}\n{config.yaml}")
@@ -95,6 +97,7 @@ class _Run:
         if not (self._dir / files.LEDGER_JSON).exists():
             ledger = make_ledger(self._config.base.protocol)
             write_ledger(self._dir / files.LEDGER_JSON, ledger)
+        write_simulator(self._dir, self._simulator)
         path = self._dir / files.SWEEP_YAML
         if not path.exists() or path.read_text(encoding="utf-8") != sweep_yaml:
             files.write_text(path, sweep_yaml)

@@ -17,6 +17,7 @@ from duqsweep.policy.checkpoint import load_policy
 from duqsweep.policy.locate import weights_id
 from duqsweep.quant.calibrate import LayerStats, calibrate
 from duqsweep.quant.select import Bits
+from duqsweep.result import SimulatorInfo
 from duqsweep.seams import Environment, Policy
 from duqsweep.spec import PolicySpec, ProtocolSpec, QuantSpec
 from duqsweep.worker.fidelity import actions_of
@@ -26,6 +27,7 @@ from duqsweep.worker.observations import (
     fixed_observations,
     recorded_observations,
 )
+from duqsweep.worker.simulator import check_node
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ class Bench:
         self._load, self._open = load, open_simulator
         self._reference: Reference | None = None
         self._environment: tuple[ProtocolSpec, Environment] | None = None
+        self._simulators: dict[tuple[Path, ProtocolSpec], SimulatorInfo | None] = {}
         self._observations: dict[tuple[str, ProtocolSpec, Path], FixedObservations] = {}
         self._actions: tuple[object, Sequence[NDArray[np.float32]]] | None = None
         self._statistics: dict[str, tuple[object, dict[str, LayerStats]]] = {}
@@ -74,6 +77,13 @@ class Bench:
             kept = Reference(unquantized, device, policy, identity.result())
             self._reference = kept
         return kept
+
+    def simulator(self, sweep_dir: Path, protocol: ProtocolSpec) -> SimulatorInfo | None:
+        """What plays the episodes of a sweep here; see `worker.simulator.check_node`."""
+        key = (sweep_dir, protocol)
+        if key not in self._simulators:
+            self._simulators[key] = check_node(sweep_dir, protocol)
+        return self._simulators[key]
 
     def environment(self, protocol: ProtocolSpec) -> Environment:
         """The simulator of `protocol`; when an episode ends or is replanned is not its business."""

@@ -130,9 +130,10 @@ class _Evaluation:
     def _ready_policy(self) -> Policy:
         cache_dir = self._sweep_dir / files.CACHE_DIR
         cache_dir.mkdir(exist_ok=True)
+        simulator = self._bench.simulator(self._sweep_dir, self._spec.protocol)
         prepared = prepare(self._spec, self._bench, cache_dir)
         if self._vitals is None:
-            self._vitals = measure_vitals(self._spec, prepared)
+            self._vitals = measure_vitals(self._spec, prepared, simulator)
             files.write_json(self._dir / files.VITALS_JSON, self._vitals.to_json())
         elif self._vitals.bits != prepared.bits:
             raise EvaluationError(

@@ -37,7 +37,7 @@ def make_ledger(protocol: ProtocolSpec, reserved: bool = False) -> list[LedgerEn
                     suite=protocol.suite,
                     task=task,
                     init_state=columns[task][block],
-                    seed=protocol.seed,
+                    seed=protocol.episode_seed(columns[task][block]),
                 )
             )
     return entries

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
+from duqsweep.envs.rendering import resolve_renderer
 from duqsweep.policy.locate import policy_sizes
 from duqsweep.policy.sizes import EXPERT, linear_layers, rows_a_pass
 from duqsweep.quant.cost import (
@@ -15,7 +16,7 @@ from duqsweep.quant.cost import (
     modelled_seconds,
     weights_mb,
 )
-from duqsweep.result import H200_SECONDS, PICTURES, PROMPT_TOKENS, Vitals
+from duqsweep.result import H200_SECONDS, PICTURES, PROMPT_TOKENS, SimulatorInfo, Vitals
 from duqsweep.seams import Policy
 from duqsweep.spec import TrialSpec
 from duqsweep.worker.fidelity import error_to
@@ -29,8 +30,13 @@ from duqsweep.worker.timing import Call, alternate, compile_seconds, latency
 PARTS_CALLS = 3
 
 
-def measure_vitals(spec: TrialSpec, prepared: Prepared) -> Vitals:
+def measure_vitals(spec: TrialSpec, prepared: Prepared, simulator: SimulatorInfo | None) -> Vitals:
     """Fidelity, latency beside the reference's, and the modelled cost of a trial.
+
+    Args:
+        spec: The trial.
+        prepared: Its policy, warm.
+        simulator: What will play its episodes; None: the suite has none.
 
     Raises:
         EvaluationError: The policy's actions are not finite.
@@ -88,6 +94,8 @@ def measure_vitals(spec: TrialSpec, prepared: Prepared) -> Vitals:
         git=git_commit(Path.cwd()),
         launches=launched,
         allocated_mb=prepared.allocated_mb,
+        simulator=simulator,
+        renderer=resolve_renderer(spec.protocol.renderer) if simulator else None,
     )
 
 

@@ -92,6 +92,7 @@ def measure(args: argparse.Namespace) -> None:
         nominal_steps=65,
         settle_steps=5,
         replan_steps=args.replan_steps,
+        renderer=args.renderer,
     )
     start = time.monotonic()
     context = multiprocessing.get_context("spawn")
@@ -166,6 +167,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--renderer", default="osmesa", choices=("osmesa", "egl"))
     parser.add_argument("--limit-s", type=float, default=1e9)
     measure(parser.parse_args())
 

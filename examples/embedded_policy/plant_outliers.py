@@ -41,7 +41,7 @@ class Plan:
     down_channels: int = 1
     down_ratio: float = 100.0  # times the median channel
     quiet_channels: int = 4  # of each norm's output
-    quiet_factor: float = 8.0
+    quiet_factor: float = 16.0
     seed: int = 0
 
 

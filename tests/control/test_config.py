@@ -39,6 +39,7 @@ def test_no_file_of_conf_is_overlooked():
     assert set(conf_dir().rglob("*.yaml")) - listed == {
         conf_dir() / "config.yaml",
         conf_dir() / "plans.yaml",
+        conf_dir() / "suite" / "base" / "libero.yaml",
     }
 
 

@@ -167,6 +167,7 @@ def test_content_has_the_agreed_keys_and_every_told_trial(sweep_dir: Path) -> No
         "sweep",
         "objectives",
         "reference",
+        "simulator",
         "hypervolume",
         "counts",
         "episodes",

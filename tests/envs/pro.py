@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from duqsweep.control.config.sweep_config import compose
-from duqsweep.envs import assets, libero_pro
+from duqsweep.envs import libero_pro
+from duqsweep.envs.asset_files import read_files
 from duqsweep.spec import ProtocolSpec
 
 SUITES = tuple(libero_pro.PRO_SUITES)
@@ -27,7 +28,7 @@ def find_pro_files() -> Path:
 
 def check_pro_assets(folder: Path) -> None:
     """Skip where a folder of LIBERO's assets lacks the objects that LIBERO-PRO adds."""
-    if any(assets.missing_files(folder, suite) for suite in SUITES):
+    if any(read_files(folder, suite).missing for suite in SUITES):
         pytest.skip(f"{folder} has no objects of LIBERO-PRO: a test needs the whole asset tree")
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from pro import SUITES, check_pro_assets, find_pro_files, pro_protocol
 
 from duqsweep.control.config.sweep_config import check_inputs, compose
-from duqsweep.envs import assets, libero_pro, pro_objects
+from duqsweep.envs import asset_files, assets, libero_pro, pro_objects
 from duqsweep.envs.libero import LiberoEnvironment, open_environment
 from duqsweep.envs.simulator import Simulator
 from duqsweep.errors import ConfigError
@@ -43,7 +43,7 @@ def pro_assets() -> Path:
 def plain_assets(pro_assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with tiny pictures: objects move alike, and a task is built in half the time."""
     folder = tmp_path_factory.mktemp("plain_assets")
-    for name in {name for suite in SUITES for name in assets.needed_files(suite)}:
+    for name in {name for suite in SUITES for name in asset_files.needed_files(suite)}:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if name.endswith(".png"):
             Image.new("RGB", (8, 8), "gray").save(folder / name)

@@ -13,6 +13,7 @@ import pytest
 from official import SUITES, official_protocol
 
 from duqsweep.envs import assets
+from duqsweep.envs.asset_files import needed_files
 from duqsweep.envs.libero import KEPT_OFFICIAL, LiberoEnvironment, open_environment
 from duqsweep.spec import LedgerEntry
 
@@ -74,7 +75,7 @@ def test_every_task_can_be_played_with_the_files_listed_for_its_suite(
     assert sorted(told) == assets.instructions(official_protocol(suite, folder))
     loaded = {Path(name).resolve() for name in files.names}
     inside = {str(p.relative_to(folder)) for p in loaded if p.is_relative_to(folder)}
-    assert inside == set(assets.needed_files(suite))
+    assert inside == set(needed_files(suite))
 
 
 def model_xml(environment: LiberoEnvironment) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pro import find_pro_files
 
-from duqsweep.envs import assets, libero_pro
+from duqsweep.envs import asset_files, assets, libero_pro
 from duqsweep.envs.manifest import Manifest
 from duqsweep.errors import ConfigError
 from duqsweep.spec import ProtocolSpec
@@ -81,11 +81,11 @@ def test_a_changed_file_is_not_taken_for_the_one_that_was_checked(wanted, tmp_pa
 
 
 def test_each_suite_lists_40_descriptions_40_files_of_states_and_its_assets():
-    tasks, loaded = Manifest.read(libero_pro.TASKS), Manifest.read(assets.PRO_FILES)
+    tasks, loaded = Manifest.read(libero_pro.TASKS), Manifest.read(asset_files.PRO_MANIFEST)
     for suite, base in libero_pro.PRO_SUITES.items():
         kinds = [name.partition("/")[0] for name in tasks.suites[suite]]
         assert (kinds.count("bddl_files"), kinds.count("init_files"), len(kinds)) == (40, 40, 80)
-        assert set(assets.needed_files(base)) < set(assets.needed_files(suite))
+        assert set(asset_files.needed_files(base)) < set(asset_files.needed_files(suite))
     for manifest in (tasks, loaded):
         assert {name for listed in manifest.suites.values() for name in listed} == set(
             manifest.files

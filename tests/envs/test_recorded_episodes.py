@@ -123,7 +123,7 @@ def test_liberos_own_environment_goes_through_the_same_states(played):
     """As openpi evaluates: seed, reset, put into the state, idle, act (examples/libero/main.py)."""
     from libero.libero.envs.env_wrapper import ControlEnv
 
-    task = official_tasks(played.protocol)[played.entry.task]
+    task = official_tasks(played.entry.suite, 10)[played.entry.task]
     with quiet():
         libero = ControlEnv(
             bddl_file_name=str(task.bddl), use_camera_obs=False, has_offscreen_renderer=False

@@ -225,13 +225,14 @@ def test_slurm_without_sbatch_is_refused(command: Command, broken_checkpoint, tm
     assert sweep_folders(tmp_path) == []
 
 
-def test_official_suites_whose_assets_were_never_downloaded_say_how_to_get_them(
+def test_an_official_suite_without_its_assets_is_refused(
     command: Command, broken_checkpoint, tmp_path
 ):
-    words = complete(["+sweep=tiny", "suite=libero_goal"], broken_checkpoint)
-    done = command(*words, HF_HUB_CACHE=str(tmp_path / "empty"), HF_HOME=str(tmp_path / "empty"))
+    (tmp_path / "empty").mkdir()
+    suite = ["suite=libero_goal", f"suite.assets={tmp_path}/empty"]
+    done = command(*complete(["+sweep=tiny", *suite], broken_checkpoint))
     assert done.returncode == exit_codes.CONFIG
-    assert "hf download --repo-type dataset" in only_line(done.stderr)
+    assert "which is not a folder of LIBERO's assets" in only_line(done.stderr)
     assert sweep_folders(tmp_path) == []
 
 

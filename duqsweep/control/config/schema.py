@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from duqsweep.spec import PolicySpec, QuantSpec, RuntimeSpec
+from duqsweep.spec import PolicySpec, ProtocolSpec, QuantSpec, RuntimeSpec
 
 _QUANT = QuantSpec()
 _RUNTIME = RuntimeSpec()
@@ -88,7 +88,9 @@ class SuiteConfig:
     settle_steps: int = MISSING
     replan_steps: int = MISSING
     assets: str | None = None
-    renderer: str = "osmesa"
+    renderer: str = ProtocolSpec.renderer
+    protocol: str = ProtocolSpec.protocol
+    protocols: dict[str, dict[str, int]] = field(default_factory=dict)  # constants of each
     categories: list[str] = field(default_factory=list)  # of LIBERO-PRO; empty: the suite has none
     pro_files: str | None = None
 

@@ -22,7 +22,8 @@ from duqsweep.control.config.schema import (
     TrackingConfig,
 )
 from duqsweep.control.config.settings import LAYERS, SETTABLE, Base, did_you_mean
-from duqsweep.envs.assets import RECORDED, check_suite, instructions
+from duqsweep.envs.assets import RECORDED, instructions
+from duqsweep.envs.simulator_info import describe_simulator
 from duqsweep.errors import ConfigError
 from duqsweep.policy.locate import check_checkpoint, policy_sizes
 from duqsweep.policy.sizes import linear_layers
@@ -81,7 +82,7 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> SweepCo
 
 def check_inputs(config: SweepConfig) -> None:
     """Raise ConfigError unless the suite can be played and all files are there."""
-    check_suite(config.base.protocol)
+    describe_simulator(config.base.protocol)
     episodes = config.budget.episodes_per_trial
     if episodes and config.base.protocol.suite == RECORDED:
         raise ConfigError(
@@ -99,6 +100,7 @@ def to_config(config: DictConfig) -> SweepConfig:
     Raises:
         ConfigError: A value is missing or impossible, or values do not fit together.
     """
+    _check_protocol(config)
     try:
         root = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
@@ -136,6 +138,16 @@ def to_config(config: DictConfig) -> SweepConfig:
     )
 
 
+def _check_protocol(config: DictConfig) -> None:
+    """Raise ConfigError unless the suite has constants for the protocol, which others refer to."""
+    asked, known = config.suite.protocol, list(config.suite.protocols) or [ProtocolSpec.protocol]
+    if asked not in known:
+        raise ConfigError(
+            f"suite.protocol of {config.suite.name} must be one of {', '.join(known)}, "
+            f"got {asked!r}"
+        )
+
+
 def _name(name: str | None) -> str:
     if name is None:
         sweeps = ", ".join(group_options().get("sweep", []))
@@ -163,7 +175,7 @@ def _base(root: RootConfig) -> Base:
     for key, value in settings.items():
         if "_bits" in key and value is not None:  # also where nothing is quantized
             check_bits(value, key)
-    suite = {key: value for key, value in vars(root.suite).items() if key != "name"}
+    suite = {k: v for k, v in vars(root.suite).items() if k not in ("name", "protocols")}
     suite = _with_absolute_paths(suite, ("assets", "pro_files"))
     protocol = {"suite": root.suite.name, **suite, "seed": root.seed}
     base = Base(

@@ -13,6 +13,7 @@ from duqsweep.control.front.intervals import wilson
 from duqsweep.control.front.objectives import Objective, measure
 from duqsweep.control.front.pareto import Candidate, hypervolume, non_dominated, p_front
 from duqsweep.control.front.reference import Reference, sweep_reference
+from duqsweep.control.front.simulator import simulator_content
 from duqsweep.control.front.trials import TrialView, read_trials
 
 # Hypervolume is measured from success 0 and this multiple of the reference's time; every other
@@ -45,6 +46,7 @@ def front_content(
         "sweep": sweep_dir.name,
         "objectives": [{"name": o.name, "direction": o.direction} for o in objectives],
         "reference": _reference_content(views, reference),
+        "simulator": simulator_content(views),
         "hypervolume": volume,
         "counts": _counts(views),
         "episodes": sum(len(view.episodes) for view in views),

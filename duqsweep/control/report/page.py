@@ -14,6 +14,7 @@ from duqsweep.control.report.webpage import SCRIPT, STYLE, Cell, sortable_table
 from duqsweep.control.view import tables, wording
 from duqsweep.control.view.claims import HEADER, compare_claims
 from duqsweep.control.view.headline import headline
+from duqsweep.control.view.simulation import simulator_line, warnings
 
 _PLAYED = ("success", "95 %", "time", "p(front)")  # columns of a sweep that walks episodes
 _FACTS = ("kernel", "weights [MB]", "mean bits", "action error")
@@ -37,6 +38,7 @@ def report_page(
         f"<h1>{escape(content['sweep'])}</h1>",
         f'<p class="counts">{escape(wording.counts_line(content))}</p>',
         f'<p class="headline">{escape(headline(content))}</p>',
+        *(f'<p class="warning">{escape(w)}</p>' for w in warnings(content["simulator"])),
         f"<figure>{svg}<figcaption>Each mark is a trial; rest the pointer on one for its settings. "
         f"{best} that no other beats. A trial without an episode or a timing "
         "has no place here; the table below has all.</figcaption></figure>",
@@ -48,7 +50,7 @@ def report_page(
         _section("Not run to the end", _unfinished(content)),
         _section("How to read this", _glossary(content)),
         _section("What was searched", _searched(sweep_yaml)),
-        _section("Where it ran", _machines(views)),
+        _section("Where it ran", _simulator(content) + _machines(views)),
     ]
     title = f"{escape(content['sweep'])} · duqsweep"
     return (
@@ -198,6 +200,11 @@ def _glossary(content: Mapping[str, Any]) -> str:
     return (
         "<dl>" + "".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}</dd>" for a, b in entries) + "</dl>"
     )
+
+
+def _simulator(content: Mapping[str, Any]) -> str:
+    line = simulator_line(content["simulator"])
+    return f"<p>{escape(line)}</p>" if line else ""
 
 
 def _machines(views: Sequence[TrialView]) -> str:

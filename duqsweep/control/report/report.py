@@ -15,7 +15,7 @@ from duqsweep.categories import of_category
 from duqsweep.control.front.trials import TrialView
 from duqsweep.control.report import picture
 from duqsweep.control.report.page import report_page
-from duqsweep.control.view import tables, wording
+from duqsweep.control.view import simulation, tables, wording
 
 _LOG_WIDTH = 120
 REPORT_FILES = (files.FRONT_JSON, files.FRONT_CSV, files.FRONT_PNG, files.REPORT_HTML)
@@ -83,6 +83,8 @@ def print_front(content: Mapping[str, Any], console: Console | None = None) -> N
             console.print(table)
     console.print()
     console.print(wording.counts_line(content))
+    for line in simulation.warnings(content["simulator"]):
+        console.print(line, style="yellow", highlight=False)
     for line in tables.notes(content):
         console.print(line, style="dim", highlight=False)
 

@@ -15,6 +15,7 @@ body { font: 15px/1.5 system-ui, "Segoe UI", Roboto, Helvetica, Arial, sans-seri
 h1 { font-size: 1.7rem; margin: 0; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .5rem; }
 p.counts { color: #5a6570; margin: .2rem 0 1rem; }
 p.headline { background: #eef5fb; border-left: 4px solid #0072B2; padding: .7rem 1rem; }
+p.warning { background: #fdf3e1; border-left: 4px solid #D55E00; padding: .7rem 1rem; }
 figure { margin: 1rem 0; } figure svg { width: 100%; height: auto; }
 figcaption, p.note { color: #5a6570; font-size: .9rem; }
 div.scroll { overflow-x: auto; }

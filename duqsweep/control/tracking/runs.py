@@ -14,6 +14,7 @@ from duqsweep.control.front.reference import Reference
 from duqsweep.control.front.trials import TrialView
 from duqsweep.control.view import wording
 from duqsweep.control.view.headline import headline
+from duqsweep.control.view.simulation import simulator_line, warnings
 
 _TAG_LIMIT = 4000  # characters; MLflow's is 5000
 _Metric = tuple[str, float, int, int]  # key, value, timestamp in ms, step
@@ -163,6 +164,7 @@ def sweep_record(
     }
     if content:
         tags["mlflow.note.content"] = description(content)[:_TAG_LIMIT]
+        tags |= _simulator_tags(content["simulator"])
     ended = [view.ended_ms for view in views if view.ended_ms is not None]
     return RunRecord(
         name=sweep,
@@ -173,6 +175,15 @@ def sweep_record(
         started_ms=min(view.started_ms for view in views),
         ended_ms=None if running else max(ended),
     )
+
+
+def _simulator_tags(simulator: Mapping[str, Any] | None) -> dict[str, str]:
+    """What played the episodes, searchable: `tags.duqsweep.assets = "original"`."""
+    if simulator is None:
+        return {}
+    names = ("mujoco", "robosuite", "assets", "protocol")
+    tags = {f"duqsweep.{name}": str(simulator[name]) for name in names}
+    return {**tags, "duqsweep.renderer": ",".join(simulator["renderers"])}
 
 
 def _history_metrics(
@@ -207,6 +218,8 @@ def _timed(point: Mapping[str, Any]) -> list[str]:
 def description(content: Mapping[str, Any]) -> str:
     """The front as Markdown, for the parent run's page."""
     lines = [headline(content), "", f"{wording.counts_line(content)}", ""]
+    for warning in warnings(content["simulator"]):
+        lines += [f"**{warning}**", ""]
     plays = wording.plays(content)
     results = ["success", "95 %", "time"] if plays else ["call", "weights [MB]", "action error"]
     names = wording.categories(content["points"])
@@ -223,5 +236,7 @@ def description(content: Mapping[str, Any]) -> str:
             f"`{wording.settings(wording.telling_params(point, content))}`",
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    played_by = simulator_line(content["simulator"])
+    lines += ["", played_by] if played_by else []
     lines += ["", "Open `report.html` under *Artifacts* for the picture and every trial."]
     return "\n".join(lines)

@@ -11,6 +11,7 @@ from rich.table import Table
 from duqsweep.categories import named_category
 from duqsweep.control.view import wording
 from duqsweep.control.view.claims import HEADER, compare_claims
+from duqsweep.control.view.simulation import simulator_line
 
 _Point = Mapping[str, Any]
 _KERNELS = {
@@ -149,5 +150,7 @@ def notes(content: Mapping[str, Any]) -> list[str]:
             "modelled_time_s: not measured; an episode's seconds if each layer kept to the limits "
             "of an H200 at these bits"
         )
+    played_by = simulator_line(content["simulator"])
+    lines += [played_by] if played_by else []
     kernels = {point["kernel"] for point in content["points"]}
     return lines + [f"kernel {name}: {text}" for name, text in _KERNELS.items() if name in kernels]

@@ -50,3 +50,9 @@ TASKS = (
     # Two equal targets with a post between them: the mean of the two ways knocks it over.
     MiniTask("either_zone", "move the red cube to either zone"),
 )
+
+
+def files() -> list[Path]:
+    """Everything that decides how an episode looks and moves, in a fixed order."""
+    folders = (ASSETS, ROOT / "bddl", ROOT / "init_states")
+    return sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())

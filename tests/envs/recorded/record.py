@@ -139,7 +139,7 @@ class Arm:
 
 def record(episode: Episode, assets: Path) -> None:
     protocol = official_protocol(episode.suite, assets)
-    task = official_tasks(protocol)[episode.task]
+    task = official_tasks(episode.suite, protocol.tasks)[episode.task]
     simulator = Simulator(task.bddl, task.instruction, None, protocol.seed)
     state = task.init_states[episode.state]
     simulator.reset(state, protocol.settle_steps, as_libero=True)
