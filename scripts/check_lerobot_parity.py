@@ -29,13 +29,13 @@ from lerobot_reference import (
 )
 from torch import Tensor, nn
 
+from duqsweep.checkpoint.sizes import PolicySizes, StackSizes, sizes_of
+from duqsweep.checkpoint.tokenizer import NAMES
 from duqsweep.codec import encode
-from duqsweep.policy.checkpoint import load_policy
 from duqsweep.policy.flow import FlowPolicy
+from duqsweep.policy.load import load_policy
 from duqsweep.policy.pi05 import Pi05, euler_times
 from duqsweep.policy.random_pi05 import train_tokenizer
-from duqsweep.policy.sizes import PolicySizes, StackSizes, sizes_of
-from duqsweep.policy.tokenizer import NAMES
 from duqsweep.seams import Observation
 from duqsweep.spec import PolicySpec
 

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from duqsweep.checkpoint.io_spec import ACTIONS
+from duqsweep.checkpoint.sizes import PolicySizes
 from duqsweep.kernels.launches import counted
-from duqsweep.policy.interface import ACTIONS
 from duqsweep.policy.pi05 import Pi05, PrefixCache, euler_times
-from duqsweep.policy.sizes import PolicySizes
 from duqsweep.seams import Observation
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from duqsweep.checkpoint.sizes import StackSizes
 from duqsweep.policy.gemma import ExpertLayer, KeysValues, normalise, rotary_table, rotate
 from duqsweep.policy.pi05 import Pi05, PrefixCache, euler_times
-from duqsweep.policy.sizes import StackSizes
 
 Result = TypeVar("Result")
 

@@ -9,13 +9,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from duqsweep.checkpoint.io_spec import CAMERAS
+from duqsweep.checkpoint.sizes import LLM, rows_a_pass
 from duqsweep.errors import EvaluationError
 from duqsweep.kernels.expert_cuts import Shape
 from duqsweep.kernels.expert_weights import LayerWeights, Weight, layer_weights
 from duqsweep.policy.gemma import ExpertLayer
-from duqsweep.policy.interface import CAMERAS
 from duqsweep.policy.pi05 import Pi05, euler_times
-from duqsweep.policy.sizes import LLM, rows_a_pass
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from duqsweep.checkpoint.io_spec import ACTIONS, CAMERAS, STATE_BINS
+from duqsweep.checkpoint.sizes import PolicySizes
 from duqsweep.errors import EvaluationError, SpecError
-from duqsweep.policy.interface import ACTIONS, CAMERAS, STATE_BINS
-from duqsweep.policy.sizes import PolicySizes
 from duqsweep.seams import Observation
 
 STATE_VALUES = 11  # position 3, rotation 6, fingers 2

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from duqsweep.checkpoint.locate import weights_id
 from duqsweep.envs.assets import RECORDED, find_recording
 from duqsweep.envs.libero import open_environment
-from duqsweep.policy.checkpoint import load_policy
-from duqsweep.policy.locate import weights_id
+from duqsweep.policy.load import load_policy
 from duqsweep.quant.calibrate import LayerStats, calibrate
 from duqsweep.quant.select import Bits
 from duqsweep.seams import Environment, Policy

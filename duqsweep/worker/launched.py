@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from duqsweep.checkpoint.sizes import EXPERT, LLM
 from duqsweep.errors import EvaluationError
-from duqsweep.policy.sizes import EXPERT, LLM
 from duqsweep.quant.select import PACKED_BITS, Bits
 from duqsweep.spec import INTEGER_KERNELS, TrialSpec
 

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from duqsweep.checkpoint.locate import policy_sizes
+from duqsweep.checkpoint.sizes import linear_layers
 from duqsweep.errors import EvaluationError
-from duqsweep.policy.locate import policy_sizes
-from duqsweep.policy.sizes import linear_layers
 from duqsweep.quant.freeze import freeze
 from duqsweep.quant.select import Bits, select_layers
 from duqsweep.seams import Policy

@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
-from duqsweep.policy.locate import policy_sizes
-from duqsweep.policy.sizes import EXPERT, linear_layers, rows_a_pass
+from duqsweep.checkpoint.locate import policy_sizes
+from duqsweep.checkpoint.sizes import EXPERT, linear_layers, rows_a_pass
 from duqsweep.quant.cost import (
     H200,
     Work,

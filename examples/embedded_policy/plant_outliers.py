@@ -25,8 +25,8 @@ from dataset import make_frames, read_episodes
 from network import predict
 from torch import Tensor, nn
 
-from duqsweep.policy.checkpoint import load_policy, save_checkpoint
 from duqsweep.policy.gemma import AdaptiveRmsNorm, RmsNorm
+from duqsweep.policy.load import load_policy, save_checkpoint
 from duqsweep.policy.pi05 import Pi05
 from duqsweep.policy.preprocess import scale_pixels
 from duqsweep.spec import PolicySpec

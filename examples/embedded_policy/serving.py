@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from duqsweep.policy.checkpoint import load_policy
+from duqsweep.checkpoint.sizes import linear_layers
 from duqsweep.policy.flow import FlowPolicy
+from duqsweep.policy.load import load_policy
 from duqsweep.policy.preprocess import ACTIONS, denormalise_actions, images, prompt
-from duqsweep.policy.sizes import linear_layers
 from duqsweep.quant.calibrate import calibrate
 from duqsweep.quant.freeze import freeze
 from duqsweep.quant.select import select_layers

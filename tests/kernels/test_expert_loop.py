@@ -13,6 +13,7 @@ from expert_reference import error, normed, random_codes, times, turned
 from test_triton_expert import moved, quantized, random_policy, random_prefix, step_by_step
 from torch import Tensor
 
+from duqsweep.checkpoint.sizes import EXPERT
 from duqsweep.errors import EvaluationError
 from duqsweep.kernels import nvrtc
 from duqsweep.kernels.expert_cuts import Shape
@@ -21,7 +22,6 @@ from duqsweep.kernels.expert_weights import LayerWeights, layer_weights
 from duqsweep.kernels.launches import counted
 from duqsweep.policy.looped_expert import LoopedExpert, PrefixForLoop
 from duqsweep.policy.merged_expert import MergedExpert, merge_expert
-from duqsweep.policy.sizes import EXPERT
 from duqsweep.quant.integer_expert import expert_weight
 from duqsweep.spec import Kernel, LayerRule, QuantSpec
 

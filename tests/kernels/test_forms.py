@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from duqsweep.checkpoint.sizes import PolicySizes, StackSizes, VisionSizes, linear_layers
 from duqsweep.errors import EvaluationError
 from duqsweep.kernels.launches import counted
 from duqsweep.policy.fused_expert import FusedExpert
 from duqsweep.policy.graphed import plain_expert
 from duqsweep.policy.pi05 import Pi05, euler_times
-from duqsweep.policy.sizes import PolicySizes, StackSizes, VisionSizes, linear_layers
 from duqsweep.policy.triton_expert import TritonExpert
 from duqsweep.quant.calibrate import calibrate
 from duqsweep.quant.freeze import freeze

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from duqsweep.checkpoint.sizes import PolicySizes, StackSizes, VisionSizes, linear_layers
 from duqsweep.errors import EvaluationError
 from duqsweep.kernels.launches import counted
 from duqsweep.policy.fused_prefix import FusedPrefix
 from duqsweep.policy.pi05 import Pi05
-from duqsweep.policy.sizes import PolicySizes, StackSizes, VisionSizes, linear_layers
 from duqsweep.quant.calibrate import calibrate
 from duqsweep.quant.freeze import freeze
 from duqsweep.quant.integer_prefix import IntegerPrefixLinears

@@ -12,12 +12,12 @@ import torch
 import triton
 from torch import Tensor, nn
 
+from duqsweep.checkpoint.sizes import EXPERT, PolicySizes, StackSizes, linear_layers, sizes_of
 from duqsweep.errors import EvaluationError
 from duqsweep.kernels.expert_cuts import CUTS, AttentionCut, Cut, Cuts
 from duqsweep.kernels.launches import counted
 from duqsweep.policy.merged_expert import merge_expert
 from duqsweep.policy.pi05 import Pi05, PrefixCache, euler_times
-from duqsweep.policy.sizes import EXPERT, PolicySizes, StackSizes, linear_layers, sizes_of
 from duqsweep.policy.triton_expert import LONGEST_PREFIX, TritonExpert
 from duqsweep.quant.calibrate import calibrate
 from duqsweep.quant.freeze import freeze

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from duqsweep.policy.checkpoint import load_policy, save_random
+from duqsweep.checkpoint.sizes import PolicySizes, StackSizes, VisionSizes
 from duqsweep.policy.flow import FlowPolicy
+from duqsweep.policy.load import load_policy, save_random
 from duqsweep.policy.pi05 import Pi05
-from duqsweep.policy.sizes import PolicySizes, StackSizes, VisionSizes
 from duqsweep.seams import Observation
 from duqsweep.spec import PolicySpec
 

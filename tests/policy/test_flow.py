@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from duqsweep.checkpoint.sizes import EXPERT, LLM, linear_layers
 from duqsweep.errors import EvaluationError
 from duqsweep.policy.flow import FlowPolicy
 from duqsweep.policy.preprocess import images, prompt
-from duqsweep.policy.sizes import EXPERT, LLM, linear_layers
 from duqsweep.seams import Observation, Policy
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from duqsweep.checkpoint.sizes import PolicySizes, StackSizes, VisionSizes, sizes_of
 from duqsweep.policy.fused_expert import FusedExpert
 from duqsweep.policy.pi05 import Pi05, PrefixCache, euler_times
-from duqsweep.policy.sizes import PolicySizes, StackSizes, VisionSizes, sizes_of
 
 MANY_HEADS_ONE_KEY = PolicySizes(
     vision=VisionSizes(width=16, depth=1, mlp=16, heads=2, patch_px=8, image_px=16),

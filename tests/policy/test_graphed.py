@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from duqsweep.policy.checkpoint import load_policy
 from duqsweep.policy.flow import FlowPolicy
+from duqsweep.policy.load import load_policy
 from duqsweep.policy.random_pi05 import RandomPi05, small_sizes, write_random
 from duqsweep.seams import Observation
 from duqsweep.spec import PolicySpec

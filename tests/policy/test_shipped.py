@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from duqsweep.checkpoint.locate import SHIPPED, WEIGHTS, check_checkpoint
+from duqsweep.checkpoint.sizes import sizes_of
 from duqsweep.control.explain.cost import PROMPT_TOKENS
-from duqsweep.policy.checkpoint import load_policy
-from duqsweep.policy.locate import SHIPPED, WEIGHTS, check_checkpoint
+from duqsweep.policy.load import load_policy
 from duqsweep.policy.preprocess import text_tokens
-from duqsweep.policy.sizes import sizes_of
 from duqsweep.seams import Observation
 from duqsweep.spec import PolicySpec
 

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from duqsweep import files
+from duqsweep.checkpoint.sizes import linear_layers, sizes_of
 from duqsweep.errors import InfrastructureError
 from duqsweep.fingerprint import fingerprint
-from duqsweep.policy.sizes import linear_layers, sizes_of
 from duqsweep.quant.select import select_layers
 from duqsweep.seams import Observation
 from duqsweep.spec import LayerRule, LedgerEntry, QuantSpec, Trial, TrialSpec

@@ -8,8 +8,8 @@ import numpy as np
 import sentencepiece
 from numpy.typing import NDArray
 
+from duqsweep.checkpoint.io_spec import STATE_BINS
 from duqsweep.errors import ConfigError, EvaluationError
-from duqsweep.policy.interface import STATE_BINS
 
 NAMES = ("paligemma_tokenizer.model", "tokenizer.model")  # looked for in a checkpoint's folder
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from duqsweep.checkpoint.locate import SHIPPED
+from duqsweep.checkpoint.vocabulary import check_words
 from duqsweep.envs.assets import OFFICIAL_TASKS, instructions
 from duqsweep.errors import ConfigError
-from duqsweep.policy.locate import SHIPPED
-from duqsweep.policy.vocabulary import check_words
 from duqsweep.spec import PolicySpec
 
 EMBEDDED = PolicySpec(name="embedded")

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from duqsweep.checkpoint.parameters import is_kept_float32
+from duqsweep.checkpoint.safetensors_header import StoredTensor
 from duqsweep.errors import EvaluationError
-from duqsweep.policy.parameters import is_kept_float32
-from duqsweep.policy.stored import Stored
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 MEMORY_INFO = Path("/proc/meminfo")
@@ -22,7 +22,7 @@ def stream_dtype(device: str) -> torch.dtype:
     return torch.float32 if device == "cpu" else torch.bfloat16
 
 
-def bytes_needed(parameters: Mapping[str, Stored], dtype: torch.dtype) -> int:
+def bytes_needed(parameters: Mapping[str, StoredTensor], dtype: torch.dtype) -> int:
     """Memory that the weights take once loaded, and the largest on its way there."""
     loaded = sum(
         math.prod(stored.shape) * _dtype(name, dtype).itemsize
@@ -51,7 +51,7 @@ def check_memory(path: Path, needed: int, free: int | None, device: str) -> None
 
 
 def read_tensors(
-    path: Path, parameters: Mapping[str, Stored], device: str, dtype: torch.dtype
+    path: Path, parameters: Mapping[str, StoredTensor], device: str, dtype: torch.dtype
 ) -> dict[str, Tensor]:
     """The parameters on `device`, in `dtype` but for those that are kept in float32.
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from duqsweep.checkpoint.io_spec import IoSpec
+from duqsweep.checkpoint.layouts import BEFORE, lerobot_io_spec, openpi_io_spec, read_object
+from duqsweep.checkpoint.parameters import find_parameters
+from duqsweep.checkpoint.safetensors_header import StoredTensor, read_header
+from duqsweep.checkpoint.sizes import PolicySizes, StackSizes, sizes_of
+from duqsweep.checkpoint.tokenizer import PromptTokenizer, find_tokenizer
 from duqsweep.codec import decode
 from duqsweep.errors import ConfigError, SpecError
-from duqsweep.policy.interface import Interface
-from duqsweep.policy.layouts import BEFORE, lerobot_interface, openpi_interface, read_object
-from duqsweep.policy.parameters import find_parameters
-from duqsweep.policy.sizes import PolicySizes, StackSizes, sizes_of
-from duqsweep.policy.stored import Stored, read_header
-from duqsweep.policy.tokenizer import PromptTokenizer, find_tokenizer
 
 CONFIG_JSON = "config.json"
 WEIGHTS = "model.safetensors"
@@ -29,8 +29,8 @@ class Pi05Folder:
 
     weights: Path
     tokenizer: PromptTokenizer
-    interface: Interface
-    parameters: dict[str, Stored]  # name in the network → where its values lie
+    io_spec: IoSpec
+    parameters: dict[str, StoredTensor]  # name in the network → where its values lie
 
 
 def read_folder(folder: Path, tokenizer: str | None) -> Pi05Folder:
@@ -48,11 +48,11 @@ def read_folder(folder: Path, tokenizer: str | None) -> Pi05Folder:
         parameters = find_parameters(read_header(weights), sizes)
     except ConfigError as error:
         raise ConfigError(f"checkpoint {folder} does not fit: {error}") from error
-    read = lerobot_interface if _is_lerobot(folder, config) else openpi_interface
-    interface = read(folder, config, sizes)
+    read = lerobot_io_spec if _is_lerobot(folder, config) else openpi_io_spec
+    io_spec = read(folder, config, sizes)
     path = find_tokenizer(folder, tokenizer)
     prompts = PromptTokenizer(path, sizes.vocabulary, sizes.prompt_tokens)
-    return Pi05Folder(weights, prompts, interface, parameters)
+    return Pi05Folder(weights, prompts, io_spec, parameters)
 
 
 def read_sizes(folder: Path) -> PolicySizes:

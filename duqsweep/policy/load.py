@@ -10,19 +10,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from duqsweep.checkpoint.io_spec import ACTIONS
+from duqsweep.checkpoint.locate import WEIGHTS, check_checkpoint, checkpoint_dir
+from duqsweep.checkpoint.parameters import Shape, misfits
+from duqsweep.checkpoint.pi05_folder import CONFIG_JSON, read_folder
+from duqsweep.checkpoint.sizes import PolicySizes, sizes_of
 from duqsweep.codec import decode, encode
 from duqsweep.errors import EvaluationError
 from duqsweep.files import read_json, write_json
 from duqsweep.policy.flow import FlowPolicy
-from duqsweep.policy.interface import ACTIONS
-from duqsweep.policy.locate import WEIGHTS, check_checkpoint, checkpoint_dir
-from duqsweep.policy.parameters import Shape, misfits
 from duqsweep.policy.pi05 import Pi05
-from duqsweep.policy.pi05_folder import CONFIG_JSON, read_folder
 from duqsweep.policy.pi05_preprocess import Pi05Preprocessing
 from duqsweep.policy.preprocess import STATE_VALUES, EmbeddedConfig
-from duqsweep.policy.sizes import PolicySizes, sizes_of
-from duqsweep.policy.stream import (
+from duqsweep.policy.weight_loading import (
     bytes_free,
     bytes_needed,
     check_memory,
@@ -62,12 +62,12 @@ def load_pi05(spec: PolicySpec, device: str, dtype: torch.dtype) -> FlowPolicy:
     folder = read_folder(checkpoint_dir(spec), spec.tokenizer)
     needed = bytes_needed(folder.parameters, dtype)
     check_memory(folder.weights, needed, bytes_free(device), device)
-    sizes = folder.interface.sizes
+    sizes = folder.io_spec.sizes
     with torch.device("meta"):
         module = Pi05(sizes)
     tensors = read_tensors(folder.weights, folder.parameters, device, dtype)
     module.load_state_dict(tensors, assign=True)
-    preprocessing = Pi05Preprocessing(folder.interface, folder.tokenizer)
+    preprocessing = Pi05Preprocessing(folder.io_spec, folder.tokenizer)
     return FlowPolicy(module.eval().requires_grad_(False), preprocessing, spec.num_steps)
 
 

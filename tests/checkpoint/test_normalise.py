@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from duqsweep.checkpoint.normalise import Affine, lerobot_affine, openpi_affine
 from duqsweep.errors import ConfigError, SpecError
-from duqsweep.policy.normalise import Affine, lerobot_affine, openpi_affine
 
 number = st.floats(-50, 50)
 spread = st.one_of(st.just(0.0), st.floats(1e-3, 50))

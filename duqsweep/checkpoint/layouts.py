@@ -15,11 +15,11 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from duqsweep.checkpoint.io_spec import ACTIONS, CAMERAS, STATE_VALUES, IoSpec
+from duqsweep.checkpoint.normalise import Affine, Stats, lerobot_affine, openpi_affine
+from duqsweep.checkpoint.sizes import PolicySizes
 from duqsweep.errors import ConfigError, EvaluationError
 from duqsweep.files import read_json
-from duqsweep.policy.interface import ACTIONS, CAMERAS, STATE_VALUES, Interface
-from duqsweep.policy.normalise import Affine, Stats, lerobot_affine, openpi_affine
-from duqsweep.policy.sizes import PolicySizes
 
 NORM_STATS = "norm_stats.json"
 BEFORE, AFTER = "policy_preprocessor.json", "policy_postprocessor.json"
@@ -28,8 +28,8 @@ LEROBOT_CAMERAS = {"observation.images.image": "agentview", "observation.images.
 MASKED = ("empty_camera", "right_wrist_0_rgb")  # cameras that a LIBERO policy is trained without
 
 
-def openpi_interface(folder: Path, config: Mapping[str, Any], sizes: PolicySizes) -> Interface:
-    """The interface of a checkpoint that openpi wrote.
+def openpi_io_spec(folder: Path, config: Mapping[str, Any], sizes: PolicySizes) -> IoSpec:
+    """The io spec of a checkpoint that openpi wrote.
 
     Two settings of its training are not in openpi's config.json and may be added to it:
     `discrete_state_input` (without it false, as in openpi's pi05_libero) and `use_quantile_norm`
@@ -52,11 +52,11 @@ def openpi_interface(folder: Path, config: Mapping[str, Any], sizes: PolicySizes
     )
     in_prompt = bool(config.get("discrete_state_input", False))
     # Pictures are made smaller by PIL: openpi-client's image_tools.resize_with_pad.
-    return Interface(sizes, CAMERAS, True, in_prompt, state, actions)
+    return IoSpec(sizes, CAMERAS, True, in_prompt, state, actions)
 
 
-def lerobot_interface(folder: Path, config: Mapping[str, Any], sizes: PolicySizes) -> Interface:
-    """The interface of a checkpoint that LeRobot wrote.
+def lerobot_io_spec(folder: Path, config: Mapping[str, Any], sizes: PolicySizes) -> IoSpec:
+    """The io spec of a checkpoint that LeRobot wrote.
 
     Raises:
         ConfigError: A file or statistics are missing, or it was trained on what LIBERO has not.
@@ -67,7 +67,7 @@ def lerobot_interface(folder: Path, config: Mapping[str, Any], sizes: PolicySize
     if "pi05_prepare_state_tokenizer_processor_step" not in before:
         raise ConfigError(f"{folder / BEFORE} has no step that writes pi0.5's prompt")
     renamed = before.get("rename_observations_processor", {}).get("config", {})
-    return Interface(
+    return IoSpec(
         sizes=sizes,
         cameras=_lerobot_cameras(folder, config, renamed.get("rename_map", {})),
         antialias=False,  # vla_utils.resize_with_pad_torch

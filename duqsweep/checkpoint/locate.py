@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from duqsweep.checkpoint.pi05_folder import CONFIG_JSON, read_folder, read_sizes
+from duqsweep.checkpoint.sizes import PolicySizes, sizes_of
 from duqsweep.errors import ConfigError
-from duqsweep.policy.pi05_folder import CONFIG_JSON, read_folder, read_sizes
-from duqsweep.policy.sizes import PolicySizes, sizes_of
 from duqsweep.spec import PolicySpec
 
 WEIGHTS = "weights.safetensors"  # of an embedded policy
-SHIPPED = Path(__file__).parent / "embedded"
+SHIPPED = Path(__file__).parent.parent / "policy" / "embedded"
 HASHED = ("*.safetensors", "*.json", "assets/**/*.json", "*.model")
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from duqsweep.checkpoint.safetensors_header import StoredTensor
+from duqsweep.checkpoint.sizes import EXPERT, LLM, VISION, PolicySizes, linear_layers
 from duqsweep.errors import ConfigError
-from duqsweep.policy.sizes import EXPERT, LLM, VISION, PolicySizes, linear_layers
-from duqsweep.policy.stored import Stored
 
 Shape = tuple[int, ...]
 
@@ -64,7 +64,9 @@ def parameter_shapes(sizes: PolicySizes) -> dict[str, Shape]:
     return shapes
 
 
-def find_parameters(held: Mapping[str, Stored], sizes: PolicySizes) -> dict[str, Stored]:
+def find_parameters(
+    held: Mapping[str, StoredTensor], sizes: PolicySizes
+) -> dict[str, StoredTensor]:
     """Where each parameter lies in a file, which may be openpi's or LeRobot's.
 
     Raises:
@@ -112,7 +114,7 @@ def _norms(depth: int) -> list[str]:
     return [f"layers.{i}.{kind}" for i in range(depth) for kind in kinds] + ["norm"]
 
 
-def _without_prefix(held: Mapping[str, Stored]) -> dict[str, Stored]:
+def _without_prefix(held: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
     return {name.removeprefix(LEROBOT_PREFIX): stored for name, stored in held.items()}
 
 

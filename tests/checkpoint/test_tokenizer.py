@@ -10,9 +10,9 @@ import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
+from duqsweep.checkpoint.tokenizer import PromptTokenizer, state_bins
 from duqsweep.errors import ConfigError, EvaluationError
 from duqsweep.policy.random_pi05 import train_tokenizer
-from duqsweep.policy.tokenizer import PromptTokenizer, state_bins
 
 STATE = np.array([-1.0, -0.995, 0.0, 0.99, 1.0, 1.5, -1.2, 0.5])
 

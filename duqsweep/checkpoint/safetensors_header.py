@@ -16,7 +16,7 @@ LONGEST_HEADER = 100_000_000  # safetensors' own limit
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredTensor:
     """One tensor of a file."""
 
     dtype: str  # safetensors' name of it, e.g. "BF16"
@@ -25,7 +25,7 @@ class Stored:
     nbytes: int
 
 
-def read_header(path: Path) -> dict[str, Stored]:
+def read_header(path: Path) -> dict[str, StoredTensor]:
     """Every tensor of a file by its name.
 
     Raises:
@@ -52,10 +52,10 @@ def read_header(path: Path) -> dict[str, Stored]:
     return stored
 
 
-def _stored(path: Path, name: str, entry: dict[str, Any], data_start: int) -> Stored:
+def _stored(path: Path, name: str, entry: dict[str, Any], data_start: int) -> StoredTensor:
     dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     if dtype not in ITEM_BYTES:
         raise ConfigError(f"{path}: {name} is {dtype}; allowed are {', '.join(ITEM_BYTES)}")
     if end - begin != math.prod(shape) * ITEM_BYTES[dtype]:
         raise ConfigError(f"{path}: the header gives {name} {end - begin} bytes for {shape}")
-    return Stored(dtype, shape, data_start + begin, end - begin)
+    return StoredTensor(dtype, shape, data_start + begin, end - begin)

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from duqsweep.errors import ConfigError, SpecError
-from duqsweep.policy.pi05 import Pi05
-from duqsweep.policy.sizes import (
+from duqsweep.checkpoint.sizes import (
     EXPERT,
     LLM,
     VISION,
-    PolicySizes,
     StackSizes,
     VisionSizes,
     linear_layers,
     sizes_of,
 )
+from duqsweep.errors import ConfigError, SpecError
+from duqsweep.policy.pi05 import Pi05
 
 
 def on_meta(name: str) -> Pi05:
@@ -93,10 +93,11 @@ def test_an_unknown_policy_is_refused_with_the_known_ones() -> None:
         sizes_of("pi0")
 
 
-def test_stacks_that_cannot_share_a_cache_are_refused(sizes: PolicySizes) -> None:
-    expert = StackSizes(width=32, depth=2, mlp=56, heads=4, kv_heads=2, head_dim=8)
+def test_stacks_that_cannot_share_a_cache_are_refused() -> None:
+    sizes = sizes_of("embedded")
+    deeper = replace(sizes.expert, depth=sizes.expert.depth + 1)
     with pytest.raises(SpecError, match="depth"):
-        PolicySizes(sizes.vision, sizes.llm, expert, 5, 9, 64, 30, 2)
+        replace(sizes, expert=deeper)
 
 
 def test_impossible_widths_are_refused() -> None:
@@ -109,5 +110,6 @@ def test_impossible_widths_are_refused() -> None:
 
 
 def test_names_and_files_need_no_torch() -> None:
-    code = "import sys; from duqsweep.policy import locate, sizes; sys.exit('torch' in sys.modules)"
+    modules = "duqsweep.checkpoint.locate, duqsweep.checkpoint.sizes"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from duqsweep.checkpoint.locate import checkpoint_dir
+from duqsweep.checkpoint.pi05_folder import CONFIG_JSON
 from duqsweep.errors import ConfigError
 from duqsweep.files import read_json
-from duqsweep.policy.locate import checkpoint_dir
-from duqsweep.policy.pi05_folder import CONFIG_JSON
 from duqsweep.spec import PolicySpec
 
 NAMED = 5  # unknown words in a message

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from duqsweep.checkpoint.normalise import Affine
+from duqsweep.checkpoint.sizes import PolicySizes
 from duqsweep.errors import SpecError
-from duqsweep.policy.normalise import Affine
-from duqsweep.policy.sizes import PolicySizes
 
 CAMERAS = ("agentview", "wrist")
 # LIBERO's state: position 3, axis and angle 3, fingers 2. Source: openpi, examples/libero/main.py.
@@ -17,7 +17,7 @@ ACTIONS = 7
 
 
 @dataclass(frozen=True)
-class Interface:
+class IoSpec:
     """All that stands in a checkpoint's folder beside weights and tokenizer."""
 
     sizes: PolicySizes
