@@ -96,7 +96,7 @@ def test_control_side_imports_nothing_heavy_at_module_level(path: Path) -> None:
     assert not foreign(path, top_level_only=True) & HEAVY
 
 
-@params(files_of("worker", "quant", "policy", "envs", "kernels", "checkpoint"))
+@params(files_of("worker", "quant", "policy", "envs", "kernels", "checkpoint", "inference"))
 def test_worker_side_never_imports_the_control_sides_libraries(path: Path) -> None:
     assert not foreign(path) & CONTROL_ONLY
 
@@ -123,13 +123,24 @@ def test_quantizer_policy_and_simulator_are_strangers(path: Path) -> None:
     assert {name.split(".")[0] for name in ours(path)} <= BASE | STANDING_ON[own] | {own}
 
 
+@params(files_of("inference"))
+def test_inference_stands_on_quantizer_policy_and_kernels(path: Path) -> None:
+    below = {"kernels", "checkpoint", "quant", "policy", "inference"}
+    assert {name.split(".")[0] for name in ours(path)} <= BASE | below
+
+
+@params([path for path in FILES if module_name(path).split(".")[0] not in ("inference", "worker")])
+def test_only_the_worker_imports_inference(path: Path) -> None:
+    assert "inference" not in {name.split(".")[0] for name in ours(path)}
+
+
 @params(files_of("control"))
 def test_control_reaches_the_worker_side_only_through_light_files(path: Path) -> None:
     reached = {".".join(name.split(".")[:2]) for name in ours(path, top_level_only=True)}
     worker_side = {
         name
         for name in reached
-        if name.split(".")[0] in ("quant", "policy", "envs", "worker", "kernels")
+        if name.split(".")[0] in ("quant", "policy", "envs", "worker", "kernels", "inference")
     }
     packages = {"quant", "policy", "envs", "worker"}
     assert worker_side - packages <= LIGHT_WORKER_FILES

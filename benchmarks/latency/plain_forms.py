@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from duqsweep.quant.merged import MergedLinears
+from duqsweep.inference.expert_products import MergedLinears
 from latency.bench import Bench
 from latency.calls import (
     eager_policy,

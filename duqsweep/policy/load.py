@@ -18,8 +18,8 @@ from duqsweep.checkpoint.sizes import PolicySizes, sizes_of
 from duqsweep.codec import decode, encode
 from duqsweep.errors import EvaluationError
 from duqsweep.files import read_json, write_json
-from duqsweep.policy.flow import FlowPolicy
 from duqsweep.policy.pi05 import Pi05
+from duqsweep.policy.pi05_policy import Pi05Policy
 from duqsweep.policy.pi05_preprocess import Pi05Preprocessing
 from duqsweep.policy.preprocess import STATE_VALUES, EmbeddedConfig
 from duqsweep.policy.weight_loading import (
@@ -32,7 +32,7 @@ from duqsweep.policy.weight_loading import (
 from duqsweep.spec import PolicySpec
 
 
-def load_policy(spec: PolicySpec, device: str) -> FlowPolicy:
+def load_policy(spec: PolicySpec, device: str) -> Pi05Policy:
     """The policy with its weights, ready to act.
 
     The embedded policy is in float32; a pi0.5 is on a CPU, and in bfloat16 on a GPU.
@@ -54,10 +54,10 @@ def load_policy(spec: PolicySpec, device: str) -> FlowPolicy:
     with torch.device("meta"):
         module = Pi05(config.sizes)
     _load_weights(module, folder / WEIGHTS, device)
-    return FlowPolicy(module.eval(), config, spec.num_steps)
+    return Pi05Policy(module.eval(), config, spec.num_steps)
 
 
-def load_pi05(spec: PolicySpec, device: str, dtype: torch.dtype) -> FlowPolicy:
+def load_pi05(spec: PolicySpec, device: str, dtype: torch.dtype) -> Pi05Policy:
     """A pi0.5 from openpi's or LeRobot's folder; raises as `load_policy` does."""
     folder = read_folder(checkpoint_dir(spec), spec.tokenizer)
     needed = bytes_needed(folder.parameters, dtype)
@@ -68,7 +68,7 @@ def load_pi05(spec: PolicySpec, device: str, dtype: torch.dtype) -> FlowPolicy:
     tensors = read_tensors(folder.weights, folder.parameters, device, dtype)
     module.load_state_dict(tensors, assign=True)
     preprocessing = Pi05Preprocessing(folder.io_spec, folder.tokenizer)
-    return FlowPolicy(module.eval().requires_grad_(False), preprocessing, spec.num_steps)
+    return Pi05Policy(module.eval().requires_grad_(False), preprocessing, spec.num_steps)
 
 
 def save_checkpoint(folder: Path, module: nn.Module, config: EmbeddedConfig) -> None:

@@ -19,18 +19,18 @@ from duqsweep.seams import Observation
 
 @dataclass(frozen=True)
 class Pi05Preprocessing:
-    """The `Preprocessing` of a `FlowPolicy` that was trained by openpi or LeRobot."""
+    """The `Preprocessing` of a `Pi05Policy` that was trained by openpi or LeRobot."""
 
     io_spec: IoSpec
     tokenizer: PromptTokenizer
 
     @property
     def sizes(self) -> PolicySizes:
-        """See `flow.Preprocessing`."""
+        """See `frontend.Preprocessing`."""
         return self.io_spec.sizes
 
     def images(self, observation: Observation, device: torch.device) -> Tensor:
-        """See `flow.Preprocessing`."""
+        """See `frontend.Preprocessing`."""
         pixels = camera_pixels(observation, self.io_spec.cameras)
         # Policies see the simulator's pictures rotated by 180 degrees. Ours come upright, which is
         # half of that. Source: openpi, examples/libero/main.py.
@@ -41,7 +41,7 @@ class Pi05Preprocessing:
         return (fitted / 127.5 - 1.0)[None]
 
     def prompt(self, observation: Observation) -> Tensor:
-        """See `flow.Preprocessing`."""
+        """See `frontend.Preprocessing`."""
         if self.io_spec.state_in_prompt:
             state = self.io_spec.state.normalise(libero_state(observation))
             ids = self.tokenizer.with_state(observation.instruction, state)
@@ -50,7 +50,7 @@ class Pi05Preprocessing:
         return torch.from_numpy(ids)[None]
 
     def actions(self, normalised: NDArray[np.float32]) -> NDArray[np.float64]:
-        """See `flow.Preprocessing`; the controller itself cuts at -1 and 1, and so does this.
+        """See `frontend.Preprocessing`; the controller itself cuts at -1 and 1, and so does this.
 
         The gripper's value is LIBERO's already (-1 opens). Source: openpi, examples/libero.
         """

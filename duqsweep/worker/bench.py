@@ -17,7 +17,7 @@ from duqsweep.envs.libero import open_environment
 from duqsweep.policy.load import load_policy
 from duqsweep.quant.calibrate import LayerStats, calibrate
 from duqsweep.quant.select import Bits
-from duqsweep.seams import Environment, Policy
+from duqsweep.seams import EagerPolicy, Environment
 from duqsweep.spec import PolicySpec, ProtocolSpec, QuantSpec
 from duqsweep.worker.fidelity import actions_of
 from duqsweep.worker.noise import flow_noise
@@ -36,7 +36,7 @@ class Reference:
 
     spec: PolicySpec
     device: str
-    policy: Policy
+    policy: EagerPolicy
     id: str  # hash of its weights
 
 
@@ -45,7 +45,7 @@ class Bench:
 
     def __init__(
         self,
-        load: Callable[[PolicySpec, str], Policy] = load_policy,
+        load: Callable[[PolicySpec, str], EagerPolicy] = load_policy,
         open_simulator: Callable[[ProtocolSpec], Environment] = open_environment,
     ) -> None:
         """Nothing is loaded before it is asked for.

@@ -19,7 +19,7 @@ from latency.settings import EXPERT_W4A8
 from latency.table import Row, document, ratios
 
 from duqsweep.checkpoint.sizes import sizes_of
-from duqsweep.policy.fused_prefix import FusedPrefix
+from duqsweep.inference.prefix import FusedPrefix
 from duqsweep.policy.pi05 import Pi05
 
 ROOT = Path(__file__).parents[2]

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from duqsweep.checkpoint.sizes import EXPERT
 from duqsweep.errors import EvaluationError
+from duqsweep.inference.merged_expert import MergedExpert, merge_expert
+from duqsweep.inference.persistent_expert import PersistentExpert, PrefixForLoop
+from duqsweep.inference.weights import expert_weight
 from duqsweep.kernels import nvrtc
 from duqsweep.kernels.expert_cuts import Shape
 from duqsweep.kernels.expert_loop import SIZES, obstacle
 from duqsweep.kernels.expert_weights import LayerWeights, layer_weights
 from duqsweep.kernels.launches import counted
-from duqsweep.policy.looped_expert import LoopedExpert, PrefixForLoop
-from duqsweep.policy.merged_expert import MergedExpert, merge_expert
-from duqsweep.quant.integer_expert import expert_weight
 from duqsweep.spec import Kernel, LayerRule, QuantSpec
 
 pytestmark = [
@@ -46,7 +46,7 @@ class Kit:
 
     merged: MergedExpert
     layer: LayerWeights
-    expert: LoopedExpert
+    expert: PersistentExpert
     cache: tuple[tuple[Tensor, Tensor], ...]
     noise: Tensor
 
@@ -80,10 +80,10 @@ def kit(tokens: int, bits: int, block: int, prefix: int) -> Kit:
     # As a prefix leaves them: not contiguous.
     keys, values = rows(1, prefix, 2, DIM).transpose(1, 2).split(1, dim=1)
     noise = torch.randn(tokens, ACTION, device="cuda")
-    return Kit(merged, layer, LoopedExpert(merged), ((keys, values),), noise)
+    return Kit(merged, layer, PersistentExpert(merged), ((keys, values),), noise)
 
 
-def poison(expert: LoopedExpert) -> None:
+def poison(expert: PersistentExpert) -> None:
     for value in expert.loop.buffers.values():
         value.fill_(77 if value.dtype == torch.int8 else torch.nan)
 
@@ -157,7 +157,7 @@ def test_the_loop_gives_the_actions_of_kernel_fake(
     noise = torch.randn(horizon, module.sizes.action_dim, device="cuda")
     expected = step_by_step(quantized(module, cache, noise, fake), cache, noise)
     module = quantized(module, cache, noise, replace(fake, kernel=kernel))
-    expert = LoopedExpert(merge_expert(module, STEPS, expert_weight))
+    expert = PersistentExpert(merge_expert(module, STEPS, expert_weight))
     poison(expert)
     with counted() as counts:
         actions = expert.denoise(noise, expert.prepare(cache))
@@ -184,7 +184,7 @@ def test_fewer_clusters_give_the_same_actions(monkeypatch: pytest.MonkeyPatch) -
     k = kit(50, 4, 16, 77)
     expected = k.expert.denoise(k.noise, k.expert.prepare(k.cache))
     monkeypatch.setattr(nvrtc, "clusters_at_once", lambda programs, threads: 14)
-    expert = LoopedExpert(k.merged)
+    expert = PersistentExpert(k.merged)
     assert expert.loop.constants.clusters == 14
     assert torch.equal(expert.denoise(k.noise, expert.prepare(k.cache)), expected)
 
@@ -193,7 +193,7 @@ def test_fewer_clusters_give_the_same_actions(monkeypatch: pytest.MonkeyPatch) -
 def test_merged_weights_stay_as_they_are() -> None:
     k = kit(1, 4, 16, 3)
     before = k.merged.modulations.clone()
-    LoopedExpert(k.merged)
+    PersistentExpert(k.merged)
     assert torch.equal(k.merged.modulations, before)
 
 

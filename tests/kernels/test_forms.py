@@ -11,11 +11,12 @@ from torch import Tensor
 
 from duqsweep.checkpoint.sizes import PolicySizes, StackSizes, VisionSizes, linear_layers
 from duqsweep.errors import EvaluationError
+from duqsweep.inference.backends import fuse_for
+from duqsweep.inference.compiled_expert import CompiledExpert
+from duqsweep.inference.graphed_call import plain_expert
+from duqsweep.inference.triton_expert import TritonExpert
 from duqsweep.kernels.launches import counted
-from duqsweep.policy.fused_expert import FusedExpert
-from duqsweep.policy.graphed import plain_expert
 from duqsweep.policy.pi05 import Pi05, euler_times
-from duqsweep.policy.triton_expert import TritonExpert
 from duqsweep.quant.calibrate import calibrate
 from duqsweep.quant.freeze import freeze
 from duqsweep.quant.select import select_layers
@@ -28,7 +29,6 @@ from duqsweep.spec import (
     RuntimeSpec,
     TrialSpec,
 )
-from duqsweep.worker.forms import fuse_for
 from duqsweep.worker.launched import check_launches, products_needed
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -162,7 +162,7 @@ def test_a_kernel_that_did_not_run_is_an_error(launched: dict[str, int], message
     check_launches(spec_of(quant), bits, {"expert_qkv_w4a8": 21})
 
 
-@pytest.mark.parametrize(("horizon", "form"), [(16, TritonExpert), (17, FusedExpert)])
+@pytest.mark.parametrize(("horizon", "form"), [(16, TritonExpert), (17, CompiledExpert)])
 def test_long_chunks_of_an_unquantized_expert_are_left_to_the_compiler(
     horizon: int, form: type
 ) -> None:

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from duqsweep.checkpoint.sizes import PolicySizes, StackSizes, VisionSizes, linear_layers
 from duqsweep.errors import EvaluationError
+from duqsweep.inference.integer_products import IntegerPrefixLinears
+from duqsweep.inference.prefix import FusedPrefix
 from duqsweep.kernels.launches import counted
-from duqsweep.policy.fused_prefix import FusedPrefix
 from duqsweep.policy.pi05 import Pi05
 from duqsweep.quant.calibrate import calibrate
 from duqsweep.quant.freeze import freeze
-from duqsweep.quant.integer_prefix import IntegerPrefixLinears
 from duqsweep.quant.select import select_layers
 from duqsweep.spec import LayerBits, LayerRule, QuantSpec
 

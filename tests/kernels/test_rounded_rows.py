@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from duqsweep.errors import EvaluationError
+from duqsweep.inference.rounding import InputTransform, KernelRounding, TorchRounding
 from duqsweep.kernels.rounded_rows import enter, leave
-from duqsweep.quant.merged_rounding import InputTransform, KernelRounding, TorchRounding
 from duqsweep.quant.rotation import hadamard
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from duqsweep.checkpoint.sizes import EXPERT, PolicySizes, StackSizes, linear_layers, sizes_of
 from duqsweep.errors import EvaluationError
+from duqsweep.inference.merged_expert import merge_expert
+from duqsweep.inference.triton_expert import LONGEST_PREFIX, TritonExpert
+from duqsweep.inference.weights import expert_weight
 from duqsweep.kernels.expert_cuts import CUTS, AttentionCut, Cut, Cuts
 from duqsweep.kernels.launches import counted
-from duqsweep.policy.merged_expert import merge_expert
 from duqsweep.policy.pi05 import Pi05, PrefixCache, euler_times
-from duqsweep.policy.triton_expert import LONGEST_PREFIX, TritonExpert
 from duqsweep.quant.calibrate import calibrate
 from duqsweep.quant.freeze import freeze
-from duqsweep.quant.integer_expert import expert_weight
 from duqsweep.quant.kernels.integer import IntegerLinear
 from duqsweep.quant.select import select_layers
 from duqsweep.spec import Kernel, LayerRule, QuantSpec

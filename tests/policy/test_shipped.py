@@ -25,7 +25,7 @@ INSTRUCTIONS = (
 def test_it_loads_has_the_announced_sizes_and_acts() -> None:
     check_checkpoint(PolicySpec("embedded"))
     policy = load_policy(PolicySpec("embedded", num_steps=2), "cpu")
-    assert policy.config.sizes == sizes_of("embedded")
+    assert policy.preprocessing.sizes == sizes_of("embedded")
     pixels = np.zeros((64, 64, 3), dtype=np.uint8)
     seen = Observation(
         images={"agentview": pixels, "wrist": pixels},

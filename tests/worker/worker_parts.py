@@ -81,9 +81,6 @@ class PaperPolicy:
     def copy(self, num_steps: int) -> PaperPolicy:
         return PaperPolicy(self._act_of_copies, num_steps=num_steps)
 
-    def compile(self, fuse: object = None) -> None:
-        pass
-
     def weights(self) -> list[torch.Tensor]:
         return list(self.module.parameters())
 

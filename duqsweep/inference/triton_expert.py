@@ -14,13 +14,13 @@ import triton
 from torch import Tensor
 
 from duqsweep.errors import EvaluationError
+from duqsweep.inference.merged_expert import MergedExpert
 from duqsweep.kernels.expert import Launcher
 from duqsweep.kernels.expert_buffers import buffers
 from duqsweep.kernels.expert_cuts import CUTS, Cuts
 from duqsweep.kernels.expert_weights import Weight, format_of, held_by
 from duqsweep.kernels.machine import interpreted
 from duqsweep.policy.gemma import KeysValues, rotary_table
-from duqsweep.policy.merged_expert import MergedExpert
 from duqsweep.policy.pi05 import PrefixCache
 
 LONGEST_PREFIX = 1024 - 64  # tokens; with the action tokens behind it, 16 chunks of 64 keys

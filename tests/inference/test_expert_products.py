@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from duqsweep.errors import EvaluationError
+from duqsweep.inference.expert_products import MergedLinears
 from duqsweep.quant.calibrate import calibrate
 from duqsweep.quant.freeze import freeze
-from duqsweep.quant.merged import MergedLinears
 from duqsweep.spec import LayerRule, QuantSpec
 
 WIDTH, TOKENS = 32, 200

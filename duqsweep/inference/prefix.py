@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from duqsweep.checkpoint.sizes import LLM, StackSizes, rows_a_pass
+from duqsweep.inference.patches import FusedPatches
+from duqsweep.inference.prefix_attention import Attend, attention_on
+from duqsweep.inference.prefix_products import PrefixLinears, norm_record, suited
 from duqsweep.kernels.rotary import Rotary
-from duqsweep.policy.fused_patches import FusedPatches
 from duqsweep.policy.gemma import KeysValues, PrefixLayer, rotary_table
 from duqsweep.policy.pi05 import Pi05, PrefixCache
-from duqsweep.policy.prefix_attention import Attend, attention_on
-from duqsweep.policy.prefix_linears import PrefixLinears, norm_record, suited
 from duqsweep.policy.siglip import SiglipLayer, merge_patches
 
 Result = TypeVar("Result")

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from duqsweep.errors import EvaluationError
+from duqsweep.inference.rounding import InputTransform, Rounding, rounding_on
 from duqsweep.quant.kernels.fake import BatchedRotation
 from duqsweep.quant.linear import DuQuantLinear, Reorder, RoundTokens
-from duqsweep.quant.merged_rounding import InputTransform, Rounding, rounding_on
 
 
 class MergedLinears:

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from duqsweep.policy.flow import FlowPolicy
+from duqsweep.inference.compile import compile_policy
+from duqsweep.inference.compiled_policy import CompiledPolicy
 from duqsweep.policy.load import load_policy
+from duqsweep.policy.pi05_policy import Pi05Policy
 from duqsweep.policy.random_pi05 import RandomPi05, small_sizes, write_random
 from duqsweep.seams import Observation
-from duqsweep.spec import PolicySpec
+from duqsweep.spec import PolicySpec, QuantSpec
 
 pytestmark = [
     pytest.mark.gpu,
@@ -21,7 +23,7 @@ INSTRUCTIONS = ("pick up the red cube", "pick up the bowl and place it in the tr
 
 
 @pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> FlowPolicy:
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Pi05Policy:
     """In bfloat16, as on a GPU."""
     folder = tmp_path_factory.mktemp("pi05")
     write_random(folder, RandomPi05(small_sizes()))
@@ -39,22 +41,20 @@ def seen(instruction: str, seed: int = 0) -> Observation:
     )
 
 
-def noise_of(policy: FlowPolicy, seed: int = 1) -> np.ndarray:
+def noise_of(policy: Pi05Policy, seed: int = 1) -> np.ndarray:
     shape = (policy.horizon, policy.action_dim)
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def graphed(policy: FlowPolicy) -> FlowPolicy:
-    copy = policy.copy(policy.num_steps)
-    copy.compile()
-    return copy
+def graphed(policy: Pi05Policy) -> CompiledPolicy:
+    return compile_policy(policy, QuantSpec())
 
 
 def relative(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
-def test_a_graph_gives_the_actions_of_the_eager_policy_at_every_length(policy: FlowPolicy) -> None:
+def test_a_graph_gives_the_actions_of_the_eager_policy_at_every_length(policy: Pi05Policy) -> None:
     fast = graphed(policy)
     for seed in (1, 2):
         for instruction in INSTRUCTIONS:
@@ -63,7 +63,7 @@ def test_a_graph_gives_the_actions_of_the_eager_policy_at_every_length(policy: F
             assert relative(fast.act_normalised(*arguments), expected) < 3e-2  # of bfloat16
 
 
-def test_a_second_call_does_not_see_the_first(policy: FlowPolicy) -> None:
+def test_a_second_call_does_not_see_the_first(policy: Pi05Policy) -> None:
     fast = graphed(policy)
     arguments = seen(INSTRUCTIONS[0]), noise_of(policy)
     first = fast.act_normalised(*arguments)
@@ -71,7 +71,7 @@ def test_a_second_call_does_not_see_the_first(policy: FlowPolicy) -> None:
     assert np.array_equal(fast.act_normalised(*arguments), first)
 
 
-def test_the_parts_are_timed_and_the_reference_is_untouched(policy: FlowPolicy) -> None:
+def test_the_parts_are_timed_and_the_reference_is_untouched(policy: Pi05Policy) -> None:
     fast = graphed(policy)
     arguments = seen(INSTRUCTIONS[1]), noise_of(policy)
     before = policy.act_normalised(*arguments)
@@ -81,7 +81,7 @@ def test_the_parts_are_timed_and_the_reference_is_untouched(policy: FlowPolicy) 
     assert np.array_equal(policy.act_normalised(*arguments), before)
 
 
-def test_launches_are_those_of_one_call(policy: FlowPolicy) -> None:
+def test_launches_are_those_of_one_call(policy: Pi05Policy) -> None:
     fast = graphed(policy)
     launched = fast.launches(seen(INSTRUCTIONS[0]), noise_of(policy))
     layers = small_sizes().expert.depth
@@ -90,7 +90,7 @@ def test_launches_are_those_of_one_call(policy: FlowPolicy) -> None:
     assert policy.launches(seen(INSTRUCTIONS[0]), noise_of(policy)) == {}
 
 
-def test_no_weight_is_held_beside_the_graphs_own(policy: FlowPolicy) -> None:
+def test_no_weight_is_held_beside_the_graphs_own(policy: Pi05Policy) -> None:
     before = torch.cuda.memory_allocated()
     fast = graphed(policy)
     held = torch.cuda.memory_allocated() - before

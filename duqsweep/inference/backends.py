@@ -12,19 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from duqsweep.errors import EvaluationError
+from duqsweep.inference.compiled_expert import CompiledExpert, PlainLinears
+from duqsweep.inference.expert_products import MergedLinears
+from duqsweep.inference.graphed_call import KEYS_ALIKE, Expert, Fuse, fuse_plain, plain_expert
+from duqsweep.inference.integer_products import IntegerPrefixLinears
+from duqsweep.inference.merged_expert import MergedExpert, merge_expert
+from duqsweep.inference.persistent_expert import PersistentExpert
+from duqsweep.inference.prefix import FusedPrefix
+from duqsweep.inference.triton_expert import TritonExpert
+from duqsweep.inference.weights import expert_weight
 from duqsweep.kernels.expert_loop import obstacle
-from duqsweep.policy.fused_expert import FusedExpert, PlainLinears
-from duqsweep.policy.fused_prefix import FusedPrefix
 from duqsweep.policy.gemma import normalise
-from duqsweep.policy.graphed import KEYS_ALIKE, Expert, Fuse, fuse_plain, plain_expert
-from duqsweep.policy.looped_expert import LoopedExpert
-from duqsweep.policy.merged_expert import MergedExpert, merge_expert
 from duqsweep.policy.pi05 import Pi05
-from duqsweep.policy.triton_expert import TritonExpert
-from duqsweep.quant.integer_expert import expert_weight
-from duqsweep.quant.integer_prefix import IntegerPrefixLinears
 from duqsweep.quant.kernels.integer import IntegerLinear
-from duqsweep.quant.merged import MergedLinears
 from duqsweep.spec import INTEGER_KERNELS, QuantSpec
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def integer_expert(merged: MergedExpert) -> Expert:
     dtype = merged.modulations.dtype
     against = obstacle(merged.shape, merged.layers, dtype, merged.longest_prefix)
     if against is None:
-        return LoopedExpert(merged)
+        return PersistentExpert(merged)
     log.info("several kernels a layer of the expert, because %s", against)
     return TritonExpert(merged)
 
@@ -63,7 +63,7 @@ def fuse_simulated(module: Pi05, num_steps: int) -> tuple[FusedPrefix, Expert]:
     layers = [m for name, m in module.expert.named_modules() if name.endswith("_proj")]
     if all(isinstance(layer, nn.Linear) for layer in layers):
         return prefix, plain_expert(module, num_steps)
-    return prefix, FusedExpert(module, num_steps, SimulatedLinears(), room=KEYS_ALIKE)
+    return prefix, CompiledExpert(module, num_steps, SimulatedLinears(), room=KEYS_ALIKE)
 
 
 class SimulatedPrefixLinears(IntegerPrefixLinears):

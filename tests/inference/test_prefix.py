@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from duqsweep.checkpoint.sizes import PolicySizes, StackSizes, VisionSizes, sizes_of
-from duqsweep.policy.fused_prefix import FusedPrefix
+from duqsweep.inference.prefix import FusedPrefix
+from duqsweep.inference.prefix_attention import attention_on
+from duqsweep.inference.prefix_products import widened
 from duqsweep.policy.pi05 import Pi05
-from duqsweep.policy.prefix_attention import attention_on
-from duqsweep.policy.prefix_linears import widened
 
 STACK = StackSizes(width=32, depth=3, mlp=48, heads=8, kv_heads=1, head_dim=16)
 MANY_HEADS_ONE_KEY = PolicySizes(

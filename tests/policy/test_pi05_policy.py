@@ -10,12 +10,12 @@ import torch
 
 from duqsweep.checkpoint.sizes import EXPERT, LLM, linear_layers
 from duqsweep.errors import EvaluationError
-from duqsweep.policy.flow import FlowPolicy
+from duqsweep.policy.pi05_policy import Pi05Policy
 from duqsweep.policy.preprocess import images, prompt
 from duqsweep.seams import Observation, Policy
 
 
-def count_calls(policy: FlowPolicy, name: str) -> list[int]:
+def count_calls(policy: Pi05Policy, name: str) -> list[int]:
     calls: list[int] = []
     layer = policy.module.get_submodule(name)
     layer.register_forward_pre_hook(lambda _, args: calls.append(args[0].shape[1]))
@@ -23,7 +23,7 @@ def count_calls(policy: FlowPolicy, name: str) -> list[int]:
 
 
 def test_equal_noise_gives_equal_actions(
-    policy: FlowPolicy, observation: Observation, noise: np.ndarray
+    policy: Pi05Policy, observation: Observation, noise: np.ndarray
 ) -> None:
     first = policy.act(observation, noise)
     assert first.shape == (policy.horizon, 7)
@@ -32,7 +32,7 @@ def test_equal_noise_gives_equal_actions(
 
 
 def test_other_noise_image_state_or_words_give_other_actions(
-    policy: FlowPolicy, observation: Observation, noise: np.ndarray
+    policy: Pi05Policy, observation: Observation, noise: np.ndarray
 ) -> None:
     first = policy.act_normalised(observation, noise)
     others = [
@@ -48,7 +48,7 @@ def test_other_noise_image_state_or_words_give_other_actions(
 
 
 def test_the_prefix_runs_once_a_call_and_the_expert_once_a_step(
-    policy: FlowPolicy, observation: Observation, noise: np.ndarray
+    policy: Pi05Policy, observation: Observation, noise: np.ndarray
 ) -> None:
     prefix = count_calls(policy, f"{LLM}.layers.0.mlp.up_proj")
     expert = count_calls(policy, f"{EXPERT}.layers.2.mlp.down_proj")
@@ -58,22 +58,22 @@ def test_the_prefix_runs_once_a_call_and_the_expert_once_a_step(
 
 
 def test_every_listed_layer_runs_in_a_call(
-    policy: FlowPolicy, observation: Observation, noise: np.ndarray
+    policy: Pi05Policy, observation: Observation, noise: np.ndarray
 ) -> None:
-    calls = {name: count_calls(policy, name) for name in linear_layers(policy.config.sizes)}
+    calls = {name: count_calls(policy, name) for name in linear_layers(policy.preprocessing.sizes)}
     policy.act(observation, noise)
     assert [name for name, seen in calls.items() if not seen] == []
 
 
 @pytest.mark.parametrize("num_steps", [1, 3])
 def test_actions_are_eulers_of_the_flow(
-    policy: FlowPolicy, observation: Observation, noise: np.ndarray, num_steps: int
+    policy: Pi05Policy, observation: Observation, noise: np.ndarray, num_steps: int
 ) -> None:
-    network = policy.network
-    px = policy.config.sizes.vision.image_px
+    network = policy.module
+    px = policy.preprocessing.sizes.vision.image_px
     with torch.no_grad():
         encoded = network.encode_images(images(observation, px, torch.device("cpu")))
-        cache = network.prefix(encoded, prompt(observation, policy.config))
+        cache = network.prefix(encoded, prompt(observation, policy.preprocessing))
         x, time = torch.from_numpy(noise)[None], 1.0
         while time > 0.5 / num_steps:
             velocity = network.velocity(x, cache, network.modulation(torch.tensor([time])))
@@ -84,7 +84,7 @@ def test_actions_are_eulers_of_the_flow(
 
 
 def test_a_copy_shares_tensors_but_not_modules(
-    policy: FlowPolicy, observation: Observation, noise: np.ndarray
+    policy: Pi05Policy, observation: Observation, noise: np.ndarray
 ) -> None:
     twin = policy.copy(policy.num_steps)
     name = f"{EXPERT}.layers.0.mlp.up_proj"
@@ -98,7 +98,7 @@ def test_a_copy_shares_tensors_but_not_modules(
 
 
 def test_the_parts_of_a_call_are_timed(
-    policy: FlowPolicy, observation: Observation, noise: np.ndarray
+    policy: Pi05Policy, observation: Observation, noise: np.ndarray
 ) -> None:
     parts = policy.time_parts(observation, noise)
     assert list(parts) == ["vision", "llm", "dit"]
@@ -106,7 +106,7 @@ def test_the_parts_of_a_call_are_timed(
 
 
 def test_pictures_of_another_size_are_resampled(
-    policy: FlowPolicy, observation: Observation, noise: np.ndarray
+    policy: Pi05Policy, observation: Observation, noise: np.ndarray
 ) -> None:
     larger = {
         name: picture.repeat(2, 0).repeat(2, 1) for name, picture in observation.images.items()
@@ -116,14 +116,14 @@ def test_pictures_of_another_size_are_resampled(
 
 
 def test_a_missing_camera_is_named(
-    policy: FlowPolicy, observation: Observation, noise: np.ndarray
+    policy: Pi05Policy, observation: Observation, noise: np.ndarray
 ) -> None:
     blind = dataclasses.replace(observation, images={"agentview": observation.images["agentview"]})
     with pytest.raises(EvaluationError, match="wrist"):
         policy.act(blind, noise)
 
 
-def test_it_is_the_policy_of_the_seam(policy: FlowPolicy) -> None:
+def test_it_is_the_policy_of_the_seam(policy: Pi05Policy) -> None:
     seam: Policy = policy
     assert (seam.horizon, seam.action_dim, seam.num_steps) == (5, 9, 10)
     seam.synchronize()

@@ -171,7 +171,7 @@ class Prepared:
     bias: Tensor | None  # (keys,) minus infinity where the room is padded; None: nowhere
 
 
-class FusedExpert(nn.Module):
+class CompiledExpert(nn.Module):
     """All denoising steps of one observation."""
 
     def __init__(
@@ -196,8 +196,8 @@ class FusedExpert(nn.Module):
             for layer in module.expert.layers
         )
         self._run_layer: Callable[..., tuple[Tensor, Tensor, Tensor]] = FusedLayer.forward
-        self._enter: Callable[..., Tensor] = FusedExpert.enter
-        self._step: Callable[..., Tensor] = FusedExpert.step
+        self._enter: Callable[..., Tensor] = CompiledExpert.enter
+        self._step: Callable[..., Tensor] = CompiledExpert.step
         device, dtype = module.action_in_proj.weight.device, module.dtype
         with torch.no_grad():
             table = module.modulation(euler_times(num_steps).to(device)).to(dtype)
@@ -208,8 +208,8 @@ class FusedExpert(nn.Module):
     def compile(self) -> None:
         """torch.compile one layer, whose code all layers share, and what stands around them."""
         self._run_layer = _compiled(FusedLayer.forward)
-        self._enter = _compiled(FusedExpert.enter)
-        self._step = _compiled(FusedExpert.step)
+        self._enter = _compiled(CompiledExpert.enter)
+        self._step = _compiled(CompiledExpert.step)
 
     def prepare(self, cache: PrefixCache) -> Prepared:
         """Make room for the action tokens behind a prefix of batch 1."""

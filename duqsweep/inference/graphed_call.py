@@ -16,13 +16,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from duqsweep.inference.compiled_expert import CompiledExpert
+from duqsweep.inference.merged_expert import merge_expert
+from duqsweep.inference.prefix import FusedPrefix
+from duqsweep.inference.triton_expert import TritonExpert
 from duqsweep.kernels import launches
 from duqsweep.kernels.expert_cuts import TOKENS
-from duqsweep.policy.fused_expert import FusedExpert
-from duqsweep.policy.fused_prefix import FusedPrefix
-from duqsweep.policy.merged_expert import merge_expert
 from duqsweep.policy.pi05 import Pi05, PrefixCache
-from duqsweep.policy.triton_expert import TritonExpert
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def plain_expert(module: Pi05, num_steps: int) -> Expert:
     """
     if module.sizes.horizon <= TOKENS:
         return TritonExpert(merge_expert(module, num_steps))
-    return FusedExpert(module, num_steps, room=KEYS_ALIKE)
+    return CompiledExpert(module, num_steps, room=KEYS_ALIKE)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class GraphedCall:
         """Nothing is compiled or captured before the first call."""
         self.prefix, self.expert = prefix, expert
         prefix.compile(any_length=True)
-        if isinstance(expert, FusedExpert):  # the other is kernels already
+        if isinstance(expert, CompiledExpert):  # the other is kernels already
             expert.compile()
         self.stages = (
             Stage("vision", lambda made: prefix.encode_images(made["pixels"])),
@@ -101,16 +101,7 @@ class GraphedCall:
         self._pool = torch.cuda.graph_pool_handle()
 
     def run(self, pixels: Tensor, tokens: Tensor, noise: Tensor) -> Tensor:
-        """One call.
-
-        Args:
-            pixels: (cameras, 3, px, px) in [-1, 1].
-            tokens: (n,) token ids, without padding.
-            noise: (horizon, action_dim) in float32, on any device.
-
-        Returns:
-            (horizon, action_dim) in float32; the next call overwrites it.
-        """
+        """(horizon, action_dim) in float32; the next call overwrites it. See `frontend.Call`."""
         captured = self.captured(pixels, tokens, noise)
         for name, tensor in (("pixels", pixels), ("tokens", tokens), ("noise", noise)):
             captured.inputs[name].copy_(tensor, non_blocking=True)
@@ -121,6 +112,10 @@ class GraphedCall:
         """Every tensor that a call reads, scratch space apart."""
         prefix = [*self.prefix.parameters(), *self.prefix.buffers()]
         return [*prefix, *self.expert.weights()]
+
+    def launches(self, pixels: Tensor, tokens: Tensor, noise: Tensor) -> dict[str, int]:
+        """How often one call launches each of this package's kernels, counted at the capture."""
+        return dict(self.captured(pixels, tokens, noise).launched)
 
     def captured(self, pixels: Tensor, tokens: Tensor, noise: Tensor) -> Captured:
         """The graph for inputs of these shapes, made at the first such call."""

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from duqsweep.inference.merged_expert import MergedExpert
 from duqsweep.kernels.expert_loop import Loop, constants_of
 from duqsweep.kernels.expert_pack import RANKS, pack
 from duqsweep.kernels.expert_weights import name_of
 from duqsweep.policy.gemma import rotary_table
-from duqsweep.policy.merged_expert import MergedExpert
 from duqsweep.policy.pi05 import PrefixCache
 
 
@@ -27,7 +27,7 @@ class PrefixForLoop:
     tensors: dict[str, Tensor]  # by the names of the kernel's arguments
 
 
-class LoopedExpert:
+class PersistentExpert:
     """All denoising steps of one observation."""
 
     def __init__(self, merged: MergedExpert) -> None:

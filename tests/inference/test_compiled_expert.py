@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from duqsweep.checkpoint.sizes import PolicySizes, StackSizes, VisionSizes, sizes_of
-from duqsweep.policy.fused_expert import FusedExpert
+from duqsweep.inference.compiled_expert import CompiledExpert
 from duqsweep.policy.pi05 import Pi05, PrefixCache, euler_times
 
 MANY_HEADS_ONE_KEY = PolicySizes(
@@ -53,7 +53,7 @@ def step_by_step(module: Pi05, cache: PrefixCache, noise: Tensor, steps: int) ->
 @torch.no_grad()
 def test_fused_loop_gives_the_same_actions(name: str) -> None:
     module = random_policy(SIZES[name])
-    fused = FusedExpert(module, num_steps=4)
+    fused = CompiledExpert(module, num_steps=4)
     cache = prefix_of(module, prompt_tokens=6)
     noise = torch.randn(module.sizes.horizon, module.sizes.action_dim)
     expected = step_by_step(module, cache, noise, steps=4)
@@ -64,7 +64,7 @@ def test_fused_loop_gives_the_same_actions(name: str) -> None:
 @torch.no_grad()
 def test_prompts_of_other_lengths_share_a_shape_where_there_is_room() -> None:
     module = random_policy(MANY_HEADS_ONE_KEY)
-    fused = FusedExpert(module, num_steps=3, room=16)
+    fused = CompiledExpert(module, num_steps=3, room=16)
     noise = torch.randn(module.sizes.horizon, module.sizes.action_dim)
     for prompt_tokens, keys in ((1, 16), (3, 16), (4, 32), (8, 32)):  # 8 of images, 5 of actions
         cache = prefix_of(module, prompt_tokens)
@@ -78,7 +78,7 @@ def test_prompts_of_other_lengths_share_a_shape_where_there_is_room() -> None:
 @torch.no_grad()
 def test_a_second_call_does_not_see_the_first() -> None:
     module = random_policy(MANY_HEADS_ONE_KEY)
-    fused = FusedExpert(module, num_steps=2)
+    fused = CompiledExpert(module, num_steps=2)
     prefix = fused.prepare(prefix_of(module, prompt_tokens=3))
     noise = torch.randn(5, 9)
     first = fused.denoise(noise, prefix)
@@ -92,7 +92,7 @@ def test_fusing_leaves_the_policy_and_its_cache_as_they_were() -> None:
     before = {name: value.clone() for name, value in module.state_dict().items()}
     cache = prefix_of(module, prompt_tokens=3)
     kept = [(keys.clone(), values.clone()) for keys, values in cache]
-    fused = FusedExpert(module, num_steps=2)
+    fused = CompiledExpert(module, num_steps=2)
     fused.denoise(torch.randn(5, 9), fused.prepare(cache))
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     for (keys, values), (old_keys, old_values) in zip(cache, kept, strict=True):
@@ -108,7 +108,7 @@ def test_bfloat16_stays_close() -> None:
     expected = step_by_step(module, cache, noise, steps=4)
     half = module.to(torch.bfloat16)
     cache = tuple((keys.bfloat16(), values.bfloat16()) for keys, values in cache)
-    fused = FusedExpert(half, num_steps=4)
+    fused = CompiledExpert(half, num_steps=4)
     actions = fused.denoise(noise, fused.prepare(cache))
     assert actions.dtype == torch.float32
     assert (actions - expected).norm() <= 0.03 * expected.norm()
@@ -119,7 +119,7 @@ def test_bfloat16_stays_close() -> None:
 @torch.no_grad()
 def test_compiled_loop_gives_the_same_actions() -> None:
     module = random_policy(MANY_HEADS_ONE_KEY)
-    fused = FusedExpert(module, num_steps=2)
+    fused = CompiledExpert(module, num_steps=2)
     prefix = fused.prepare(prefix_of(module, prompt_tokens=3))
     noise = torch.randn(5, 9)
     expected = fused.denoise(noise, prefix)
