@@ -19,7 +19,7 @@ from latency.settings import (
 )
 
 if TYPE_CHECKING:
-    from duqsweep.inference.graphed_call import Expert
+    from duqsweep.inference.backends import Expert
     from duqsweep.inference.prefix import FusedPrefix
 
 PLAIN = QuantSpec()
@@ -101,10 +101,9 @@ def layered(bench: Bench, quant: QuantSpec, kernel: Kernel) -> Built:
     """The denoising loop on several kernels a layer, where one kernel could hold it."""
     from duqsweep.inference.merged_expert import merge_expert  # these need Triton
     from duqsweep.inference.triton_expert import TritonExpert
-    from duqsweep.inference.weights import expert_weight
 
     module = bench.frozen(replace(quant, kernel=kernel))
-    merged = merge_expert(module, bench.num_steps, expert_weight)
+    merged = merge_expert(module, bench.num_steps)
     return loop_alone(bench, TritonExpert(merged))
 
 
@@ -133,15 +132,18 @@ def policy(bench: Bench, quant: QuantSpec, kernel: Kernel) -> Built:
 
 def fused(bench: Bench, quant: QuantSpec, kernel: Kernel) -> tuple[FusedPrefix, Expert]:
     """The merged prefix, compiled where it is plain torch, and the expert's loop."""
-    from duqsweep.inference.backends import fuse_for
+    from duqsweep.inference.backends import build_expert  # these need Triton
     from duqsweep.inference.compiled_expert import CompiledExpert
-    from duqsweep.inference.merged_expert import merge_expert  # these need Triton
+    from duqsweep.inference.merged_expert import ExpertSource
+    from duqsweep.inference.prefix import FusedPrefix
     from duqsweep.inference.triton_expert import TritonExpert
 
     quant = replace(quant, kernel=kernel)
     module = bench.frozen(quant) if quant.rules else bench.module
-    merged, loop = fuse_for(quant)(module, bench.num_steps)
+    source = ExpertSource(module, bench.num_steps)
+    loop = build_expert(source)
     if isinstance(loop, CompiledExpert):  # long chunks run compiled; timed here all the same
-        loop = TritonExpert(merge_expert(module, bench.num_steps))
+        loop = TritonExpert(source.merged)
+    merged = FusedPrefix(module)
     merged.compile()
     return merged, loop

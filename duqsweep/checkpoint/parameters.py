@@ -33,6 +33,9 @@ KEPT_FLOAT32 = (
     "time_mlp_out",
 )
 
+# Layers that read the same input.
+READ_ALIKE = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+
 
 def parameter_shapes(sizes: PolicySizes) -> dict[str, Shape]:
     """Full name → shape of all that `pi05.Pi05` has."""
@@ -62,6 +65,17 @@ def parameter_shapes(sizes: PolicySizes) -> dict[str, Shape]:
     for name in ("time_mlp_in", "time_mlp_out"):
         shapes |= _linear(name, expert.width, expert.width)
     return shapes
+
+
+def neighbours(name: str) -> tuple[str, ...]:
+    """Parameters of the layers that read the same input as this one's, itself included, in order.
+
+    Empty for a parameter of any other layer.
+    """
+    layer, _, kind = name.rpartition(".")
+    parent, _, own = layer.rpartition(".")
+    group = next((group for group in READ_ALIKE if own in group), ())
+    return tuple(f"{parent}.{other}.{kind}" for other in group)
 
 
 def find_parameters(

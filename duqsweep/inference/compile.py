@@ -6,13 +6,13 @@ import torch
 
 from duqsweep.errors import EvaluationError
 from duqsweep.inference.compiled_policy import CompiledPolicy
+from duqsweep.inference.prefix import FusedPrefix
 from duqsweep.policy.frontend import Call
 from duqsweep.policy.pi05_policy import Pi05Policy
 from duqsweep.seams import EagerPolicy
-from duqsweep.spec import QuantSpec
 
 
-def compile_policy(policy: EagerPolicy, quant: QuantSpec) -> CompiledPolicy:
+def compile_policy(policy: EagerPolicy) -> CompiledPolicy:
     """A policy with the same actions within rounding; its first call compiles.
 
     On a GPU, layers that read the same input are merged, compiled where they are not written as
@@ -24,7 +24,6 @@ def compile_policy(policy: EagerPolicy, quant: QuantSpec) -> CompiledPolicy:
     Args:
         policy: Eager; `freeze` may have quantized its layers. Merged weights are new tensors, so
             drop the policy afterwards if its memory is needed.
-        quant: The settings that `freeze` used.
 
     Raises:
         EvaluationError: This policy cannot be compiled.
@@ -32,7 +31,7 @@ def compile_policy(policy: EagerPolicy, quant: QuantSpec) -> CompiledPolicy:
     if not isinstance(policy, Pi05Policy):
         raise EvaluationError(f"only a pi0.5 can be compiled, got a {type(policy).__name__}")
     on_gpu = policy.frontend.device.type == "cuda"
-    call = _graphed(policy, quant) if on_gpu else _compiled_layers(policy)
+    call = _graphed(policy) if on_gpu else _compiled_layers(policy)
     return CompiledPolicy(policy.frontend, policy.num_steps, call)
 
 
@@ -46,8 +45,10 @@ def _compiled_layers(policy: Pi05Policy) -> Call:
 
 
 @torch.no_grad()
-def _graphed(policy: Pi05Policy, quant: QuantSpec) -> Call:
-    from duqsweep.inference.backends import fuse_for  # needs Triton
+def _graphed(policy: Pi05Policy) -> Call:
+    from duqsweep.inference.backends import build_expert  # these need Triton
     from duqsweep.inference.graphed_call import GraphedCall
+    from duqsweep.inference.merged_expert import ExpertSource
 
-    return GraphedCall(*fuse_for(quant)(policy.module, policy.num_steps))
+    expert = build_expert(ExpertSource(policy.module, policy.num_steps))
+    return GraphedCall(FusedPrefix(policy.module), expert)

@@ -8,15 +8,16 @@ head, folded into the token axis.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duqsweep.checkpoint.sizes import StackSizes
+from duqsweep.inference.expert_products import gated_linear, norm_linear, plain_linear
 from duqsweep.policy.gemma import ExpertLayer, KeysValues, normalise, rotary_table, rotate
 from duqsweep.policy.pi05 import Pi05, PrefixCache, euler_times
 
@@ -34,85 +35,17 @@ FUSION = {
 }
 
 
-class Entry(Protocol):
-    """What opens a sublayer: adds up the residual, normalises and multiplies."""
-
-    def __call__(
-        self, x: Tensor, update: Tensor, gate: Tensor, factor: Tensor, shift: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Returns the stream, (tokens, width), and the merged product, (tokens, out)."""
-
-
-class Linears(Protocol):
-    """Makes the products of one expert layer from its linear layers."""
-
-    def entry(self, linears: Sequence[nn.Module]) -> nn.Module:
-        """One `Entry` for layers that read the same norm."""
-
-    def exit(self, linear: nn.Module) -> nn.Module:
-        """A module that multiplies (tokens, in) rows."""
-
-    def gated_exit(self, linear: nn.Module) -> nn.Module:
-        """One that makes its rows from (tokens, 2 * in): tanh-GELU of the gate, times up."""
-
-
-class PlainLinears:
-    """Unquantized products."""
-
-    def entry(self, linears: Sequence[nn.Module]) -> nn.Module:
-        """Weights one below the other."""
-        return NormedLinear([cast(nn.Linear, linear).weight for linear in linears])
-
-    def exit(self, linear: nn.Module) -> nn.Module:
-        """The layer itself."""
-        return linear
-
-    def gated_exit(self, linear: nn.Module) -> nn.Module:
-        """The layer behind GELU and gate."""
-        return GatedLinear(linear)
-
-
-class NormedLinear(nn.Module):
-    """Gated residual, adaptive norm and one product."""
-
-    weight: Tensor
-
-    def __init__(self, weights: Sequence[Tensor]) -> None:
-        super().__init__()
-        self.register_buffer("weight", torch.cat([weight.detach() for weight in weights]))
-
-    def forward(
-        self, x: Tensor, update: Tensor, gate: Tensor, factor: Tensor, shift: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """See `Entry`."""
-        x = torch.addcmul(x, update, gate)
-        return x, F.linear(torch.addcmul(shift, normalise(x), factor).to(x.dtype), self.weight)
-
-
-class GatedLinear(nn.Module):
-    """GELU, gate and one product."""
-
-    def __init__(self, linear: nn.Module) -> None:
-        super().__init__()
-        self.linear = linear
-
-    def forward(self, gate_up: Tensor) -> Tensor:
-        """(tokens, 2 * in) → (tokens, out)."""
-        gate, up = gate_up.chunk(2, dim=-1)
-        return cast(Tensor, self.linear(F.gelu(gate, approximate="tanh") * up))
-
-
 class FusedLayer(nn.Module):
     """One expert layer; its keys and values hold the prefix's, then room for the tokens' own."""
 
-    def __init__(self, layer: ExpertLayer, sizes: StackSizes, linears: Linears) -> None:
+    def __init__(self, layer: ExpertLayer, sizes: StackSizes) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = sizes.heads, sizes.kv_heads, sizes.head_dim
         attention, mlp = layer.self_attn, layer.mlp
-        self.qkv = linears.entry([attention.q_proj, attention.k_proj, attention.v_proj])
-        self.o = linears.exit(attention.o_proj)
-        self.gate_up = linears.entry([mlp.gate_proj, mlp.up_proj])
-        self.down = linears.gated_exit(mlp.down_proj)
+        self.qkv = norm_linear([attention.q_proj, attention.k_proj, attention.v_proj])
+        self.o = plain_linear(attention.o_proj)
+        self.gate_up = norm_linear([mlp.gate_proj, mlp.up_proj])
+        self.down = gated_linear(mlp.down_proj)
 
     def forward(
         self,
@@ -174,26 +107,22 @@ class Prepared:
 class CompiledExpert(nn.Module):
     """All denoising steps of one observation."""
 
-    def __init__(
-        self, module: Pi05, num_steps: int, linears: Linears | None = None, room: int = 1
-    ) -> None:
+    def __init__(self, module: Pi05, num_steps: int, pad_multiple: int = 1) -> None:
         """Merge the expert's weights; those of `module` stay as they are.
 
         Args:
             module: The policy.
             num_steps: Euler steps of the schedule.
-            linears: How the products are made; None: `PlainLinears`.
-            room: Caches are padded to multiples of this many keys: compiled code is one length's.
+            pad_multiple: Caches are padded to multiples of so many keys: compiled code is one
+                length's.
         """
         super().__init__()
-        self.room = room
+        self.pad_multiple = pad_multiple
         self.sizes, self.horizon = module.sizes.expert, module.sizes.horizon
         self.num_steps = num_steps
-        linears = linears or PlainLinears()
         self.action_in_proj, self.action_out_proj = module.action_in_proj, module.action_out_proj
         self.layers = nn.ModuleList(
-            FusedLayer(cast(ExpertLayer, layer), self.sizes, linears)
-            for layer in module.expert.layers
+            FusedLayer(cast(ExpertLayer, layer), self.sizes) for layer in module.expert.layers
         )
         self._run_layer: Callable[..., tuple[Tensor, Tensor, Tensor]] = FusedLayer.forward
         self._enter: Callable[..., Tensor] = CompiledExpert.enter
@@ -215,13 +144,13 @@ class CompiledExpert(nn.Module):
         """Make room for the action tokens behind a prefix of batch 1."""
         start = cache[0][0].shape[2]
         end = start + self.horizon
-        added = -(-end // self.room) * self.room - start
+        added = -(-end // self.pad_multiple) * self.pad_multiple - start
         caches = tuple(
             (F.pad(keys[0], (0, 0, 0, added)), F.pad(values[0], (0, 0, 0, added)))
             for keys, values in cache
         )
         bias = None
-        if self.room > 1:
+        if self.pad_multiple > 1:
             bias = self._zeros.new_zeros(start + added)
             bias[start : start + added - self.horizon] = -torch.inf
         positions = torch.arange(start, end, device=self._zeros.device)

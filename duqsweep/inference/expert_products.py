@@ -1,7 +1,7 @@
-"""Quantized products of a fused action expert: layers that read the same input are one product.
+"""The products of a compiled action expert; layers that read the same input are one where possible.
 
-Takes what `freeze` made with kernel `fake`, whose arithmetic this is: values are rounded as
-integers would be, products are made in floating point.
+Simulated layers are computed as kernel `fake` does it: values are rounded as integers would be, and
+multiplied in floating point.
 """
 
 from __future__ import annotations
@@ -10,108 +10,142 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from duqsweep.errors import EvaluationError
-from duqsweep.inference.rounding import InputTransform, Rounding, rounding_on
-from duqsweep.quant.kernels.fake import BatchedRotation
-from duqsweep.quant.linear import DuQuantLinear, Reorder, RoundTokens
+from duqsweep.inference.rounding import Rounding, rounding_on, rounding_reason
+from duqsweep.inference.weights import merged
+from duqsweep.kernels.projection_weights import ProjectionWeights
+from duqsweep.policy.gemma import normalise
 
 
-class MergedLinears:
-    """Makes the products of an expert layer whose linears `freeze` replaced."""
+def norm_linear(linears: Sequence[nn.Module]) -> nn.Module:
+    """What opens a sublayer: gated residual, adaptive norm, and the products of its result.
 
-    def entry(self, linears: Sequence[nn.Module]) -> nn.Module:
-        """Adaptive norm and product of layers that read the same input.
+    The module takes x, update, gate, factor and shift. It returns the stream x + update * gate,
+    (tokens, width), and the products side by side, (tokens, out).
+    """
+    weights = _computable(linears)
+    if weights is None:
+        return SeparateNormLinears(linears)
+    return (RoundedNormLinear if weights.numerics == "simulated" else NormLinear)(weights)
 
-        Raises:
-            EvaluationError: A layer is not quantized, or the layers transform their inputs in
-                different ways or in one that cannot be merged.
-        """
-        return QuantizedEntry(*_merged(linears))
 
-    def exit(self, linear: nn.Module) -> nn.Module:
-        """Product of one layer; raises as `entry` does."""
-        return QuantizedExit(*_merged([linear]))
+def plain_linear(linear: nn.Module) -> nn.Module:
+    """A product: (tokens, in) → (tokens, out)."""
+    weights = _computable([linear])
+    if weights is None:
+        return linear
+    return (RoundedLinear if weights.numerics == "simulated" else Linear)(weights)
 
-    def gated_exit(self, linear: nn.Module) -> nn.Module:
-        """Product of one layer behind GELU and gate; raises as `entry` does."""
-        return QuantizedGatedExit(*_merged([linear]))
+
+def gated_linear(linear: nn.Module) -> nn.Module:
+    """A product of tanh-GELU of the gate times up: (tokens, 2 * in) → (tokens, out)."""
+    weights = _computable([linear])
+    if weights is not None and weights.numerics == "simulated":
+        return RoundedGatedLinear(weights)
+    return GatedLinear(plain_linear(linear))
+
+
+class Linear(nn.Module):
+    """A product in floating point."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, weights: ProjectionWeights) -> None:
+        super().__init__()
+        self.register_buffer("weight", weights.values)
+        self.register_buffer("bias", weights.bias)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(tokens, in) → (tokens, out)."""
+        return F.linear(rows, self.weight, self.bias)
+
+
+class NormLinear(Linear):
+    """Gated residual, adaptive norm and one product."""
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, update: Tensor, gate: Tensor, factor: Tensor, shift: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See `norm_linear`."""
+        x = torch.addcmul(x, update, gate)
+        rows = torch.addcmul(shift, normalise(x), factor).to(x.dtype)
+        return x, F.linear(rows, self.weight, self.bias)
+
+
+class GatedLinear(nn.Module):
+    """GELU, gate and one product."""
+
+    def __init__(self, linear: nn.Module) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, gate_up: Tensor) -> Tensor:
+        """(tokens, 2 * in) → (tokens, out)."""
+        gate, up = gate_up.chunk(2, dim=-1)
+        return cast(Tensor, self.linear(F.gelu(gate, approximate="tanh") * up))
+
+
+class SeparateNormLinears(nn.Module):
+    """Gated residual and adaptive norm, then one product after the other."""
+
+    def __init__(self, linears: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.linears = nn.ModuleList(linears)
+
+    def forward(
+        self, x: Tensor, update: Tensor, gate: Tensor, factor: Tensor, shift: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See `norm_linear`."""
+        x = torch.addcmul(x, update, gate)
+        rows = torch.addcmul(shift, normalise(x), factor).to(x.dtype)
+        return x, torch.cat([linear(rows) for linear in self.linears], dim=-1)
 
 
 class RoundedProduct(nn.Module):
     """A product of rounded tokens."""
 
     weight: Tensor
+    bias: Tensor | None
 
-    def __init__(self, rounding: Rounding, weight: Tensor) -> None:
+    def __init__(self, weights: ProjectionWeights) -> None:
         super().__init__()
-        self.rounding = rounding
-        self.register_buffer("weight", weight)
+        self.rounding: Rounding = rounding_on(weights)
+        self.register_buffer("weight", weights.values)
+        self.register_buffer("bias", weights.bias)
 
 
-class QuantizedEntry(RoundedProduct):
+class RoundedNormLinear(RoundedProduct):
     """Gated residual, adaptive norm, rotation, rounding and one product."""
 
     def forward(
         self, x: Tensor, update: Tensor, gate: Tensor, factor: Tensor, shift: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The stream x + update * gate, (tokens, width), and the product of its norm."""
+        """See `norm_linear`."""
         stream, rows = self.rounding.enter(x, update, gate, factor, shift)
-        return stream, F.linear(rows, self.weight)
+        return stream, F.linear(rows, self.weight, self.bias)
 
 
-class QuantizedExit(RoundedProduct):
+class RoundedLinear(RoundedProduct):
     """Rotation, rounding and one product."""
 
     def forward(self, rows: Tensor) -> Tensor:
         """(tokens, in) → (tokens, out)."""
-        return F.linear(self.rounding.leave(rows), self.weight)
+        return F.linear(self.rounding.leave(rows), self.weight, self.bias)
 
 
-class QuantizedGatedExit(RoundedProduct):
+class RoundedGatedLinear(RoundedProduct):
     """GELU, gate, rotation, rounding and one product."""
 
     def forward(self, gate_up: Tensor) -> Tensor:
         """(tokens, 2 * in) → (tokens, out)."""
-        return F.linear(self.rounding.leave_gated(gate_up), self.weight)
+        return F.linear(self.rounding.leave_gated(gate_up), self.weight, self.bias)
 
 
-def _merged(linears: Sequence[nn.Module]) -> tuple[Rounding, Tensor]:
-    layers = [_quantized(linear) for linear in linears]
-    first, *others = [_transform(layer) for layer in layers]
-    for other in others:
-        same = torch.equal(first.order, other.order) and torch.equal(first.matrix, other.matrix)
-        if not same or first.bits != other.bits:
-            raise EvaluationError(
-                "layers that read the same input cannot be merged: they transform it in "
-                "different ways (rotation must be hadamard or none, smoothing 0)"
-            )
-    return rounding_on(first), torch.cat([layer.weight for layer in layers])
-
-
-def _quantized(linear: nn.Module) -> DuQuantLinear:
-    if not isinstance(linear, DuQuantLinear):
-        raise EvaluationError(f"a {type(linear).__name__} cannot be merged: it is not quantized")
-    if len(linear.after) or linear.bias is not None:
-        raise EvaluationError("a layer with rotated outputs or a bias cannot be merged")
-    return linear
-
-
-def _transform(layer: DuQuantLinear) -> InputTransform:
-    stages = list(layer.before)
-    order = torch.arange(layer.in_features, device=layer.weight.device)
-    if isinstance(stages[0], Reorder):
-        order = cast(Tensor, stages.pop(0).order)
-    matrix = torch.ones(1, 1, device=layer.weight.device, dtype=layer.weight.dtype)
-    if isinstance(stages[0], BatchedRotation):
-        matrices = cast(Tensor, stages.pop(0).matrices)
-        if len(matrices) > 1:
-            raise EvaluationError("layers with a rotation for each block cannot be merged")
-        matrix = matrices[0]
-    if len(stages) != 1 or not isinstance(stages[0], RoundTokens):
-        raise EvaluationError(
-            "only layers with one rotation and per-token activation scales can be merged"
-        )
-    return InputTransform(order, matrix, stages[0].bits)
+def _computable(linears: Sequence[nn.Module]) -> ProjectionWeights | None:
+    weights = merged(linears, ("plain", "simulated"))
+    if weights is None or (weights.numerics == "simulated" and rounding_reason(weights)):
+        return None
+    return weights

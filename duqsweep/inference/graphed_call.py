@@ -11,58 +11,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from duqsweep.inference.compiled_expert import CompiledExpert
-from duqsweep.inference.merged_expert import merge_expert
+from duqsweep.inference.backends import Expert
 from duqsweep.inference.prefix import FusedPrefix
-from duqsweep.inference.triton_expert import TritonExpert
 from duqsweep.kernels import launches
-from duqsweep.kernels.expert_cuts import TOKENS
-from duqsweep.policy.pi05 import Pi05, PrefixCache
 
 log = logging.getLogger(__name__)
 
-# A state in the prompt makes its length change from call to call, by its digits. Two or three
-# compiled forms then serve all of them.
-KEYS_ALIKE = 64
 COMPILED_FORMS = 256  # of one function, over all trials of a process
 WARM_UP_CALLS = 2  # before a capture: they compile, and choose among a library's kernels
-
-
-class Expert(Protocol):
-    """A fused action expert."""
-
-    def prepare(self, cache: PrefixCache) -> Any:
-        """Make a prefix of batch 1 ready for `denoise`."""
-
-    def denoise(self, noise: Tensor, prefix: Any) -> Tensor:
-        """Follow the flow from noise to actions, both (horizon, action_dim) in float32."""
-
-    def weights(self) -> list[Tensor]:
-        """Every tensor that a call reads, scratch space apart."""
-
-
-# The merged prefix and expert of a policy, for a number of Euler steps.
-Fuse = Callable[[Pi05, int], tuple[FusedPrefix, Expert]]
-
-
-def fuse_plain(module: Pi05, num_steps: int) -> tuple[FusedPrefix, Expert]:
-    """Of unquantized layers."""
-    return FusedPrefix(module), plain_expert(module, num_steps)
-
-
-def plain_expert(module: Pi05, num_steps: int) -> Expert:
-    """Kernels for chunks of one tile of tokens; for longer ones compiled code, which is faster.
-
-    On an H200: 5.2 ms against 7.8 with 10 tokens, 18.0 against 8.7 with 50.
-    """
-    if module.sizes.horizon <= TOKENS:
-        return TritonExpert(merge_expert(module, num_steps))
-    return CompiledExpert(module, num_steps, room=KEYS_ALIKE)
 
 
 @dataclass(frozen=True)
@@ -90,8 +51,7 @@ class GraphedCall:
         """Nothing is compiled or captured before the first call."""
         self.prefix, self.expert = prefix, expert
         prefix.compile(any_length=True)
-        if isinstance(expert, CompiledExpert):  # the other is kernels already
-            expert.compile()
+        expert.compile()
         self.stages = (
             Stage("vision", lambda made: prefix.encode_images(made["pixels"])),
             Stage("llm", lambda made: prefix.read(made["vision"], made["tokens"])),

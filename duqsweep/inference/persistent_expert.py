@@ -1,7 +1,7 @@
 """The action expert's denoising loop as one GPU kernel, for one observation at a time.
 
 Equal to `Pi05.velocity` followed step by step, for integer weights of one format in all layers and
-the sizes of pi0.5, on GPUs from Hopper on; `expert_loop.obstacle` tells what stands against it.
+the sizes of pi0.5, on GPUs from Hopper on; see `expert_loop.unsupported_reason`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from torch import Tensor
 from duqsweep.inference.merged_expert import MergedExpert
 from duqsweep.kernels.expert_loop import Loop, constants_of
 from duqsweep.kernels.expert_pack import RANKS, pack
-from duqsweep.kernels.expert_weights import name_of
 from duqsweep.policy.gemma import rotary_table
 from duqsweep.policy.pi05 import PrefixCache
 
@@ -34,7 +33,7 @@ class PersistentExpert:
         """Reorder the weights; compile the kernel where no other expert had these settings.
 
         Args:
-            merged: The expert, on a GPU, without an `expert_loop.obstacle`.
+            merged: The expert, on a GPU, without an `expert_loop.unsupported_reason`.
         """
         self.shape, self.num_steps = merged.shape, merged.num_steps
         constants = constants_of(merged.shape, merged.layers)
@@ -45,7 +44,10 @@ class PersistentExpert:
         names = ("out_weight", "out_bias", "in_weight", "in_bias")
         projections = dict(zip(names, merged.projections, strict=True))
         self.tensors = {**vars(packed), **projections, "modulations": table}
-        self.loop = Loop(constants, name_of(merged.layers[0].qkv), table.device)
+        self.loop = Loop(constants, merged.layers[0].qkv.format, table.device)
+
+    def compile(self) -> None:
+        """Nothing: all of it is one kernel."""
 
     def prepare(self, cache: PrefixCache) -> PrefixForLoop:
         """Take a prefix of batch 1."""

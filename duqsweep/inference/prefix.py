@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from duqsweep.checkpoint.sizes import LLM, StackSizes, rows_a_pass
 from duqsweep.inference.patches import FusedPatches
 from duqsweep.inference.prefix_attention import Attend, attention_on
-from duqsweep.inference.prefix_products import PrefixLinears, norm_record, suited
+from duqsweep.inference.prefix_products import linear_residual, mlp, norm_linear, norm_record
+from duqsweep.inference.weights import has_integers
 from duqsweep.kernels.rotary import Rotary
 from duqsweep.policy.gemma import KeysValues, PrefixLayer, rotary_table
 from duqsweep.policy.pi05 import Pi05, PrefixCache
@@ -27,14 +28,14 @@ Result = TypeVar("Result")
 class FusedVisionLayer(nn.Module):
     """One SigLIP layer; rows are the patches of all images."""
 
-    def __init__(self, layer: SiglipLayer, linears: PrefixLinears, attend: Attend) -> None:
+    def __init__(self, layer: SiglipLayer, attend: Attend) -> None:
         super().__init__()
-        attention, mlp = layer.self_attn, layer.mlp
+        attention = layer.self_attn
         self.heads, self.attend = attention.heads, attend
         projections = [attention.q_proj, attention.k_proj, attention.v_proj]
-        self.qkv = linears.entry(norm_record(layer.layer_norm1), projections)
-        self.out = linears.exit(attention.out_proj)
-        self.mlp = linears.mlp(norm_record(layer.layer_norm2), [mlp.fc1, mlp.fc2])
+        self.qkv = norm_linear(norm_record(layer.layer_norm1), projections)
+        self.out = linear_residual(attention.out_proj)
+        self.mlp = mlp(norm_record(layer.layer_norm2), [layer.mlp.fc1, layer.mlp.fc2])
 
     def forward(self, x: Tensor, images: int) -> Tensor:
         """(images * patches, width) → the same shape."""
@@ -46,18 +47,16 @@ class FusedVisionLayer(nn.Module):
 class FusedPrefixLayer(nn.Module):
     """One layer of the language model."""
 
-    def __init__(
-        self, layer: PrefixLayer, sizes: StackSizes, linears: PrefixLinears, attend: Attend
-    ) -> None:
+    def __init__(self, layer: PrefixLayer, sizes: StackSizes, attend: Attend) -> None:
         super().__init__()
         self.sizes, self.attend = sizes, attend
-        attention, mlp = layer.self_attn, layer.mlp
+        attention = layer.self_attn
         projections = [attention.q_proj, attention.k_proj, attention.v_proj]
         rotary = Rotary(sizes.head_dim, sizes.heads + sizes.kv_heads)
-        self.qkv = linears.entry(norm_record(layer.input_layernorm), projections, rotary)
-        self.o = linears.exit(attention.o_proj)
-        parts = [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
-        self.mlp = linears.mlp(norm_record(layer.post_attention_layernorm), parts)
+        self.qkv = norm_linear(norm_record(layer.input_layernorm), projections, rotary)
+        self.o = linear_residual(attention.o_proj)
+        parts = [layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj]
+        self.mlp = mlp(norm_record(layer.post_attention_layernorm), parts)
 
     def forward(self, x: Tensor, table: KeysValues) -> tuple[Tensor, KeysValues]:
         """(tokens, width) → the same shape, and (1, kv_heads, tokens, head_dim) keys and values."""
@@ -69,12 +68,12 @@ class FusedPrefixLayer(nn.Module):
 class LastPrefixLayer(nn.Module):
     """Keys and values of the last layer."""
 
-    def __init__(self, layer: PrefixLayer, sizes: StackSizes, linears: PrefixLinears) -> None:
+    def __init__(self, layer: PrefixLayer, sizes: StackSizes) -> None:
         super().__init__()
         self.sizes = sizes
         projections = [layer.self_attn.k_proj, layer.self_attn.v_proj]
         rotary = Rotary(sizes.head_dim, sizes.kv_heads)
-        self.kv = linears.entry(norm_record(layer.input_layernorm), projections, rotary)
+        self.kv = norm_linear(norm_record(layer.input_layernorm), projections, rotary)
 
     def forward(self, x: Tensor, table: KeysValues) -> KeysValues:
         """(tokens, width) → (1, kv_heads, tokens, head_dim) each."""
@@ -84,16 +83,8 @@ class LastPrefixLayer(nn.Module):
 class FusedPrefix(nn.Module):
     """From pixels and tokens to the cache that the expert reads."""
 
-    def __init__(self, module: Pi05, linears: PrefixLinears | None = None) -> None:
-        """Merge weights; those of `module` stay as they are.
-
-        Args:
-            module: The policy.
-            linears: How the products of a stack with quantized layers are made.
-
-        Raises:
-            EvaluationError: There are quantized layers and no way to make their products.
-        """
+    def __init__(self, module: Pi05) -> None:
+        """Merge weights; those of `module` stay as they are."""
         super().__init__()
         self.sizes = module.sizes
         paligemma: Any = module.paligemma_with_expert.paligemma.model
@@ -103,17 +94,16 @@ class FusedPrefix(nn.Module):
         self.project = paligemma.multi_modal_projector.linear
         self.embed_tokens = module.language_model.embed_tokens
         attend = attention_on(module.language_model.embed_tokens.weight.device)
-        seeing = suited(vision.encoder, linears)
-        reading = suited(module.language_model.layers, linears)
-        self.traceable = (seeing.traceable, reading.traceable)
+        stacks = (vision.encoder, module.language_model.layers)
+        self.traceable = tuple(not has_integers(stack) for stack in stacks)
         self.vision_layers = nn.ModuleList(
-            FusedVisionLayer(layer, seeing, attend) for layer in vision.encoder.layers
+            FusedVisionLayer(layer, attend) for layer in vision.encoder.layers
         )
         *layers, last = cast(list[PrefixLayer], list(module.language_model.layers))
         self.layers = nn.ModuleList(
-            FusedPrefixLayer(layer, self.sizes.llm, reading, attend) for layer in layers
+            FusedPrefixLayer(layer, self.sizes.llm, attend) for layer in layers
         )
-        self.last = LastPrefixLayer(last, self.sizes.llm, reading)
+        self.last = LastPrefixLayer(last, self.sizes.llm)
         longest = rows_a_pass(self.sizes, self.sizes.cameras, self.sizes.prompt_tokens)[LLM]
         positions = torch.arange(longest, device=self.embed_tokens.weight.device)
         self.cosines, self.sines = rotary_table(positions, self.sizes.llm.head_dim)
@@ -129,11 +119,11 @@ class FusedPrefix(nn.Module):
             any_length: One code for prompts of all lengths; otherwise each length has its own.
         """
         serve = _any_length if any_length else _unchanged
-        seeing, reading = self.traceable
+        vision, llm = self.traceable
         self._embed = _compiled(self._embed)
-        if seeing:
+        if vision:
             self._see = _compiled(self._see)
-        if reading:
+        if llm:
             self._read = serve(_compiled(self._read))
             self._finish = serve(_compiled(self._finish))
 

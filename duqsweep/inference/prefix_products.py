@@ -1,175 +1,179 @@
-"""How the fused prefix makes products of linear layers: the seam, and its unquantized form."""
+"""The products of a compiled prefix layer, with the norm before and the residual behind them.
+
+Layers that read the same input are one product where all are unquantized or all multiply integers;
+others are called one by one. Rows are (tokens, width).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from duqsweep.errors import EvaluationError
+from duqsweep.inference.integer_products import integer_linear_residual, integer_mlp, integer_norm
+from duqsweep.inference.weights import merged, weights_of
 from duqsweep.kernels.gelu_linear import gelu_linear
 from duqsweep.kernels.norms import Norm
+from duqsweep.kernels.projection_weights import ProjectionWeights, pad_inputs, pad_outputs
 from duqsweep.kernels.rotary import Rotary, Table
 from duqsweep.policy.gemma import RmsNorm
 
 FULL_LINE = 128  # channels; SigLIP's 4304 hidden ones become 4352
 
 
-class PrefixLinears(Protocol):
-    """Makes the products of one layer. Rows are (tokens, width)."""
+def norm_linear(
+    norm: Norm, linears: Sequence[nn.Module], rotary: Rotary | None = None
+) -> nn.Module:
+    """One module: x → the products of its norm, side by side.
 
-    @property
-    def traceable(self) -> bool:
-        """Whether torch.compile can look into the modules."""
-
-    def entry(
-        self, norm: Norm, linears: Sequence[nn.Module], rotary: Rotary | None = None
-    ) -> nn.Module:
-        """One module: x → the products of its norm, side by side.
-
-        With `rotary` it is called with `table` as well, and rotates.
-        """
-
-    def exit(self, linear: nn.Module) -> nn.Module:
-        """One module: (rows, x) → x plus the product of rows."""
-
-    def mlp(self, norm: Norm, linears: Sequence[nn.Module]) -> nn.Module:
-        """One module: x → x plus the MLP of its norm; of (first, last), or (gate, up, last)."""
+    With `rotary` it is called with `table` as well, and rotates.
+    """
+    weights = merged(linears, ("plain", "integer"))
+    if weights is None:
+        return SeparateNormLinears(norm, linears, rotary)
+    if weights.is_integer:
+        return integer_norm(norm, weights, rotary)
+    return NormLinear(norm, weights, rotary)
 
 
-class PlainPrefixLinears:
-    """Unquantized products."""
-
-    traceable = True
-
-    def entry(
-        self, norm: Norm, linears: Sequence[nn.Module], rotary: Rotary | None = None
-    ) -> nn.Module:
-        """Weights one below the other."""
-        return PlainEntry(norm, linears, rotary)
-
-    def exit(self, linear: nn.Module) -> nn.Module:
-        """The layer itself, and a sum."""
-        return PlainExit(linear)
-
-    def mlp(self, norm: Norm, linears: Sequence[nn.Module]) -> nn.Module:
-        """Gate and up merged; without a gate, GELU behind the first product."""
-        return (PlainMlp if len(linears) == 3 else PlainGeluMlp)(norm, linears)
+def linear_residual(linear: nn.Module) -> nn.Module:
+    """One module: (rows, x) → x plus the product of rows."""
+    weights = weights_of(linear)
+    if weights is None or weights.numerics == "simulated":
+        return SeparateLinearResidual(linear)
+    if weights.is_integer:
+        return integer_linear_residual(weights)
+    return LinearResidual(weights)
 
 
-class PlainEntry(nn.Module):
+def mlp(norm: Norm, linears: Sequence[nn.Module]) -> nn.Module:
+    """One module: x → x plus the MLP of its norm; of (first, last), or (gate, up, last)."""
+    first, last = merged(linears[:-1], ("plain", "integer")), weights_of(linears[-1])
+    if first is None or last is None or first.numerics != last.numerics:
+        return SeparateMlp(norm, linears)
+    gated = len(linears) == 3
+    if first.is_integer:
+        return integer_mlp(norm, first, last, gated)
+    return (GatedMlp if gated else GeluMlp)(norm, first, last)
+
+
+class NormLinear(nn.Module):
     """Norm and one product."""
 
-    def __init__(
-        self, norm: Norm, linears: Sequence[nn.Module], rotary: Rotary | None = None
-    ) -> None:
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, norm: Norm, weights: ProjectionWeights, rotary: Rotary | None) -> None:
         super().__init__()
         self.norm, self.rotary = norm, rotary
-        self.linear = merged(linears)
+        self.register_buffer("weight", weights.values)
+        self.register_buffer("bias", weights.bias)
 
     def forward(self, x: Tensor, table: Table | None = None) -> Tensor:
-        """See `PrefixLinears.entry`."""
-        products = cast(Tensor, self.linear(self.norm.apply(x)))
+        """See `norm_linear`."""
+        products = F.linear(self.norm.apply(x), self.weight, self.bias)
         if self.rotary is None or table is None:
             return products
         return self.rotary.apply(products, table)
 
 
-class PlainExit(nn.Module):
+class LinearResidual(nn.Module):
     """A product and the residual."""
 
-    def __init__(self, linear: nn.Module) -> None:
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, weights: ProjectionWeights) -> None:
         super().__init__()
-        self.linear = merged([linear])
+        self.register_buffer("weight", weights.values)
+        self.register_buffer("bias", weights.bias)
 
     def forward(self, rows: Tensor, x: Tensor) -> Tensor:
-        """See `PrefixLinears.exit`."""
-        return cast(Tensor, x + self.linear(rows))
+        """See `linear_residual`."""
+        return x + F.linear(rows, self.weight, self.bias)
 
 
-class PlainMlp(nn.Module):
+class GatedMlp(nn.Module):
     """Two products with a GELU gate between."""
 
-    def __init__(self, norm: Norm, linears: Sequence[nn.Module]) -> None:
+    def __init__(self, norm: Norm, first: ProjectionWeights, last: ProjectionWeights) -> None:
         super().__init__()
-        *first, last = linears
-        self.first, self.last = PlainEntry(norm, first), PlainExit(last)
+        self.first, self.last = NormLinear(norm, first, None), LinearResidual(last)
 
     def forward(self, x: Tensor) -> Tensor:
-        """See `PrefixLinears.mlp`."""
+        """See `mlp`."""
         gate, up = self.first(x).chunk(2, dim=-1)
         return cast(Tensor, self.last(F.gelu(gate, approximate="tanh") * up, x))
 
 
-class PlainGeluMlp(nn.Module):
+class GeluMlp(nn.Module):
     """Two products with tanh-GELU between."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, norm: Norm, first: ProjectionWeights, last: ProjectionWeights) -> None:
+        super().__init__()
+        self.norm = norm
+        # Rows fill cache lines: otherwise torch.compile pads them itself and copies each product.
+        more = -first.out_features % FULL_LINE
+        first, last = pad_outputs(first, more), pad_inputs(last, more)
+        self.register_buffer("weight", first.values)
+        self.register_buffer("bias", first.bias)
+        self.last = LinearResidual(last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `mlp`."""
+        hidden = gelu_linear(self.norm.apply(x), self.weight, self.bias)
+        return cast(Tensor, self.last(hidden, x))
+
+
+class SeparateNormLinears(nn.Module):
+    """Norm, and one product after the other."""
+
+    def __init__(self, norm: Norm, linears: Sequence[nn.Module], rotary: Rotary | None) -> None:
+        super().__init__()
+        self.norm, self.linears, self.rotary = norm, nn.ModuleList(linears), rotary
+
+    def forward(self, x: Tensor, table: Table | None = None) -> Tensor:
+        """See `norm_linear`."""
+        rows = self.norm.apply(x)
+        products = torch.cat([linear(rows) for linear in self.linears], dim=-1)
+        if self.rotary is None or table is None:
+            return products
+        return self.rotary.apply(products, table)
+
+
+class SeparateLinearResidual(nn.Module):
+    """A layer that can only be called, and the residual."""
+
+    def __init__(self, linear: nn.Module) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, rows: Tensor, x: Tensor) -> Tensor:
+        """See `linear_residual`."""
+        return cast(Tensor, x + self.linear(rows))
+
+
+class SeparateMlp(nn.Module):
+    """An MLP whose layers are called one by one."""
 
     def __init__(self, norm: Norm, linears: Sequence[nn.Module]) -> None:
         super().__init__()
         self.norm = norm
-        first, last = (merged([linear]) for linear in linears)
-        self.first, last = widened(first, last)
-        self.last = PlainExit(last)
+        *first, self.last = linears
+        self.first = nn.ModuleList(first)
 
     def forward(self, x: Tensor) -> Tensor:
-        """See `PrefixLinears.mlp`."""
-        hidden = gelu_linear(self.norm.apply(x), self.first.weight, self.first.bias)
-        return cast(Tensor, self.last(hidden, x))
-
-
-def widened(first: nn.Linear, last: nn.Linear) -> tuple[nn.Linear, nn.Linear]:
-    """The two with zero channels between them, so that rows fill cache lines.
-
-    Without them, torch.compile keeps such rows apart, and each product is then copied. The layers'
-    own weights become views, as in `merged`.
-    """
-    more = -first.out_features % FULL_LINE
-    if more == 0:
-        return first, last
-    taller = linear_of(
-        F.pad(first.weight.detach(), (0, 0, 0, more)), F.pad(first.bias.detach(), (0, more))
-    )
-    wider = linear_of(F.pad(last.weight.detach(), (0, more)), last.bias.detach())
-    first.weight.data = taller.weight[:-more].detach()
-    last.weight.data = wider.weight[:, :-more].detach()
-    return taller, wider
-
-
-def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    """A layer of these tensors."""
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    linear.weight = nn.Parameter(weight, requires_grad=False)
-    if bias is not None:
-        linear.bias = nn.Parameter(bias, requires_grad=False)
-    return linear
-
-
-def merged(linears: Sequence[nn.Module]) -> nn.Linear:
-    """One layer whose outputs are those of all, one after the other.
-
-    The layers' own weights become views of its weight, so that nothing is held twice.
-
-    Raises:
-        EvaluationError: A layer is not a plain linear one.
-    """
-    plain = [linear for linear in linears if isinstance(linear, nn.Linear)]
-    if len(plain) < len(linears):
-        kinds = sorted({type(linear).__name__ for linear in linears})
-        raise EvaluationError(f"only unquantized layers can be merged here, got {kinds}")
-    first = plain[0]
-    if len(plain) == 1:
-        return first
-    weight = torch.cat([linear.weight.detach() for linear in plain])
-    parts = torch.split(weight, [len(linear.weight) for linear in plain])
-    for linear, part in zip(plain, parts, strict=True):
-        linear.weight.data = part
-    biased = first.bias is not None
-    return linear_of(
-        weight, torch.cat([linear.bias.detach() for linear in plain]) if biased else None
-    )
+        """See `mlp`."""
+        rows = self.norm.apply(x)
+        gate, *up = [linear(rows) for linear in self.first]
+        hidden = F.gelu(gate, approximate="tanh")
+        return cast(Tensor, x + self.last(hidden * up[0] if up else hidden))
 
 
 def norm_record(norm: RmsNorm | nn.LayerNorm) -> Norm:
@@ -178,11 +182,3 @@ def norm_record(norm: RmsNorm | nn.LayerNorm) -> Norm:
     if isinstance(norm, nn.LayerNorm):
         return Norm(weight, norm.bias.detach().float())
     return Norm(1.0 + weight)
-
-
-def suited(stack: nn.Module, linears: PrefixLinears | None) -> PrefixLinears:
-    """`linears` for a stack with quantized layers, otherwise the unquantized products."""
-    names = ("_proj", "fc1", "fc2")
-    products = [child for name, child in stack.named_modules() if name.endswith(names)]
-    quantized = not all(isinstance(product, nn.Linear) for product in products)
-    return linears if linears is not None and quantized else PlainPrefixLinears()

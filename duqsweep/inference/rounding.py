@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -11,28 +10,30 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from duqsweep.errors import EvaluationError
-from duqsweep.kernels.codes import largest_code
 from duqsweep.kernels.norms import NORM_EPS
+from duqsweep.kernels.projection_weights import ProjectionWeights, largest_code
 from duqsweep.quant.quantizer import quantize_tokens
 from duqsweep.quant.rotation import rotate_blocks
 
 BLOCKS = (1, 16, 32, 64, 128)  # of the GPU kernel; 1: no rotation
 
 
-@dataclass(frozen=True)
-class InputTransform:
-    """How layers read their input."""
-
-    order: Tensor  # (width,) where each permuted channel comes from
-    matrix: Tensor  # (block, block), the rotation of every block; (1, 1) where there is none
-    bits: int  # of the rounded values, one scale a token
-
-
 class Rounding(nn.Module, ABC):
-    """Permutation, block rotation and rounding of tokens."""
+    """Permutation, block rotation and rounding of tokens, as simulated layers read them."""
 
-    order: Tensor
-    matrix: Tensor
+    permutation: Tensor  # (width,) where each permuted channel comes from
+    rotation: Tensor  # (block, block), of every block; (1, 1) where there is none
+
+    def __init__(self, weights: ProjectionWeights) -> None:
+        super().__init__()
+        self.bits = weights.act_bits
+        permutation, rotation = weights.permutation, weights.rotation
+        if permutation is None:
+            permutation = torch.arange(weights.in_features, device=weights.values.device)
+        if rotation is None:
+            rotation = weights.values.new_ones(1, 1)
+        self.register_buffer("permutation", permutation)
+        self.register_buffer("rotation", rotation)
 
     @abstractmethod
     def enter(
@@ -52,12 +53,6 @@ class Rounding(nn.Module, ABC):
 class TorchRounding(Rounding):
     """Stage after stage, as the layers of kernel `fake` do it."""
 
-    def __init__(self, transform: InputTransform) -> None:
-        super().__init__()
-        self.bits = transform.bits
-        self.register_buffer("order", transform.order)
-        self.register_buffer("matrix", transform.matrix)
-
     def enter(
         self, x: Tensor, update: Tensor, gate: Tensor, factor: Tensor, shift: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -68,7 +63,7 @@ class TorchRounding(Rounding):
 
     def leave(self, rows: Tensor) -> Tensor:
         """See `Rounding`."""
-        rotated = rotate_blocks(rows.index_select(1, self.order), self.matrix[None])
+        rotated = rotate_blocks(rows.index_select(1, self.permutation), self.rotation[None])
         return quantize_tokens(rotated, self.bits)
 
     def leave_gated(self, gate_up: Tensor) -> Tensor:
@@ -80,48 +75,62 @@ class TorchRounding(Rounding):
 class KernelRounding(Rounding):
     """One kernel a call; between the stages values stay in float32."""
 
-    def __init__(self, transform: InputTransform) -> None:
-        """Check that there is a kernel.
+    def __init__(self, weights: ProjectionWeights) -> None:
+        """Prepare the kernel's arguments.
 
         Raises:
-            EvaluationError: The width is not a power of two, or the block is not among `BLOCKS`.
+            EvaluationError: There is a `rounding_reason`.
         """
-        super().__init__()
+        super().__init__(weights)
         # Imported here: an installation without a GPU has no Triton.
         import duqsweep.kernels.rounded_rows  # noqa: F401
 
-        width, block = len(transform.order), len(transform.matrix)
-        if width & (width - 1) or width > torch.iinfo(torch.int16).max or block not in BLOCKS:
-            raise EvaluationError(
-                f"on a GPU layers of width {width} and block {block} cannot be merged: the width "
-                f"must be a power of two up to 16384 and the block one of {BLOCKS}"
-            )
-        self.top = largest_code(transform.bits)
-        self.register_buffer("order", transform.order.to(torch.int16))
-        self.register_buffer("matrix", transform.matrix.contiguous())
+        reason = kernel_reason(weights)
+        if reason is not None:
+            raise EvaluationError(reason)
+        self.top = largest_code(weights.act_bits)
+        self.permutation = self.permutation.to(torch.int16)
+        self.rotation = self.rotation.contiguous()
 
     def enter(
         self, x: Tensor, update: Tensor, gate: Tensor, factor: Tensor, shift: Tensor
     ) -> tuple[Tensor, Tensor]:
         """See `Rounding`."""
         made = torch.ops.duqsweep.enter(
-            x, update, gate, factor, shift, self.order, self.matrix, self.top
+            x, update, gate, factor, shift, self.permutation, self.rotation, self.top
         )
         return cast(tuple[Tensor, Tensor], made)
 
     def leave(self, rows: Tensor) -> Tensor:
         """See `Rounding`."""
         return cast(
-            Tensor, torch.ops.duqsweep.leave(rows, self.order, self.matrix, self.top, False)
+            Tensor, torch.ops.duqsweep.leave(rows, self.permutation, self.rotation, self.top, False)
         )
 
     def leave_gated(self, gate_up: Tensor) -> Tensor:
         """See `Rounding`."""
         return cast(
-            Tensor, torch.ops.duqsweep.leave(gate_up, self.order, self.matrix, self.top, True)
+            Tensor,
+            torch.ops.duqsweep.leave(gate_up, self.permutation, self.rotation, self.top, True),
         )
 
 
-def rounding_on(transform: InputTransform) -> Rounding:
-    """The form for the device on which the transform's tensors lie."""
-    return (KernelRounding if transform.order.is_cuda else TorchRounding)(transform)
+def rounding_on(weights: ProjectionWeights) -> Rounding:
+    """The form for the device on which the weights lie."""
+    return (KernelRounding if weights.values.is_cuda else TorchRounding)(weights)
+
+
+def rounding_reason(weights: ProjectionWeights) -> str | None:
+    """Why `rounding_on` cannot serve these weights; None: it can."""
+    return kernel_reason(weights) if weights.values.is_cuda else None
+
+
+def kernel_reason(weights: ProjectionWeights) -> str | None:
+    """Why there is no GPU kernel for the rounding in front of these weights; None: there is."""
+    width, block = weights.in_features, weights.block
+    if not width & (width - 1) and width <= torch.iinfo(torch.int16).max and block in BLOCKS:
+        return None
+    return (
+        f"on a GPU layers of width {width} and block {block} cannot be merged: the width must be a "
+        f"power of two up to 16384 and the block one of {BLOCKS}"
+    )

@@ -18,8 +18,8 @@ from duqsweep.inference.merged_expert import MergedExpert
 from duqsweep.kernels.expert import Launcher
 from duqsweep.kernels.expert_buffers import buffers
 from duqsweep.kernels.expert_cuts import CUTS, Cuts
-from duqsweep.kernels.expert_weights import Weight, format_of, held_by
 from duqsweep.kernels.machine import interpreted
+from duqsweep.kernels.projection_weights import ProjectionWeights
 from duqsweep.policy.gemma import KeysValues, rotary_table
 from duqsweep.policy.pi05 import PrefixCache
 
@@ -60,6 +60,9 @@ class TritonExpert:
         self.launch = Launcher(self.shape, self.buffers, self.chunks, interpreted())
         self.modulations = [list(norm.unbind()) for norm in merged.modulations]
 
+    def compile(self) -> None:
+        """Nothing: all of it is kernels."""
+
     def prepare(self, cache: PrefixCache) -> Prepared:
         """Take a prefix of batch 1."""
         start = cache[0][0].shape[2]
@@ -81,8 +84,8 @@ class TritonExpert:
         """Every tensor that a call reads, scratch space apart."""
         found = [*self.projections, *(step for norm in self.modulations for step in norm)]
         for layer in self.layers:
-            for weight in (layer.qkv, layer.o, layer.gate_up, layer.down):
-                found += held_by(weight)
+            for weight in layer.products():
+                found += weight.tensors()
         return found
 
     def _between(self, actions: Tensor, step: int) -> Tensor:
@@ -102,5 +105,5 @@ class TritonExpert:
         launch.gate_up(stream, mod, layer.gate_up, self._cut(layer.gate_up).gate_up)
         launch.down(layer.down, mod[2], stream, self._cut(layer.down).down)
 
-    def _cut(self, weight: Weight) -> Cuts:
-        return self.cuts[format_of(weight)]
+    def _cut(self, weight: ProjectionWeights) -> Cuts:
+        return self.cuts[weight.stored_bits]

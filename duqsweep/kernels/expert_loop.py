@@ -11,10 +11,9 @@ from torch import Tensor
 
 from duqsweep.errors import EvaluationError
 from duqsweep.kernels import nvrtc
-from duqsweep.kernels.codes import IntegerWeight
 from duqsweep.kernels.expert_cuts import Shape
-from duqsweep.kernels.expert_pack import RANKS, integers_of
-from duqsweep.kernels.expert_weights import LayerWeights, format_of, name_of, top_of
+from duqsweep.kernels.expert_pack import RANKS
+from duqsweep.kernels.expert_weights import LayerWeights
 from duqsweep.kernels.launches import note
 from duqsweep.kernels.machine import HOPPER
 
@@ -46,7 +45,7 @@ class Constants:
         return {**found, "TOP": f"{self.top:.1f}f"}
 
 
-def obstacle(
+def unsupported_reason(
     shape: Shape, layers: Sequence[LayerWeights], dtype: torch.dtype, longest_prefix: int
 ) -> str | None:
     """Why the kernel cannot run an expert on the current device; None: it can.
@@ -57,13 +56,13 @@ def obstacle(
         dtype: Of the stream between the layers.
         longest_prefix: Tokens that the policy may come with.
     """
-    weights = [part for layer in layers for part in vars(layer).values()]
-    integers = [weight for weight in weights if isinstance(weight, IntegerWeight)]
-    if len(integers) < len(weights):
-        return f"{len(weights) - len(integers)} of {len(weights)} products are not of integers"
-    if any(weight.scales.shape[1] > 1 for weight in integers):
+    weights = [weight for layer in layers for weight in layer.products()]
+    floats = sum(not weight.is_integer for weight in weights)
+    if floats:
+        return f"{floats} of {len(weights)} products are not of integers"
+    if any(weight.groups > 1 for weight in weights):
         return "its weights have scales of groups of channels"
-    if len({(name_of(weight), weight.block, weight.act_bits) for weight in integers}) > 1:
+    if len({(weight.format, weight.block, weight.act_bits) for weight in weights}) > 1:
         return "its products have several formats"
     if dtype != torch.bfloat16:
         return f"the policy is in {str(dtype).removeprefix('torch.')}, not bfloat16"
@@ -82,13 +81,13 @@ def obstacle(
 
 
 def constants_of(shape: Shape, layers: Sequence[LayerWeights]) -> Constants:
-    """What the kernel is compiled for, for weights without an `obstacle`."""
-    weight = integers_of(layers[0])[0]
+    """What the kernel is compiled for, for weights without an `unsupported_reason`."""
+    weight = layers[0].qkv
     return Constants(
         tokens=shape.tokens,
-        format=format_of(weight),
+        format=weight.stored_bits,
         block=weight.block,
-        top=top_of(weight),
+        top=weight.act_qmax,
         layers=len(layers),
         action=shape.action_dim,
         clusters=min(nvrtc.clusters_at_once(RANKS, THREADS), MOST_CLUSTERS),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from duqsweep.checkpoint.parameters import is_kept_float32
+from duqsweep.checkpoint.parameters import is_kept_float32, neighbours
 from duqsweep.checkpoint.safetensors_header import StoredTensor
 from duqsweep.errors import EvaluationError
 
@@ -55,10 +55,14 @@ def read_tensors(
 ) -> dict[str, Tensor]:
     """The parameters on `device`, in `dtype` but for those that are kept in float32.
 
+    Those of layers that read the same input lie one behind the other in one piece of memory: merged
+    layers are then views, and a compiled policy holds no weight twice.
+
     Raises:
         EvaluationError: A value is NaN or infinite, or the file has changed meanwhile.
     """
     tensors: dict[str, Tensor] = {}
+    places: dict[str, Tensor] = {}
     # On the way to a GPU one buffer serves all: fresh memory costs as much as reading.
     most = max(stored.nbytes for stored in parameters.values())
     shared = None if device == "cpu" else torch.empty(most, dtype=torch.uint8)
@@ -73,8 +77,19 @@ def read_tensors(
             value = value.to(device).to(_dtype(name, dtype))
             if not torch.stack(value.aminmax()).isfinite().all():  # a NaN is both
                 raise EvaluationError(f"{path}: {name} holds NaN or infinity")
-            tensors[name] = value
+            if neighbours(name) and name not in places:
+                places |= _side_by_side(neighbours(name), parameters, value)
+            tensors[name] = places[name].copy_(value) if name in places else value
     return tensors
+
+
+def _side_by_side(
+    names: Sequence[str], parameters: Mapping[str, StoredTensor], like: Tensor
+) -> dict[str, Tensor]:
+    """Room for parameters of equal widths, one behind the other."""
+    rows = [parameters[name].shape[0] for name in names]
+    places = torch.split(like.new_empty(sum(rows), *like.shape[1:]), rows)
+    return dict(zip(names, places, strict=True))
 
 
 def _dtype(name: str, dtype: torch.dtype) -> torch.dtype:

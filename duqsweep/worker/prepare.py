@@ -83,7 +83,7 @@ def prepare(spec: TrialSpec, bench: Bench, cache_dir: Path) -> Prepared:
             freeze(eager.module, bits, spec.quant, stats, packs, reference.id)
     if spec.runtime.compile:
         with phase("compile"):
-            policy = compile_policy(eager, spec.quant)
+            policy = compile_policy(eager)
     del eager  # its unmerged weights, where the compiled policy owns merged ones
     allocated = allocated_bytes(reference.device)
     with phase("warm up"):

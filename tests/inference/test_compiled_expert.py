@@ -64,7 +64,7 @@ def test_fused_loop_gives_the_same_actions(name: str) -> None:
 @torch.no_grad()
 def test_prompts_of_other_lengths_share_a_shape_where_there_is_room() -> None:
     module = random_policy(MANY_HEADS_ONE_KEY)
-    fused = CompiledExpert(module, num_steps=3, room=16)
+    fused = CompiledExpert(module, num_steps=3, pad_multiple=16)
     noise = torch.randn(module.sizes.horizon, module.sizes.action_dim)
     for prompt_tokens, keys in ((1, 16), (3, 16), (4, 32), (8, 32)):  # 8 of images, 5 of actions
         cache = prefix_of(module, prompt_tokens)

@@ -10,7 +10,8 @@ import torch
 from duqsweep.checkpoint.sizes import PolicySizes, StackSizes, VisionSizes, sizes_of
 from duqsweep.inference.prefix import FusedPrefix
 from duqsweep.inference.prefix_attention import attention_on
-from duqsweep.inference.prefix_products import widened
+from duqsweep.inference.prefix_products import GeluMlp, mlp
+from duqsweep.kernels.norms import Norm
 from duqsweep.policy.pi05 import Pi05
 
 STACK = StackSizes(width=32, depth=3, mlp=48, heads=8, kv_heads=1, head_dim=16)
@@ -50,15 +51,13 @@ def test_channels_that_fill_cache_lines_change_nothing() -> None:
     torch.manual_seed(1)
     first, last = torch.nn.Linear(16, 72), torch.nn.Linear(72, 16)
     x = torch.randn(5, 16)
-    expected = last(torch.nn.functional.gelu(first(x), approximate="tanh"))
-    weights = first.weight.clone(), last.weight.clone()
-    wide_first, wide_last = widened(first, last)
-    assert wide_first.out_features == wide_last.in_features == 128
-    wide = wide_last(torch.nn.functional.gelu(wide_first(x), approximate="tanh"))
-    torch.testing.assert_close(wide, expected)
-    assert torch.equal(first.weight, weights[0])
-    assert torch.equal(last.weight, weights[1])
-    assert last.weight.data_ptr() == wide_last.weight.data_ptr()
+    norm = Norm(torch.ones(16), torch.zeros(16))
+    expected = x + last(torch.nn.functional.gelu(first(norm.apply(x)), approximate="tanh"))
+    made = mlp(norm, [first, last])
+    assert isinstance(made, GeluMlp)
+    assert len(made.weight) == made.last.weight.shape[1] == 128
+    torch.testing.assert_close(made(x), expected)
+    assert last.weight.stride() == (72, 1)
 
 
 def test_a_copy_of_a_module_shares_the_attention() -> None:

@@ -17,11 +17,10 @@ from duqsweep.checkpoint.sizes import EXPERT
 from duqsweep.errors import EvaluationError
 from duqsweep.inference.merged_expert import MergedExpert, merge_expert
 from duqsweep.inference.persistent_expert import PersistentExpert, PrefixForLoop
-from duqsweep.inference.weights import expert_weight
 from duqsweep.kernels import nvrtc
 from duqsweep.kernels.expert_cuts import Shape
-from duqsweep.kernels.expert_loop import SIZES, obstacle
-from duqsweep.kernels.expert_weights import LayerWeights, layer_weights
+from duqsweep.kernels.expert_loop import SIZES, unsupported_reason
+from duqsweep.kernels.expert_weights import LayerParts, LayerWeights, merge_layer
 from duqsweep.kernels.launches import counted
 from duqsweep.spec import Kernel, LayerRule, QuantSpec
 
@@ -62,7 +61,7 @@ def kit(tokens: int, bits: int, block: int, prefix: int) -> Kit:
     gate, up = (random_codes(HIDDEN, WIDTH, bits, block, False) for _ in range(2))
     o = random_codes(WIDTH, HEADS * DIM, bits, block, False)
     down = random_codes(WIDTH, HIDDEN, bits, block, False)
-    layer = layer_weights(q + key_value, o, gate, up, down)
+    layer = merge_layer(LayerParts((*q, *key_value), o, (gate, up), down))
 
     def rows(*sizes: int) -> Tensor:
         return torch.randn(sizes).to("cuda", torch.bfloat16)
@@ -76,7 +75,7 @@ def kit(tokens: int, bits: int, block: int, prefix: int) -> Kit:
         modulations=modulations,
         longest_prefix=prefix,
     )
-    assert obstacle(merged.shape, merged.layers, modulations.dtype, prefix) is None
+    assert unsupported_reason(merged.shape, merged.layers, modulations.dtype, prefix) is None
     # As a prefix leaves them: not contiguous.
     keys, values = rows(1, prefix, 2, DIM).transpose(1, 2).split(1, dim=1)
     noise = torch.randn(tokens, ACTION, device="cuda")
@@ -134,8 +133,10 @@ def test_each_stage_is_that_of_float64(tokens: int, bits: int, block: int, prefi
     stream = stream + times(mixed.flatten(1), k.layer.o) * first[2].double()
     gate, up = times(normed(stream, second), k.layer.gate_up).chunk(2, dim=1)
     hidden = F.gelu(gate, approximate="tanh") * up
-    down = replace(k.layer.down, order=None)  # the kernel leaves channels as `down` wants them
-    assert error(k.stage("hidden"), hidden[:, k.layer.down.order.long()]) < 2 * BOUND
+    down = replace(
+        k.layer.down, permutation=None
+    )  # the kernel leaves channels as `down` wants them
+    assert error(k.stage("hidden"), hidden[:, k.layer.down.permutation.long()]) < 2 * BOUND
     stream = stream + times(k.stage("hidden"), down) * second[2].double()
     assert error(k.stage("stream"), stream) < BOUND
     velocity = normed(k.stage("stream"), last) @ out_weight.T + out_bias
@@ -157,7 +158,7 @@ def test_the_loop_gives_the_actions_of_kernel_fake(
     noise = torch.randn(horizon, module.sizes.action_dim, device="cuda")
     expected = step_by_step(quantized(module, cache, noise, fake), cache, noise)
     module = quantized(module, cache, noise, replace(fake, kernel=kernel))
-    expert = PersistentExpert(merge_expert(module, STEPS, expert_weight))
+    expert = PersistentExpert(merge_expert(module, STEPS))
     poison(expert)
     with counted() as counts:
         actions = expert.denoise(noise, expert.prepare(cache))

@@ -11,11 +11,11 @@ from test_fragments import as_multiplied
 
 from duqsweep.errors import EvaluationError
 from duqsweep.kernels import nvrtc
-from duqsweep.kernels.codes import IntegerWeight
 from duqsweep.kernels.expert_cuts import Shape
-from duqsweep.kernels.expert_loop import SIZES, Constants, obstacle
+from duqsweep.kernels.expert_loop import SIZES, Constants, unsupported_reason
 from duqsweep.kernels.expert_pack import pack
 from duqsweep.kernels.expert_weights import LayerWeights
+from duqsweep.kernels.projection_weights import ProjectionWeights
 
 CLUSTERS = 15
 PROGRAMS = 8 * CLUSTERS
@@ -29,15 +29,13 @@ def layer(bits: int, grouped: bool = False) -> LayerWeights:
     return LayerWeights(*(random_codes(*size, bits, 16, grouped) for size in sizes))
 
 
-def codes_of(weight: object) -> torch.Tensor:
-    assert isinstance(weight, IntegerWeight)
+def codes_of(weight: ProjectionWeights) -> torch.Tensor:
     return weight.unpacked.cpu()
 
 
-def order_of(weight: object) -> torch.Tensor:
-    assert isinstance(weight, IntegerWeight)
-    assert weight.order is not None
-    return weight.order.long().cpu()
+def order_of(weight: ProjectionWeights) -> torch.Tensor:
+    assert weight.permutation is not None
+    return weight.permutation.long().cpu()
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -74,9 +72,7 @@ def test_scales_and_orders_lie_beside(bits: int) -> None:
     weights = layer(bits)
     packed = pack(SHAPE, [weights], PROGRAMS)
     unit = 1 / 16 if bits == 4 else 1.0  # int4 codes are multiplied as 16 times what they are
-    assert isinstance(weights.down, IntegerWeight)
     assert torch.equal(packed.down_scales[0], weights.down.scales[:, 0] * unit)
-    assert isinstance(weights.gate_up, IntegerWeight)
     gate, up = weights.gate_up.scales[:, 0].cpu().view(2, 4096)[:, order_of(weights.down)] * unit
     assert torch.equal(packed.gate_up_scales[0].cpu()[:8192:2], gate)
     assert torch.equal(packed.gate_up_scales[0].cpu()[1:8192:2], up)
@@ -96,9 +92,9 @@ def test_what_the_kernel_cannot_run_is_said() -> None:
 
     def against(layers: list[LayerWeights], width: int = 1024, **other: torch.dtype) -> str | None:
         dtype = other.get("dtype", torch.bfloat16)
-        return obstacle(replace(SHAPE, width=width), layers, dtype, longest_prefix=712)
+        return unsupported_reason(replace(SHAPE, width=width), layers, dtype, longest_prefix=712)
 
-    plain = replace(weights, down=torch.zeros(1024, 4096))
+    plain = replace(weights, down=ProjectionWeights(torch.zeros(1024, 4096)))
     assert against([weights, plain]) == "1 of 8 products are not of integers"
     with pytest.raises(EvaluationError, match="multiplies integers"):
         pack(SHAPE, [plain], PROGRAMS)
@@ -123,7 +119,7 @@ def test_what_stands_against_it_on_a_gpu_is_said(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(nvrtc, "clusters_at_once", lambda programs, threads: clusters)
         kernel = nvrtc.Kernel(None, {"most_keys": keys}, PROGRAMS, threads=512)
         monkeypatch.setattr(nvrtc, "build", lambda *_: kernel)
-        return obstacle(SHAPE, weights, torch.bfloat16, longest_prefix=712)
+        return unsupported_reason(SHAPE, weights, torch.bfloat16, longest_prefix=712)
 
     assert against() is None
     assert against(capability=(8, 0)) == "there is no GPU with clusters of programs"

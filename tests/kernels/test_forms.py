@@ -11,9 +11,10 @@ from torch import Tensor
 
 from duqsweep.checkpoint.sizes import PolicySizes, StackSizes, VisionSizes, linear_layers
 from duqsweep.errors import EvaluationError
-from duqsweep.inference.backends import fuse_for
+from duqsweep.inference.backends import build_expert
 from duqsweep.inference.compiled_expert import CompiledExpert
-from duqsweep.inference.graphed_call import plain_expert
+from duqsweep.inference.merged_expert import ExpertSource
+from duqsweep.inference.prefix import FusedPrefix
 from duqsweep.inference.triton_expert import TritonExpert
 from duqsweep.kernels.launches import counted
 from duqsweep.policy.pi05 import Pi05, euler_times
@@ -117,7 +118,7 @@ def test_a_fused_form_gives_the_actions_of_its_layers_and_shows_its_kernels(
     quant = FORMS[form]
     module = frozen(policy, inputs, quant)
     expected = one_by_one(module, inputs)
-    prefix, expert = fuse_for(quant)(module, STEPS)
+    prefix, expert = FusedPrefix(module), build_expert(ExpertSource(module, STEPS))
     pixels, tokens, noise = inputs
     with counted() as launched:
         cache = prefix.read(prefix.encode_images(pixels), tokens)
@@ -167,4 +168,4 @@ def test_long_chunks_of_an_unquantized_expert_are_left_to_the_compiler(
     horizon: int, form: type
 ) -> None:
     module = Pi05(replace(SIZES, horizon=horizon)).to(DEVICE)
-    assert type(plain_expert(module, num_steps=1)) is form
+    assert type(build_expert(ExpertSource(module, num_steps=1))) is form

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 
 from duqsweep.checkpoint.sizes import PolicySizes, StackSizes, VisionSizes, linear_layers
-from duqsweep.errors import EvaluationError
-from duqsweep.inference.integer_products import IntegerPrefixLinears
 from duqsweep.inference.prefix import FusedPrefix
 from duqsweep.kernels.launches import counted
 from duqsweep.policy.pi05 import Pi05
@@ -105,7 +103,7 @@ def test_the_fused_prefix_gives_the_cache_of_its_layers(
 ) -> None:
     module = quantized(policy, inputs, quant)
     expected = module.prefix(module.encode_images(inputs[0]), inputs[1])
-    prefix = FusedPrefix(module, IntegerPrefixLinears())
+    prefix = FusedPrefix(module)
     with counted() as counts:
         cache = prefix(inputs[0][0], inputs[1][0])
     assert kernels.items() <= counts.items()
@@ -117,23 +115,25 @@ def test_the_fused_prefix_gives_the_cache_of_its_layers(
 
 
 @torch.no_grad()
-def test_merged_layers_let_go_of_their_codes(policy: Pi05, inputs: tuple[Tensor, Tensor]) -> None:
+def test_merging_leaves_the_layers_as_they_were(
+    policy: Pi05, inputs: tuple[Tensor, Tensor]
+) -> None:
     module = quantized(policy, inputs, QuantSpec(rules(), kernel="int8"))
-    expected = FusedPrefix(module, IntegerPrefixLinears())(inputs[0][0], inputs[1][0])
-    prefix = FusedPrefix(module, IntegerPrefixLinears(release=True))
-    cache = prefix(inputs[0][0], inputs[1][0])
-    assert all(
-        torch.equal(value, wanted)
-        for pair, wanted_pair in zip(cache, expected, strict=True)
-        for value, wanted in zip(pair, wanted_pair, strict=True)
-    )
-    attention = module.language_model.layers[0].self_attn
-    assert attention.q_proj.codes.numel() == attention.k_proj.codes.numel() == 0
+    before = {name: value.clone() for name, value in module.named_buffers()}
+    expected = module.prefix(module.encode_images(inputs[0]), inputs[1])
+    FusedPrefix(module)(inputs[0][0], inputs[1][0])
+    assert all(torch.equal(value, before[name]) for name, value in module.named_buffers())
+    again = module.prefix(module.encode_images(inputs[0]), inputs[1])
+    assert all(torch.equal(one[0], other[0]) for one, other in zip(expected, again, strict=True))
 
 
-def test_quantized_layers_are_not_taken_for_plain_ones(
+@torch.no_grad()
+def test_simulated_layers_are_called_one_by_one(
     policy: Pi05, inputs: tuple[Tensor, Tensor]
 ) -> None:
     module = quantized(policy, inputs, QuantSpec(rules(), kernel="fake"))
-    with pytest.raises(EvaluationError, match="unquantized"):
-        FusedPrefix(module)
+    expected = module.prefix(module.encode_images(inputs[0]), inputs[1])
+    cache = FusedPrefix(module)(inputs[0][0], inputs[1][0])
+    for pair, wanted_pair in zip(cache, expected, strict=True):
+        for value, wanted in zip(pair, wanted_pair, strict=True):
+            torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-4)
