@@ -83,7 +83,10 @@ class Policy(Protocol):
         """Every tensor that a call reads; some may share their memory."""
 
     def launches(self, observation: Observation, noise: NDArray[np.float32]) -> Mapping[str, int]:
-        """How often one call launches each of this package's GPU kernels."""
+        """How often one call launches each of this package's GPU kernels.
+
+        A kernel that makes many products also counts those, on the GPU.
+        """
 
     def reads(self, observation: Observation) -> tuple[int, int]:
         """How many pictures and prompt tokens one call reads; what it would mask is left out."""

@@ -42,6 +42,9 @@ class Expert(Protocol):
     def denoise(self, noise: Tensor, prefix: Any) -> Tensor:
         """Follow the flow from noise to actions, both (horizon, action_dim) in float32."""
 
+    def products_done(self) -> dict[str, int]:
+        """What the last `denoise` counted on the GPU: products of a kernel that makes many."""
+
     def weights(self) -> list[Tensor]:
         """Every tensor that a call reads, scratch space apart."""
 

@@ -172,6 +172,10 @@ class CompiledExpert(nn.Module):
             actions = self._step(self, actions, residual, modulation[-1])
         return actions
 
+    def products_done(self) -> dict[str, int]:
+        """None: no kernel of this package runs."""
+        return {}
+
     def weights(self) -> list[Tensor]:
         """Every tensor that a call reads, scratch space apart."""
         return [*self.parameters(), *self.buffers()]

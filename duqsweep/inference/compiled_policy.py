@@ -37,7 +37,7 @@ class CompiledPolicy:
         return self.call.weights()
 
     def launches(self, observation: Observation, noise: NDArray[np.float32]) -> dict[str, int]:
-        """How often one call launches each of this package's kernels."""
+        """How often one call launches each kernel; products of a kernel that makes many."""
         return self.call.launches(*self.frontend.tensors(observation, noise))
 
     def reads(self, observation: Observation) -> tuple[int, int]:

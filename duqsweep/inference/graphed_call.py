@@ -74,8 +74,14 @@ class GraphedCall:
         return [*prefix, *self.expert.weights()]
 
     def launches(self, pixels: Tensor, tokens: Tensor, noise: Tensor) -> dict[str, int]:
-        """How often one call launches each of this package's kernels, counted at the capture."""
-        return dict(self.captured(pixels, tokens, noise).launched)
+        """What one call does, by kernel.
+
+        Launches are counted when the graph is captured. A kernel that makes many products counts
+        them on the GPU: a call is made, and the counts are read back.
+        """
+        self.run(pixels, tokens, noise)
+        launched = self.captured(pixels, tokens, noise).launched
+        return {**launched, **self.expert.products_done()}
 
     def captured(self, pixels: Tensor, tokens: Tensor, noise: Tensor) -> Captured:
         """The graph for inputs of these shapes, made at the first such call."""

@@ -65,6 +65,10 @@ class PersistentExpert:
         self.loop.run(given, prefix.length, self.num_steps)
         return actions
 
+    def products_done(self) -> dict[str, int]:
+        """See `Loop.products_done`."""
+        return self.loop.products_done()
+
     def weights(self) -> list[Tensor]:
         """Every tensor that a call reads, scratch space apart."""
         return list(self.tensors.values())

@@ -80,6 +80,10 @@ class TritonExpert:
                 self._layer(i, step, stream, prefix)
         return self._between(actions, self.num_steps)
 
+    def products_done(self) -> dict[str, int]:
+        """None: each product is a launch."""
+        return {}
+
     def weights(self) -> list[Tensor]:
         """Every tensor that a call reads, scratch space apart."""
         found = [*self.projections, *(step for norm in self.modulations for step in norm)]

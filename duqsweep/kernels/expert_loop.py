@@ -22,6 +22,7 @@ FEWEST_CLUSTERS, MOST_CLUSTERS = 14, 16
 OLDEST_CUDA = (12, 8)  # whose compiler knows a fence of one direction
 KEYS_TOGETHER = 16  # a rank holds its keys in multiples of so many rows
 SIZES = {"width": 1024, "hidden": 4096, "heads": 8, "kv_heads": 1, "head_dim": 256}  # pi0.5's
+PRODUCTS = ("qkv", "o", "gate_up", "down")  # in the order in which the kernel counts them
 PADDING = 8  # channels behind a key, so that rows lie in different banks of shared memory
 
 
@@ -137,7 +138,7 @@ class Loop:
             "mixed_scales": room(1, torch.float32),
             "hidden_scales": room(1, torch.float32),
         }
-        self.arrivals = torch.zeros(1, dtype=torch.int32, device=device)
+        self.counters = torch.zeros(1 + len(PRODUCTS), dtype=torch.int32, device=device)
 
     @property
     def longest_prefix(self) -> int:
@@ -181,21 +182,31 @@ class Loop:
             prefix: Tokens that `keys_values` holds.
             steps: Of the schedule.
         """
-        self.arrivals.zero_()
-        given = {**tensors, **self.buffers, "arrivals": self.arrivals}
+        self.counters.zero_()
+        counters = {"arrivals": self.counters[:1], "done": self.counters[1:]}
+        given = {**tensors, **self.buffers, **counters}
         pointers = (given[name].data_ptr() for name in POINTERS)
         self.kernel.launch(_Arguments(*pointers, prefix, steps))
-        for product in ("qkv", "o", "gate_up", "down"):
-            note(f"expert_loop_{product}_{self.name}", steps * self.constants.layers)
+        note("expert_loop")
+
+    def products_done(self) -> dict[str, int]:
+        """How often the last launch made each product, as its programs counted it; waits for it.
+
+        A product that not every program has made counts as not made.
+        """
+        return {
+            f"expert_loop_{product}_{self.name}": total // self.kernel.programs
+            for product, total in zip(PRODUCTS, self.counters[1:].tolist(), strict=True)
+        }
 
 
 POINTERS = (
-    *("qkv", "o", "gate_up", "down"),
+    *PRODUCTS,
     *("qkv_scales", "o_scales", "gate_up_scales", "down_scales"),
     *("orders", "modulations", "out_weight", "out_bias", "in_weight", "in_bias"),
     *("noise", "actions", "cosines", "sines"),
     *("stream", "queries", "keys", "values", "hidden", "mixed_codes", "hidden_codes"),
-    *("mixed_scales", "hidden_scales", "keys_values", "arrivals"),
+    *("mixed_scales", "hidden_scales", "keys_values", "arrivals", "done"),
 )
 
 

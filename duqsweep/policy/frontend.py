@@ -49,7 +49,7 @@ class Call(Protocol):
         """One call, timed in its parts "vision", "llm" and "dit"."""
 
     def launches(self, pixels: Tensor, tokens: Tensor, noise: Tensor) -> dict[str, int]:
-        """How often one call launches each of this package's kernels."""
+        """How often one call launches each kernel; products of a kernel that makes many."""
 
     def weights(self) -> list[Tensor]:
         """Every tensor that a call reads, scratch space apart; some may share their memory."""

@@ -20,7 +20,7 @@ from duqsweep.seams import Policy
 from duqsweep.spec import TrialSpec
 from duqsweep.worker.fidelity import error_to
 from duqsweep.worker.hardware import describe_hardware, describe_versions, git_commit
-from duqsweep.worker.launched import check_launches, is_integer
+from duqsweep.worker.launch_check import check_launches, is_integer
 from duqsweep.worker.noise import flow_noise
 from duqsweep.worker.observations import FixedObservations
 from duqsweep.worker.prepare import Prepared, phase

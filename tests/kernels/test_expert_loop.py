@@ -19,7 +19,7 @@ from duqsweep.inference.merged_expert import MergedExpert, merge_expert
 from duqsweep.inference.persistent_expert import PersistentExpert, PrefixForLoop
 from duqsweep.kernels import nvrtc
 from duqsweep.kernels.expert_cuts import Shape
-from duqsweep.kernels.expert_loop import SIZES, unsupported_reason
+from duqsweep.kernels.expert_loop import PRODUCTS, SIZES, unsupported_reason
 from duqsweep.kernels.expert_weights import LayerParts, LayerWeights, merge_layer
 from duqsweep.kernels.launches import counted
 from duqsweep.spec import Kernel, LayerRule, QuantSpec
@@ -163,9 +163,21 @@ def test_the_loop_gives_the_actions_of_kernel_fake(
     with counted() as counts:
         actions = expert.denoise(noise, expert.prepare(cache))
     assert moved(actions, noise, expected) < 2e-2
-    products = ("qkv", "o", "gate_up", "down")
-    layers = STEPS * module.sizes.expert.depth
-    assert counts == {f"expert_loop_{product}_{form}": layers for product in products}
+    assert counts == {"expert_loop": 1}
+    done = {f"expert_loop_{name}_{form}": STEPS * module.sizes.expert.depth for name in PRODUCTS}
+    assert expert.products_done() == done
+
+
+@torch.no_grad()
+def test_products_are_counted_where_they_are_made() -> None:
+    k = kit(10, 4, 16, 77)
+    prefix = k.expert.prepare(k.cache)
+    for steps in (3, 1):  # of a schedule of one step: what runs is counted, not what should run
+        given = {**k.expert.tensors, **prefix.tensors, "noise": k.noise}
+        given["modulations"] = given["modulations"].repeat(3, 1, 1, 1)
+        given["actions"] = torch.empty_like(k.noise)
+        k.expert.loop.run(given, prefix.length, steps)
+        assert set(k.expert.products_done().values()) == {steps}
 
 
 @torch.no_grad()

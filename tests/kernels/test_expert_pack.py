@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from test_fragments import as_multiplied
 from duqsweep.errors import EvaluationError
 from duqsweep.kernels import nvrtc
 from duqsweep.kernels.expert_cuts import Shape
-from duqsweep.kernels.expert_loop import SIZES, Constants, unsupported_reason
+from duqsweep.kernels.expert_loop import SIZES, Constants, Loop, unsupported_reason
 from duqsweep.kernels.expert_pack import pack
 from duqsweep.kernels.expert_weights import LayerWeights
 from duqsweep.kernels.projection_weights import ProjectionWeights
@@ -85,6 +86,17 @@ def test_the_kernel_is_told_what_it_is_compiled_for() -> None:
     constants = Constants(10, format=4, block=16, top=127.0, layers=18, action=32, clusters=15)
     assert constants.definitions()["TOP"] == "127.0f"
     assert constants.definitions()["FORMAT"] == 4
+
+
+def test_a_product_that_one_program_did_not_make_counts_as_not_made() -> None:
+    loop = SimpleNamespace(
+        name="w4a8",
+        kernel=nvrtc.Kernel(None, {}, PROGRAMS, threads=512),
+        counters=torch.tensor([7, 180 * PROGRAMS, 180 * PROGRAMS, 180 * PROGRAMS - 1, 0]),
+    )
+    done = {"qkv": 180, "o": 180, "gate_up": 179, "down": 0}
+    expected = {f"expert_loop_{product}_w4a8": times for product, times in done.items()}
+    assert Loop.products_done(loop) == expected
 
 
 def test_what_the_kernel_cannot_run_is_said() -> None:

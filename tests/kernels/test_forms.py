@@ -30,7 +30,7 @@ from duqsweep.spec import (
     RuntimeSpec,
     TrialSpec,
 )
-from duqsweep.worker.launched import check_launches, products_needed
+from duqsweep.worker.launch_check import check_launches, products_needed
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 STEPS = 2

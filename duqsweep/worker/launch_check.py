@@ -1,4 +1,4 @@
-"""Whether the kernels that a trial asks for really ran, from counts of their launches."""
+"""Whether the kernels that a trial asks for really ran, from what a call was seen to do."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ def is_integer(spec: TrialSpec, bits: Mapping[str, Bits]) -> bool:
 
 
 def check_launches(spec: TrialSpec, bits: Mapping[str, Bits], launched: Mapping[str, int]) -> None:
-    """Raise EvaluationError unless a call launched the integer products of all quantized layers.
+    """Raise EvaluationError unless a call made the integer products of all quantized layers.
 
     Args:
         spec: The trial.
         bits: Its quantized layers.
-        launched: Launches of one call by kernel; integer products end in `_w8a8` or `_w4a8`.
+        launched: What `Policy.launches` says of one call. Names of integer products end in `_w8a8`
+            or `_w4a8`: launches of a kernel per product, and products that a kernel which makes
+            many counted on the GPU.
     """
     if not is_integer(spec, bits):
         return
@@ -35,7 +37,7 @@ def check_launches(spec: TrialSpec, bits: Mapping[str, Bits], launched: Mapping[
     if packed + wide < needed:
         raise EvaluationError(
             f"kernel={spec.quant.kernel} did not run for all layers: {packed + wide} integer "
-            f"products were launched in a call, and {len(bits)} quantized layers need at least "
+            f"products were made in a call, and {len(bits)} quantized layers need at least "
             f"{needed}; counted: {dict(launched)}"
         )
     narrow = any(weight_bits <= PACKED_BITS for weight_bits, _ in bits.values())
