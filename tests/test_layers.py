@@ -33,6 +33,7 @@ LIGHT_WORKER_FILES = {
     "quant.select",
     "quant.cost",
     "envs.assets",
+    "kernels.expert_limits",
     "worker.child",
     "worker.ledger",
     "worker.serve",
@@ -142,7 +143,7 @@ def test_control_reaches_the_worker_side_only_through_light_files(path: Path) ->
         for name in reached
         if name.split(".")[0] in ("quant", "policy", "envs", "worker", "kernels", "inference")
     }
-    packages = {"quant", "policy", "envs", "worker"}
+    packages = {"quant", "policy", "envs", "worker", "kernels"}
     assert worker_side - packages <= LIGHT_WORKER_FILES
 
 

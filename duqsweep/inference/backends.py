@@ -19,7 +19,7 @@ from duqsweep.inference.merged_expert import ExpertSource
 from duqsweep.inference.persistent_expert import PersistentExpert
 from duqsweep.inference.triton_expert import LONGEST_PREFIX, TritonExpert
 from duqsweep.kernels import expert_loop
-from duqsweep.kernels.expert_cuts import TOKENS
+from duqsweep.kernels.expert_limits import TOKENS
 from duqsweep.kernels.machine import interpreted
 from duqsweep.policy.pi05 import PrefixCache
 

@@ -60,6 +60,7 @@ class GraphedCall:
         self._captured: dict[tuple[torch.Size, ...], Captured] = {}
         self._pool = torch.cuda.graph_pool_handle()
 
+    @torch.no_grad()
     def run(self, pixels: Tensor, tokens: Tensor, noise: Tensor) -> Tensor:
         """(horizon, action_dim) in float32; the next call overwrites it. See `frontend.Call`."""
         captured = self.captured(pixels, tokens, noise)
@@ -83,6 +84,7 @@ class GraphedCall:
         launched = self.captured(pixels, tokens, noise).launched
         return {**launched, **self.expert.products_done()}
 
+    @torch.no_grad()
     def captured(self, pixels: Tensor, tokens: Tensor, noise: Tensor) -> Captured:
         """The graph for inputs of these shapes, made at the first such call."""
         key = (pixels.shape, tokens.shape)
@@ -94,6 +96,7 @@ class GraphedCall:
             log.info("captured a call with %d prompt tokens: %.2f s", len(tokens), seconds)
         return self._captured[key]
 
+    @torch.no_grad()
     def seconds(self, pixels: Tensor, tokens: Tensor, noise: Tensor) -> dict[str, float]:
         """One call as three graphs, each timed; they are captured for this call alone."""
         self.captured(pixels, tokens, noise)

@@ -14,7 +14,8 @@ from duqsweep.checkpoint.io_spec import CAMERAS
 from duqsweep.checkpoint.sizes import LLM, rows_a_pass
 from duqsweep.errors import EvaluationError
 from duqsweep.inference.weights import weights_of
-from duqsweep.kernels.expert_cuts import Shape, shape_reason
+from duqsweep.kernels.expert_cuts import Shape
+from duqsweep.kernels.expert_limits import shape_reason
 from duqsweep.kernels.expert_weights import LayerParts, LayerWeights, merge_layer, merge_reason
 from duqsweep.kernels.projection_weights import ProjectionWeights
 from duqsweep.policy.gemma import ExpertLayer
@@ -51,7 +52,7 @@ class ExpertSource:
 
     def merge_reason(self) -> str | None:
         """Why fused kernels cannot read the expert; None: they can read `merged`."""
-        reason = shape_reason(**self._sizes())
+        reason = shape_reason(self._sizes())
         if reason is not None:
             return reason
         for layer in self._layers():

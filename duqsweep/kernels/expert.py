@@ -12,9 +12,10 @@ from torch import Tensor
 from duqsweep.errors import EvaluationError
 from duqsweep.kernels.expert_attention import attention_kernel
 from duqsweep.kernels.expert_buffers import Buffers
-from duqsweep.kernels.expert_cuts import TOKENS, AttentionCut, Cut, Shape
+from duqsweep.kernels.expert_cuts import AttentionCut, Cut, Shape
 from duqsweep.kernels.expert_entry import gate_up_kernel, qkv_kernel
 from duqsweep.kernels.expert_exit import exit_kernel
+from duqsweep.kernels.expert_limits import TOKENS
 from duqsweep.kernels.expert_step import step_kernel
 from duqsweep.kernels.expert_tokens import mix_kernel, norm_kernel, round_kernel
 from duqsweep.kernels.launches import note

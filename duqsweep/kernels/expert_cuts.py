@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from duqsweep.errors import EvaluationError
-
-TOKENS = 16  # rows of a tile; the buffers' tokens are a multiple of it
+from duqsweep.kernels.expert_limits import TOKENS, shape_reason
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class Shape:
     action_dim: int
 
     def __post_init__(self) -> None:
-        reason = shape_reason(**vars(self))
+        reason = shape_reason(vars(self))
         if reason is not None:
             raise EvaluationError(reason)
 
@@ -30,28 +29,6 @@ class Shape:
     def padded(self) -> int:
         """Rows of the buffers."""
         return -(-self.tokens // TOKENS) * TOKENS
-
-
-def shape_reason(
-    *,
-    tokens: int,
-    width: int,
-    hidden: int,
-    heads: int,
-    kv_heads: int,
-    head_dim: int,
-    action_dim: int,
-) -> str | None:
-    """Why there are no kernels for these sizes; None: there are."""
-    if not 1 <= tokens <= 64:
-        return f"the expert's kernels take 1 to 64 tokens, got {tokens}"
-    for name, value in (("width", width), ("hidden", hidden), ("head_dim", head_dim)):
-        if value & (value - 1) or value < 32:
-            return f"the expert's kernels take a {name} that is a power of two >= 32, got {value}"
-    mixed = heads * head_dim
-    if mixed & (mixed - 1):
-        return f"the expert's kernels take heads * head_dim that is a power of two, got {mixed}"
-    return None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,12 @@ from torch import Tensor
 from duqsweep.errors import EvaluationError
 from duqsweep.kernels import nvrtc
 from duqsweep.kernels.expert_cuts import Shape
+from duqsweep.kernels.expert_limits import (
+    SIZES,
+    ProductFormat,
+    loop_formats_reason,
+    loop_sizes_reason,
+)
 from duqsweep.kernels.expert_pack import RANKS
 from duqsweep.kernels.expert_weights import LayerWeights
 from duqsweep.kernels.launches import note
@@ -21,7 +27,6 @@ THREADS = 512
 FEWEST_CLUSTERS, MOST_CLUSTERS = 14, 16
 OLDEST_CUDA = (12, 8)  # whose compiler knows a fence of one direction
 KEYS_TOGETHER = 16  # a rank holds its keys in multiples of so many rows
-SIZES = {"width": 1024, "hidden": 4096, "heads": 8, "kv_heads": 1, "head_dim": 256}  # pi0.5's
 PRODUCTS = ("qkv", "o", "gate_up", "down")  # in the order in which the kernel counts them
 PADDING = 8  # channels behind a key, so that rows lie in different banks of shared memory
 
@@ -58,18 +63,19 @@ def unsupported_reason(
         longest_prefix: Tokens that the policy may come with.
     """
     weights = [weight for layer in layers for weight in layer.products()]
-    floats = sum(not weight.is_integer for weight in weights)
-    if floats:
-        return f"{floats} of {len(weights)} products are not of integers"
-    if any(weight.groups > 1 for weight in weights):
-        return "its weights have scales of groups of channels"
-    if len({(weight.format, weight.block, weight.act_bits) for weight in weights}) > 1:
-        return "its products have several formats"
+    reason = loop_formats_reason(
+        [
+            ProductFormat(weight.format, weight.groups, weight.block, weight.act_bits)
+            for weight in weights
+        ]
+    )
+    if reason is not None:
+        return reason
     if dtype != torch.bfloat16:
         return f"the policy is in {str(dtype).removeprefix('torch.')}, not bfloat16"
-    for name, size in SIZES.items():
-        if getattr(shape, name) != size:
-            return f"it has a {name} of {getattr(shape, name)}, not {size}"
+    reason = loop_sizes_reason(vars(shape))
+    if reason is not None:
+        return reason
     if not torch.cuda.is_available() or torch.cuda.get_device_capability() < HOPPER:
         return "there is no GPU with clusters of programs"
     if tuple(int(part) for part in str(torch.version.cuda).split(".")) < OLDEST_CUDA:

@@ -19,7 +19,8 @@ from duqsweep.inference.merged_expert import MergedExpert, merge_expert
 from duqsweep.inference.persistent_expert import PersistentExpert, PrefixForLoop
 from duqsweep.kernels import nvrtc
 from duqsweep.kernels.expert_cuts import Shape
-from duqsweep.kernels.expert_loop import PRODUCTS, SIZES, unsupported_reason
+from duqsweep.kernels.expert_limits import SIZES
+from duqsweep.kernels.expert_loop import PRODUCTS, unsupported_reason
 from duqsweep.kernels.expert_weights import LayerParts, LayerWeights, merge_layer
 from duqsweep.kernels.launches import counted
 from duqsweep.spec import Kernel, LayerRule, QuantSpec

@@ -13,7 +13,8 @@ from test_fragments import as_multiplied
 from duqsweep.errors import EvaluationError
 from duqsweep.kernels import nvrtc
 from duqsweep.kernels.expert_cuts import Shape
-from duqsweep.kernels.expert_loop import SIZES, Constants, Loop, unsupported_reason
+from duqsweep.kernels.expert_limits import SIZES
+from duqsweep.kernels.expert_loop import Constants, Loop, unsupported_reason
 from duqsweep.kernels.expert_pack import pack
 from duqsweep.kernels.expert_weights import LayerWeights
 from duqsweep.kernels.projection_weights import ProjectionWeights
