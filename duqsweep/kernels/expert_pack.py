@@ -65,9 +65,9 @@ def _pack_layer(shape: Shape, layer: LayerWeights, programs: int) -> Packed:
     rotary = Rotary(shape.head_dim, 0).interleaved(qkv.out_features)
     qkv = take_rows(qkv, rotary.to(device))
     return Packed(
-        qkv=_spread(_fragments(qkv), programs, apart=True).reshape(programs, -1),
+        qkv=_spread(fragments(qkv.values), programs, apart=True).reshape(programs, -1),
         o=_sliced(o, programs),
-        gate_up=_spread(_fragments(gate_up), programs, apart=False).reshape(programs, -1),
+        gate_up=_spread(fragments(gate_up.values), programs, apart=False).reshape(programs, -1),
         down=_sliced(down, programs),
         qkv_scales=_spread(_scales(qkv).view(-1, TILE), programs, apart=True).flatten(),
         o_scales=_scales(o),
@@ -75,10 +75,6 @@ def _pack_layer(shape: Shape, layer: LayerWeights, programs: int) -> Packed:
         down_scales=_scales(down),
         orders=torch.cat(orders).to(torch.int16).view(-1, shape.width),
     )
-
-
-def _fragments(weight: ProjectionWeights) -> Tensor:
-    return fragments(weight.unpacked, weight.packed)
 
 
 def _spread(tiles: Tensor, programs: int, apart: bool) -> Tensor:
@@ -96,7 +92,7 @@ def _spread(tiles: Tensor, programs: int, apart: bool) -> Tensor:
 
 def _sliced(weight: ProjectionWeights, programs: int) -> Tensor:
     """(programs, …): of a cluster its tiles, of each rank its slice of channels."""
-    tiles = _spread(_fragments(weight), programs // RANKS, apart=False)
+    tiles = _spread(fragments(weight.values), programs // RANKS, apart=False)
     split = tiles.reshape(*tiles.shape[:2], RANKS, -1)
     return split.transpose(1, 2).reshape(programs, -1)
 
