@@ -96,7 +96,7 @@ class FusedLayer(nn.Module):
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PaddedPrefix:
     """A prefix made ready for the loop."""
 
     caches: tuple[KeysValues, ...]  # of each layer, with room for the action tokens
@@ -140,7 +140,7 @@ class CompiledExpert(nn.Module):
         self._enter = _compiled(CompiledExpert.enter)
         self._step = _compiled(CompiledExpert.step)
 
-    def prepare(self, cache: PrefixCache) -> Prepared:
+    def prepare(self, cache: PrefixCache) -> PaddedPrefix:
         """Make room for the action tokens behind a prefix of batch 1."""
         start = cache[0][0].shape[2]
         end = start + self.horizon
@@ -154,9 +154,9 @@ class CompiledExpert(nn.Module):
             bias = self._zeros.new_zeros(start + added)
             bias[start : start + added - self.horizon] = -torch.inf
         positions = torch.arange(start, end, device=self._zeros.device)
-        return Prepared(caches, rotary_table(positions, self.sizes.head_dim), bias)
+        return PaddedPrefix(caches, rotary_table(positions, self.sizes.head_dim), bias)
 
-    def denoise(self, noise: Tensor, prefix: Prepared) -> Tensor:
+    def denoise(self, noise: Tensor, prefix: PaddedPrefix) -> Tensor:
         """Follow the flow from noise to actions, both (horizon, action_dim) in float32.
 
         The room for the tokens' own keys and values in `prefix` is overwritten.

@@ -14,7 +14,7 @@ from duqsweep.checkpoint.io_spec import CAMERAS
 from duqsweep.checkpoint.sizes import LLM, rows_a_pass
 from duqsweep.errors import EvaluationError
 from duqsweep.inference.weights import weights_of
-from duqsweep.kernels.expert_cuts import Shape
+from duqsweep.kernels.expert_cuts import ExpertShape
 from duqsweep.kernels.expert_limits import shape_reason
 from duqsweep.kernels.expert_weights import LayerParts, LayerWeights, merge_layer, merge_reason
 from duqsweep.kernels.projection_weights import ProjectionWeights
@@ -26,7 +26,7 @@ from duqsweep.policy.pi05 import Pi05, euler_times
 class MergedExpert:
     """What the fused kernels read."""
 
-    shape: Shape
+    shape: ExpertShape
     layers: list[LayerWeights]
     projections: tuple[Tensor, Tensor, Tensor, Tensor]  # weight, bias: out of the stream, into it
     modulations: Tensor  # (norms, steps, 3, width): factor, shift, gate
@@ -86,7 +86,7 @@ class ExpertSource:
         times = euler_times(self.num_steps).to(entering.weight.device)
         pictures = min(module.sizes.cameras, len(CAMERAS))
         return MergedExpert(
-            shape=Shape(**self._sizes()),
+            shape=ExpertShape(**self._sizes()),
             layers=[merge_layer(part) for part in parts if part is not None],
             projections=cast("tuple[Tensor, Tensor, Tensor, Tensor]", projections),
             modulations=module.modulation(times).to(module.dtype),

@@ -19,7 +19,7 @@ from duqsweep.policy.pi05 import PrefixCache
 
 
 @dataclass(frozen=True)
-class PrefixForLoop:
+class SpreadPrefix:
     """A prefix made ready for the loop."""
 
     length: int  # tokens
@@ -49,16 +49,16 @@ class PersistentExpert:
     def compile(self) -> None:
         """Nothing: all of it is one kernel."""
 
-    def prepare(self, cache: PrefixCache) -> PrefixForLoop:
+    def prepare(self, cache: PrefixCache) -> SpreadPrefix:
         """Take a prefix of batch 1."""
         start = cache[0][0].shape[2]
         positions = torch.arange(start, start + self.shape.padded, device=cache[0][0].device)
         cosines, sines = rotary_table(positions, self.shape.head_dim)
         keys_values = self.loop.spread([(keys[0], values[0]) for keys, values in cache])
         tensors = {"keys_values": keys_values, "cosines": cosines, "sines": sines}
-        return PrefixForLoop(start, tensors)
+        return SpreadPrefix(start, tensors)
 
-    def denoise(self, noise: Tensor, prefix: PrefixForLoop) -> Tensor:
+    def denoise(self, noise: Tensor, prefix: SpreadPrefix) -> Tensor:
         """Follow the flow from noise to actions, both (horizon, action_dim) in float32."""
         noise, actions = noise.contiguous(), torch.empty_like(noise)
         given = {**self.tensors, **prefix.tensors, "noise": noise, "actions": actions}

@@ -27,7 +27,7 @@ LONGEST_PREFIX = 1024 - 64  # tokens; with the action tokens behind it, 16 chunk
 
 
 @dataclass(frozen=True)
-class Prepared:
+class TritonPrefix:
     """A prefix made ready for the loop."""
 
     caches: tuple[KeysValues, ...]  # of each layer, each (kv_heads, prefix, head_dim)
@@ -63,14 +63,14 @@ class TritonExpert:
     def compile(self) -> None:
         """Nothing: all of it is kernels."""
 
-    def prepare(self, cache: PrefixCache) -> Prepared:
+    def prepare(self, cache: PrefixCache) -> TritonPrefix:
         """Take a prefix of batch 1."""
         start = cache[0][0].shape[2]
         positions = torch.arange(start, start + self.shape.padded, device=cache[0][0].device)
         caches = tuple((keys[0], values[0]) for keys, values in cache)
-        return Prepared(caches, rotary_table(positions, self.shape.head_dim))
+        return TritonPrefix(caches, rotary_table(positions, self.shape.head_dim))
 
-    def denoise(self, noise: Tensor, prefix: Prepared) -> Tensor:
+    def denoise(self, noise: Tensor, prefix: TritonPrefix) -> Tensor:
         """Follow the flow from noise to actions, both (horizon, action_dim) in float32."""
         actions = noise
         for step in range(self.num_steps):
@@ -98,7 +98,7 @@ class TritonExpert:
         self.launch.step(actions, mod, self.projections, following, step, self.num_steps)
         return following
 
-    def _layer(self, i: int, step: int, stream: Tensor, prefix: Prepared) -> None:
+    def _layer(self, i: int, step: int, stream: Tensor, prefix: TritonPrefix) -> None:
         launch, layer = self.launch, self.layers[i]
         mod = self.modulations[2 * i][step]
         launch.qkv(stream, mod, layer.qkv, prefix.table, self._cut(layer.qkv).qkv)

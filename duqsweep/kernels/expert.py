@@ -12,7 +12,7 @@ from torch import Tensor
 from duqsweep.errors import EvaluationError
 from duqsweep.kernels.expert_attention import attention_kernel
 from duqsweep.kernels.expert_buffers import Buffers
-from duqsweep.kernels.expert_cuts import AttentionCut, Cut, Shape
+from duqsweep.kernels.expert_cuts import AttentionCut, Cut, ExpertShape
 from duqsweep.kernels.expert_entry import gate_up_kernel, qkv_kernel
 from duqsweep.kernels.expert_exit import exit_kernel
 from duqsweep.kernels.expert_limits import TOKENS
@@ -27,7 +27,7 @@ from duqsweep.kernels.projection_weights import ProjectionWeights
 class Launcher:
     """Launches kernels for one shape; each waits for the one before it, on the GPU, by itself."""
 
-    shape: Shape
+    shape: ExpertShape
     buffers: Buffers
     chunks: int  # of keys, that the buffers have room for
     interpreted: bool  # by Triton's interpreter, on a CPU

@@ -9,7 +9,7 @@ from duqsweep.kernels.expert_limits import TOKENS, shape_reason
 
 
 @dataclass(frozen=True)
-class Shape:
+class ExpertShape:
     """Sizes of an expert and of its action chunk."""
 
     tokens: int

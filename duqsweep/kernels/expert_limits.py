@@ -22,7 +22,7 @@ class ProductFormat:
 
 
 def shape_reason(sizes: Mapping[str, int]) -> str | None:
-    """Why there are no kernels for the fields of a `Shape`; None: there are."""
+    """Why there are no kernels for the fields of a `ExpertShape`; None: there are."""
     if not 1 <= sizes["tokens"] <= 64:
         return f"the expert's kernels take 1 to 64 tokens, got {sizes['tokens']}"
     for name in ("width", "hidden", "head_dim"):

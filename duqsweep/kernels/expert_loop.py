@@ -11,7 +11,7 @@ from torch import Tensor
 
 from duqsweep.errors import EvaluationError
 from duqsweep.kernels import nvrtc
-from duqsweep.kernels.expert_cuts import Shape
+from duqsweep.kernels.expert_cuts import ExpertShape
 from duqsweep.kernels.expert_limits import (
     SIZES,
     ProductFormat,
@@ -52,7 +52,7 @@ class Constants:
 
 
 def unsupported_reason(
-    shape: Shape, layers: Sequence[LayerWeights], dtype: torch.dtype, longest_prefix: int
+    shape: ExpertShape, layers: Sequence[LayerWeights], dtype: torch.dtype, longest_prefix: int
 ) -> str | None:
     """Why the kernel cannot run an expert on the current device; None: it can.
 
@@ -87,7 +87,7 @@ def unsupported_reason(
     return None
 
 
-def constants_of(shape: Shape, layers: Sequence[LayerWeights]) -> Constants:
+def constants_of(shape: ExpertShape, layers: Sequence[LayerWeights]) -> Constants:
     """What the kernel is compiled for, for weights without an `unsupported_reason`."""
     weight = layers[0].qkv
     return Constants(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from duqsweep.errors import EvaluationError
-from duqsweep.kernels.expert_cuts import Shape
+from duqsweep.kernels.expert_cuts import ExpertShape
 from duqsweep.kernels.expert_weights import LayerWeights
 from duqsweep.kernels.fragments import TILE, fragments
 from duqsweep.kernels.projection_weights import ProjectionWeights, take_rows
@@ -33,7 +33,7 @@ class Packed:
     orders: Tensor  # (layers, 4, width) int16: of qkv and gate_up from where, of o to where
 
 
-def pack(shape: Shape, layers: Sequence[LayerWeights], programs: int) -> Packed:
+def pack(shape: ExpertShape, layers: Sequence[LayerWeights], programs: int) -> Packed:
     """Reorder the weights for that many programs.
 
     Args:
@@ -53,7 +53,7 @@ def pack(shape: Shape, layers: Sequence[LayerWeights], programs: int) -> Packed:
     )
 
 
-def _pack_layer(shape: Shape, layer: LayerWeights, programs: int) -> Packed:
+def _pack_layer(shape: ExpertShape, layer: LayerWeights, programs: int) -> Packed:
     if not all(weight.is_integer for weight in layer.products()):
         raise EvaluationError("the loop's kernel multiplies integers, got a layer of other weights")
     qkv, o, gate_up, down = layer.products()

@@ -13,7 +13,7 @@ from torch import Tensor
 from duqsweep.errors import EvaluationError
 from duqsweep.kernels.expert import Launcher
 from duqsweep.kernels.expert_buffers import Buffers, buffers
-from duqsweep.kernels.expert_cuts import CUTS, AttentionCut, Cut, Cuts, Shape
+from duqsweep.kernels.expert_cuts import CUTS, AttentionCut, Cut, Cuts, ExpertShape
 from duqsweep.kernels.expert_weights import LayerParts, merge_layer
 from duqsweep.kernels.launches import counted
 from duqsweep.kernels.projection_weights import ProjectionWeights, concat
@@ -25,8 +25,8 @@ GPU = torch.cuda.is_available()
 # Relative to the norm of the result. The integers are exact; what differs is where the inputs are
 # rounded: to bf16 between the stages, and to another code where a value lies between two.
 BOUND = 1e-2 if GPU else 1e-3
-FULL = Shape(10, width=1024, hidden=4096, heads=8, kv_heads=1, head_dim=256, action_dim=32)
-SMALL = Shape(10, width=64, hidden=128, heads=4, kv_heads=2, head_dim=32, action_dim=7)
+FULL = ExpertShape(10, width=1024, hidden=4096, heads=8, kv_heads=1, head_dim=256, action_dim=32)
+SMALL = ExpertShape(10, width=64, hidden=128, heads=4, kv_heads=2, head_dim=32, action_dim=7)
 SIZES = FULL if GPU else SMALL
 WIDE = Cut(32, 2, 4)  # few programs: the interpreter runs them one by one
 CUT = CUTS if GPU else dict.fromkeys((16, 8, 4), Cuts(Cut(16, 2, 4), WIDE, WIDE, WIDE))
@@ -49,7 +49,7 @@ if GPU:
 class Kit:
     """Kernels with poisoned buffers."""
 
-    shape: Shape
+    shape: ExpertShape
     room: Buffers
     launch: Launcher
 

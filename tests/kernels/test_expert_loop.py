@@ -16,9 +16,9 @@ from torch import Tensor
 from duqsweep.checkpoint.sizes import EXPERT
 from duqsweep.errors import EvaluationError
 from duqsweep.inference.merged_expert import MergedExpert, merge_expert
-from duqsweep.inference.persistent_expert import PersistentExpert, PrefixForLoop
+from duqsweep.inference.persistent_expert import PersistentExpert, SpreadPrefix
 from duqsweep.kernels import nvrtc
-from duqsweep.kernels.expert_cuts import Shape
+from duqsweep.kernels.expert_cuts import ExpertShape
 from duqsweep.kernels.expert_limits import SIZES
 from duqsweep.kernels.expert_loop import PRODUCTS, unsupported_reason
 from duqsweep.kernels.expert_weights import LayerParts, LayerWeights, merge_layer
@@ -70,7 +70,7 @@ def kit(tokens: int, bits: int, block: int, prefix: int) -> Kit:
     modulations = 0.3 * rows(3, 1, 3, WIDTH)
     modulations[:, :, 0] += 1
     merged = MergedExpert(
-        shape=Shape(tokens, **SIZES, action_dim=ACTION),
+        shape=ExpertShape(tokens, **SIZES, action_dim=ACTION),
         layers=[layer],
         projections=(rows(ACTION, WIDTH) / 32, rows(ACTION), rows(WIDTH, ACTION), rows(WIDTH)),
         modulations=modulations,
@@ -215,7 +215,7 @@ def test_merged_weights_stay_as_they_are() -> None:
 def test_a_prefix_without_room_is_refused() -> None:
     k = kit(50, 8, 16, 718)
     assert k.expert.loop.longest_prefix == 718  # two pictures and a prompt of 200 tokens fit
-    assert isinstance(k.expert.prepare(k.cache), PrefixForLoop)
+    assert isinstance(k.expert.prepare(k.cache), SpreadPrefix)
     longer = tuple((F.pad(keys, (0, 0, 0, 1)), values) for keys, values in k.cache)
     longer = tuple((keys, F.pad(values, (0, 0, 0, 1))) for keys, values in longer)
     with pytest.raises(EvaluationError, match="718 prefix tokens at most, got 719"):

@@ -12,7 +12,7 @@ from test_fragments import as_multiplied
 
 from duqsweep.errors import EvaluationError
 from duqsweep.kernels import nvrtc
-from duqsweep.kernels.expert_cuts import Shape
+from duqsweep.kernels.expert_cuts import ExpertShape
 from duqsweep.kernels.expert_limits import SIZES
 from duqsweep.kernels.expert_loop import Constants, Loop, unsupported_reason
 from duqsweep.kernels.expert_pack import pack
@@ -21,7 +21,7 @@ from duqsweep.kernels.projection_weights import ProjectionWeights
 
 CLUSTERS = 15
 PROGRAMS = 8 * CLUSTERS
-SHAPE = Shape(10, **SIZES, action_dim=32)
+SHAPE = ExpertShape(10, **SIZES, action_dim=32)
 QKV, MIXED = 2560, 2048
 
 
