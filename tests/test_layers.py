@@ -194,6 +194,11 @@ def test_help_loads_no_library() -> None:
     assert not loaded & {*HEAVY, "mlflow", "optuna", "submitit"}
 
 
+def test_planning_and_explaining_load_no_torch() -> None:
+    loaded = loaded_by("import duqsweep.verbs.plan, duqsweep.verbs.explain")
+    assert not loaded & {*HEAVY, "mlflow"}
+
+
 def test_composing_a_configuration_loads_neither_torch_nor_mlflow() -> None:
     loaded = loaded_by("import duqsweep.control.config.sweep_config, duqsweep.control.config.space")
     assert not loaded & {*HEAVY, "mlflow", "submitit"}

@@ -73,7 +73,7 @@ class TorchRounding(Rounding):
 
 
 class KernelRounding(Rounding):
-    """One kernel a call; between the stages values stay in float32."""
+    """One kernel per call; between the stages values stay in float32."""
 
     def __init__(self, weights: ProjectionWeights) -> None:
         """Prepare the kernel's arguments.

@@ -1,4 +1,4 @@
-"""The action expert's denoising loop on fused GPU kernels, several a layer, for one observation.
+"""The action expert's denoising loop on fused GPU kernels, several per layer.
 
 Equal to `Pi05.velocity` followed step by step, for unquantized, int8 and int4 weights alike. Needs
 a GPU (or Triton's interpreter); every call launches the same kernels, so that a CUDA graph can hold

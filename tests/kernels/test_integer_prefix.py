@@ -133,7 +133,11 @@ def test_simulated_layers_are_called_one_by_one(
 ) -> None:
     module = quantized(policy, inputs, QuantSpec(rules(), kernel="fake"))
     expected = module.prefix(module.encode_images(inputs[0]), inputs[1])
-    cache = FusedPrefix(module)(inputs[0][0], inputs[1][0])
-    for pair, wanted_pair in zip(cache, expected, strict=True):
-        for value, wanted in zip(pair, wanted_pair, strict=True):
-            torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-4)
+    prefix = FusedPrefix(module)
+    assert prefix.traceable == (True, True)
+    unquantized = policy.prefix(policy.encode_images(inputs[0]), inputs[1])
+    for pair, wanted_pair, plain_pair in zip(
+        prefix(inputs[0][0], inputs[1][0]), expected, unquantized, strict=True
+    ):
+        for value, wanted, plain in zip(pair, wanted_pair, plain_pair, strict=True):
+            assert (value - wanted).norm() <= 0.2 * (wanted - plain).norm()
