@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_forms import FORMS, SIZES, frozen, one_by_one
+from test_forms import FORMS, SIZES, frozen
 from test_forms import inputs as inputs
 from test_forms import policy as policy
 from torch import Tensor
@@ -84,7 +84,6 @@ def test_compiling_leaves_values_tensors_and_strides_as_they_were(
         name: (tensor.data_ptr(), tensor.shape, tensor.stride()) for name, tensor in named.items()
     }
     values = {name: tensor.clone() for name, tensor in named.items()}
-    expected = one_by_one(module, inputs)
     FusedPrefix(module)
     build_expert(ExpertSource(module, num_steps=2))
     assert {
@@ -92,4 +91,3 @@ def test_compiling_leaves_values_tensors_and_strides_as_they_were(
         for name, tensor in (*module.named_parameters(), *module.named_buffers())
     } == layout
     assert all(torch.equal(tensor, values[name]) for name, tensor in named.items())
-    assert torch.equal(one_by_one(module, inputs), expected)

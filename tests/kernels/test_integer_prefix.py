@@ -115,19 +115,6 @@ def test_the_fused_prefix_gives_the_cache_of_its_layers(
 
 
 @torch.no_grad()
-def test_merging_leaves_the_layers_as_they_were(
-    policy: Pi05, inputs: tuple[Tensor, Tensor]
-) -> None:
-    module = quantized(policy, inputs, QuantSpec(rules(), kernel="int8"))
-    before = {name: value.clone() for name, value in module.named_buffers()}
-    expected = module.prefix(module.encode_images(inputs[0]), inputs[1])
-    FusedPrefix(module)(inputs[0][0], inputs[1][0])
-    assert all(torch.equal(value, before[name]) for name, value in module.named_buffers())
-    again = module.prefix(module.encode_images(inputs[0]), inputs[1])
-    assert all(torch.equal(one[0], other[0]) for one, other in zip(expected, again, strict=True))
-
-
-@torch.no_grad()
 def test_simulated_layers_are_called_one_by_one(
     policy: Pi05, inputs: tuple[Tensor, Tensor]
 ) -> None:
