@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from duqsweep.checkpoint.sizes import linear_layers, sizes_of
 from duqsweep.control.config.sweep_config import compose
-from duqsweep.policy.sizes import linear_layers, sizes_of
 from duqsweep.quant.freeze import freeze
 from duqsweep.quant.select import select_layers
 from duqsweep.seams import Observation, Policy

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,12 +46,19 @@ class Environment(Protocol):
 
 
 class Policy(Protocol):
-    """A loaded policy; `module` may be quantized and compiled in place."""
+    """A policy that acts: eager or compiled."""
 
-    module: torch.nn.Module  # parameter names are openpi's
-    horizon: int  # actions a call
-    action_dim: int  # width of the flow's noise, >= 7
-    num_steps: int  # Euler steps a call
+    @property
+    def horizon(self) -> int:
+        """Actions per call."""
+
+    @property
+    def action_dim(self) -> int:
+        """Width of the flow's noise, >= 7."""
+
+    @property
+    def num_steps(self) -> int:
+        """Euler steps per call."""
 
     def act(self, observation: Observation, noise: NDArray[np.float32]) -> NDArray[np.float64]:
         """Predict a chunk of actions.
@@ -72,24 +79,28 @@ class Policy(Protocol):
     def time_parts(self, observation: Observation, noise: NDArray[np.float32]) -> dict[str, float]:
         """One call, timed in its parts: seconds under the keys "vision", "llm" and "dit"."""
 
-    def copy(self, num_steps: int) -> Policy:
-        """The same weights in new modules (tensors shared) with another number of steps."""
-
-    def compile(self, fuse: Any = None) -> None:
-        """Make calls fast; the next one pays for it.
-
-        Args:
-            fuse: On a GPU, what makes the fused parts of a quantized policy.
-        """
-
     def weights(self) -> list[torch.Tensor]:
         """Every tensor that a call reads; some may share their memory."""
 
     def launches(self, observation: Observation, noise: NDArray[np.float32]) -> Mapping[str, int]:
-        """How often one call launches each of this package's GPU kernels, as counted."""
+        """How often one call launches each of this package's GPU kernels.
+
+        A kernel that makes many products also counts those, on the GPU.
+        """
 
     def reads(self, observation: Observation) -> tuple[int, int]:
         """How many pictures and prompt tokens one call reads; what it would mask is left out."""
 
     def synchronize(self) -> None:
         """Wait until the device is idle; on a CPU, nothing."""
+
+
+class EagerPolicy(Policy, Protocol):
+    """A policy that runs module by module; compiling it gives another policy and leaves it be."""
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """The network, whose linear layers may be replaced; parameter names are openpi's."""
+
+    def copy(self, num_steps: int) -> EagerPolicy:
+        """The same weights in new modules (tensors shared) with another number of steps."""

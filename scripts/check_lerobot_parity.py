@@ -29,13 +29,13 @@ from lerobot_reference import (
 )
 from torch import Tensor, nn
 
+from duqsweep.checkpoint.sizes import PolicySizes, StackSizes, sizes_of
+from duqsweep.checkpoint.tokenizer import NAMES
 from duqsweep.codec import encode
-from duqsweep.policy.checkpoint import load_policy
-from duqsweep.policy.flow import FlowPolicy
+from duqsweep.policy.load import load_policy
 from duqsweep.policy.pi05 import Pi05, euler_times
+from duqsweep.policy.pi05_policy import Pi05Policy
 from duqsweep.policy.random_pi05 import train_tokenizer
-from duqsweep.policy.sizes import PolicySizes, StackSizes, sizes_of
-from duqsweep.policy.tokenizer import NAMES
 from duqsweep.seams import Observation
 from duqsweep.spec import PolicySpec
 
@@ -51,7 +51,7 @@ def reduced_sizes() -> PolicySizes:
     return replace(sizes_of("pi05_libero"), llm=llm, expert=expert)
 
 
-def load_ours(reference: PI05Policy, processors: Any, folder: Path) -> FlowPolicy:
+def load_ours(reference: PI05Policy, processors: Any, folder: Path) -> Pi05Policy:
     """Our policy from the folder that LeRobot saves; only its unusual sizes are added there."""
     for part in (reference, *processors):
         part.save_pretrained(folder)
@@ -116,7 +116,7 @@ def tensor_errors(reference: nn.Module, ours: Pi05, steps: int) -> Iterator[tupl
 
 @torch.no_grad()
 def observation_errors(
-    reference: PI05Policy, processors: Any, ours: FlowPolicy, seed: int
+    reference: PI05Policy, processors: Any, ours: Pi05Policy, seed: int
 ) -> Iterator[tuple[str, float]]:
     """Policy against policy, from the simulator's pictures and state to its actions."""
     before, after = processors
@@ -152,7 +152,7 @@ def main() -> int:
     print(f"pi0.5 with {parameters / 1e6:.0f} M parameters, fp32, {options.steps} steps")
     worst = 0.0
     for title, errors in (
-        ("tensors to actions", tensor_errors(reference.model, ours.network, options.steps)),
+        ("tensors to actions", tensor_errors(reference.model, ours.module, options.steps)),
         ("simulator to actions", observation_errors(reference, processors, ours, options.seed)),
     ):
         print(f"{title}:")

@@ -16,7 +16,7 @@ from lerobot.processor import tokenizer_processor
 from lerobot.processor.env_processor import LiberoProcessorStep
 from torch import Tensor, nn
 
-from duqsweep.policy.sizes import PolicySizes
+from duqsweep.checkpoint.sizes import PolicySizes
 
 CAMERA_PX = 256
 

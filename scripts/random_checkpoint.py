@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
-from duqsweep.policy.pi05_folder import NAME, WEIGHTS
+from duqsweep.checkpoint.pi05_folder import NAME, WEIGHTS
+from duqsweep.checkpoint.sizes import sizes_of
 from duqsweep.policy.random_pi05 import RandomPi05, small_sizes, write_random
-from duqsweep.policy.sizes import sizes_of
 
 
 def main() -> None:

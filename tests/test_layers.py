@@ -33,27 +33,20 @@ CONTROL_ONLY = {"hydra", "omegaconf", "optuna", "mlflow", "submitit"}
 LIGHT_WORKER_FILES = {
     "quant.select",
     "quant.cost",
-    "policy.interface",
-    "policy.layouts",
-    "policy.locate",
-    "policy.normalise",
-    "policy.parameters",
-    "policy.pi05_folder",
-    "policy.sizes",
-    "policy.stored",
-    "policy.tokenizer",
-    "policy.vocabulary",
     "envs.asset_files",
     "envs.assets",
     "envs.libero_pro",
     "envs.manifest",
     "envs.simulator_info",
+    "kernels.expert_limits",
     "worker.child",
     "worker.ledger",
     "worker.serve",
     "worker.simulator",
     "worker.summary",
 }
+# What quantizer, policy and simulator may import beside the base files.
+STANDING_ON = {"quant": {"kernels"}, "policy": {"kernels", "checkpoint"}, "envs": set[str]()}
 # Parts of control/ that only the loop and the command line bring together.
 SIBLINGS = {"study", "dispatch", "tracking", "report", "view"}
 
@@ -110,7 +103,7 @@ def test_control_side_imports_nothing_heavy_at_module_level(path: Path) -> None:
     assert not foreign(path, top_level_only=True) & HEAVY
 
 
-@params(files_of("worker", "quant", "policy", "envs", "kernels"))
+@params(files_of("worker", "quant", "policy", "envs", "kernels", "checkpoint", "inference"))
 def test_worker_side_never_imports_the_control_sides_libraries(path: Path) -> None:
     assert not foreign(path) & CONTROL_ONLY
 
@@ -118,6 +111,12 @@ def test_worker_side_never_imports_the_control_sides_libraries(path: Path) -> No
 @params([path for path in FILES if module_name(path) in BASE])
 def test_base_files_import_only_each_other(path: Path) -> None:
     assert {name.split(".")[0] for name in ours(path)} <= BASE
+
+
+@params(files_of("checkpoint"))
+def test_checkpoints_are_read_without_torch_or_other_rooms(path: Path) -> None:
+    assert {name.split(".")[0] for name in ours(path)} <= BASE | {"checkpoint"}
+    assert not foreign(path) & HEAVY
 
 
 @params(files_of("kernels"))
@@ -128,7 +127,18 @@ def test_kernels_know_nothing_of_the_project(path: Path) -> None:
 @params(files_of("quant", "policy", "envs"))
 def test_quantizer_policy_and_simulator_are_strangers(path: Path) -> None:
     own = module_name(path).split(".")[0]
-    assert {name.split(".")[0] for name in ours(path)} <= BASE | {"kernels", own}
+    assert {name.split(".")[0] for name in ours(path)} <= BASE | STANDING_ON[own] | {own}
+
+
+@params(files_of("inference"))
+def test_inference_stands_on_quantizer_policy_and_kernels(path: Path) -> None:
+    below = {"kernels", "checkpoint", "quant", "policy", "inference"}
+    assert {name.split(".")[0] for name in ours(path)} <= BASE | below
+
+
+@params([path for path in FILES if module_name(path).split(".")[0] not in ("inference", "worker")])
+def test_only_the_worker_imports_inference(path: Path) -> None:
+    assert "inference" not in {name.split(".")[0] for name in ours(path)}
 
 
 @params(files_of("control"))
@@ -137,9 +147,9 @@ def test_control_reaches_the_worker_side_only_through_light_files(path: Path) ->
     worker_side = {
         name
         for name in reached
-        if name.split(".")[0] in ("quant", "policy", "envs", "worker", "kernels")
+        if name.split(".")[0] in ("quant", "policy", "envs", "worker", "kernels", "inference")
     }
-    packages = {"quant", "policy", "envs", "worker"}
+    packages = {"quant", "policy", "envs", "worker", "kernels"}
     assert worker_side - packages <= LIGHT_WORKER_FILES
 
 
@@ -188,6 +198,11 @@ def loaded_by(statement: str) -> set[str]:
 def test_help_loads_no_library() -> None:
     loaded = loaded_by("from duqsweep.cli import main\nmain(['--help'])")
     assert not loaded & {*HEAVY, "mlflow", "optuna", "submitit"}
+
+
+def test_planning_and_explaining_load_no_torch() -> None:
+    loaded = loaded_by("import duqsweep.verbs.plan, duqsweep.verbs.explain")
+    assert not loaded & {*HEAVY, "mlflow"}
 
 
 def test_composing_a_configuration_loads_neither_torch_nor_mlflow() -> None:

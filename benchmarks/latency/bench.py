@@ -9,9 +9,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from duqsweep.checkpoint.sizes import linear_layers, sizes_of
 from duqsweep.control.explain.cost import CAMERAS_SEEN, PROMPT_TOKENS
 from duqsweep.policy.pi05 import Pi05, PrefixCache, euler_times
-from duqsweep.policy.sizes import linear_layers, sizes_of
 from duqsweep.quant.calibrate import calibrate
 from duqsweep.quant.freeze import freeze
 from duqsweep.quant.select import select_layers

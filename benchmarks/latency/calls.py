@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from duqsweep.policy.fused_expert import FusedExpert
-from duqsweep.policy.fused_prefix import FusedPrefix
+from duqsweep.inference.compiled_expert import CompiledExpert
+from duqsweep.inference.prefix import FusedPrefix
 from duqsweep.policy.pi05 import Pi05
-from duqsweep.quant.merged import MergedLinears
 from latency.bench import Bench
 from latency.registry import Built
 
@@ -47,9 +46,9 @@ def eager_policy(bench: Bench, module: Pi05) -> Built:
     return Built(lambda: bench.follow(module, bench.prefix(module)), parts_of(module))
 
 
-def merged_expert(bench: Bench, module: Pi05, linears: MergedLinears | None) -> Built:
+def merged_expert(bench: Bench, module: Pi05) -> Built:
     """The merged expert, compiled."""
-    expert = FusedExpert(module, bench.num_steps, linears)
+    expert = CompiledExpert(module, bench.num_steps)
     expert.compile()
     prepared = expert.prepare(bench.cache)
     return Built(lambda: expert.denoise(bench.noise, prepared), {"dit": expert})
@@ -62,9 +61,9 @@ def merged_prefix(bench: Bench) -> FusedPrefix:
     return prefix
 
 
-def merged_policy(bench: Bench, module: Pi05, linears: MergedLinears | None) -> Built:
+def merged_policy(bench: Bench, module: Pi05) -> Built:
     """Merged image encoder, prefix and expert, compiled."""
-    prefix, expert = merged_prefix(bench), FusedExpert(module, bench.num_steps, linears)
+    prefix, expert = merged_prefix(bench), CompiledExpert(module, bench.num_steps)
     expert.compile()
     images, prompt = bench.images[0], bench.prompt[0]
 

@@ -19,8 +19,8 @@ from latency.settings import (
 )
 
 if TYPE_CHECKING:
-    from duqsweep.policy.fused_prefix import FusedPrefix
-    from duqsweep.policy.graphed import Expert
+    from duqsweep.inference.backends import Expert
+    from duqsweep.inference.prefix import FusedPrefix
 
 PLAIN = QuantSpec()
 
@@ -99,12 +99,11 @@ def expert(bench: Bench, quant: QuantSpec, kernel: Kernel) -> Built:
 
 def layered(bench: Bench, quant: QuantSpec, kernel: Kernel) -> Built:
     """The denoising loop on several kernels a layer, where one kernel could hold it."""
-    from duqsweep.policy.merged_expert import merge_expert  # these need Triton
-    from duqsweep.policy.triton_expert import TritonExpert
-    from duqsweep.quant.integer_expert import expert_weight
+    from duqsweep.inference.merged_expert import merge_expert  # these need Triton
+    from duqsweep.inference.triton_expert import TritonExpert
 
     module = bench.frozen(replace(quant, kernel=kernel))
-    merged = merge_expert(module, bench.num_steps, expert_weight)
+    merged = merge_expert(module, bench.num_steps)
     return loop_alone(bench, TritonExpert(merged))
 
 
@@ -133,15 +132,18 @@ def policy(bench: Bench, quant: QuantSpec, kernel: Kernel) -> Built:
 
 def fused(bench: Bench, quant: QuantSpec, kernel: Kernel) -> tuple[FusedPrefix, Expert]:
     """The merged prefix, compiled where it is plain torch, and the expert's loop."""
-    from duqsweep.policy.fused_expert import FusedExpert
-    from duqsweep.policy.merged_expert import merge_expert  # these need Triton
-    from duqsweep.policy.triton_expert import TritonExpert
-    from duqsweep.worker.forms import fuse_for
+    from duqsweep.inference.backends import build_expert  # these need Triton
+    from duqsweep.inference.compiled_expert import CompiledExpert
+    from duqsweep.inference.merged_expert import ExpertSource
+    from duqsweep.inference.prefix import FusedPrefix
+    from duqsweep.inference.triton_expert import TritonExpert
 
     quant = replace(quant, kernel=kernel)
     module = bench.frozen(quant) if quant.rules else bench.module
-    merged, loop = fuse_for(quant)(module, bench.num_steps)
-    if isinstance(loop, FusedExpert):  # long chunks run compiled; timed here all the same
-        loop = TritonExpert(merge_expert(module, bench.num_steps))
+    source = ExpertSource(module, bench.num_steps)
+    loop = build_expert(source)
+    if isinstance(loop, CompiledExpert):  # long chunks run compiled; timed here all the same
+        loop = TritonExpert(source.merged)
+    merged = FusedPrefix(module)
     merged.compile()
     return merged, loop

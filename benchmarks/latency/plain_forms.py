@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from duqsweep.quant.merged import MergedLinears
 from latency.bench import Bench
 from latency.calls import (
     eager_policy,
@@ -19,17 +18,17 @@ from latency.settings import EXPERT_W4A8, SEED_LOOP, SEED_REFERENCE
 
 @form("expert_bf16_merged_graph")
 def _(bench: Bench) -> Built:
-    return graphed(bench, merged_expert(bench, bench.module, None))
+    return graphed(bench, merged_expert(bench, bench.module))
 
 
 @form("expert_w4a8_fake_graph", EXPERT_W4A8)
 def _(bench: Bench) -> Built:
-    return graphed(bench, merged_expert(bench, bench.frozen(EXPERT_W4A8), MergedLinears()))
+    return graphed(bench, merged_expert(bench, bench.frozen(EXPERT_W4A8)))
 
 
 @form("policy_bf16_merged_graph")
 def _(bench: Bench) -> Built:
-    return graphed(bench, merged_policy(bench, bench.module, None))
+    return graphed(bench, merged_policy(bench, bench.module))
 
 
 @form("expert_loop", SEED_REFERENCE, first_horizon_only=True)
@@ -53,7 +52,7 @@ def _(bench: Bench) -> Built:
 
 @form("policy_w4a8_fake_graph", EXPERT_W4A8, first_horizon_only=True)
 def _(bench: Bench) -> Built:
-    return graphed(bench, merged_policy(bench, bench.frozen(EXPERT_W4A8), MergedLinears()))
+    return graphed(bench, merged_policy(bench, bench.frozen(EXPERT_W4A8)))
 
 
 @form("expert_bf16_eager", first_horizon_only=True)

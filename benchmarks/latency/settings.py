@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from duqsweep.policy.sizes import EXPERT, LLM, VISION
+from duqsweep.checkpoint.sizes import EXPERT, LLM, VISION
 from duqsweep.spec import LayerRule, QuantSpec
 
 

@@ -10,38 +10,35 @@ import triton.language as tl
 from torch import Tensor
 
 from duqsweep.errors import EvaluationError
-from duqsweep.kernels.codes import IntegerWeight
 from duqsweep.kernels.expert_attention import attention_kernel
 from duqsweep.kernels.expert_buffers import Buffers
-from duqsweep.kernels.expert_cuts import TOKENS, AttentionCut, Cut, Shape
+from duqsweep.kernels.expert_cuts import AttentionCut, Cut, ExpertShape
 from duqsweep.kernels.expert_entry import gate_up_kernel, qkv_kernel
 from duqsweep.kernels.expert_exit import exit_kernel
+from duqsweep.kernels.expert_limits import TOKENS
 from duqsweep.kernels.expert_step import step_kernel
 from duqsweep.kernels.expert_tokens import mix_kernel, norm_kernel, round_kernel
-from duqsweep.kernels.expert_weights import (
-    Weight,
-    block_of,
-    format_of,
-    name_of,
-    order_of,
-    tensors_of,
-    top_of,
-)
 from duqsweep.kernels.launches import note
 from duqsweep.kernels.machine import overlaps
+from duqsweep.kernels.projection_weights import ProjectionWeights
 
 
 @dataclass(frozen=True)
 class Launcher:
     """Launches kernels for one shape; each waits for the one before it, on the GPU, by itself."""
 
-    shape: Shape
+    shape: ExpertShape
     buffers: Buffers
     chunks: int  # of keys, that the buffers have room for
     interpreted: bool  # by Triton's interpreter, on a CPU
 
     def qkv(
-        self, stream: Tensor, mod: Tensor, weight: Weight, table: tuple[Tensor, Tensor], cut: Cut
+        self,
+        stream: Tensor,
+        mod: Tensor,
+        weight: ProjectionWeights,
+        table: tuple[Tensor, Tensor],
+        cut: Cut,
     ) -> None:
         """Fills `queries`, `keys` and `values`; mod: the norm's factor and shift."""
         shape, room = self.shape, self.buffers
@@ -54,7 +51,8 @@ class Launcher:
             room.code_scales,
             mod[0],
             mod[1],
-            *tensors_of(weight),
+            weight.values,
+            weight.scales_or_values,
             cosines,
             sines,
             room.queries,
@@ -68,7 +66,7 @@ class Launcher:
             COLUMNS=columns,
             **self._options(shape.width, weight, cut),
         )
-        note("expert_qkv_" + name_of(weight))
+        note("expert_qkv_" + weight.format)
 
     def attention(self, prefix: tuple[Tensor, Tensor], cut: AttentionCut) -> int:
         """Fills what `mix` reads, in as many chunks of keys as it returns.
@@ -119,11 +117,11 @@ class Launcher:
         note("expert_attention")
         return needed
 
-    def mix(self, chunks: int, reader: Weight) -> None:
+    def mix(self, chunks: int, reader: ProjectionWeights) -> None:
         """Fills `mixed`, or the codes that `reader` multiplies."""
         shape, room = self.shape, self.buffers
-        integer = isinstance(reader, IntegerWeight)
-        order = order_of(reader)
+        integer = reader.is_integer
+        order = reader.permutation
         mix_kernel[(shape.tokens,)](
             room.partial,
             room.chunk_peaks,
@@ -131,14 +129,14 @@ class Launcher:
             room.codes if order is None else order,
             room.codes if integer else room.mixed,
             room.code_scales,
-            top_of(reader),
+            reader.act_qmax,
             chunks,
             shape.padded * shape.heads // shape.kv_heads,
             GROUP=shape.heads // shape.kv_heads,
             HEADS=shape.heads,
             HEAD_DIM=shape.head_dim,
             CHUNKS=self.chunks,
-            BLOCK=block_of(reader),
+            BLOCK=reader.block,
             ORDERED=order is not None,
             INTEGER=integer,
             DTYPE=tl.float32 if self.interpreted else tl.bfloat16,
@@ -146,7 +144,7 @@ class Launcher:
         )
         note("expert_mix")
 
-    def gate_up(self, stream: Tensor, mod: Tensor, weight: Weight, cut: Cut) -> None:
+    def gate_up(self, stream: Tensor, mod: Tensor, weight: ProjectionWeights, cut: Cut) -> None:
         """Fills `hidden`; mod: the norm's factor and shift."""
         shape, room = self.shape, self.buffers
         columns = min(cut.columns, shape.hidden)
@@ -156,35 +154,36 @@ class Launcher:
             room.code_scales,
             mod[0],
             mod[1],
-            *tensors_of(weight),
+            weight.values,
+            weight.scales_or_values,
             room.hidden,
             shape.tokens,
             HIDDEN=shape.hidden,
             COLUMNS=columns,
             **self._options(shape.width, weight, cut),
         )
-        note("expert_gate_up_" + name_of(weight))
+        note("expert_gate_up_" + weight.format)
 
-    def o(self, weight: Weight, gate: Tensor, stream: Tensor, cut: Cut) -> None:
+    def o(self, weight: ProjectionWeights, gate: Tensor, stream: Tensor, cut: Cut) -> None:
         """Adds gate times the product of what `attention` left to `stream`, in place."""
-        rows = self.buffers.codes if isinstance(weight, IntegerWeight) else self.buffers.mixed
+        rows = self.buffers.codes if weight.is_integer else self.buffers.mixed
         self._exit(rows, self.shape.heads * self.shape.head_dim, weight, gate, stream, cut)
 
-    def down(self, weight: Weight, gate: Tensor, stream: Tensor, cut: Cut) -> None:
+    def down(self, weight: ProjectionWeights, gate: Tensor, stream: Tensor, cut: Cut) -> None:
         """Adds gate times the product of `hidden` to `stream`, in place."""
         room, width = self.buffers, self.shape.hidden
         rows = room.hidden
-        if isinstance(weight, IntegerWeight):
+        if weight.is_integer:
             rows = room.codes
             round_kernel[(self.shape.tokens,)](
                 room.hidden,
-                rows if weight.order is None else weight.order,
+                rows if weight.permutation is None else weight.permutation,
                 rows,
                 room.code_scales,
-                top_of(weight),
+                weight.act_qmax,
                 WIDTH=width,
                 BLOCK=weight.block,
-                ORDERED=weight.order is not None,
+                ORDERED=weight.permutation is not None,
                 **self._launch(8),
             )
             note("expert_round")
@@ -228,35 +227,42 @@ class Launcher:
         )
         note("expert_step")
 
-    def _entered(self, stream: Tensor, mod: Tensor, weight: Weight) -> Tensor:
+    def _entered(self, stream: Tensor, mod: Tensor, weight: ProjectionWeights) -> Tensor:
         """What an entry's product reads: codes, or the stream, which it norms itself."""
-        if not isinstance(weight, IntegerWeight):
+        if not weight.is_integer:
             return stream
         room = self.buffers
         norm_kernel[(self.shape.tokens,)](
             stream,
             mod[0],
             mod[1],
-            room.codes if weight.order is None else weight.order,
+            room.codes if weight.permutation is None else weight.permutation,
             room.codes,
             room.code_scales,
-            top_of(weight),
+            weight.act_qmax,
             WIDTH=self.shape.width,
             BLOCK=weight.block,
-            ORDERED=weight.order is not None,
+            ORDERED=weight.permutation is not None,
             **self._launch(4),
         )
         note("expert_norm")
         return room.codes
 
     def _exit(
-        self, rows: Tensor, width: int, weight: Weight, gate: Tensor, stream: Tensor, cut: Cut
+        self,
+        rows: Tensor,
+        width: int,
+        weight: ProjectionWeights,
+        gate: Tensor,
+        stream: Tensor,
+        cut: Cut,
     ) -> None:
         columns = min(cut.columns, self.shape.width)
         exit_kernel[(self.shape.width // columns,)](
             rows,
             self.buffers.code_scales,
-            *tensors_of(weight),
+            weight.values,
+            weight.scales_or_values,
             gate,
             stream,
             self.shape.tokens,
@@ -264,20 +270,20 @@ class Launcher:
             COLUMNS=columns,
             **self._options(width, weight, cut),
         )
-        note("expert_exit_" + name_of(weight))
+        note("expert_exit_" + weight.format)
 
-    def _options(self, width: int, weight: Weight, cut: Cut) -> dict[str, Any]:
+    def _options(self, width: int, weight: ProjectionWeights, cut: Cut) -> dict[str, Any]:
         """Constants that all products have."""
         groups, narrowest = 1, 16
-        if isinstance(weight, IntegerWeight):
-            groups, narrowest = weight.scales.shape[1], 32
+        if weight.is_integer:
+            groups, narrowest = weight.groups, 32
         return {
             "TILES": self.shape.padded // TOKENS,
             "ROWS": TOKENS,
             "WIDTH": width,
             "BATCHES": max(groups, min(cut.batches, width // narrowest)),
             "GROUPS": groups,
-            "FORMAT": format_of(weight),
+            "FORMAT": weight.stored_bits,
             "FLAT": cut.flat,
             "ASSEMBLY": not self.interpreted,
             **self._launch(cut.warps),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from duqsweep.kernels.expert_cuts import Shape
+from duqsweep.kernels.expert_cuts import ExpertShape
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Buffers:
     code_scales: Tensor  # (padded,) float32
 
 
-def buffers(shape: Shape, chunks: int, like: Tensor) -> Buffers:
+def buffers(shape: ExpertShape, chunks: int, like: Tensor) -> Buffers:
     """Room for one denoising loop whose keys are cut into at most `chunks` chunks."""
     padded, mixed = shape.padded, shape.heads * shape.head_dim
     pairs = (shape.kv_heads, chunks, padded * shape.heads // shape.kv_heads)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from duqsweep.errors import EvaluationError
-
-TOKENS = 16  # rows of a tile; the buffers' tokens are a multiple of it
+from duqsweep.kernels.expert_limits import TOKENS, shape_reason
 
 
 @dataclass(frozen=True)
-class Shape:
+class ExpertShape:
     """Sizes of an expert and of its action chunk."""
 
     tokens: int
@@ -22,19 +21,9 @@ class Shape:
     action_dim: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.tokens <= 64:
-            raise EvaluationError(f"the expert's kernels take 1 to 64 tokens, got {self.tokens}")
-        for name in ("width", "hidden", "head_dim"):
-            value = getattr(self, name)
-            if value & (value - 1) or value < 32:
-                raise EvaluationError(
-                    f"the expert's kernels take a {name} that is a power of two >= 32, got {value}"
-                )
-        mixed = self.heads * self.head_dim
-        if mixed & (mixed - 1):
-            raise EvaluationError(
-                f"the expert's kernels take heads * head_dim that is a power of two, got {mixed}"
-            )
+        reason = shape_reason(vars(self))
+        if reason is not None:
+            raise EvaluationError(reason)
 
     @property
     def padded(self) -> int:

@@ -11,10 +11,15 @@ from torch import Tensor
 
 from duqsweep.errors import EvaluationError
 from duqsweep.kernels import nvrtc
-from duqsweep.kernels.codes import IntegerWeight
-from duqsweep.kernels.expert_cuts import Shape
-from duqsweep.kernels.expert_pack import RANKS, integers_of
-from duqsweep.kernels.expert_weights import LayerWeights, format_of, name_of, top_of
+from duqsweep.kernels.expert_cuts import ExpertShape
+from duqsweep.kernels.expert_limits import (
+    SIZES,
+    ProductFormat,
+    loop_formats_reason,
+    loop_sizes_reason,
+)
+from duqsweep.kernels.expert_pack import RANKS
+from duqsweep.kernels.expert_weights import LayerWeights
 from duqsweep.kernels.launches import note
 from duqsweep.kernels.machine import HOPPER
 
@@ -22,7 +27,7 @@ THREADS = 512
 FEWEST_CLUSTERS, MOST_CLUSTERS = 14, 16
 OLDEST_CUDA = (12, 8)  # whose compiler knows a fence of one direction
 KEYS_TOGETHER = 16  # a rank holds its keys in multiples of so many rows
-SIZES = {"width": 1024, "hidden": 4096, "heads": 8, "kv_heads": 1, "head_dim": 256}  # pi0.5's
+PRODUCTS = ("qkv", "o", "gate_up", "down")  # in the order in which the kernel counts them
 PADDING = 8  # channels behind a key, so that rows lie in different banks of shared memory
 
 
@@ -46,8 +51,8 @@ class Constants:
         return {**found, "TOP": f"{self.top:.1f}f"}
 
 
-def obstacle(
-    shape: Shape, layers: Sequence[LayerWeights], dtype: torch.dtype, longest_prefix: int
+def unsupported_reason(
+    shape: ExpertShape, layers: Sequence[LayerWeights], dtype: torch.dtype, longest_prefix: int
 ) -> str | None:
     """Why the kernel cannot run an expert on the current device; None: it can.
 
@@ -57,19 +62,20 @@ def obstacle(
         dtype: Of the stream between the layers.
         longest_prefix: Tokens that the policy may come with.
     """
-    weights = [part for layer in layers for part in vars(layer).values()]
-    integers = [weight for weight in weights if isinstance(weight, IntegerWeight)]
-    if len(integers) < len(weights):
-        return f"{len(weights) - len(integers)} of {len(weights)} products are not of integers"
-    if any(weight.scales.shape[1] > 1 for weight in integers):
-        return "its weights have scales of groups of channels"
-    if len({(name_of(weight), weight.block, weight.act_bits) for weight in integers}) > 1:
-        return "its products have several formats"
+    weights = [weight for layer in layers for weight in layer.products()]
+    reason = loop_formats_reason(
+        [
+            ProductFormat(weight.format, weight.groups, weight.block, weight.act_bits)
+            for weight in weights
+        ]
+    )
+    if reason is not None:
+        return reason
     if dtype != torch.bfloat16:
         return f"the policy is in {str(dtype).removeprefix('torch.')}, not bfloat16"
-    for name, size in SIZES.items():
-        if getattr(shape, name) != size:
-            return f"it has a {name} of {getattr(shape, name)}, not {size}"
+    reason = loop_sizes_reason(vars(shape))
+    if reason is not None:
+        return reason
     if not torch.cuda.is_available() or torch.cuda.get_device_capability() < HOPPER:
         return "there is no GPU with clusters of programs"
     if tuple(int(part) for part in str(torch.version.cuda).split(".")) < OLDEST_CUDA:
@@ -81,14 +87,14 @@ def obstacle(
     return None
 
 
-def constants_of(shape: Shape, layers: Sequence[LayerWeights]) -> Constants:
-    """What the kernel is compiled for, for weights without an `obstacle`."""
-    weight = integers_of(layers[0])[0]
+def constants_of(shape: ExpertShape, layers: Sequence[LayerWeights]) -> Constants:
+    """What the kernel is compiled for, for weights without an `unsupported_reason`."""
+    weight = layers[0].qkv
     return Constants(
         tokens=shape.tokens,
-        format=format_of(weight),
+        format=weight.stored_bits,
         block=weight.block,
-        top=top_of(weight),
+        top=weight.act_qmax,
         layers=len(layers),
         action=shape.action_dim,
         clusters=min(nvrtc.clusters_at_once(RANKS, THREADS), MOST_CLUSTERS),
@@ -138,7 +144,7 @@ class Loop:
             "mixed_scales": room(1, torch.float32),
             "hidden_scales": room(1, torch.float32),
         }
-        self.arrivals = torch.zeros(1, dtype=torch.int32, device=device)
+        self.counters = torch.zeros(1 + len(PRODUCTS), dtype=torch.int32, device=device)
 
     @property
     def longest_prefix(self) -> int:
@@ -182,21 +188,31 @@ class Loop:
             prefix: Tokens that `keys_values` holds.
             steps: Of the schedule.
         """
-        self.arrivals.zero_()
-        given = {**tensors, **self.buffers, "arrivals": self.arrivals}
+        self.counters.zero_()
+        counters = {"arrivals": self.counters[:1], "done": self.counters[1:]}
+        given = {**tensors, **self.buffers, **counters}
         pointers = (given[name].data_ptr() for name in POINTERS)
         self.kernel.launch(_Arguments(*pointers, prefix, steps))
-        for product in ("qkv", "o", "gate_up", "down"):
-            note(f"expert_loop_{product}_{self.name}", steps * self.constants.layers)
+        note("expert_loop")
+
+    def products_done(self) -> dict[str, int]:
+        """How often the last launch made each product, as its programs counted it; waits for it.
+
+        A product that not every program has made counts as not made.
+        """
+        return {
+            f"expert_loop_{product}_{self.name}": total // self.kernel.programs
+            for product, total in zip(PRODUCTS, self.counters[1:].tolist(), strict=True)
+        }
 
 
 POINTERS = (
-    *("qkv", "o", "gate_up", "down"),
+    *PRODUCTS,
     *("qkv_scales", "o_scales", "gate_up_scales", "down_scales"),
     *("orders", "modulations", "out_weight", "out_bias", "in_weight", "in_bias"),
     *("noise", "actions", "cosines", "sines"),
     *("stream", "queries", "keys", "values", "hidden", "mixed_codes", "hidden_codes"),
-    *("mixed_scales", "hidden_scales", "keys_values", "arrivals"),
+    *("mixed_scales", "hidden_scales", "keys_values", "arrivals", "done"),
 )
 
 

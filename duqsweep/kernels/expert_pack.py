@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from duqsweep.errors import EvaluationError
-from duqsweep.kernels.codes import IntegerWeight, take_rows
-from duqsweep.kernels.expert_cuts import Shape
-from duqsweep.kernels.expert_weights import LayerWeights, Weight
+from duqsweep.kernels.expert_cuts import ExpertShape
+from duqsweep.kernels.expert_weights import LayerWeights
 from duqsweep.kernels.fragments import TILE, fragments
+from duqsweep.kernels.projection_weights import ProjectionWeights, take_rows
 from duqsweep.kernels.rotary import Rotary
 
 RANKS = 8  # programs of a cluster
@@ -33,7 +33,7 @@ class Packed:
     orders: Tensor  # (layers, 4, width) int16: of qkv and gate_up from where, of o to where
 
 
-def pack(shape: Shape, layers: Sequence[LayerWeights], programs: int) -> Packed:
+def pack(shape: ExpertShape, layers: Sequence[LayerWeights], programs: int) -> Packed:
     """Reorder the weights for that many programs.
 
     Args:
@@ -53,22 +53,11 @@ def pack(shape: Shape, layers: Sequence[LayerWeights], programs: int) -> Packed:
     )
 
 
-def integers_of(layer: LayerWeights) -> list[IntegerWeight]:
-    """Weights of qkv, o, gate and up, down.
-
-    Raises:
-        EvaluationError: One is not quantized.
-    """
-    weights: list[Weight] = [layer.qkv, layer.o, layer.gate_up, layer.down]
-    integers = [weight for weight in weights if isinstance(weight, IntegerWeight)]
-    if len(integers) < len(weights):
+def _pack_layer(shape: ExpertShape, layer: LayerWeights, programs: int) -> Packed:
+    if not all(weight.is_integer for weight in layer.products()):
         raise EvaluationError("the loop's kernel multiplies integers, got a layer of other weights")
-    return integers
-
-
-def _pack_layer(shape: Shape, layer: LayerWeights, programs: int) -> Packed:
-    qkv, o, gate_up, down = integers_of(layer)
-    device = qkv.codes.device
+    qkv, o, gate_up, down = layer.products()
+    device = qkv.values.device
     orders = [_order(qkv), _order(gate_up), _order(o).argsort()]
     halves = torch.arange(2 * shape.hidden, device=device).view(2, -1)
     # Channels in the order in which `down` wants them, each gate beside its up.
@@ -76,9 +65,9 @@ def _pack_layer(shape: Shape, layer: LayerWeights, programs: int) -> Packed:
     rotary = Rotary(shape.head_dim, 0).interleaved(qkv.out_features)
     qkv = take_rows(qkv, rotary.to(device))
     return Packed(
-        qkv=_spread(_fragments(qkv), programs, apart=True).reshape(programs, -1),
+        qkv=_spread(fragments(qkv.values), programs, apart=True).reshape(programs, -1),
         o=_sliced(o, programs),
-        gate_up=_spread(_fragments(gate_up), programs, apart=False).reshape(programs, -1),
+        gate_up=_spread(fragments(gate_up.values), programs, apart=False).reshape(programs, -1),
         down=_sliced(down, programs),
         qkv_scales=_spread(_scales(qkv).view(-1, TILE), programs, apart=True).flatten(),
         o_scales=_scales(o),
@@ -86,10 +75,6 @@ def _pack_layer(shape: Shape, layer: LayerWeights, programs: int) -> Packed:
         down_scales=_scales(down),
         orders=torch.cat(orders).to(torch.int16).view(-1, shape.width),
     )
-
-
-def _fragments(weight: IntegerWeight) -> Tensor:
-    return fragments(weight.unpacked, weight.packed)
 
 
 def _spread(tiles: Tensor, programs: int, apart: bool) -> Tensor:
@@ -105,20 +90,20 @@ def _spread(tiles: Tensor, programs: int, apart: bool) -> Tensor:
     return padded.view(programs, each, *tiles.shape[1:])
 
 
-def _sliced(weight: IntegerWeight, programs: int) -> Tensor:
+def _sliced(weight: ProjectionWeights, programs: int) -> Tensor:
     """(programs, …): of a cluster its tiles, of each rank its slice of channels."""
-    tiles = _spread(_fragments(weight), programs // RANKS, apart=False)
+    tiles = _spread(fragments(weight.values), programs // RANKS, apart=False)
     split = tiles.reshape(*tiles.shape[:2], RANKS, -1)
     return split.transpose(1, 2).reshape(programs, -1)
 
 
-def _scales(weight: IntegerWeight) -> Tensor:
+def _scales(weight: ProjectionWeights) -> Tensor:
     unit = 1 / 16 if weight.packed else 1.0  # int4 codes are multiplied as 16 times what they are
-    return weight.scales[:, 0] * unit
+    return weight.scales_or_values[:, 0] * unit
 
 
-def _order(weight: IntegerWeight) -> Tensor:
+def _order(weight: ProjectionWeights) -> Tensor:
     """(in,): where each reordered channel comes from."""
-    if weight.order is None:
-        return torch.arange(weight.in_features, device=weight.codes.device)
-    return weight.order.long()
+    if weight.permutation is None:
+        return torch.arange(weight.in_features, device=weight.values.device)
+    return weight.permutation.long()

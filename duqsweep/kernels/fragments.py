@@ -17,23 +17,28 @@ LANES = 32
 CHUNK_BYTES = 16  # of a lane
 
 
-def fragments(codes: Tensor, packed: bool) -> Tensor:
+def fragments(values: Tensor) -> Tensor:
     """Reorder a weight.
 
     Args:
-        codes: (out, in) int8; out is a multiple of eight, in of 128, or of 64 where not packed.
-        packed: The codes have four bits, and two of them shall share a byte.
+        values: (out, in) int8, or (out, in / 2) uint8 of `pack_int4`; out is a multiple of eight,
+            in of 64, or of 128 where two codes share a byte.
 
     Returns:
         (out / 8, chunks, 32, 16) uint8: tile, chunk of its channels, lane, byte.
     """
-    outputs, steps = codes.shape[0], codes.shape[1] // STEP
-    octets = codes.contiguous().view(torch.uint8).view(outputs // TILE, TILE, steps, 2, 4, 4)
-    if packed:
-        first, second = octets.unbind(3)
-        octets = ((first & 15) | (second << 4)).unsqueeze(3)
-    together = 4 if packed else 2
+    packed = values.dtype == torch.uint8
+    octets = _paired_in_steps(values) if packed else values.contiguous().view(torch.uint8)
+    halves, together = (1, 4) if packed else (2, 2)
     # tile, output, chunk, step, half, quarter, byte → tile, chunk, output, quarter, and the rest
-    split = octets.view(outputs // TILE, TILE, -1, together, *octets.shape[3:])
+    split = octets.view(len(octets) // TILE, TILE, -1, together, halves, 4, 4)
     ordered = split.permute(0, 2, 1, 5, 3, 4, 6)
-    return ordered.reshape(outputs // TILE, steps // together, LANES, CHUNK_BYTES)
+    return ordered.reshape(len(split), split.shape[2], LANES, CHUNK_BYTES)
+
+
+def _paired_in_steps(packed: Tensor) -> Tensor:
+    """Bytes of channels j and j + in / 2 → bytes of the two halves of a step, step after step."""
+    first, second = packed.unflatten(1, (-1, 2, STEP // 2)).unbind(2)
+    low = (first & 15) | (second << 4)
+    high = (first >> 4) | (second & 0xF0)
+    return torch.cat((low, high), dim=1).flatten(1)

@@ -10,12 +10,13 @@ import triton
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from duqsweep.kernels.codes import After, IntegerWeight
+from duqsweep.kernels.epilogue import NOTHING, Epilogue
 from duqsweep.kernels.launches import note
 from duqsweep.kernels.machine import overlaps, require_gpu
 from duqsweep.kernels.norms import Norm
 from duqsweep.kernels.product_kernels import general_kernel, many_tokens_kernel, unpack_kernel
-from duqsweep.kernels.rotary import Rotary, Table
+from duqsweep.kernels.projection_weights import ProjectionWeights
+from duqsweep.kernels.rotary import Rotary
 from duqsweep.kernels.tokens import round_tokens
 
 MANY_TOKENS = 64  # above, a product is bound by arithmetic
@@ -33,25 +34,12 @@ class Tile:
     stacked: int = 1  # tiles of tokens a program, 1 or 3
 
 
-@dataclass(frozen=True)
-class Following:
-    """What follows a product before its result is stored."""
-
-    after: After = "nothing"
-    residual: Tensor | None = None  # (tokens, out) of the result's dtype, added at the end
-    rotary: Rotary | None = None  # where `after` is "rotary", with its table
-    table: Table | None = None
-
-
-NOTHING = Following()
-
-
 def integer_product(
     codes: Tensor,
     token_scales: Tensor,
-    weight: IntegerWeight,
+    weight: ProjectionWeights,
     dtype: torch.dtype,
-    following: Following = NOTHING,
+    epilogue: Epilogue = NOTHING,
     tile: Tile | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
@@ -62,7 +50,7 @@ def integer_product(
         token_scales: (tokens,) float32.
         weight: (out, in) codes and scales; its bias is added.
         dtype: Of the result.
-        following: What is done with the product.
+        epilogue: What is done with the product.
         tile: How to cut the work; None: `tile_for`.
         out: Where to write; None: a new tensor.
 
@@ -74,19 +62,19 @@ def integer_product(
     described = _describable(tokens, weight)
     if described and weight.packed:
         # As many tokens as here pay for a pass over the weight, and not for unpacking in the loop.
-        weight = replace(weight, codes=unpack_on_gpu(weight.codes))
+        weight = replace(weight, values=unpack_on_gpu(weight.values))
     tile = tile or tile_for(tokens, weight)
     if out is None:
-        wide = outputs // 2 if following.after == "gated" else outputs
+        wide = outputs // 2 if epilogue.kind == "gated" else outputs
         out = torch.empty(tokens, wide, dtype=dtype, device=codes.device)
-    rotary = following.rotary or Rotary(2, 0)
-    cosines, sines = following.table or (codes, codes)
+    rotary = epilogue.rotary or Rotary(2, 0)
+    cosines, sines = epilogue.table or (codes, codes)
     nothing: Any = codes
     tensors = (
-        weight.scales,
+        weight.scales_or_values,
         token_scales,
         nothing if weight.bias is None else weight.bias,
-        nothing if following.residual is None else following.residual,
+        nothing if epilogue.residual is None else epilogue.residual,
         cosines,
         sines,
         out,
@@ -95,8 +83,8 @@ def integer_product(
     constants = {
         "OUTPUTS": outputs,
         "BIASED": weight.bias is not None,
-        "RESIDUAL": following.residual is not None,
-        "AFTER": following.after,
+        "RESIDUAL": epilogue.residual is not None,
+        "AFTER": epilogue.kind,
         "HEAD_DIM": rotary.head_dim,
         "ROTATED": rotary.heads,
         "TILE_M": tile.tokens,
@@ -111,7 +99,7 @@ def integer_product(
     if described:
         many_tokens_kernel[(rows, columns)](
             TensorDescriptor.from_tensor(codes, [tile.tokens, tile.channels]),
-            TensorDescriptor.from_tensor(weight.codes, [tile.outputs, tile.channels]),
+            TensorDescriptor.from_tensor(weight.values, [tile.outputs, tile.channels]),
             *tensors,
             tokens,
             WIDTH=weight.in_features,
@@ -120,14 +108,14 @@ def integer_product(
             **constants,
         )
     else:
-        groups = weight.scales.shape[1]
+        groups = weight.groups
         group = weight.in_features // groups if groups > 1 else 0
         general_kernel[(rows, columns)](
             codes,
-            weight.codes,
+            weight.values,
             *tensors,
             tokens,
-            STORED=weight.codes.shape[1],
+            STORED=weight.values.shape[1],
             GROUP=group,
             PACKED=weight.packed,
             TILE_K=min(tile.channels, group) if group else tile.channels,
@@ -137,7 +125,7 @@ def integer_product(
     return out
 
 
-def tile_for(tokens: int, weight: IntegerWeight) -> Tile:
+def tile_for(tokens: int, weight: ProjectionWeights) -> Tile:
     """The cut that was fastest for such a product on an H200."""
     if tokens <= 16:
         return Tile(16, 64, 128, warps=4, stages=4)
@@ -168,9 +156,9 @@ def unpack_on_gpu(packed: Tensor) -> Tensor:
 
 def integer_linear(
     rows: Tensor,
-    weight: IntegerWeight,
+    weight: ProjectionWeights,
     norm: Norm | None = None,
-    following: Following = NOTHING,
+    epilogue: Epilogue = NOTHING,
 ) -> Tensor:
     """Round (tokens, in) rows and multiply them: (tokens, out) of the dtype of `rows`.
 
@@ -178,17 +166,17 @@ def integer_linear(
         rows: On a GPU, bf16 or float32.
         weight: Codes and scales.
         norm: What stands before; see `round_tokens`.
-        following: What is done with the product.
+        epilogue: What is done with the product.
 
     Raises:
         EvaluationError: The rows are not on a GPU, or of another dtype than bf16 and float32.
     """
     require_gpu(rows)
-    codes, scales = round_tokens(rows, weight.order, weight.block, weight.act_bits, norm)
-    return integer_product(codes, scales, weight, rows.dtype, following)
+    codes, scales = round_tokens(rows, weight.permutation, weight.block, weight.act_bits, norm)
+    return integer_product(codes, scales, weight, rows.dtype, epilogue)
 
 
-def _describable(tokens: int, weight: IntegerWeight) -> bool:
-    """Whether the copy engine can bring the tiles: a scale a row, rows of multiples of 16 bytes."""
-    one_scale = weight.scales.shape[1] == 1
+def _describable(tokens: int, weight: ProjectionWeights) -> bool:
+    """Whether TMA can load the tiles: a scale a row, rows of multiples of 16 bytes."""
+    one_scale = weight.groups == 1
     return tokens > MANY_TOKENS and one_scale and weight.in_features % 32 == 0

@@ -1,1 +1,1 @@
-"""The policies: pi0.5 in plain torch, its checkpoints, and what goes in and comes out."""
+"""Policies: pi0.5 in plain torch, its weights, and what goes in and comes out."""

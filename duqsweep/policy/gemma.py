@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from duqsweep.policy.sizes import StackSizes
+from duqsweep.checkpoint.sizes import StackSizes
 
 NORM_EPS = 1e-6
 ROPE_BASE = 10_000.0

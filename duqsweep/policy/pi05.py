@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from duqsweep.checkpoint.sizes import PolicySizes, StackSizes, VisionSizes
 from duqsweep.policy.gemma import (
     AdaptiveRmsNorm,
     ExpertLayer,
@@ -22,7 +23,6 @@ from duqsweep.policy.gemma import (
     rotary_table,
 )
 from duqsweep.policy.siglip import SiglipVision, merge_patches
-from duqsweep.policy.sizes import PolicySizes, StackSizes, VisionSizes
 
 MIN_PERIOD, MAX_PERIOD = 4e-3, 4.0  # openpi: embed_suffix of pi0.py
 

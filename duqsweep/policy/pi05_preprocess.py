@@ -10,51 +10,51 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from duqsweep.policy.interface import Interface
+from duqsweep.checkpoint.io_spec import IoSpec
+from duqsweep.checkpoint.sizes import PolicySizes
+from duqsweep.checkpoint.tokenizer import PromptTokenizer
 from duqsweep.policy.preprocess import camera_pixels
-from duqsweep.policy.sizes import PolicySizes
-from duqsweep.policy.tokenizer import PromptTokenizer
 from duqsweep.seams import Observation
 
 
 @dataclass(frozen=True)
 class Pi05Preprocessing:
-    """The `Preprocessing` of a `FlowPolicy` that was trained by openpi or LeRobot."""
+    """The `Preprocessing` of a `Pi05Policy` that was trained by openpi or LeRobot."""
 
-    interface: Interface
+    io_spec: IoSpec
     tokenizer: PromptTokenizer
 
     @property
     def sizes(self) -> PolicySizes:
-        """See `flow.Preprocessing`."""
-        return self.interface.sizes
+        """See `frontend.Preprocessing`."""
+        return self.io_spec.sizes
 
     def images(self, observation: Observation, device: torch.device) -> Tensor:
-        """See `flow.Preprocessing`."""
-        pixels = camera_pixels(observation, self.interface.cameras)
+        """See `frontend.Preprocessing`."""
+        pixels = camera_pixels(observation, self.io_spec.cameras)
         # Policies see the simulator's pictures rotated by 180 degrees. Ours come upright, which is
         # half of that. Source: openpi, examples/libero/main.py.
         mirrored = torch.from_numpy(pixels).to(device).flip(2)
         planes = mirrored.movedim(-1, 1).float()
         side = self.sizes.vision.image_px
-        fitted = resize_with_pad(planes, side, self.interface.antialias)
+        fitted = resize_with_pad(planes, side, self.io_spec.antialias)
         return (fitted / 127.5 - 1.0)[None]
 
     def prompt(self, observation: Observation) -> Tensor:
-        """See `flow.Preprocessing`."""
-        if self.interface.state_in_prompt:
-            state = self.interface.state.normalise(libero_state(observation))
+        """See `frontend.Preprocessing`."""
+        if self.io_spec.state_in_prompt:
+            state = self.io_spec.state.normalise(libero_state(observation))
             ids = self.tokenizer.with_state(observation.instruction, state)
         else:
             ids = self.tokenizer.without_state(observation.instruction)
         return torch.from_numpy(ids)[None]
 
     def actions(self, normalised: NDArray[np.float32]) -> NDArray[np.float64]:
-        """See `flow.Preprocessing`; the controller itself cuts at -1 and 1, and so does this.
+        """See `frontend.Preprocessing`; the controller itself cuts at -1 and 1, and so does this.
 
         The gripper's value is LIBERO's already (-1 opens). Source: openpi, examples/libero.
         """
-        raw = self.interface.actions.denormalise(normalised.astype(np.float64))
+        raw = self.io_spec.actions.denormalise(normalised.astype(np.float64))
         return np.asarray(np.clip(raw, -1.0, 1.0))
 
 

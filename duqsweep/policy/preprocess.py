@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from duqsweep.checkpoint.io_spec import ACTIONS, CAMERAS, STATE_BINS
+from duqsweep.checkpoint.sizes import PolicySizes
 from duqsweep.errors import EvaluationError, SpecError
-from duqsweep.policy.interface import ACTIONS, CAMERAS, STATE_BINS
-from duqsweep.policy.sizes import PolicySizes
 from duqsweep.seams import Observation
 
 STATE_VALUES = 11  # position 3, rotation 6, fingers 2
@@ -29,7 +29,7 @@ PADDING = 0  # token that fills an instruction up; the policy was trained with i
 class EmbeddedConfig:
     """What the embedded policy's weights need beside them: the content of its `config.json`.
 
-    It is the `Preprocessing` of a `FlowPolicy`.
+    It is the `Preprocessing` of a `Pi05Policy`.
     """
 
     sizes: PolicySizes
@@ -58,15 +58,15 @@ class EmbeddedConfig:
         return max(self.sizes.vocabulary - STATE_VALUES * STATE_BINS, len(self.words))
 
     def images(self, observation: Observation, device: torch.device) -> Tensor:
-        """See `flow.Preprocessing`."""
+        """See `frontend.Preprocessing`."""
         return images(observation, self.sizes.vision.image_px, device)
 
     def prompt(self, observation: Observation) -> Tensor:
-        """See `flow.Preprocessing`."""
+        """See `frontend.Preprocessing`."""
         return prompt(observation, self)
 
     def actions(self, normalised: NDArray[np.float32]) -> NDArray[np.float64]:
-        """See `flow.Preprocessing`."""
+        """See `frontend.Preprocessing`."""
         return denormalise_actions(normalised, self)
 
 

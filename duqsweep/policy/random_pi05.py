@@ -21,20 +21,20 @@ import torch
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from duqsweep.codec import encode
-from duqsweep.files import write_json
-from duqsweep.policy.interface import ACTIONS, STATE_VALUES
-from duqsweep.policy.layouts import AFTER, BEFORE, LEROBOT_CAMERAS, NORM_STATS
-from duqsweep.policy.parameters import (
+from duqsweep.checkpoint.io_spec import ACTIONS, STATE_VALUES
+from duqsweep.checkpoint.layouts import AFTER, BEFORE, LEROBOT_CAMERAS, NORM_STATS
+from duqsweep.checkpoint.parameters import (
     EMBEDDING,
     LEROBOT_PREFIX,
     LLM_HEAD,
     Shape,
     parameter_shapes,
 )
-from duqsweep.policy.pi05_folder import CONFIG_JSON, NAME, WEIGHTS
-from duqsweep.policy.sizes import PolicySizes, StackSizes, VisionSizes, sizes_of
-from duqsweep.policy.tokenizer import NAMES
+from duqsweep.checkpoint.pi05_folder import CONFIG_JSON, NAME, WEIGHTS
+from duqsweep.checkpoint.sizes import PolicySizes, StackSizes, VisionSizes, sizes_of
+from duqsweep.checkpoint.tokenizer import NAMES
+from duqsweep.codec import encode
+from duqsweep.files import write_json
 
 Layout = Literal["openpi", "lerobot"]
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16"}

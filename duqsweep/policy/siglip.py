@@ -11,7 +11,7 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from duqsweep.policy.sizes import VisionSizes
+from duqsweep.checkpoint.sizes import VisionSizes
 
 NORM_EPS = 1e-6
 

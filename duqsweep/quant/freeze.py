@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from duqsweep.errors import EvaluationError
-from duqsweep.kernels.codes import largest_code
+from duqsweep.kernels.projection_weights import largest_code
 from duqsweep.quant.calibrate import LayerStats, linear_named
 from duqsweep.quant.fold import build_pack
 from duqsweep.quant.kernels import BUILDERS

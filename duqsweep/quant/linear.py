@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from duqsweep.kernels.codes import largest_code
+from duqsweep.kernels.projection_weights import ProjectionWeights, largest_code
 from duqsweep.quant.packs import Pack
 from duqsweep.quant.quantizer import (
     decode_weight,
@@ -33,7 +34,15 @@ class LinearParts:
     device: torch.device
 
 
-class DuQuantLinear(nn.Module):
+class QuantizedLinear(nn.Module, ABC):
+    """A layer that stands where a linear one stood."""
+
+    @abstractmethod
+    def projection_weights(self) -> ProjectionWeights | None:
+        """The layer as a record that shares its tensors; None: no record says what it does."""
+
+
+class DuQuantLinear(QuantizedLinear):
     """Fake quantization: rounds as integers would be, and multiplies in floating point.
 
     Which stages run is decided here, once; `forward` has no branch. Smoothing and static activation
@@ -42,13 +51,18 @@ class DuQuantLinear(nn.Module):
 
     weight: Tensor
     bias: Tensor | None
+    permutation: Tensor | None  # these two are the stages' own
+    matrices: Tensor | None
 
-    def __init__(self, parts: LinearParts, rotation: Callable[[Tensor], nn.Module]) -> None:
+    def __init__(
+        self, parts: LinearParts, rotation: Callable[[Tensor], nn.Module], mergeable: bool = True
+    ) -> None:
         """Decide the stages.
 
         Args:
             parts: The layer.
             rotation: Makes the module that applies (blocks, block, block) matrices to (n, width).
+            mergeable: Whether other code may compute the layer from `projection_weights`.
         """
         super().__init__()
         self.weight_bits = parts.weight_bits
@@ -56,10 +70,31 @@ class DuQuantLinear(nn.Module):
         self.out_features, self.in_features = parts.pack.weight.shape
         self.register_buffer("weight", _weight(parts))
         self.register_buffer("bias", _bias(parts))
-        self.before = nn.Sequential(*_input_stages(parts, rotation))
+        permutation, matrices, stages = _input_stages(parts, rotation)
+        self.before = nn.Sequential(*stages)
         restore = parts.pack.row_rotation
         stages = [] if restore is None else [rotation(restore)]
         self.after = nn.Sequential(*stages).to(parts.device, parts.dtype)
+        self.mergeable = mergeable and _one_rotation_per_token(parts)
+        self.register_buffer("permutation", permutation, persistent=False)
+        self.register_buffer("matrices", matrices, persistent=False)
+
+    def projection_weights(self) -> ProjectionWeights | None:
+        """See `QuantizedLinear`; None unless all blocks share one rotation and nothing else acts.
+
+        Smoothing, static scales, a rotation per block and rotated outputs are a layer's own.
+        """
+        if not self.mergeable:
+            return None
+        rotation = None if self.matrices is None else self.matrices[0]
+        return ProjectionWeights(
+            self.weight,
+            bias=self.bias,
+            permutation=self.permutation,
+            block=1 if rotation is None else len(rotation),
+            act_bits=self.act_bits,
+            rotation=rotation,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Approximate x·Wᵀ + b.
@@ -137,6 +172,14 @@ class RoundStatic(nn.Module):
         return torch.round(rows).clamp(-self.top - 1, self.top)
 
 
+def _one_rotation_per_token(parts: LinearParts) -> bool:
+    """Whether the input is permuted, rotated by one matrix per block and rounded per token."""
+    pack = parts.pack
+    others = (pack.row_rotation, pack.factors, pack.first_rotation, parts.act_scale)
+    one = pack.rotation is None or len(pack.rotation) == 1
+    return one and parts.act_bits < FULL_PRECISION and all(other is None for other in others)
+
+
 def _weight(parts: LinearParts) -> Tensor:
     """The multiplied weight, rounded to the layer's dtype once."""
     pack = parts.pack
@@ -160,7 +203,10 @@ def _bias(parts: LinearParts) -> Tensor | None:
     return bias.detach().to(parts.device, parts.dtype)
 
 
-def _input_stages(parts: LinearParts, rotation: Callable[[Tensor], nn.Module]) -> list[nn.Module]:
+def _input_stages(
+    parts: LinearParts, rotation: Callable[[Tensor], nn.Module]
+) -> tuple[Tensor | None, Tensor | None, list[nn.Module]]:
+    """The permutation and the matrices of the rotation behind it; all stages, which hold them."""
     pack = parts.pack
     ones = torch.ones(pack.weight.shape[1], dtype=torch.float64)  # of each channel
     before, after = ones, ones
@@ -169,6 +215,7 @@ def _input_stages(parts: LinearParts, rotation: Callable[[Tensor], nn.Module]) -
     if parts.act_scale is not None:
         after = 1.0 / parts.act_scale.double().cpu()
     scaled = pack.factors is not None or parts.act_scale is not None
+    permutation = matrices = None
     stages: list[nn.Module] = []
     if pack.first_rotation is not None:
         scales = (before, ones) if pack.factors is not None else None
@@ -176,15 +223,18 @@ def _input_stages(parts: LinearParts, rotation: Callable[[Tensor], nn.Module]) -
         before, scaled = ones, parts.act_scale is not None
     if pack.order is not None:
         before = before[pack.order.cpu()]
-        stages.append(Reorder(pack.order))
+        permutation = pack.order.to(parts.device)
+        stages.append(Reorder(permutation))
     if pack.rotation is not None:
-        stages.append(rotation(_scaled(pack.rotation, (before, after) if scaled else None)))
+        matrices = _scaled(pack.rotation, (before, after) if scaled else None)
+        matrices = matrices.to(parts.device).to(parts.dtype)
+        stages.append(rotation(matrices))
     elif scaled:
         stages.append(Scale(before * after))
     if parts.act_bits < FULL_PRECISION:
         static = parts.act_scale is not None
         stages.append((RoundStatic if static else RoundTokens)(parts.act_bits))
-    return [stage.to(parts.device).to(parts.dtype) for stage in stages]
+    return permutation, matrices, [stage.to(parts.device).to(parts.dtype) for stage in stages]
 
 
 def _scaled(matrices: Tensor, scales: tuple[Tensor, Tensor] | None) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from duqsweep.kernels.codes import largest_code
+from duqsweep.kernels.projection_weights import largest_code
 from duqsweep.spec import WeightScale
 
 SMALLEST_SCALE = 1e-12  # keeps channels of zeros from dividing by zero

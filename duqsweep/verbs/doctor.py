@@ -16,10 +16,10 @@ import traceback
 from collections.abc import Callable
 from dataclasses import replace
 
+from duqsweep.checkpoint.locate import check_checkpoint
 from duqsweep.control.config.sweep_config import compose
 from duqsweep.envs.assets import OFFICIAL_TASKS, find_assets
 from duqsweep.envs.libero_pro import PRO_SUITES
-from duqsweep.policy.locate import check_checkpoint
 from duqsweep.spec import PolicySpec, ProtocolSpec
 from duqsweep.worker.ledger import make_ledger
 
@@ -78,7 +78,7 @@ def _packages() -> str:
 
 def _policy(spec: PolicySpec) -> str:
     check_checkpoint(spec)
-    from duqsweep.policy.checkpoint import load_policy
+    from duqsweep.policy.load import load_policy
 
     policy = load_policy(spec, "cpu")
     weights = sum(parameter.numel() for parameter in policy.module.parameters())

@@ -7,13 +7,13 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from duqsweep.checkpoint.locate import policy_sizes
+from duqsweep.checkpoint.sizes import sizes_of
 from duqsweep.control.config.sweep_config import compose
 from duqsweep.control.explain.cost import PartCost, call_costs
 from duqsweep.control.explain.document import PROTOTYPE, Document, comparison, mistakes
 from duqsweep.errors import ConfigError
 from duqsweep.files import read_json
-from duqsweep.policy.locate import policy_sizes
-from duqsweep.policy.sizes import sizes_of
 from duqsweep.quant.select import rotates_twice
 from duqsweep.result import PICTURES, PROMPT_TOKENS, Vitals
 from duqsweep.spec import TrialSpec

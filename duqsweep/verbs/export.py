@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 
 from duqsweep import files
+from duqsweep.checkpoint.locate import policy_sizes
+from duqsweep.checkpoint.sizes import linear_layers
 from duqsweep.control.front.content import front_content
 from duqsweep.control.front.export import PICKS, as_openpi_env, as_plan, pick
 from duqsweep.errors import ConfigError
-from duqsweep.policy.locate import policy_sizes
-from duqsweep.policy.sizes import linear_layers
 from duqsweep.quant.select import select_layers
 from duqsweep.spec import Trial
 from duqsweep.verbs.folder import sweep_config

@@ -10,9 +10,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from duqsweep.checkpoint.locate import policy_sizes
+from duqsweep.checkpoint.sizes import PolicySizes
 from duqsweep.control.config.settings import INCLUDE, KERNEL
 from duqsweep.control.config.space import GRID_LIMIT, Space
 from duqsweep.control.config.sweep_config import SweepConfig, check_inputs, compose
+from duqsweep.control.explain.backends import expert_remark
 from duqsweep.quant.select import Bits
 from duqsweep.spec import INTEGER_KERNELS, INTEGER_NEEDS
 
@@ -103,6 +106,17 @@ def _bits_text(bits: dict[str, Bits]) -> str:
     return ", ".join(f"{count}×{weight}" for weight, count in sorted(counts.items()))
 
 
+def _backend_remarks(space: Space, sizes: PolicySizes) -> list[str]:
+    """What the expert of each plan runs on, plans of the same remark together."""
+    plans: dict[str, list[str]] = {}
+    for name, params in space.plans.items():
+        spec = space.spec(params)
+        remark = expert_remark(spec, space.bits(spec), space.base.layers, sizes)
+        if remark is not None:
+            plans.setdefault(remark, []).append(name)
+    return [f"{', '.join(names)}: {remark}" for remark, names in plans.items()]
+
+
 def _remarks(config: SweepConfig, space: Space) -> list[str]:
     trials, episodes = config.budget.trials, config.budget.episodes_per_trial
     protocol = config.base.protocol
@@ -115,6 +129,7 @@ def _remarks(config: SweepConfig, space: Space) -> list[str]:
     names = {objective.name for objective in config.objectives}
     keys = {parameter.key for parameter in space.parameters}
     kernels = set(_values(space, KERNEL))
+    sizes = policy_sizes(space.base.spec({}).policy)
     searches_bits = any(key.startswith("quant.weight_bits") for key in keys)
     if (
         searches_bits
@@ -128,6 +143,7 @@ def _remarks(config: SweepConfig, space: Space) -> list[str]:
         )
     for kernel in sorted(kernels & set(INTEGER_KERNELS)):
         lines.append(f"kernel {kernel} {INTEGER_NEEDS}; where it runs without, its trials fail")
+    lines += _backend_remarks(space, sizes)
     if len(names) == 1:
         lines.append("one objective: there is nothing to trade, the front is one point")
     return lines

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from duqsweep.checkpoint.locate import weights_id
 from duqsweep.envs.assets import RECORDED, find_recording
 from duqsweep.envs.libero import open_environment
-from duqsweep.policy.checkpoint import load_policy
-from duqsweep.policy.locate import weights_id
+from duqsweep.policy.load import load_policy
 from duqsweep.quant.calibrate import LayerStats, calibrate
 from duqsweep.quant.select import Bits
 from duqsweep.result import SimulatorInfo
-from duqsweep.seams import Environment, Policy
+from duqsweep.seams import EagerPolicy, Environment
 from duqsweep.spec import PolicySpec, ProtocolSpec, QuantSpec
 from duqsweep.worker.fidelity import actions_of
 from duqsweep.worker.noise import flow_noise
@@ -38,7 +38,7 @@ class Reference:
 
     spec: PolicySpec
     device: str
-    policy: Policy
+    policy: EagerPolicy
     id: str  # hash of its weights
 
 
@@ -47,7 +47,7 @@ class Bench:
 
     def __init__(
         self,
-        load: Callable[[PolicySpec, str], Policy] = load_policy,
+        load: Callable[[PolicySpec, str], EagerPolicy] = load_policy,
         open_simulator: Callable[[ProtocolSpec], Environment] = open_environment,
     ) -> None:
         """Nothing is loaded before it is asked for.

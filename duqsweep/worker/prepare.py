@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from duqsweep.checkpoint.locate import policy_sizes
+from duqsweep.checkpoint.sizes import linear_layers
 from duqsweep.errors import EvaluationError
-from duqsweep.policy.locate import policy_sizes
-from duqsweep.policy.sizes import linear_layers
+from duqsweep.inference.compile import compile_policy
 from duqsweep.quant.freeze import freeze
 from duqsweep.quant.select import Bits, select_layers
 from duqsweep.seams import Policy
@@ -69,7 +70,8 @@ def prepare(spec: TrialSpec, bench: Bench, cache_dir: Path) -> Prepared:
     with phase("reference actions"):
         expected = bench.reference_actions(reference, observations, spec.protocol.seed)
     before = allocated_bytes(reference.device)
-    policy = reference.policy.copy(spec.policy.num_steps)
+    policy: Policy
+    policy = eager = reference.policy.copy(spec.policy.num_steps)
     layers = linear_layers(policy_sizes(spec.policy))
     bits = select_layers(spec.quant, layers)
     if bits:
@@ -78,10 +80,11 @@ def prepare(spec: TrialSpec, bench: Bench, cache_dir: Path) -> Prepared:
             stats = bench.statistics(reference, observations, bits, spec.quant, layers)
         with phase("freeze"):
             packs = _pack_dir(spec.quant, reference.device, cache_dir)
-            freeze(policy.module, bits, spec.quant, stats, packs, reference.id)
+            freeze(eager.module, bits, spec.quant, stats, packs, reference.id)
     if spec.runtime.compile:
-        with phase("fuse"):
-            _compile(policy, spec, reference.device)
+        with phase("compile"):
+            policy = compile_policy(eager)
+    del eager  # its unmerged weights, where the compiled policy owns merged ones
     allocated = allocated_bytes(reference.device)
     with phase("warm up"):
         warm_up_ms = _warm_up(policy, observations)
@@ -97,17 +100,6 @@ def _pack_dir(quant: QuantSpec, device: str, cache_dir: Path) -> Path | None:
     """
     quick = device == "cuda" and quant.rotation in ("hadamard", "none")
     return None if quick else cache_dir / "packs"
-
-
-def _compile(policy: Policy, spec: TrialSpec, device: str) -> None:
-    if device == "cuda":
-        from duqsweep.worker.forms import fuse_for  # needs Triton
-
-        policy.compile(fuse_for(spec.quant))
-        return
-    # Dynamo allows each function a few compiled forms; every trial would add one.
-    torch.compiler.reset()
-    policy.compile()
 
 
 def _warm_up(policy: Policy, observations: FixedObservations) -> list[float]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
+from duqsweep.checkpoint.locate import policy_sizes
+from duqsweep.checkpoint.sizes import EXPERT, linear_layers, rows_a_pass
 from duqsweep.envs.rendering import resolve_renderer
-from duqsweep.policy.locate import policy_sizes
-from duqsweep.policy.sizes import EXPERT, linear_layers, rows_a_pass
 from duqsweep.quant.cost import (
     H200,
     Work,
@@ -21,7 +21,7 @@ from duqsweep.seams import Policy
 from duqsweep.spec import TrialSpec
 from duqsweep.worker.fidelity import error_to
 from duqsweep.worker.hardware import describe_hardware, describe_versions, git_commit
-from duqsweep.worker.launched import check_launches, is_integer
+from duqsweep.worker.launch_check import check_launches, is_integer
 from duqsweep.worker.noise import flow_noise
 from duqsweep.worker.observations import FixedObservations
 from duqsweep.worker.prepare import Prepared, phase

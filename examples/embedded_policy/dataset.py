@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from duqsweep.checkpoint.sizes import PolicySizes
 from duqsweep.policy.preprocess import (
     EmbeddedConfig,
     state_tokens,
     state_vector,
     text_tokens,
 )
-from duqsweep.policy.sizes import PolicySizes
 
 STATE_MARGIN = 0.1  # of the range seen, on both sides
 MIN_ACTION_STD = 0.05  # axes that hardly move do not become noise

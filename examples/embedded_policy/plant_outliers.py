@@ -25,8 +25,8 @@ from dataset import make_frames, read_episodes
 from network import predict
 from torch import Tensor, nn
 
-from duqsweep.policy.checkpoint import load_policy, save_checkpoint
 from duqsweep.policy.gemma import AdaptiveRmsNorm, RmsNorm
+from duqsweep.policy.load import load_policy, save_checkpoint
 from duqsweep.policy.pi05 import Pi05
 from duqsweep.policy.preprocess import scale_pixels
 from duqsweep.spec import PolicySpec
@@ -150,8 +150,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     policy = load_policy(PolicySpec("embedded", str(args.checkpoint)), "cpu")
-    module = policy.network
-    frames = make_frames(read_episodes(args.data, limit=60), policy.config, "cpu")
+    module = policy.module
+    frames = make_frames(read_episodes(args.data, limit=60), policy.preprocessing, "cpu")
     generator = torch.Generator().manual_seed(0)
     chosen = torch.randperm(len(frames.pixels), generator=generator)[:FRAMES]
     images, prompt = scale_pixels(frames.pixels[chosen]), frames.prompt[chosen]
@@ -171,7 +171,7 @@ def main() -> None:
             kind = "dit" if "expert.model" in name else "llm"
             ratio = (largest.max() / largest.median()).item()
             ratios.setdefault(f"{kind} down_proj", []).append(round(ratio, 1))
-    save_checkpoint(args.out, module, policy.config)
+    save_checkpoint(args.out, module, policy.preprocessing)
     print(json.dumps({"largest_change": change, "largest_over_median": ratios}))
     if change > 1e-5:
         raise SystemExit(f"the policy changed by {change}")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from duqsweep.control.config.sweep_config import compose
 from duqsweep.envs.libero import open_environment
-from duqsweep.policy.checkpoint import load_policy
+from duqsweep.policy.load import load_policy
 from duqsweep.worker.observations import collect, save_observations
 
 

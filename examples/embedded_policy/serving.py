@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from duqsweep.policy.checkpoint import load_policy
-from duqsweep.policy.flow import FlowPolicy
+from duqsweep.checkpoint.sizes import linear_layers
+from duqsweep.policy.load import load_policy
+from duqsweep.policy.pi05_policy import Pi05Policy
 from duqsweep.policy.preprocess import ACTIONS, denormalise_actions, images, prompt
-from duqsweep.policy.sizes import linear_layers
 from duqsweep.quant.calibrate import calibrate
 from duqsweep.quant.freeze import freeze
 from duqsweep.quant.select import select_layers
@@ -75,7 +75,7 @@ class Server:
         self.reference = load_policy(PolicySpec("embedded", str(checkpoint)), "cpu")
         self.device = torch.device(device)
         self.observations: list[Observation] = []
-        self._policies: dict[Setting, FlowPolicy] = {}
+        self._policies: dict[Setting, Pi05Policy] = {}
         self._errors: dict[Setting, float] = {}
 
     def collect(self, environment: Environment, protocol: ProtocolSpec) -> None:
@@ -93,17 +93,17 @@ class Server:
     ) -> list[NDArray[np.float64]]:
         """Action chunks for (observation, noise) pairs, computed as one batch."""
         policy = self._policy(setting)
-        network, config = policy.network, policy.config
+        network, config = policy.module, policy.preprocessing
         px = config.sizes.vision.image_px
         pixels = torch.cat([images(seen, px, self.device) for seen, _ in requests])
         words = torch.cat([prompt(seen, config) for seen, _ in requests]).to(self.device)
         actions = torch.from_numpy(np.stack([noise for _, noise in requests])).to(self.device)
         cache = network.prefix(network.encode_images(pixels), words)
-        for modulation in policy.modulations:
+        for modulation in policy.call.modulations:
             actions = actions - network.velocity(actions, cache, modulation) / policy.num_steps
         return [denormalise_actions(a, config) for a in actions[:, :, :ACTIONS].cpu().numpy()]
 
-    def _policy(self, setting: Setting) -> FlowPolicy:
+    def _policy(self, setting: Setting) -> Pi05Policy:
         if setting not in self._policies:
             policy = self.reference.copy(setting.num_steps)
             self._quantize(policy, setting.quant)
@@ -113,14 +113,14 @@ class Server:
                 else 0.0
             )
             # A copy of its own: `to` would move the tensors that it shares with the reference.
-            moved = copy.deepcopy(policy.network).to(self.device)
-            self._policies[setting] = FlowPolicy(moved, policy.config, setting.num_steps)
+            moved = copy.deepcopy(policy.module).to(self.device)
+            self._policies[setting] = Pi05Policy(moved, policy.preprocessing, setting.num_steps)
         return self._policies[setting]
 
-    def _quantize(self, policy: FlowPolicy, quant: QuantSpec) -> None:
+    def _quantize(self, policy: Pi05Policy, quant: QuantSpec) -> None:
         if not quant.rules:
             return
-        bits = select_layers(quant, linear_layers(policy.config.sizes))
+        bits = select_layers(quant, linear_layers(policy.preprocessing.sizes))
 
         def run() -> None:
             for i, observation in enumerate(self.observations[::2]):

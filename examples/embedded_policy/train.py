@@ -23,10 +23,10 @@ from network import (
 )
 from trainer import Trainer
 
-from duqsweep.policy.checkpoint import save_checkpoint
+from duqsweep.checkpoint.sizes import PolicySizes, sizes_of
+from duqsweep.policy.load import save_checkpoint
 from duqsweep.policy.pi05 import Pi05
 from duqsweep.policy.preprocess import scale_pixels
-from duqsweep.policy.sizes import PolicySizes, sizes_of
 
 VALIDATION_EVERY = 25  # one episode in 25 is held out
 VALIDATION_FRAMES = 512

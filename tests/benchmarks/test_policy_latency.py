@@ -18,9 +18,9 @@ from latency.registry import FORMS, form
 from latency.settings import EXPERT_W4A8
 from latency.table import Row, document, ratios
 
-from duqsweep.policy.fused_prefix import FusedPrefix
+from duqsweep.checkpoint.sizes import sizes_of
+from duqsweep.inference.prefix import FusedPrefix
 from duqsweep.policy.pi05 import Pi05
-from duqsweep.policy.sizes import sizes_of
 
 ROOT = Path(__file__).parents[2]
 

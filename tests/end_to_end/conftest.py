@@ -8,7 +8,7 @@ import pytest
 from commands import SMALL, Finished, run
 
 from duqsweep.envs.mini.suite import TASKS
-from duqsweep.policy.checkpoint import save_random
+from duqsweep.policy.load import save_random
 
 
 @pytest.fixture(scope="session")

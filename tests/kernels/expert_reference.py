@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from duqsweep.kernels.codes import IntegerWeight, pack_int4
-from duqsweep.kernels.expert_weights import Weight
+from duqsweep.kernels.projection_weights import ProjectionWeights, pack_int4
 from duqsweep.quant.quantizer import decode_weight, quantize_tokens
 from duqsweep.quant.rotation import hadamard, rotate_blocks
 
@@ -15,29 +14,29 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPE = torch.bfloat16 if torch.cuda.is_available() else torch.float32
 
 
-def random_weight(out: int, width: int, bits: int, block: int, grouped: bool) -> Weight:
+def random_weight(out: int, width: int, bits: int, block: int, grouped: bool) -> ProjectionWeights:
     """With another order of the channels for each width, so that layers can be merged."""
     if bits == 16:
         plain: Tensor = torch.randn(out, width) / width**0.5
-        return plain.to(DEVICE, DTYPE)
+        return ProjectionWeights(plain.to(DEVICE, DTYPE))
     return random_codes(out, width, bits, block, grouped)
 
 
-def random_codes(out: int, width: int, bits: int, block: int, grouped: bool) -> IntegerWeight:
+def random_codes(out: int, width: int, bits: int, block: int, grouped: bool) -> ProjectionWeights:
     top = (1 << (bits - 1)) - 1
     codes = torch.randint(-top - 1, top + 1, (out, width)).to(torch.int8).to(DEVICE)
     scales = (torch.rand(out, width // 32 if grouped else 1) + 0.5) / width**0.5 / top
     order = torch.randperm(width, generator=torch.Generator().manual_seed(width)).int()
     stored = pack_int4(codes) if bits == 4 else codes
-    return IntegerWeight(stored, scales.to(DEVICE), None, order.to(DEVICE), block, 8)
+    return ProjectionWeights(stored, scales.to(DEVICE), None, order.to(DEVICE), block, 8)
 
 
-def times(rows: Tensor, weight: Weight) -> Tensor:
+def times(rows: Tensor, weight: ProjectionWeights) -> Tensor:
     """The product in float64, with the input transformed and rounded as the weight wants it."""
-    if isinstance(weight, Tensor):
-        return rows @ weight.double().T
-    if weight.order is not None:
-        rows = rows[:, weight.order.long()]
+    if weight.scales is None:
+        return rows @ weight.values.double().T
+    if weight.permutation is not None:
+        rows = rows[:, weight.permutation.long()]
     if weight.block > 1:
         rows = rotate_blocks(rows, hadamard(weight.block).to(rows)[None])
     decoded = decode_weight(weight.unpacked, weight.scales.double())

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from duqsweep.inference.prefix_attention import attend_in_torch
 from duqsweep.kernels.attention import attend
-from duqsweep.policy.prefix_attention import attend_in_torch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -11,12 +11,12 @@ from expert_reference import DEVICE, DTYPE, error, normed, random_weight, times,
 from torch import Tensor
 
 from duqsweep.errors import EvaluationError
-from duqsweep.kernels.codes import IntegerWeight, merge
 from duqsweep.kernels.expert import Launcher
 from duqsweep.kernels.expert_buffers import Buffers, buffers
-from duqsweep.kernels.expert_cuts import CUTS, AttentionCut, Cut, Cuts, Shape
-from duqsweep.kernels.expert_weights import layer_weights, name_of
+from duqsweep.kernels.expert_cuts import CUTS, AttentionCut, Cut, Cuts, ExpertShape
+from duqsweep.kernels.expert_weights import LayerParts, merge_layer
 from duqsweep.kernels.launches import counted
+from duqsweep.kernels.projection_weights import ProjectionWeights, concat
 
 # The interpreter computes the rows behind the tokens, which hold NaN here, with numpy.
 pytestmark = pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning")
@@ -25,8 +25,8 @@ GPU = torch.cuda.is_available()
 # Relative to the norm of the result. The integers are exact; what differs is where the inputs are
 # rounded: to bf16 between the stages, and to another code where a value lies between two.
 BOUND = 1e-2 if GPU else 1e-3
-FULL = Shape(10, width=1024, hidden=4096, heads=8, kv_heads=1, head_dim=256, action_dim=32)
-SMALL = Shape(10, width=64, hidden=128, heads=4, kv_heads=2, head_dim=32, action_dim=7)
+FULL = ExpertShape(10, width=1024, hidden=4096, heads=8, kv_heads=1, head_dim=256, action_dim=32)
+SMALL = ExpertShape(10, width=64, hidden=128, heads=4, kv_heads=2, head_dim=32, action_dim=7)
 SIZES = FULL if GPU else SMALL
 WIDE = Cut(32, 2, 4)  # few programs: the interpreter runs them one by one
 CUT = CUTS if GPU else dict.fromkeys((16, 8, 4), Cuts(Cut(16, 2, 4), WIDE, WIDE, WIDE))
@@ -49,7 +49,7 @@ if GPU:
 class Kit:
     """Kernels with poisoned buffers."""
 
-    shape: Shape
+    shape: ExpertShape
     room: Buffers
     launch: Launcher
 
@@ -104,14 +104,14 @@ def test_mlp_is_that_of_float64(tokens: int, bits: int, block: int, grouped: boo
     gate = random_weight(SIZES.hidden, SIZES.width, bits, block, grouped)
     up = random_weight(SIZES.hidden, SIZES.width, bits, block, grouped)
     down = random_weight(SIZES.width, SIZES.hidden, bits, block, grouped)
-    layer = layer_weights([gate], down, gate, up, down)
+    layer = merge_layer(LayerParts((gate,), down, (gate, up), down))
     stream, mod = k.rows(SIZES.width), modulation(SIZES.width)
     residual, factor = k.rows(SIZES.width), modulation(SIZES.width)[0]
     before = k.real(residual)
     with counted() as counts:
         k.launch.gate_up(stream, mod, layer.gate_up, CUT[bits].gate_up)
         k.launch.down(layer.down, factor, residual, CUT[bits].down)
-    products = {"expert_gate_up_" + name_of(gate): 1, "expert_exit_" + name_of(down): 1}
+    products = {"expert_gate_up_" + gate.format: 1, "expert_exit_" + down.format: 1}
     codes = {} if bits == 16 else {"expert_norm": 1, "expert_round": 1}
     assert dict(counts) == {**products, **codes}
     x = normed(k.real(stream), mod)
@@ -149,7 +149,7 @@ def test_attention_is_that_of_float64_and_repeats_to_the_bit(tokens: int, prefix
     results = []
     for _ in range(2):
         k.room.mixed.fill_(torch.nan)
-        k.launch.mix(k.launch.attention(cache, ATTENTION), torch.empty(0))
+        k.launch.mix(k.launch.attention(cache, ATTENTION), ProjectionWeights(torch.empty(1, 1)))
         results.append(k.room.mixed[:tokens].clone())
     assert error(results[0], expected) < BOUND
     assert torch.equal(results[0], results[1])
@@ -172,19 +172,16 @@ def test_attention_and_its_output_product_are_those_of_float64(
 
 def test_a_layer_of_int4_and_int8_products_is_stored_as_int8() -> None:
     narrow, wide = (random_weight(64, 64, bits, 16, False) for bits in (4, 8))
-    layer = layer_weights([narrow, wide, narrow], narrow, wide, wide, narrow)
-    assert name_of(layer.qkv) == "w8a8"
-    assert isinstance(narrow, IntegerWeight)
-    assert isinstance(wide, IntegerWeight)
-    assert isinstance(layer.qkv, IntegerWeight)
-    plain = merge([replace(narrow, codes=narrow.unpacked), wide])
-    assert torch.equal(layer.qkv.codes[:128], plain.codes)
+    layer = merge_layer(LayerParts((narrow, wide, narrow), narrow, (wide, wide), narrow))
+    assert layer.qkv.format == "w8a8"
+    plain = concat([replace(narrow, values=narrow.unpacked), wide])
+    assert torch.equal(layer.qkv.values[:128], plain.values)
 
 
 def test_half_quantized_layers_are_refused() -> None:
     one, other = (random_weight(32, 64, bits, 16, False) for bits in (16, 8))
-    with pytest.raises(EvaluationError, match="1 of 3 are"):
-        layer_weights([one, other, one], one, one, one, one)
+    with pytest.raises(EvaluationError, match="some are quantized and some are not"):
+        merge_layer(LayerParts((one, other, one), one, (one, one), one))
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,16 @@ from expert_reference import error, normed, random_codes, times, turned
 from test_triton_expert import moved, quantized, random_policy, random_prefix, step_by_step
 from torch import Tensor
 
+from duqsweep.checkpoint.sizes import EXPERT
 from duqsweep.errors import EvaluationError
+from duqsweep.inference.merged_expert import MergedExpert, merge_expert
+from duqsweep.inference.persistent_expert import PersistentExpert, SpreadPrefix
 from duqsweep.kernels import nvrtc
-from duqsweep.kernels.expert_cuts import Shape
-from duqsweep.kernels.expert_loop import SIZES, obstacle
-from duqsweep.kernels.expert_weights import LayerWeights, layer_weights
+from duqsweep.kernels.expert_cuts import ExpertShape
+from duqsweep.kernels.expert_limits import SIZES
+from duqsweep.kernels.expert_loop import PRODUCTS, unsupported_reason
+from duqsweep.kernels.expert_weights import LayerParts, LayerWeights, merge_layer
 from duqsweep.kernels.launches import counted
-from duqsweep.policy.looped_expert import LoopedExpert, PrefixForLoop
-from duqsweep.policy.merged_expert import MergedExpert, merge_expert
-from duqsweep.policy.sizes import EXPERT
-from duqsweep.quant.integer_expert import expert_weight
 from duqsweep.spec import Kernel, LayerRule, QuantSpec
 
 pytestmark = [
@@ -46,7 +46,7 @@ class Kit:
 
     merged: MergedExpert
     layer: LayerWeights
-    expert: LoopedExpert
+    expert: PersistentExpert
     cache: tuple[tuple[Tensor, Tensor], ...]
     noise: Tensor
 
@@ -62,7 +62,7 @@ def kit(tokens: int, bits: int, block: int, prefix: int) -> Kit:
     gate, up = (random_codes(HIDDEN, WIDTH, bits, block, False) for _ in range(2))
     o = random_codes(WIDTH, HEADS * DIM, bits, block, False)
     down = random_codes(WIDTH, HIDDEN, bits, block, False)
-    layer = layer_weights(q + key_value, o, gate, up, down)
+    layer = merge_layer(LayerParts((*q, *key_value), o, (gate, up), down))
 
     def rows(*sizes: int) -> Tensor:
         return torch.randn(sizes).to("cuda", torch.bfloat16)
@@ -70,20 +70,20 @@ def kit(tokens: int, bits: int, block: int, prefix: int) -> Kit:
     modulations = 0.3 * rows(3, 1, 3, WIDTH)
     modulations[:, :, 0] += 1
     merged = MergedExpert(
-        shape=Shape(tokens, **SIZES, action_dim=ACTION),
+        shape=ExpertShape(tokens, **SIZES, action_dim=ACTION),
         layers=[layer],
         projections=(rows(ACTION, WIDTH) / 32, rows(ACTION), rows(WIDTH, ACTION), rows(WIDTH)),
         modulations=modulations,
         longest_prefix=prefix,
     )
-    assert obstacle(merged.shape, merged.layers, modulations.dtype, prefix) is None
+    assert unsupported_reason(merged.shape, merged.layers, modulations.dtype, prefix) is None
     # As a prefix leaves them: not contiguous.
     keys, values = rows(1, prefix, 2, DIM).transpose(1, 2).split(1, dim=1)
     noise = torch.randn(tokens, ACTION, device="cuda")
-    return Kit(merged, layer, LoopedExpert(merged), ((keys, values),), noise)
+    return Kit(merged, layer, PersistentExpert(merged), ((keys, values),), noise)
 
 
-def poison(expert: LoopedExpert) -> None:
+def poison(expert: PersistentExpert) -> None:
     for value in expert.loop.buffers.values():
         value.fill_(77 if value.dtype == torch.int8 else torch.nan)
 
@@ -134,8 +134,10 @@ def test_each_stage_is_that_of_float64(tokens: int, bits: int, block: int, prefi
     stream = stream + times(mixed.flatten(1), k.layer.o) * first[2].double()
     gate, up = times(normed(stream, second), k.layer.gate_up).chunk(2, dim=1)
     hidden = F.gelu(gate, approximate="tanh") * up
-    down = replace(k.layer.down, order=None)  # the kernel leaves channels as `down` wants them
-    assert error(k.stage("hidden"), hidden[:, k.layer.down.order.long()]) < 2 * BOUND
+    down = replace(
+        k.layer.down, permutation=None
+    )  # the kernel leaves channels as `down` wants them
+    assert error(k.stage("hidden"), hidden[:, k.layer.down.permutation.long()]) < 2 * BOUND
     stream = stream + times(k.stage("hidden"), down) * second[2].double()
     assert error(k.stage("stream"), stream) < BOUND
     velocity = normed(k.stage("stream"), last) @ out_weight.T + out_bias
@@ -157,14 +159,26 @@ def test_the_loop_gives_the_actions_of_kernel_fake(
     noise = torch.randn(horizon, module.sizes.action_dim, device="cuda")
     expected = step_by_step(quantized(module, cache, noise, fake), cache, noise)
     module = quantized(module, cache, noise, replace(fake, kernel=kernel))
-    expert = LoopedExpert(merge_expert(module, STEPS, expert_weight))
+    expert = PersistentExpert(merge_expert(module, STEPS))
     poison(expert)
     with counted() as counts:
         actions = expert.denoise(noise, expert.prepare(cache))
     assert moved(actions, noise, expected) < 2e-2
-    products = ("qkv", "o", "gate_up", "down")
-    layers = STEPS * module.sizes.expert.depth
-    assert counts == {f"expert_loop_{product}_{form}": layers for product in products}
+    assert counts == {"expert_loop": 1}
+    done = {f"expert_loop_{name}_{form}": STEPS * module.sizes.expert.depth for name in PRODUCTS}
+    assert expert.products_done() == done
+
+
+@torch.no_grad()
+def test_products_are_counted_where_they_are_made() -> None:
+    k = kit(10, 4, 16, 77)
+    prefix = k.expert.prepare(k.cache)
+    for steps in (3, 1):  # of a schedule of one step: what runs is counted, not what should run
+        given = {**k.expert.tensors, **prefix.tensors, "noise": k.noise}
+        given["modulations"] = given["modulations"].repeat(3, 1, 1, 1)
+        given["actions"] = torch.empty_like(k.noise)
+        k.expert.loop.run(given, prefix.length, steps)
+        assert set(k.expert.products_done().values()) == {steps}
 
 
 @torch.no_grad()
@@ -184,7 +198,7 @@ def test_fewer_clusters_give_the_same_actions(monkeypatch: pytest.MonkeyPatch) -
     k = kit(50, 4, 16, 77)
     expected = k.expert.denoise(k.noise, k.expert.prepare(k.cache))
     monkeypatch.setattr(nvrtc, "clusters_at_once", lambda programs, threads: 14)
-    expert = LoopedExpert(k.merged)
+    expert = PersistentExpert(k.merged)
     assert expert.loop.constants.clusters == 14
     assert torch.equal(expert.denoise(k.noise, expert.prepare(k.cache)), expected)
 
@@ -193,7 +207,7 @@ def test_fewer_clusters_give_the_same_actions(monkeypatch: pytest.MonkeyPatch) -
 def test_merged_weights_stay_as_they_are() -> None:
     k = kit(1, 4, 16, 3)
     before = k.merged.modulations.clone()
-    LoopedExpert(k.merged)
+    PersistentExpert(k.merged)
     assert torch.equal(k.merged.modulations, before)
 
 
@@ -201,7 +215,7 @@ def test_merged_weights_stay_as_they_are() -> None:
 def test_a_prefix_without_room_is_refused() -> None:
     k = kit(50, 8, 16, 718)
     assert k.expert.loop.longest_prefix == 718  # two pictures and a prompt of 200 tokens fit
-    assert isinstance(k.expert.prepare(k.cache), PrefixForLoop)
+    assert isinstance(k.expert.prepare(k.cache), SpreadPrefix)
     longer = tuple((F.pad(keys, (0, 0, 0, 1)), values) for keys, values in k.cache)
     longer = tuple((keys, F.pad(values, (0, 0, 0, 1))) for keys, values in longer)
     with pytest.raises(EvaluationError, match="718 prefix tokens at most, got 719"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,15 +12,16 @@ from test_fragments import as_multiplied
 
 from duqsweep.errors import EvaluationError
 from duqsweep.kernels import nvrtc
-from duqsweep.kernels.codes import IntegerWeight
-from duqsweep.kernels.expert_cuts import Shape
-from duqsweep.kernels.expert_loop import SIZES, Constants, obstacle
+from duqsweep.kernels.expert_cuts import ExpertShape
+from duqsweep.kernels.expert_limits import SIZES
+from duqsweep.kernels.expert_loop import Constants, Loop, unsupported_reason
 from duqsweep.kernels.expert_pack import pack
 from duqsweep.kernels.expert_weights import LayerWeights
+from duqsweep.kernels.projection_weights import ProjectionWeights
 
 CLUSTERS = 15
 PROGRAMS = 8 * CLUSTERS
-SHAPE = Shape(10, **SIZES, action_dim=32)
+SHAPE = ExpertShape(10, **SIZES, action_dim=32)
 QKV, MIXED = 2560, 2048
 
 
@@ -29,15 +31,13 @@ def layer(bits: int, grouped: bool = False) -> LayerWeights:
     return LayerWeights(*(random_codes(*size, bits, 16, grouped) for size in sizes))
 
 
-def codes_of(weight: object) -> torch.Tensor:
-    assert isinstance(weight, IntegerWeight)
+def codes_of(weight: ProjectionWeights) -> torch.Tensor:
     return weight.unpacked.cpu()
 
 
-def order_of(weight: object) -> torch.Tensor:
-    assert isinstance(weight, IntegerWeight)
-    assert weight.order is not None
-    return weight.order.long().cpu()
+def order_of(weight: ProjectionWeights) -> torch.Tensor:
+    assert weight.permutation is not None
+    return weight.permutation.long().cpu()
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -74,9 +74,7 @@ def test_scales_and_orders_lie_beside(bits: int) -> None:
     weights = layer(bits)
     packed = pack(SHAPE, [weights], PROGRAMS)
     unit = 1 / 16 if bits == 4 else 1.0  # int4 codes are multiplied as 16 times what they are
-    assert isinstance(weights.down, IntegerWeight)
     assert torch.equal(packed.down_scales[0], weights.down.scales[:, 0] * unit)
-    assert isinstance(weights.gate_up, IntegerWeight)
     gate, up = weights.gate_up.scales[:, 0].cpu().view(2, 4096)[:, order_of(weights.down)] * unit
     assert torch.equal(packed.gate_up_scales[0].cpu()[:8192:2], gate)
     assert torch.equal(packed.gate_up_scales[0].cpu()[1:8192:2], up)
@@ -91,14 +89,25 @@ def test_the_kernel_is_told_what_it_is_compiled_for() -> None:
     assert constants.definitions()["FORMAT"] == 4
 
 
+def test_a_product_that_one_program_did_not_make_counts_as_not_made() -> None:
+    loop = SimpleNamespace(
+        name="w4a8",
+        kernel=nvrtc.Kernel(None, {}, PROGRAMS, threads=512),
+        counters=torch.tensor([7, 180 * PROGRAMS, 180 * PROGRAMS, 180 * PROGRAMS - 1, 0]),
+    )
+    done = {"qkv": 180, "o": 180, "gate_up": 179, "down": 0}
+    expected = {f"expert_loop_{product}_w4a8": times for product, times in done.items()}
+    assert Loop.products_done(loop) == expected
+
+
 def test_what_the_kernel_cannot_run_is_said() -> None:
     weights = layer(8)
 
     def against(layers: list[LayerWeights], width: int = 1024, **other: torch.dtype) -> str | None:
         dtype = other.get("dtype", torch.bfloat16)
-        return obstacle(replace(SHAPE, width=width), layers, dtype, longest_prefix=712)
+        return unsupported_reason(replace(SHAPE, width=width), layers, dtype, longest_prefix=712)
 
-    plain = replace(weights, down=torch.zeros(1024, 4096))
+    plain = replace(weights, down=ProjectionWeights(torch.zeros(1024, 4096)))
     assert against([weights, plain]) == "1 of 8 products are not of integers"
     with pytest.raises(EvaluationError, match="multiplies integers"):
         pack(SHAPE, [plain], PROGRAMS)
@@ -123,7 +132,7 @@ def test_what_stands_against_it_on_a_gpu_is_said(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(nvrtc, "clusters_at_once", lambda programs, threads: clusters)
         kernel = nvrtc.Kernel(None, {"most_keys": keys}, PROGRAMS, threads=512)
         monkeypatch.setattr(nvrtc, "build", lambda *_: kernel)
-        return obstacle(SHAPE, weights, torch.bfloat16, longest_prefix=712)
+        return unsupported_reason(SHAPE, weights, torch.bfloat16, longest_prefix=712)
 
     assert against() is None
     assert against(capability=(8, 0)) == "there is no GPU with clusters of programs"

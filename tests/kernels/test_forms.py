@@ -9,13 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from duqsweep.checkpoint.sizes import PolicySizes, StackSizes, VisionSizes, linear_layers
 from duqsweep.errors import EvaluationError
+from duqsweep.inference.backends import build_expert
+from duqsweep.inference.compiled_expert import CompiledExpert
+from duqsweep.inference.merged_expert import ExpertSource
+from duqsweep.inference.prefix import FusedPrefix
+from duqsweep.inference.triton_expert import TritonExpert
 from duqsweep.kernels.launches import counted
-from duqsweep.policy.fused_expert import FusedExpert
-from duqsweep.policy.graphed import plain_expert
 from duqsweep.policy.pi05 import Pi05, euler_times
-from duqsweep.policy.sizes import PolicySizes, StackSizes, VisionSizes, linear_layers
-from duqsweep.policy.triton_expert import TritonExpert
 from duqsweep.quant.calibrate import calibrate
 from duqsweep.quant.freeze import freeze
 from duqsweep.quant.select import select_layers
@@ -28,8 +30,7 @@ from duqsweep.spec import (
     RuntimeSpec,
     TrialSpec,
 )
-from duqsweep.worker.forms import fuse_for
-from duqsweep.worker.launched import check_launches, products_needed
+from duqsweep.worker.launch_check import check_launches, products_needed
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 STEPS = 2
@@ -117,7 +118,7 @@ def test_a_fused_form_gives_the_actions_of_its_layers_and_shows_its_kernels(
     quant = FORMS[form]
     module = frozen(policy, inputs, quant)
     expected = one_by_one(module, inputs)
-    prefix, expert = fuse_for(quant)(module, STEPS)
+    prefix, expert = FusedPrefix(module), build_expert(ExpertSource(module, STEPS))
     pixels, tokens, noise = inputs
     with counted() as launched:
         cache = prefix.read(prefix.encode_images(pixels), tokens)
@@ -162,9 +163,9 @@ def test_a_kernel_that_did_not_run_is_an_error(launched: dict[str, int], message
     check_launches(spec_of(quant), bits, {"expert_qkv_w4a8": 21})
 
 
-@pytest.mark.parametrize(("horizon", "form"), [(16, TritonExpert), (17, FusedExpert)])
+@pytest.mark.parametrize(("horizon", "form"), [(16, TritonExpert), (17, CompiledExpert)])
 def test_long_chunks_of_an_unquantized_expert_are_left_to_the_compiler(
     horizon: int, form: type
 ) -> None:
     module = Pi05(replace(SIZES, horizon=horizon)).to(DEVICE)
-    assert type(plain_expert(module, num_steps=1)) is form
+    assert type(build_expert(ExpertSource(module, num_steps=1))) is form

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from duqsweep.kernels.fragments import fragments
+from duqsweep.kernels.projection_weights import pack_int4
 
 
 def as_multiplied(loaded: Tensor, packed: bool) -> Tensor:
@@ -32,6 +33,6 @@ def test_a_lane_finds_its_channels(tiles: int, chunks: int, packed: bool, seed: 
     generator = torch.Generator().manual_seed(seed % 2**32)
     low, high, width = (-8, 8, 128 * chunks) if packed else (-128, 128, 64 * chunks)
     codes = torch.randint(low, high, (8 * tiles, width), generator=generator).to(torch.int8)
-    loaded = fragments(codes, packed)
+    loaded = fragments(pack_int4(codes) if packed else codes)
     assert loaded.shape == (tiles, chunks, 32, 16)
     assert torch.equal(as_multiplied(loaded, packed), codes)

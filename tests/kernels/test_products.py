@@ -10,23 +10,23 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from duqsweep.errors import EvaluationError
-from duqsweep.kernels.codes import (
-    After,
-    IntegerWeight,
-    merge,
+from duqsweep.kernels.epilogue import Epilogue, EpilogueKind
+from duqsweep.kernels.products import Tile, integer_product
+from duqsweep.kernels.projection_weights import (
+    ProjectionWeights,
+    concat,
     pack_int4,
     pad_inputs,
     pad_outputs,
     take_rows,
     unpack_int4,
 )
-from duqsweep.kernels.products import Following, Tile, integer_product
 from duqsweep.kernels.rotary import Rotary
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FULL = DEVICE == "cuda"
 
-# (tokens, in, out, groups, packed, after, dtype)
+# (tokens, in, out, groups, packed, epilogue, dtype)
 SMALL = [
     (1, 128, 48, 1, False, "nothing", torch.float32),
     (10, 288, 40, 1, False, "gelu", torch.float32),
@@ -70,53 +70,61 @@ EXPERT = [
 ]
 
 
-def random_weight(out: int, width: int, groups: int, packed: bool, bias: bool) -> IntegerWeight:
+def random_weight(out: int, width: int, groups: int, packed: bool, bias: bool) -> ProjectionWeights:
     top = 8 if packed else 128
     codes = torch.randint(-top, top, (out, width), dtype=torch.int8)
     scales = (torch.rand(out, groups) + 0.5) / (width**0.5 * top)
-    return IntegerWeight(
-        codes=(pack_int4(codes) if packed else codes).to(DEVICE),
+    return ProjectionWeights(
+        values=(pack_int4(codes) if packed else codes).to(DEVICE),
         scales=scales.to(DEVICE),
         bias=torch.randn(out, device=DEVICE) if bias else None,
-        order=None,
+        permutation=None,
         block=16,
         act_bits=8,
     )
 
 
-def decoded(weight: IntegerWeight) -> Tensor:
+def decoded(weight: ProjectionWeights) -> Tensor:
     codes = weight.unpacked
-    grouped = codes.double().unflatten(1, (weight.scales.shape[1], -1))
+    grouped = codes.double().unflatten(1, (weight.groups, -1))
     return (grouped * weight.scales.double()[..., None]).flatten(1)
 
 
-def expected(codes: Tensor, scales: Tensor, weight: IntegerWeight, after: After) -> Tensor:
+def expected(
+    codes: Tensor, scales: Tensor, weight: ProjectionWeights, kind: EpilogueKind
+) -> Tensor:
     result = (codes.double() * scales.double()[:, None]) @ decoded(weight).T
     if weight.bias is not None:
         result = result + weight.bias.double()
-    if after == "gelu":
+    if kind == "gelu":
         return F.gelu(result, approximate="tanh")
-    if after == "gated":
+    if kind == "gated":
         return F.gelu(result[:, 0::2], approximate="tanh") * result[:, 1::2]
     return result
 
 
 @pytest.mark.parametrize(
-    ("tokens", "width", "out", "groups", "packed", "after", "dtype"),
+    ("tokens", "width", "out", "groups", "packed", "kind", "dtype"),
     SMALL + (GEMMA + SIGLIP + EXPERT) * FULL,
 )
 def test_products_are_those_of_float64(
-    tokens: int, width: int, out: int, groups: int, packed: bool, after: After, dtype: torch.dtype
+    tokens: int,
+    width: int,
+    out: int,
+    groups: int,
+    packed: bool,
+    kind: EpilogueKind,
+    dtype: torch.dtype,
 ) -> None:
-    weight = random_weight(out, width, groups, packed, bias=after != "gated")
+    weight = random_weight(out, width, groups, packed, bias=kind != "gated")
     codes = torch.randint(-127, 128, (tokens, width), dtype=torch.int8, device=DEVICE)
     scales = torch.rand(tokens, device=DEVICE) / 32
-    wanted = expected(codes, scales, weight, after)
-    residual = torch.randn(wanted.shape, device=DEVICE).to(dtype) if after == "nothing" else None
+    wanted = expected(codes, scales, weight, kind)
+    residual = torch.randn(wanted.shape, device=DEVICE).to(dtype) if kind == "nothing" else None
     if residual is not None:
         wanted = wanted + residual.double()
     target = torch.full(wanted.shape, torch.nan, dtype=dtype, device=DEVICE)
-    found = integer_product(codes, scales, weight, dtype, Following(after, residual), out=target)
+    found = integer_product(codes, scales, weight, dtype, Epilogue(kind, residual), out=target)
     assert found is target
     assert found.isfinite().all()
     bound = 4e-3 if dtype == torch.bfloat16 else 1e-6
@@ -130,7 +138,7 @@ def test_stacked_tiles_give_the_same(packed: bool) -> None:
     scales = torch.rand(200, device=DEVICE) / 32
     target = torch.full((200, 20), torch.nan, device=DEVICE)
     tile = Tile(64, 32, 32, warps=4, stages=3, stacked=3)
-    integer_product(codes, scales, weight, torch.float32, Following("gated"), tile=tile, out=target)
+    integer_product(codes, scales, weight, torch.float32, Epilogue("gated"), tile=tile, out=target)
     wanted = expected(codes, scales, weight, "gated")
     assert (target.double() - wanted).norm() <= 1e-6 * wanted.norm()
 
@@ -157,8 +165,8 @@ def test_rotary_products_are_those_of_float64(
     wanted[:, :rotated, 1] = second * cosines + first * sines
     pairs = rotary.interleaved(heads * head_dim).to(DEVICE)
     target = torch.full(product.shape, torch.nan, dtype=dtype, device=DEVICE)
-    following = Following("rotary", rotary=rotary, table=table)
-    integer_product(codes, scales, take_rows(weight, pairs), dtype, following, out=target)
+    epilogue = Epilogue("rotary", rotary=rotary, table=table)
+    integer_product(codes, scales, take_rows(weight, pairs), dtype, epilogue, out=target)
     bound = 4e-3 if dtype == torch.bfloat16 else 1e-6
     assert (target.double() - wanted.flatten(1)).norm() <= bound * wanted.norm()
     torch.testing.assert_close(rotary.apply(product, table), wanted.flatten(1), rtol=0, atol=1e-5)
@@ -182,7 +190,7 @@ def test_a_byte_holds_channel_j_low_and_channel_j_plus_half_high() -> None:
 @given(st.booleans())
 def test_merged_layers_give_their_outputs_side_by_side(packed: bool) -> None:
     parts = [random_weight(out, 64, 2, packed, bias=True) for out in (8, 16)]
-    merged = merge(parts)
+    merged = concat(parts)
     assert torch.equal(decoded(merged), torch.cat([decoded(part) for part in parts]))
     rows = torch.tensor([20, 3, 9], device=DEVICE)
     assert torch.equal(decoded(take_rows(merged, rows)), decoded(merged)[rows])
@@ -204,4 +212,4 @@ def test_added_channels_are_zero(packed: bool) -> None:
 def test_layers_that_differ_cannot_be_merged() -> None:
     wide, packed = (random_weight(8, 64, 1, packed, bias=False) for packed in (False, True))
     with pytest.raises(EvaluationError, match="cannot be merged"):
-        merge([wide, packed])
+        concat([wide, packed])

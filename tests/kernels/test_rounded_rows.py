@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from duqsweep.errors import EvaluationError
+from duqsweep.inference.rounding import KernelRounding, TorchRounding
+from duqsweep.kernels.projection_weights import ProjectionWeights
 from duqsweep.kernels.rounded_rows import enter, leave
-from duqsweep.quant.merged_rounding import InputTransform, KernelRounding, TorchRounding
 from duqsweep.quant.rotation import hadamard
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -77,9 +78,14 @@ def test_a_token_of_zeros_stays_zero() -> None:
 def test_the_kernels_stand_for_the_stages_in_torch() -> None:
     torch.manual_seed(0)
     order, matrix = transform(128, 16)
-    both = [
-        made(InputTransform(order.long(), matrix, 8)) for made in (KernelRounding, TorchRounding)
-    ]
+    weights = ProjectionWeights(
+        matrix.new_zeros(1, 128),
+        permutation=order.long(),
+        block=16,
+        act_bits=8,
+        rotation=matrix,
+    )
+    both = [made(weights) for made in (KernelRounding, TorchRounding)]
     x, update = torch.randn(2, 20, 128, device=DEVICE)
     vectors = torch.randn(3, 128, device=DEVICE).unbind()
     found, reference = (rounding.enter(x, update, *vectors)[1] for rounding in both)
@@ -92,6 +98,6 @@ def test_the_kernels_stand_for_the_stages_in_torch() -> None:
 
 @pytest.mark.parametrize(("width", "block"), [(96, 16), (64, 8)])
 def test_a_width_without_a_kernel_is_refused(width: int, block: int) -> None:
-    shape = InputTransform(torch.arange(width), torch.eye(block), 8)
+    shape = ProjectionWeights(torch.zeros(1, width), block=block, act_bits=8)
     with pytest.raises(EvaluationError, match=f"width {width} and block {block}"):
         KernelRounding(shape)

@@ -12,17 +12,15 @@ import torch
 import triton
 from torch import Tensor, nn
 
+from duqsweep.checkpoint.sizes import EXPERT, PolicySizes, StackSizes, linear_layers, sizes_of
 from duqsweep.errors import EvaluationError
+from duqsweep.inference.merged_expert import merge_expert
+from duqsweep.inference.triton_expert import LONGEST_PREFIX, TritonExpert
 from duqsweep.kernels.expert_cuts import CUTS, AttentionCut, Cut, Cuts
 from duqsweep.kernels.launches import counted
-from duqsweep.policy.merged_expert import merge_expert
 from duqsweep.policy.pi05 import Pi05, PrefixCache, euler_times
-from duqsweep.policy.sizes import EXPERT, PolicySizes, StackSizes, linear_layers, sizes_of
-from duqsweep.policy.triton_expert import LONGEST_PREFIX, TritonExpert
 from duqsweep.quant.calibrate import calibrate
 from duqsweep.quant.freeze import freeze
-from duqsweep.quant.integer_expert import expert_weight
-from duqsweep.quant.kernels.integer import IntegerLinear
 from duqsweep.quant.select import select_layers
 from duqsweep.spec import Kernel, LayerRule, QuantSpec
 
@@ -131,10 +129,7 @@ def test_quantized_loop_gives_the_actions_of_kernel_fake(
     expected = step_by_step(quantized(module, cache, noise, fake), cache, noise)
     module = quantized(module, cache, noise, replace(fake, kernel=kernel))
     cuts = CUTS if GPU else FEW_PROGRAMS
-    expert = TritonExpert(merge_expert(module, STEPS, expert_weight), cuts)
-    for layer in module.expert.modules():
-        if isinstance(layer, IntegerLinear):
-            layer.release()
+    expert = TritonExpert(merge_expert(module, STEPS), cuts)
     poison(expert)
     with counted() as counts:
         actions = expert.denoise(noise, expert.prepare(cache))
@@ -162,14 +157,14 @@ def test_a_prefix_without_room_for_its_chunks_is_refused() -> None:
 
 
 @torch.no_grad()
-def test_quantized_layers_are_no_plain_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_linear_layers_have_weights_and_kernels_need_a_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     module = random_policy(horizon=1)
     merged = merge_expert(module, STEPS)
     module.expert.get_submodule("layers.0.mlp").down_proj = nn.Identity()
-    with pytest.raises(EvaluationError, match="unquantized linear layer, got Identity"):
+    with pytest.raises(EvaluationError, match="expected a linear layer, got a Identity"):
         merge_expert(module, STEPS)
-    with pytest.raises(EvaluationError, match="int8 or w4a8, or a plain layer, got a Identity"):
-        merge_expert(module, STEPS, expert_weight)
     monkeypatch.setattr(triton.knobs.runtime, "interpret", False)
     if not GPU:
         with pytest.raises(EvaluationError, match="run on a CUDA GPU, got cpu"):

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from duqsweep.policy.checkpoint import load_policy, save_random
-from duqsweep.policy.flow import FlowPolicy
+from duqsweep.checkpoint.sizes import PolicySizes, StackSizes, VisionSizes
+from duqsweep.policy.load import load_policy, save_random
 from duqsweep.policy.pi05 import Pi05
-from duqsweep.policy.sizes import PolicySizes, StackSizes, VisionSizes
+from duqsweep.policy.pi05_policy import Pi05Policy
 from duqsweep.seams import Observation
 from duqsweep.spec import PolicySpec
 
@@ -57,7 +57,7 @@ def checkpoint(tmp_path: Path, sizes: PolicySizes) -> Path:
 
 
 @pytest.fixture
-def policy(checkpoint: Path) -> FlowPolicy:
+def policy(checkpoint: Path) -> Pi05Policy:
     return load_policy(PolicySpec("embedded", str(checkpoint)), "cpu")
 
 

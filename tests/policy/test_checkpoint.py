@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from duqsweep.checkpoint.locate import WEIGHTS, check_checkpoint, weights_id
+from duqsweep.checkpoint.sizes import PolicySizes
 from duqsweep.errors import ConfigError, EvaluationError, SpecError
-from duqsweep.policy.checkpoint import load_policy, save_random
-from duqsweep.policy.locate import WEIGHTS, check_checkpoint, weights_id
-from duqsweep.policy.sizes import PolicySizes
+from duqsweep.policy.load import load_policy, save_random
 from duqsweep.spec import PolicySpec
 
 

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from duqsweep.checkpoint.sizes import PolicySizes
 from duqsweep.policy.pi05 import Pi05, euler_times, time_features
 from duqsweep.policy.siglip import merge_patches
-from duqsweep.policy.sizes import PolicySizes
 
 
 def inputs(sizes: PolicySizes, batch: int = 2) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from duqsweep.checkpoint.sizes import PolicySizes
 from duqsweep.policy.pi05 import Pi05, euler_times
-from duqsweep.policy.sizes import PolicySizes
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "embedded_policy"
 

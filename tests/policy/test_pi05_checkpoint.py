@@ -23,23 +23,23 @@ from pi05_parts import (
 )
 from safetensors.torch import load_file, save_file
 
-from duqsweep.errors import ConfigError, EvaluationError
-from duqsweep.policy.checkpoint import load_pi05, load_policy
-from duqsweep.policy.layouts import AFTER, BEFORE
-from duqsweep.policy.locate import check_checkpoint, policy_sizes, weights_id
-from duqsweep.policy.parameters import (
+from duqsweep.checkpoint.layouts import AFTER, BEFORE
+from duqsweep.checkpoint.locate import check_checkpoint, policy_sizes, weights_id
+from duqsweep.checkpoint.parameters import (
     EMBEDDING,
     KEPT_FLOAT32,
     LLM_HEAD,
     UNUSED,
     parameter_shapes,
 )
+from duqsweep.checkpoint.pi05_folder import WEIGHTS
+from duqsweep.checkpoint.safetensors_header import read_header
+from duqsweep.checkpoint.sizes import LLM, PolicySizes, sizes_of
+from duqsweep.errors import ConfigError, EvaluationError
+from duqsweep.policy.load import load_pi05, load_policy
 from duqsweep.policy.pi05 import Pi05
-from duqsweep.policy.pi05_folder import WEIGHTS
 from duqsweep.policy.random_pi05 import Layout, RandomPi05, write_random
-from duqsweep.policy.sizes import LLM, PolicySizes, sizes_of
-from duqsweep.policy.stored import read_header
-from duqsweep.policy.stream import bytes_free, bytes_needed, check_memory
+from duqsweep.policy.weight_loading import bytes_free, bytes_needed, check_memory
 
 Change = Callable[[Path], object]
 
@@ -263,7 +263,7 @@ def test_lerobots_cameras_keep_their_order_and_masked_ones_are_dropped(lerobot: 
     names = ("observation.images.image2", "observation.images.image", "observation.empty_camera_0")
     change_config(lerobot, input_features=cameras(*names))
     policy, seen = load_policy(spec(lerobot), "cpu"), observation(56)
-    pixels = policy.config.images(seen, torch.device("cpu"))
+    pixels = policy.preprocessing.images(seen, torch.device("cpu"))
     assert pixels.shape == (1, 2, 3, 56, 56)
     first = torch.from_numpy(seen.images["wrist"][:, ::-1].copy()).permute(2, 0, 1)
     torch.testing.assert_close(pixels[0, 0], first / 127.5 - 1)

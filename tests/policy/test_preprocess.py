@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from duqsweep.checkpoint.sizes import sizes_of
 from duqsweep.errors import EvaluationError, SpecError
 from duqsweep.policy.preprocess import (
     EmbeddedConfig,
@@ -17,7 +18,6 @@ from duqsweep.policy.preprocess import (
     state_vector,
     text_tokens,
 )
-from duqsweep.policy.sizes import sizes_of
 
 CONFIG = EmbeddedConfig(
     sizes=sizes_of("embedded"),

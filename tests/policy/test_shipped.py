@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from duqsweep.checkpoint.locate import SHIPPED, WEIGHTS, check_checkpoint
+from duqsweep.checkpoint.sizes import sizes_of
 from duqsweep.control.explain.cost import PROMPT_TOKENS
-from duqsweep.policy.checkpoint import load_policy
-from duqsweep.policy.locate import SHIPPED, WEIGHTS, check_checkpoint
+from duqsweep.policy.load import load_policy
 from duqsweep.policy.preprocess import text_tokens
-from duqsweep.policy.sizes import sizes_of
 from duqsweep.seams import Observation
 from duqsweep.spec import PolicySpec
 
@@ -25,7 +25,7 @@ INSTRUCTIONS = (
 def test_it_loads_has_the_announced_sizes_and_acts() -> None:
     check_checkpoint(PolicySpec("embedded"))
     policy = load_policy(PolicySpec("embedded", num_steps=2), "cpu")
-    assert policy.config.sizes == sizes_of("embedded")
+    assert policy.preprocessing.sizes == sizes_of("embedded")
     pixels = np.zeros((64, 64, 3), dtype=np.uint8)
     seen = Observation(
         images={"agentview": pixels, "wrist": pixels},
@@ -41,7 +41,7 @@ def test_it_loads_has_the_announced_sizes_and_acts() -> None:
 
 
 def test_it_knows_every_word_of_its_suite() -> None:
-    config = load_policy(PolicySpec("embedded"), "cpu").config
+    config = load_policy(PolicySpec("embedded"), "cpu").preprocessing
     tokens = {tuple(text_tokens(text, config).tolist()) for text in INSTRUCTIONS}
     assert len(tokens) == len(INSTRUCTIONS)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from duqsweep.kernels.codes import largest_code
+from duqsweep.kernels.projection_weights import largest_code
 from duqsweep.quant.quantizer import (
     CLIPS,
     decode_weight,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from command_line import ROOT, Command
 
-from duqsweep.policy.locate import CONFIG_JSON, SHIPPED, WEIGHTS
+from duqsweep.checkpoint.locate import CONFIG_JSON, SHIPPED, WEIGHTS
 
 
 @pytest.fixture(scope="session")

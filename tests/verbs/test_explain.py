@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from duqsweep.checkpoint.sizes import sizes_of
 from duqsweep.control.explain.cost import PartCost, call_costs
 from duqsweep.control.explain.document import PROTOTYPE, Document, comparison, mistakes
 from duqsweep.errors import ConfigError
 from duqsweep.files import write_json
-from duqsweep.policy.sizes import sizes_of
 from duqsweep.result import LatencyStats, Vitals
 from duqsweep.spec import QuantSpec
 from duqsweep.verbs.explain import main, table

@@ -8,7 +8,7 @@ import pytest
 from worker_parts import INSTRUCTION
 
 from duqsweep.envs.mini.suite import TASKS
-from duqsweep.policy.checkpoint import save_random
+from duqsweep.policy.load import save_random
 from duqsweep.spec import PolicySpec, ProtocolSpec, QuantSpec, RuntimeSpec, TrialSpec
 
 

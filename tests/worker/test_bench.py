@@ -7,7 +7,7 @@ import pytest
 import torch
 from worker_parts import PaperSimulator
 
-from duqsweep.policy.sizes import linear_layers, sizes_of
+from duqsweep.checkpoint.sizes import linear_layers, sizes_of
 from duqsweep.quant.freeze import freeze
 from duqsweep.quant.select import select_layers
 from duqsweep.seams import Observation

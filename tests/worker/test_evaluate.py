@@ -14,8 +14,8 @@ import pytest
 from worker_parts import EXPERT_W4A8, make_trial
 
 from duqsweep import files
+from duqsweep.checkpoint.sizes import linear_layers, sizes_of
 from duqsweep.control.explain.cost import call_costs
-from duqsweep.policy.sizes import linear_layers, sizes_of
 from duqsweep.result import EpisodeRecord, TrialResult, Vitals
 from duqsweep.seams import Policy
 from duqsweep.spec import LayerRule, PolicySpec, QuantSpec, TrialSpec

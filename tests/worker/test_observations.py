@@ -10,7 +10,7 @@ from worker_parts import PaperSimulator
 
 from duqsweep.envs.assets import RECORDING
 from duqsweep.envs.mini.suite import TASKS
-from duqsweep.policy.checkpoint import load_policy
+from duqsweep.policy.load import load_policy
 from duqsweep.seams import Environment, Observation
 from duqsweep.spec import LedgerEntry, PolicySpec, ProtocolSpec
 from duqsweep.worker.ledger import make_ledger

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from duqsweep import files
+from duqsweep.checkpoint.sizes import linear_layers, sizes_of
 from duqsweep.errors import InfrastructureError
 from duqsweep.fingerprint import fingerprint
-from duqsweep.policy.sizes import linear_layers, sizes_of
 from duqsweep.quant.select import select_layers
 from duqsweep.seams import Observation
 from duqsweep.spec import LayerRule, LedgerEntry, QuantSpec, Trial, TrialSpec
@@ -80,9 +80,6 @@ class PaperPolicy:
 
     def copy(self, num_steps: int) -> PaperPolicy:
         return PaperPolicy(self._act_of_copies, num_steps=num_steps)
-
-    def compile(self, fuse: object = None) -> None:
-        pass
 
     def weights(self) -> list[torch.Tensor]:
         return list(self.module.parameters())

@@ -86,7 +86,7 @@ class Base:
     rules: tuple[LayerRule, ...]  # tried before the rules of quant.include
     includes: Mapping[str, tuple[str, ...]]  # named rule → regexes
     settings: Settings  # settable key → value
-    layers: Mapping[str, tuple[int, int]]  # the policy's linear layers, as policy.sizes names them
+    layers: Mapping[str, tuple[int, int]]  # linear layers by name, from checkpoint.sizes
 
     def spec(self, changes: Settings) -> TrialSpec:
         """The specification with some settings changed.

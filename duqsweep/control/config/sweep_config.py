@@ -11,6 +11,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from duqsweep.checkpoint.locate import check_checkpoint, policy_sizes
+from duqsweep.checkpoint.sizes import linear_layers
+from duqsweep.checkpoint.vocabulary import check_words
 from duqsweep.codec import decode
 from duqsweep.conf_dir import conf_dir, group_options
 from duqsweep.control.config.compose import as_yaml, explain, load
@@ -25,9 +28,6 @@ from duqsweep.control.config.settings import LAYERS, SETTABLE, Base, did_you_mea
 from duqsweep.envs.assets import RECORDED, instructions
 from duqsweep.envs.simulator_info import describe_simulator
 from duqsweep.errors import ConfigError
-from duqsweep.policy.locate import check_checkpoint, policy_sizes
-from duqsweep.policy.sizes import linear_layers
-from duqsweep.policy.vocabulary import check_words
 from duqsweep.spec import LayerRule, PolicySpec, ProtocolSpec, RuntimeSpec, check_bits
 
 __all__ = [

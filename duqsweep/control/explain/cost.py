@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from duqsweep.checkpoint.sizes import EXPERT, LLM, VISION, PolicySizes, linear_layers, rows_a_pass
 from duqsweep.errors import ConfigError
-from duqsweep.policy.sizes import EXPERT, LLM, VISION, PolicySizes, linear_layers, rows_a_pass
 from duqsweep.quant.cost import Work, modelled
 from duqsweep.quant.select import Bits, Shape, select_layers
 from duqsweep.spec import QuantSpec

@@ -111,5 +111,6 @@ __device__ __forceinline__ void exit_phase(
         const float after = before[i] + sum * scale * shared<float>(AT_GATES + (i * 8 + n) * 4);
         g.stream[token * WIDTH + output] = narrow(after);
     }
+    count(DOWN ? DOWN_DONE : O_DONE, p);
     meeting.arrive();
 }

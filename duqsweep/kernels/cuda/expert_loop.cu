@@ -59,4 +59,5 @@ expert_loop(const __grid_constant__ Arguments g) {
         step_phase(g, step + 1, p);
         if (step + 1 < g.steps) meeting.arrive();
     }
+    report_counts(g, p);
 }

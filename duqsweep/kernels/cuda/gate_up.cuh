@@ -28,6 +28,7 @@ __device__ __forceinline__ void gate_up_phase(const Arguments &g, Meeting &meeti
         const float2 both = scaled(tile, token, pair, first, second);
         g.hidden[token * HIDDEN + channel] = narrow(gelu(both.x) * both.y);
     });
+    count(GATE_UP_DONE, p);
     meeting.arrive();
 }
 

@@ -10,6 +10,8 @@ enum Signal {
     KEYS_IN, WEIGHT_IN, GATE_UP_IN, CODES_IN, PARTS_IN, MIXED_IN, MIXED_PEAKS_IN, HIDDEN_PEAKS_IN, SLOTS_IN, SIGNALS
 };
 constexpr int AT_SIGNALS = 0;
+constexpr int AT_DONE = AT_SIGNALS + 8 * 12;           // (PRODUCTS) counts
+static_assert(8 * SIGNALS <= AT_DONE && 4 * PRODUCTS <= 32, "more than there is room for");
 constexpr int AT_SCALES = AT_SIGNALS + 8 * 16;         // (ROWS) float: of a token's codes
 constexpr int AT_PEAKS = AT_SCALES + 4 * ROWS;         // (ROWS, RANKS) float
 constexpr int AT_WARPS = AT_PEAKS + 4 * ROWS * RANKS;  // (2, WARPS) float

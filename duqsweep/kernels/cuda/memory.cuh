@@ -57,6 +57,14 @@ __device__ __forceinline__ void bring(int to, const void *from, u32 bytes, Signa
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
                  ::"r"(at(to)), "l"(from), "r"(bytes), "r"(signal(which)) : "memory");
 }
+// Of a product that is made: counted where it costs no wait, and added up over all programs at the end.
+__device__ __forceinline__ void count(Product product, const Place &p) {
+    if (p.thread == COUNTER) asm volatile("red.shared.add.u32 [%0], 1;" ::"r"(at(AT_DONE + 4 * product)) : "memory");
+}
+__device__ __forceinline__ void report_counts(const Arguments &g, const Place &p) {
+    if (p.thread != COUNTER) return;
+    for (int i = 0; i < PRODUCTS; i++) atomicAdd(g.done + i, shared<u32>(AT_DONE + 4 * i));
+}
 // What ordinary instructions did to shared memory, before copies write there.
 __device__ __forceinline__ void before_copies() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
@@ -118,6 +126,8 @@ struct Meeting {
 };
 
 __device__ __forceinline__ void begin_signals() {
+    if (threadIdx.x == COUNTER)
+        for (int i = 0; i < PRODUCTS; i++) shared<u32>(AT_DONE + 4 * i) = 0;
     if (threadIdx.x == 0) {
         for (int i = 0; i < SIGNALS; i++)
             asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(signal((Signal)i)) : "memory");

@@ -34,5 +34,6 @@ __device__ __forceinline__ void qkv_phase(const Arguments &g, Meeting &meeting, 
         u16 *to = head < HEADS ? g.queries + token * MIXED + head * DIM : own + token * DIM;
         to[d] = narrow(both.x), to[d + DIM / 2] = narrow(both.y);
     });
+    count(QKV_DONE, p);
     meeting.arrive();
 }

@@ -51,8 +51,11 @@ struct Arguments {
     // (LAYERS, keys and values, RANKS, rows, KEY_PITCH): the prefix as the ranks hold it, zeros behind it.
     const unsigned char *keys_values;
     u32 *arrivals;   // zero at the start
+    u32 *done;       // (PRODUCTS) zero at the start: how often the programs, all together, made each product
     int prefix, steps;
 };
+
+enum Product { QKV_DONE, O_DONE, GATE_UP_DONE, DOWN_DONE, PRODUCTS };
 
 struct Place {   // of a thread, and of its rank's keys: position of the first, number, rows they are held in
     int thread, lane, warp, cta, cluster, rank;
@@ -66,3 +69,4 @@ struct Turn {   // of the loop: where it is, which layer comes next, and the par
 
 // Threads that serve the others between arriving at a barrier and waiting there; thread 0 only waits.
 constexpr int COPIER = 32, EXPECTER = 64, SCALER = 96;
+constexpr int COUNTER = 128;   // counts what its program has done

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from duqsweep.errors import EvaluationError
-from duqsweep.kernels.codes import IntegerWeight, pack_int4
-from duqsweep.quant.linear import LinearParts
+from duqsweep.kernels.projection_weights import ProjectionWeights, pack_int4
+from duqsweep.quant.linear import LinearParts, QuantizedLinear
 from duqsweep.quant.rotation import hadamard
 from duqsweep.quant.select import PACKED_BITS
 
 WIDEST_CODE = 8  # bits
 
 
-class IntegerLinear(nn.Module):
+class IntegerLinear(QuantizedLinear):
     """Stands where a linear layer stood; its numbers are those of kernel `fake`.
 
     A layer's input is reordered, rotated and rounded with one scale a token in float32, where
@@ -23,8 +23,7 @@ class IntegerLinear(nn.Module):
 
     codes: Tensor
     scales: Tensor
-    order: Tensor | None
-    matrix: Tensor | None
+    permutation: Tensor | None
     bias: Tensor | None
 
     def __init__(self, parts: LinearParts, packed: bool) -> None:
@@ -32,7 +31,7 @@ class IntegerLinear(nn.Module):
 
         Args:
             parts: The layer.
-            packed: Two int4 codes a byte.
+            packed: Two int4 codes per byte.
 
         Raises:
             EvaluationError: The layer's settings have no integer product.
@@ -43,22 +42,18 @@ class IntegerLinear(nn.Module):
         self.weight_bits, self.act_bits = parts.weight_bits, parts.act_bits
         self.out_features, self.in_features = pack.weight.shape
         codes = pack_int4(pack.weight) if packed else pack.weight
-        order = None if pack.order is None else pack.order.to(torch.int32)
-        matrix = None if pack.rotation is None else pack.rotation[0]
+        self.block = 1 if pack.rotation is None else pack.rotation.shape[-1]
+        permutation = None if pack.order is None else pack.order.to(torch.int32)
         bias = None if parts.bias is None else parts.bias.detach().to(parts.dtype)
-        stored = {"codes": codes, "scales": pack.scales, "order": order, "matrix": matrix}
+        stored = {"codes": codes, "scales": pack.scales, "permutation": permutation}
         for name, tensor in {**stored, "bias": bias}.items():
             self.register_buffer(name, None if tensor is None else tensor.to(parts.device))
 
-    def weight(self) -> IntegerWeight:
-        """The layer as the kernels read it; shares its tensors."""
-        block = 1 if self.matrix is None else len(self.matrix)
-        return IntegerWeight(self.codes, self.scales, self.bias, self.order, block, self.act_bits)
-
-    def release(self) -> None:
-        """Let go of the tensors; the layer can no longer be called."""
-        for name, tensor in list(self.named_buffers()):
-            setattr(self, name, tensor.new_empty(0))
+    def projection_weights(self) -> ProjectionWeights:
+        """See `QuantizedLinear`."""
+        return ProjectionWeights(
+            self.codes, self.scales, self.bias, self.permutation, self.block, self.act_bits
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Approximate x·Wᵀ + b.
@@ -76,7 +71,9 @@ class IntegerLinear(nn.Module):
         from duqsweep.kernels.products import integer_linear
 
         rows = x.reshape(-1, self.in_features)
-        return integer_linear(rows, self.weight()).view(*x.shape[:-1], self.out_features)
+        return integer_linear(rows, self.projection_weights()).view(
+            *x.shape[:-1], self.out_features
+        )
 
     def extra_repr(self) -> str:
         """Widths and bits, for `print(policy.module)`."""

@@ -32,5 +32,5 @@ class LoopRotation(nn.Module):
 
 
 def build(parts: LinearParts) -> nn.Module:
-    """The layer with one product a block."""
-    return DuQuantLinear(parts, LoopRotation)
+    """The layer with one product per block."""
+    return DuQuantLinear(parts, LoopRotation, mergeable=False)

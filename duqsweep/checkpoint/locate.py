@@ -1,0 +1,74 @@
+"""Where a policy's checkpoint lies, and whether it is there and fits; needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from duqsweep.checkpoint.pi05_folder import CONFIG_JSON, read_folder, read_sizes
+from duqsweep.checkpoint.sizes import PolicySizes, sizes_of
+from duqsweep.errors import ConfigError
+from duqsweep.spec import PolicySpec
+
+WEIGHTS = "weights.safetensors"  # of an embedded policy
+SHIPPED = Path(__file__).parent.parent / "policy" / "embedded"
+HASHED = ("*.safetensors", "*.json", "assets/**/*.json", "*.model")
+
+
+def checkpoint_dir(spec: PolicySpec) -> Path:
+    """The folder that holds the policy's files.
+
+    Raises:
+        ConfigError: The policy is unknown, or needs a checkpoint and names none.
+    """
+    sizes_of(spec.name)
+    if spec.checkpoint is not None:
+        return Path(spec.checkpoint)
+    if spec.name != "embedded":
+        raise ConfigError(f"policy {spec.name!r} ships no weights: set policy.checkpoint=FOLDER")
+    return SHIPPED
+
+
+def policy_sizes(spec: PolicySpec) -> PolicySizes:
+    """The sizes that a policy's checkpoint states; without a checkpoint, those of its name.
+
+    Raises:
+        ConfigError: The policy is unknown, or its checkpoint states no known sizes.
+    """
+    if spec.name == "embedded" or spec.checkpoint is None:
+        return sizes_of(spec.name)
+    sizes_of(spec.name)
+    return read_sizes(Path(spec.checkpoint))
+
+
+def check_checkpoint(spec: PolicySpec) -> None:
+    """Raise ConfigError unless the policy's files are there and this version can read them."""
+    folder = checkpoint_dir(spec)
+    if not folder.is_dir():
+        raise ConfigError(f"policy.checkpoint must be a folder, there is none at {folder}")
+    if spec.name != "embedded":
+        read_folder(folder, spec.tokenizer)
+        return
+    if spec.tokenizer is not None:
+        raise ConfigError("policy.tokenizer is a pi0.5's; the embedded policy has words of its own")
+    for name in (CONFIG_JSON, WEIGHTS):
+        if not (folder / name).is_file():
+            raise ConfigError(f"checkpoint {folder} has no {name}")
+
+
+def weights_id(spec: PolicySpec) -> str:
+    """First 16 hex digits of the SHA-256 of the policy's files: what packs of it are keyed by."""
+    sha = hashlib.sha256()
+    for path in _files(spec):
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                sha.update(block)
+    return sha.hexdigest()[:16]
+
+
+def _files(spec: PolicySpec) -> list[Path]:
+    folder = checkpoint_dir(spec)
+    if spec.name == "embedded":
+        return [folder / WEIGHTS]
+    named = [] if spec.tokenizer is None else [Path(spec.tokenizer)]
+    return [path for pattern in HASHED for path in sorted(folder.glob(pattern))] + named

@@ -1,0 +1,96 @@
+"""The prompt of pi0.5 as token ids, by PaliGemma's sentencepiece model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+from numpy.typing import NDArray
+
+from duqsweep.checkpoint.io_spec import STATE_BINS
+from duqsweep.errors import ConfigError, EvaluationError
+
+NAMES = ("paligemma_tokenizer.model", "tokenizer.model")  # looked for in a checkpoint's folder
+
+
+class PromptTokenizer:
+    """Instruction, and the state where the policy reads it there, to token ids.
+
+    Source: openpi, src/openpi/models/tokenizer.py, PaligemmaTokenizer; LeRobot writes the same text
+    (lerobot 0.6.1, policies/pi05/processor_pi05.py).
+    """
+
+    def __init__(self, path: Path, vocabulary: int, longest: int) -> None:
+        """Read a sentencepiece model.
+
+        Args:
+            path: The model's file.
+            vocabulary: Embeddings of the policy.
+            longest: Tokens that a prompt may have.
+
+        Raises:
+            ConfigError: It is no such file, or not this policy's.
+        """
+        try:
+            self._model = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        except (OSError, RuntimeError) as error:
+            raise ConfigError(f"{path} is not a sentencepiece model: {error}") from error
+        pieces = self._model.get_piece_size()
+        if pieces > vocabulary or self._model.bos_id() < 0:
+            raise ConfigError(
+                f"{path} is not the policy's tokenizer: it has {pieces} pieces for {vocabulary} "
+                f"embeddings, and the start token {self._model.bos_id()}"
+            )
+        self._longest = longest
+
+    def with_state(self, instruction: str, state: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Ids of the instruction and the bins of the normalised state."""
+        bins = " ".join(str(number) for number in state_bins(state))
+        return self._ids(f"Task: {_cleaned(instruction)}, State: {bins};\nAction: ", "")
+
+    def without_state(self, instruction: str) -> NDArray[np.int64]:
+        """Ids of the instruction and of the line break that asks for an answer."""
+        return self._ids(_cleaned(instruction), "\n")
+
+    def _ids(self, text: str, end: str) -> NDArray[np.int64]:
+        ids = [*self._model.encode(text, add_bos=True), *self._model.encode(end)]
+        if len(ids) > self._longest:
+            raise EvaluationError(
+                f"the policy reads {self._longest} tokens, the prompt {text!r} has {len(ids)}"
+            )
+        return np.array(ids, dtype=np.int64)
+
+
+def find_tokenizer(folder: Path, named: str | None) -> Path:
+    """The sentencepiece file of a checkpoint.
+
+    Args:
+        folder: The checkpoint's.
+        named: `policy.tokenizer`; None: the file is looked for in the folder.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if named is not None:
+        if not Path(named).is_file():
+            raise ConfigError(f"policy.tokenizer must be a sentencepiece file, none at {named}")
+        return Path(named)
+    for name in NAMES:
+        if (folder / name).is_file():
+            return folder / name
+    raise ConfigError(
+        f"checkpoint {folder} has no {' or '.join(NAMES)}: set policy.tokenizer=FILE to "
+        "PaliGemma's sentencepiece model (openpi keeps it in its cache; "
+        "gs://big_vision/paligemma_tokenizer.model)"
+    )
+
+
+def state_bins(state: NDArray[np.float64]) -> list[int]:
+    """One of 256 bins over [-1, 1] for each value: -1 for one below, the last for one above."""
+    edges = np.linspace(-1, 1, STATE_BINS + 1)[:-1]
+    return [int(number) for number in np.digitize(state, edges) - 1]
+
+
+def _cleaned(instruction: str) -> str:
+    return instruction.strip().replace("_", " ").replace("\n", " ")

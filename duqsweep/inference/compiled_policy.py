@@ -1,0 +1,49 @@
+"""A policy that was compiled; what it was compiled from stays as it is."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from duqsweep.policy.frontend import Call, Frontend
+from duqsweep.seams import Observation
+
+
+class CompiledPolicy:
+    """A fast `seams.Policy`; its layers cannot be replaced any more."""
+
+    def __init__(self, frontend: Frontend, num_steps: int, call: Call) -> None:
+        self.frontend, self.num_steps, self.call = frontend, num_steps, call
+        self.horizon = frontend.preprocessing.sizes.horizon
+        self.action_dim = frontend.preprocessing.sizes.action_dim
+
+    def act(self, observation: Observation, noise: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(horizon, 7) actions in [-1, 1]; noise: (horizon, action_dim), standard normal."""
+        return self.frontend.preprocessing.actions(self.act_normalised(observation, noise))
+
+    def act_normalised(
+        self, observation: Observation, noise: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """(horizon, 7) actions as the network makes them: scaled alike across joints."""
+        return self.frontend.run(self.call, observation, noise)
+
+    def time_parts(self, observation: Observation, noise: NDArray[np.float32]) -> dict[str, float]:
+        """One call, in seconds: "vision" (with preprocessing), "llm" and "dit"."""
+        return self.frontend.seconds(self.call, observation, noise)
+
+    def weights(self) -> list[Tensor]:
+        """Every tensor that a call reads, scratch space apart; some may share their memory."""
+        return self.call.weights()
+
+    def launches(self, observation: Observation, noise: NDArray[np.float32]) -> dict[str, int]:
+        """How often one call launches each kernel; products of a kernel that makes many."""
+        return self.call.launches(*self.frontend.tensors(observation, noise))
+
+    def reads(self, observation: Observation) -> tuple[int, int]:
+        """How many pictures and prompt tokens one call reads."""
+        return self.frontend.reads(observation)
+
+    def synchronize(self) -> None:
+        """Wait until the device is idle; on a CPU, nothing."""
+        self.frontend.synchronize()

@@ -1,0 +1,129 @@
+"""The action expert's weights for fused kernels: merged layers, projections, modulations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from duqsweep.checkpoint.io_spec import CAMERAS
+from duqsweep.checkpoint.sizes import LLM, rows_a_pass
+from duqsweep.errors import EvaluationError
+from duqsweep.inference.weights import weights_of
+from duqsweep.kernels.expert_cuts import ExpertShape
+from duqsweep.kernels.expert_limits import shape_reason
+from duqsweep.kernels.expert_weights import LayerParts, LayerWeights, merge_layer, merge_reason
+from duqsweep.kernels.projection_weights import ProjectionWeights
+from duqsweep.policy.gemma import ExpertLayer
+from duqsweep.policy.pi05 import Pi05, euler_times
+
+
+@dataclass(frozen=True)
+class MergedExpert:
+    """What the fused kernels read."""
+
+    shape: ExpertShape
+    layers: list[LayerWeights]
+    projections: tuple[Tensor, Tensor, Tensor, Tensor]  # weight, bias: out of the stream, into it
+    modulations: Tensor  # (norms, steps, 3, width): factor, shift, gate
+    longest_prefix: int  # tokens that the policy may come with
+
+    @property
+    def num_steps(self) -> int:
+        """Euler steps of the schedule."""
+        return self.modulations.shape[1]
+
+    @property
+    def quantized(self) -> bool:
+        """Whether any product is one of integers."""
+        return any(weight.is_integer for layer in self.layers for weight in layer.products())
+
+
+@dataclass(frozen=True)
+class ExpertSource:
+    """An expert that is to be compiled: every backend looks at it before one builds from it."""
+
+    module: Pi05
+    num_steps: int
+
+    def merge_reason(self) -> str | None:
+        """Why fused kernels cannot read the expert; None: they can read `merged`."""
+        reason = shape_reason(self._sizes())
+        if reason is not None:
+            return reason
+        for layer in self._layers():
+            parts = _parts(layer)
+            reason = "a layer can only be called" if parts is None else merge_reason(parts)
+            if reason is not None:
+                return reason
+        return None
+
+    def has_integers(self) -> bool:
+        """Whether a layer multiplies integers."""
+        parts = [weights_of(linear) for layer in self._layers() for linear in _linears(layer)]
+        return any(part is not None and part.is_integer for part in parts)
+
+    @cached_property
+    @torch.no_grad()
+    def merged(self) -> MergedExpert:
+        """The expert with its layers merged; those of `module` stay as they are.
+
+        Raises:
+            EvaluationError: There is a `merge_reason`.
+        """
+        reason = self.merge_reason()
+        if reason is not None:
+            raise EvaluationError(reason)
+        module = self.module
+        parts = [_parts(layer) for layer in self._layers()]
+        leaving, entering = module.action_out_proj, module.action_in_proj
+        tensors = (leaving.weight, leaving.bias, entering.weight, entering.bias)
+        projections = tuple(tensor.detach().to(module.dtype).contiguous() for tensor in tensors)
+        times = euler_times(self.num_steps).to(entering.weight.device)
+        pictures = min(module.sizes.cameras, len(CAMERAS))
+        return MergedExpert(
+            shape=ExpertShape(**self._sizes()),
+            layers=[merge_layer(part) for part in parts if part is not None],
+            projections=cast("tuple[Tensor, Tensor, Tensor, Tensor]", projections),
+            modulations=module.modulation(times).to(module.dtype),
+            longest_prefix=rows_a_pass(module.sizes, pictures, module.sizes.prompt_tokens)[LLM],
+        )
+
+    def _layers(self) -> Iterator[ExpertLayer]:
+        yield from cast("list[ExpertLayer]", list(self.module.expert.layers))
+
+    def _sizes(self) -> dict[str, int]:
+        sizes = self.module.sizes.expert
+        return {
+            "tokens": self.module.sizes.horizon,
+            "width": sizes.width,
+            "hidden": sizes.mlp,
+            "heads": sizes.heads,
+            "kv_heads": sizes.kv_heads,
+            "head_dim": sizes.head_dim,
+            "action_dim": self.module.sizes.action_dim,
+        }
+
+
+def merge_expert(module: Pi05, num_steps: int) -> MergedExpert:
+    """`ExpertSource.merged` of a policy."""
+    return ExpertSource(module, num_steps).merged
+
+
+def _linears(layer: ExpertLayer) -> list[nn.Module]:
+    attention, mlp = layer.self_attn, layer.mlp
+    inputs = [attention.q_proj, attention.k_proj, attention.v_proj]
+    return [*inputs, attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj]
+
+
+def _parts(layer: ExpertLayer) -> LayerParts | None:
+    found = [weights_of(linear) for linear in _linears(layer)]
+    weights: list[ProjectionWeights] = [part for part in found if part is not None]
+    if len(weights) < len(found):
+        return None
+    q, k, v, o, gate, up, down = weights
+    return LayerParts((q, k, v), o, (gate, up), down)

@@ -1,0 +1,184 @@
+"""The products of a compiled prefix layer, with the norm before and the residual behind them.
+
+Layers that read the same input are one product where all are unquantized or all multiply integers;
+others are called one by one. Rows are (tokens, width).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from duqsweep.inference.integer_products import integer_linear_residual, integer_mlp, integer_norm
+from duqsweep.inference.weights import merged, weights_of
+from duqsweep.kernels.gelu_linear import gelu_linear
+from duqsweep.kernels.norms import Norm
+from duqsweep.kernels.projection_weights import ProjectionWeights, pad_inputs, pad_outputs
+from duqsweep.kernels.rotary import Rotary, Table
+from duqsweep.policy.gemma import RmsNorm
+
+FULL_LINE = 128  # channels; SigLIP's 4304 hidden ones become 4352
+
+
+def norm_linear(
+    norm: Norm, linears: Sequence[nn.Module], rotary: Rotary | None = None
+) -> nn.Module:
+    """One module: x → the products of its norm, side by side.
+
+    With `rotary` it is called with `table` as well, and rotates.
+    """
+    weights = merged(linears, ("plain", "integer"))
+    if weights is None:
+        return SeparateNormLinears(norm, linears, rotary)
+    if weights.is_integer:
+        return integer_norm(norm, weights, rotary)
+    return NormLinear(norm, weights, rotary)
+
+
+def linear_residual(linear: nn.Module) -> nn.Module:
+    """One module: (rows, x) → x plus the product of rows."""
+    weights = weights_of(linear)
+    if weights is None or weights.numerics == "simulated":
+        return SeparateLinearResidual(linear)
+    if weights.is_integer:
+        return integer_linear_residual(weights)
+    return LinearResidual(weights)
+
+
+def mlp(norm: Norm, linears: Sequence[nn.Module]) -> nn.Module:
+    """One module: x → x plus the MLP of its norm; of (first, last), or (gate, up, last)."""
+    first, last = merged(linears[:-1], ("plain", "integer")), weights_of(linears[-1])
+    if first is None or last is None or first.numerics != last.numerics:
+        return SeparateMlp(norm, linears)
+    gated = len(linears) == 3
+    if first.is_integer:
+        return integer_mlp(norm, first, last, gated)
+    return (GatedMlp if gated else GeluMlp)(norm, first, last)
+
+
+class NormLinear(nn.Module):
+    """Norm and one product."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, norm: Norm, weights: ProjectionWeights, rotary: Rotary | None) -> None:
+        super().__init__()
+        self.norm, self.rotary = norm, rotary
+        self.register_buffer("weight", weights.values)
+        self.register_buffer("bias", weights.bias)
+
+    def forward(self, x: Tensor, table: Table | None = None) -> Tensor:
+        """See `norm_linear`."""
+        products = F.linear(self.norm.apply(x), self.weight, self.bias)
+        if self.rotary is None or table is None:
+            return products
+        return self.rotary.apply(products, table)
+
+
+class LinearResidual(nn.Module):
+    """A product and the residual."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, weights: ProjectionWeights) -> None:
+        super().__init__()
+        self.register_buffer("weight", weights.values)
+        self.register_buffer("bias", weights.bias)
+
+    def forward(self, rows: Tensor, x: Tensor) -> Tensor:
+        """See `linear_residual`."""
+        return x + F.linear(rows, self.weight, self.bias)
+
+
+class GatedMlp(nn.Module):
+    """Two products with a GELU gate between."""
+
+    def __init__(self, norm: Norm, first: ProjectionWeights, last: ProjectionWeights) -> None:
+        super().__init__()
+        self.first, self.last = NormLinear(norm, first, None), LinearResidual(last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `mlp`."""
+        gate, up = self.first(x).chunk(2, dim=-1)
+        return cast(Tensor, self.last(F.gelu(gate, approximate="tanh") * up, x))
+
+
+class GeluMlp(nn.Module):
+    """Two products with tanh-GELU between."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, norm: Norm, first: ProjectionWeights, last: ProjectionWeights) -> None:
+        super().__init__()
+        self.norm = norm
+        # Rows fill cache lines: otherwise torch.compile pads them itself and copies each product.
+        more = -first.out_features % FULL_LINE
+        first, last = pad_outputs(first, more), pad_inputs(last, more)
+        self.register_buffer("weight", first.values)
+        self.register_buffer("bias", first.bias)
+        self.last = LinearResidual(last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `mlp`."""
+        hidden = gelu_linear(self.norm.apply(x), self.weight, self.bias)
+        return cast(Tensor, self.last(hidden, x))
+
+
+class SeparateNormLinears(nn.Module):
+    """Norm, and one product after the other."""
+
+    def __init__(self, norm: Norm, linears: Sequence[nn.Module], rotary: Rotary | None) -> None:
+        super().__init__()
+        self.norm, self.linears, self.rotary = norm, nn.ModuleList(linears), rotary
+
+    def forward(self, x: Tensor, table: Table | None = None) -> Tensor:
+        """See `norm_linear`."""
+        rows = self.norm.apply(x)
+        products = torch.cat([linear(rows) for linear in self.linears], dim=-1)
+        if self.rotary is None or table is None:
+            return products
+        return self.rotary.apply(products, table)
+
+
+class SeparateLinearResidual(nn.Module):
+    """A layer that can only be called, and the residual."""
+
+    def __init__(self, linear: nn.Module) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, rows: Tensor, x: Tensor) -> Tensor:
+        """See `linear_residual`."""
+        return cast(Tensor, x + self.linear(rows))
+
+
+class SeparateMlp(nn.Module):
+    """An MLP whose layers are called one by one."""
+
+    def __init__(self, norm: Norm, linears: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.norm = norm
+        *first, self.last = linears
+        self.first = nn.ModuleList(first)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `mlp`."""
+        rows = self.norm.apply(x)
+        gate, *up = [linear(rows) for linear in self.first]
+        hidden = F.gelu(gate, approximate="tanh")
+        return cast(Tensor, x + self.last(hidden * up[0] if up else hidden))
+
+
+def norm_record(norm: RmsNorm | nn.LayerNorm) -> Norm:
+    """The norm's tensors in float32."""
+    weight = norm.weight.detach().float()
+    if isinstance(norm, nn.LayerNorm):
+        return Norm(weight, norm.bias.detach().float())
+    return Norm(1.0 + weight)

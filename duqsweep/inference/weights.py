@@ -1,0 +1,58 @@
+"""The weights of a policy's linear layers, one by one or merged, whatever their kind."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from torch import nn
+
+from duqsweep.errors import EvaluationError
+from duqsweep.kernels.projection_weights import (
+    Numerics,
+    ProjectionWeights,
+    concat,
+    concat_reason,
+)
+from duqsweep.quant.linear import QuantizedLinear
+
+log = logging.getLogger(__name__)
+
+
+def weights_of(linear: nn.Module) -> ProjectionWeights | None:
+    """A layer's weights, which share its tensors; None: it can only be called.
+
+    Raises:
+        EvaluationError: It is no linear layer.
+    """
+    if isinstance(linear, nn.Linear):
+        bias = None if linear.bias is None else linear.bias.detach()
+        return ProjectionWeights(linear.weight.detach(), bias=bias)
+    if isinstance(linear, QuantizedLinear):
+        return linear.projection_weights()
+    raise EvaluationError(f"expected a linear layer, got a {type(linear).__name__}")
+
+
+def merged(linears: Sequence[nn.Module], numerics: Sequence[Numerics]) -> ProjectionWeights | None:
+    """Layers that read the same input as one; None where they have to be called one by one.
+
+    Args:
+        linears: The layers.
+        numerics: What the caller can compute; other layers are left to themselves.
+    """
+    parts = [weights_of(linear) for linear in linears]
+    found = [part for part in parts if part is not None and part.numerics in numerics]
+    if len(found) < len(parts):
+        return None
+    reason = concat_reason(found)
+    if reason is not None:
+        log.debug("called one by one: %s", reason)
+        return None
+    return concat(found)
+
+
+def has_integers(stack: nn.Module) -> bool:
+    """Whether a layer multiplies integers: torch.compile cannot look into those."""
+    quantized = [layer for layer in stack.modules() if isinstance(layer, QuantizedLinear)]
+    parts = [layer.projection_weights() for layer in quantized]
+    return any(part is not None and part.is_integer for part in parts)

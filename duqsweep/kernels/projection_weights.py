@@ -1,0 +1,220 @@
+"""One linear layer's weights, as plain, simulated and integer layers all give them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from duqsweep.errors import EvaluationError
+from duqsweep.spec import FULL_PRECISION
+
+# How a product is computed: in floating point; in floating point with values rounded as integers
+# would be (kernel `fake`); in integers.
+Numerics = Literal["plain", "simulated", "integer"]
+
+
+@dataclass(frozen=True)
+class ProjectionWeights:
+    """x is permuted, rotated block by block and rounded per token, then multiplied by `values`.
+
+    An unquantized layer has values and perhaps a bias, and does nothing to x.
+    """
+
+    values: Tensor  # (out, in) floats or int8, or (out, in / 2) uint8: two int4 codes per byte
+    scales: Tensor | None = None  # (out, groups) float32, of integers
+    bias: Tensor | None = None  # (out,)
+    permutation: Tensor | None = None  # (in,): where each permuted channel comes from
+    block: int = 1  # channels that a rotation mixes; 1: none
+    act_bits: int = FULL_PRECISION  # of the rounded x, one scale per token
+    rotation: Tensor | None = None  # (block, block); None: Walsh-Hadamard over sqrt(block)
+
+    def __post_init__(self) -> None:
+        if self.is_integer != (self.scales is not None):
+            raise EvaluationError(
+                f"integer weights need scales and others have none, got {self.values.dtype}"
+            )
+        if self.in_features % self.groups or self.in_features % self.block:
+            raise EvaluationError(
+                f"{self.groups} scale groups and blocks of {self.block} must divide "
+                f"the input width {self.in_features}"
+            )
+        if self.packed and self.groups > 1 and self.groups % 2:
+            raise EvaluationError(
+                "two int4 codes per byte need an even number of scale groups per row, got "
+                f"{self.groups}"
+            )
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the product is one of integers."""
+        return not self.values.is_floating_point()
+
+    @property
+    def numerics(self) -> Numerics:
+        """How the product is computed."""
+        if self.is_integer:
+            return "integer"
+        return "plain" if self.act_bits == FULL_PRECISION else "simulated"
+
+    @property
+    def packed(self) -> bool:
+        """Whether a byte holds two codes."""
+        return self.values.dtype == torch.uint8
+
+    @property
+    def unpacked(self) -> Tensor:
+        """The values, (out, in)."""
+        return unpack_int4(self.values) if self.packed else self.values
+
+    @property
+    def in_features(self) -> int:
+        """Input channels."""
+        return self.values.shape[1] * (2 if self.packed else 1)
+
+    @property
+    def out_features(self) -> int:
+        """Output channels."""
+        return self.values.shape[0]
+
+    @property
+    def groups(self) -> int:
+        """Scales per row."""
+        return 1 if self.scales is None else self.scales.shape[1]
+
+    @property
+    def stored_bits(self) -> int:
+        """Bits of an integer code as it is stored; 16 for any floating point."""
+        return (4 if self.packed else 8) if self.is_integer else FULL_PRECISION
+
+    @property
+    def format(self) -> str:
+        """The format of the product, as kernels are counted: "w4a8", "w8a8" or a dtype."""
+        if self.is_integer:
+            return f"w{self.stored_bits}a8"
+        return str(self.values.dtype).removeprefix("torch.")
+
+    @property
+    def act_qmax(self) -> float:
+        """The largest code of x; 1 where it is not rounded."""
+        return 1.0 if self.act_bits == FULL_PRECISION else float(largest_code(self.act_bits))
+
+    @property
+    def scales_or_values(self) -> Tensor:
+        """The scales; without any, a tensor that a kernel can be given and does not read."""
+        return self.values if self.scales is None else self.scales
+
+    def tensors(self) -> list[Tensor]:
+        """Every tensor that a kernel reads."""
+        parts = (self.values, self.scales, self.bias, self.permutation, self.rotation)
+        return [part for part in parts if part is not None]
+
+
+def largest_code(bits: int) -> int:
+    """The largest signed integer of `bits` bits; the smallest is one further from zero."""
+    return (1 << (bits - 1)) - 1
+
+
+def pack_int4(codes: Tensor) -> Tensor:
+    """(out, in) int8 codes from -8 to 7 → (out, in / 2) uint8.
+
+    Byte j of a row holds channel j in its low half and channel j + in / 2 in its high half, two's
+    complement: a product is then two products, over half of the channels each.
+    """
+    low, high = codes.to(torch.uint8).chunk(2, dim=1)
+    return (low & 15) | (high << 4)
+
+
+def unpack_int4(packed: Tensor) -> Tensor:
+    """The codes that `pack_int4` packed: (out, in) int8."""
+    signed = packed.view(torch.int8)
+    return torch.cat(((signed << 4) >> 4, signed >> 4), dim=1)
+
+
+def concat_reason(parts: Sequence[ProjectionWeights]) -> str | None:
+    """Why layers that read the same input cannot be one product; None: they can."""
+    first, *others = parts
+    for other in others:
+        if first.numerics != other.numerics:
+            return "some are quantized and some are not"
+        if (first.values.dtype, first.groups) != (other.values.dtype, other.groups):
+            return "they store their weights in different formats"
+        if (first.bias is None) != (other.bias is None):
+            return "some have a bias and some have none"
+        if (first.block, first.act_bits) != (other.block, other.act_bits) or not (
+            _same(first.permutation, other.permutation) and _same(first.rotation, other.rotation)
+        ):
+            return "they transform their input in different ways"
+    return None
+
+
+def concat(parts: Sequence[ProjectionWeights]) -> ProjectionWeights:
+    """Layers that read the same input as one, their outputs one after the other.
+
+    The tensors of `parts` stay as they are. Where they already lie one behind the other and fill
+    their memory, the result is a view of it; otherwise it is new.
+
+    Raises:
+        EvaluationError: There is a `concat_reason`.
+    """
+    reason = concat_reason(parts)
+    if reason is not None:
+        raise EvaluationError(f"layers that read the same input cannot be merged: {reason}")
+    if len(parts) == 1:
+        return parts[0]
+    scales = [part.scales for part in parts if part.scales is not None]
+    biases = [part.bias for part in parts if part.bias is not None]
+    return replace(
+        parts[0],
+        values=_joined([part.values for part in parts]),
+        scales=_joined(scales) if scales else None,
+        bias=_joined(biases) if biases else None,
+    )
+
+
+def take_rows(weights: ProjectionWeights, rows: Tensor) -> ProjectionWeights:
+    """The layer with only these outputs, in this order."""
+    scales, bias = (None if part is None else part[rows] for part in (weights.scales, weights.bias))
+    return replace(weights, values=weights.values[rows], scales=scales, bias=bias)
+
+
+def pad_outputs(weights: ProjectionWeights, more: int) -> ProjectionWeights:
+    """The layer with more outputs, which are zero."""
+    if more == 0:
+        return weights
+    bias = None if weights.bias is None else F.pad(weights.bias, (0, more))
+    scales = None if weights.scales is None else F.pad(weights.scales, (0, 0, 0, more))
+    return replace(weights, values=F.pad(weights.values, (0, 0, 0, more)), scales=scales, bias=bias)
+
+
+def pad_inputs(weights: ProjectionWeights, more: int) -> ProjectionWeights:
+    """The layer with more inputs, which count for nothing; it has one group and no permutation."""
+    if more == 0:
+        return weights
+    if not weights.packed:
+        return replace(weights, values=F.pad(weights.values, (0, more)))
+    return replace(weights, values=pack_int4(F.pad(weights.unpacked, (0, more))))
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    first = tensors[0]
+    storage = first.untyped_storage()
+    place = 0
+    for tensor in tensors:
+        follows = tensor.untyped_storage().data_ptr() == storage.data_ptr()
+        if not follows or not tensor.is_contiguous() or tensor.storage_offset() != place:
+            return torch.cat(list(tensors))
+        place += tensor.numel()
+    if place * first.element_size() != storage.nbytes():
+        return torch.cat(list(tensors))
+    return first.as_strided((sum(map(len, tensors)), *first.shape[1:]), first.stride(), 0)
+
+
+def _same(first: Tensor | None, other: Tensor | None) -> bool:
+    if first is None or other is None:
+        return first is other
+    return first.shape == other.shape and torch.equal(first, other)

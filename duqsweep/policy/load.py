@@ -1,0 +1,117 @@
+"""Loads policies, and writes the folder of an embedded one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from duqsweep.checkpoint.io_spec import ACTIONS
+from duqsweep.checkpoint.locate import WEIGHTS, check_checkpoint, checkpoint_dir
+from duqsweep.checkpoint.parameters import Shape, misfits
+from duqsweep.checkpoint.pi05_folder import CONFIG_JSON, read_folder
+from duqsweep.checkpoint.sizes import PolicySizes, sizes_of
+from duqsweep.codec import decode, encode
+from duqsweep.errors import EvaluationError
+from duqsweep.files import read_json, write_json
+from duqsweep.policy.pi05 import Pi05
+from duqsweep.policy.pi05_policy import Pi05Policy
+from duqsweep.policy.pi05_preprocess import Pi05Preprocessing
+from duqsweep.policy.preprocess import STATE_VALUES, EmbeddedConfig
+from duqsweep.policy.weight_loading import (
+    bytes_free,
+    bytes_needed,
+    check_memory,
+    read_tensors,
+    stream_dtype,
+)
+from duqsweep.spec import PolicySpec
+
+
+def load_policy(spec: PolicySpec, device: str) -> Pi05Policy:
+    """The policy with its weights, ready to act.
+
+    The embedded policy is in float32; a pi0.5 is on a CPU, and in bfloat16 on a GPU.
+
+    Args:
+        spec: Which policy, and its number of steps.
+        device: "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        ConfigError: The checkpoint is not there, or no pi0.5's.
+        EvaluationError: It is not this policy's; the message lists what is missing or unexpected. A
+            weight is not finite. There is too little memory: the message says how much it takes.
+    """
+    if spec.name != "embedded":
+        return load_pi05(spec, device, stream_dtype(device))
+    check_checkpoint(spec)
+    folder = checkpoint_dir(spec)
+    config = decode(EmbeddedConfig, read_json(folder / CONFIG_JSON), CONFIG_JSON)
+    with torch.device("meta"):
+        module = Pi05(config.sizes)
+    _load_weights(module, folder / WEIGHTS, device)
+    return Pi05Policy(module.eval(), config, spec.num_steps)
+
+
+def load_pi05(spec: PolicySpec, device: str, dtype: torch.dtype) -> Pi05Policy:
+    """A pi0.5 from openpi's or LeRobot's folder; raises as `load_policy` does."""
+    folder = read_folder(checkpoint_dir(spec), spec.tokenizer)
+    needed = bytes_needed(folder.parameters, dtype)
+    check_memory(folder.weights, needed, bytes_free(device), device)
+    sizes = folder.io_spec.sizes
+    with torch.device("meta"):
+        module = Pi05(sizes)
+    tensors = read_tensors(folder.weights, folder.parameters, device, dtype)
+    module.load_state_dict(tensors, assign=True)
+    preprocessing = Pi05Preprocessing(folder.io_spec, folder.tokenizer)
+    return Pi05Policy(module.eval().requires_grad_(False), preprocessing, spec.num_steps)
+
+
+def save_checkpoint(folder: Path, module: nn.Module, config: EmbeddedConfig) -> None:
+    """Write a folder that `load_policy` reads; it is made when missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.float().contiguous() for name, value in module.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS)
+    write_json(folder / CONFIG_JSON, encode(config))
+
+
+def save_random(
+    folder: Path, instructions: Iterable[str], sizes: PolicySizes | None = None, seed: int = 0
+) -> None:
+    """Write an embedded policy of random weights that knows the words of `instructions`."""
+    words = sorted({word for text in instructions for word in text.lower().split()})
+    sizes = sizes or sizes_of("embedded")
+    config = EmbeddedConfig(
+        sizes=sizes,
+        words=("", *words),
+        text_tokens=16,
+        state_low=(-1.0,) * STATE_VALUES,
+        state_high=(1.0,) * STATE_VALUES,
+        action_mean=(0.0,) * ACTIONS,
+        action_std=(0.5,) * ACTIONS,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        save_checkpoint(folder, Pi05(sizes), config)
+
+
+def _load_weights(module: nn.Module, path: Path, device: str) -> None:
+    try:
+        tensors = load_file(path, device=device)
+    except SafetensorError as error:
+        raise EvaluationError(f"{path} is not a safetensors file: {error}") from error
+    faults = misfits(_shapes(module.state_dict()), _shapes(tensors))
+    broken = (name for name, value in tensors.items() if not value.isfinite().all())
+    faults["not finite"] = sorted(broken)
+    found = [f"{what}: {', '.join(names)}" for what, names in faults.items() if names]
+    if found:
+        raise EvaluationError(f"{path} does not fit the policy; {'; '.join(found)}")
+    module.load_state_dict({name: value.float() for name, value in tensors.items()}, assign=True)
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}

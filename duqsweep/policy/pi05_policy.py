@@ -1,0 +1,64 @@
+"""A loaded pi0.5 that runs layer by layer: what is calibrated, quantized and compiled from."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from duqsweep.policy.eager_call import EagerCall
+from duqsweep.policy.frontend import Frontend, Preprocessing
+from duqsweep.policy.pi05 import Pi05
+from duqsweep.seams import Observation
+
+
+class Pi05Policy:
+    """A pi0.5 behind `seams.EagerPolicy`; linear layers of `module` may be replaced in place."""
+
+    def __init__(self, module: Pi05, preprocessing: Preprocessing, num_steps: int) -> None:
+        self.module = module
+        self.preprocessing = preprocessing
+        self.num_steps = num_steps
+        self.horizon = preprocessing.sizes.horizon
+        self.action_dim = preprocessing.sizes.action_dim
+        self.frontend = Frontend(preprocessing, module.action_in_proj.weight.device)
+        self.call = EagerCall(module, num_steps)
+
+    def act(self, observation: Observation, noise: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(horizon, 7) actions in [-1, 1]; noise: (horizon, action_dim), standard normal."""
+        return self.preprocessing.actions(self.act_normalised(observation, noise))
+
+    def act_normalised(
+        self, observation: Observation, noise: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """(horizon, 7) actions as the network makes them: scaled alike across joints."""
+        return self.frontend.run(self.call, observation, noise)
+
+    def time_parts(self, observation: Observation, noise: NDArray[np.float32]) -> dict[str, float]:
+        """One call, in seconds: "vision" (with preprocessing), "llm" and "dit"."""
+        return self.frontend.seconds(self.call, observation, noise)
+
+    def copy(self, num_steps: int) -> Pi05Policy:
+        """The same tensors in new modules, with another number of steps."""
+        tensors = itertools.chain(self.module.parameters(), self.module.buffers())
+        memo = {id(tensor): tensor for tensor in tensors}
+        return Pi05Policy(copy.deepcopy(self.module, memo), self.preprocessing, num_steps)
+
+    def weights(self) -> list[Tensor]:
+        """Every tensor that a call reads; some may share their memory."""
+        return self.call.weights()
+
+    def launches(self, observation: Observation, noise: NDArray[np.float32]) -> dict[str, int]:
+        """How often one call launches each of this package's kernels, counted at their launch."""
+        return self.call.launches(*self.frontend.tensors(observation, noise))
+
+    def reads(self, observation: Observation) -> tuple[int, int]:
+        """How many pictures and prompt tokens one call reads."""
+        return self.frontend.reads(observation)
+
+    def synchronize(self) -> None:
+        """Wait until the device is idle; on a CPU, nothing."""
+        self.frontend.synchronize()

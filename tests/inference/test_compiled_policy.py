@@ -1,0 +1,63 @@
+"""What a call in one CUDA graph launches and holds; the rest is in the policies' contract."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from duqsweep.inference.compile import compile_policy
+from duqsweep.policy.load import load_policy
+from duqsweep.policy.pi05_policy import Pi05Policy
+from duqsweep.policy.random_pi05 import RandomPi05, small_sizes, write_random
+from duqsweep.seams import Observation
+from duqsweep.spec import PolicySpec
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+INSTRUCTION = "pick up the red cube"
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Pi05Policy:
+    """In bfloat16, as on a GPU."""
+    folder = tmp_path_factory.mktemp("pi05")
+    write_random(folder, RandomPi05(small_sizes()))
+    return load_policy(PolicySpec("pi05_libero", str(folder)), "cuda")
+
+
+def seen() -> Observation:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+    return Observation(
+        images={"agentview": pixels[0], "wrist": pixels[1]},
+        eef_pos=np.array([0.1, -0.2, 0.9]),
+        eef_quat=np.array([0.98, 0.1, -0.1, 0.14]),
+        gripper_qpos=np.array([0.03, -0.03]),
+        instruction=INSTRUCTION,
+    )
+
+
+def noise_of(policy: Pi05Policy) -> np.ndarray:
+    shape = (policy.horizon, policy.action_dim)
+    return np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+
+
+def test_launches_are_those_of_one_call(policy: Pi05Policy) -> None:
+    fast = compile_policy(policy)
+    launched = fast.launches(seen(), noise_of(policy))
+    layers = small_sizes().expert.depth
+    assert launched["expert_attention"] == layers * policy.num_steps
+    assert launched["expert_step"] == policy.num_steps + 1
+    assert policy.launches(seen(), noise_of(policy)) == {}
+
+
+def test_no_weight_is_held_beside_the_graphs_own(policy: Pi05Policy) -> None:
+    before = torch.cuda.memory_allocated()
+    fast = compile_policy(policy)
+    held = torch.cuda.memory_allocated() - before
+    own = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in fast.weights()}
+    shared = {t.untyped_storage().data_ptr() for t in policy.weights()}
+    assert held <= sum(size for place, size in own.items() if place not in shared) + 16e6

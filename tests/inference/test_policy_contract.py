@@ -1,0 +1,138 @@
+"""What every `seams.Policy` does, eager or compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from duqsweep.inference.compile import compile_policy
+from duqsweep.policy.load import load_policy
+from duqsweep.policy.pi05_policy import Pi05Policy
+from duqsweep.policy.random_pi05 import RandomPi05, small_sizes, write_random
+from duqsweep.seams import EagerPolicy, Observation, Policy
+from duqsweep.spec import PolicySpec
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+BOUND = 3e-2 if DEVICE == "cuda" else 1e-5  # bfloat16 on a GPU
+INSTRUCTIONS = ("pick up the red cube", "pick up the bowl and place it in the tray")
+
+KINDS: dict[str, Callable[[Pi05Policy], Policy]] = {
+    "eager": lambda policy: policy,
+    "a copy": lambda policy: policy.copy(policy.num_steps),
+    "compiled": compile_policy,
+}
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Pi05Policy:
+    folder = tmp_path_factory.mktemp("pi05")
+    write_random(folder, RandomPi05(small_sizes()))
+    return load_policy(PolicySpec("pi05_libero", str(folder), num_steps=3), DEVICE)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_compiled_on_a_cpu() -> Iterator[None]:
+    """What `torch.compile` was given runs as it is: its own work is not what is tested here."""
+    stance = "default" if DEVICE == "cuda" else "force_eager"
+    with torch.compiler.set_stance(stance):
+        yield
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def policy(reference: Pi05Policy, request: pytest.FixtureRequest) -> Policy:
+    return KINDS[request.param](reference)
+
+
+def seen(instruction: str = INSTRUCTIONS[0], seed: int = 0) -> Observation:
+    pixels = np.random.default_rng(seed).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+    return Observation(
+        images={"agentview": pixels[0], "wrist": pixels[1]},
+        eef_pos=np.array([0.1, -0.2, 0.9]),
+        eef_quat=np.array([0.98, 0.1, -0.1, 0.14]),
+        gripper_qpos=np.array([0.03, -0.03]),
+        instruction=instruction,
+    )
+
+
+def noise_of(policy: Policy, seed: int = 1) -> np.ndarray:
+    shape = (policy.horizon, policy.action_dim)
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def layout(policy: EagerPolicy) -> dict[str, tuple[object, ...]]:
+    tensors = {**dict(policy.module.named_parameters()), **dict(policy.module.named_buffers())}
+    return {
+        name: (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.untyped_storage().nbytes())
+        for name, tensor in tensors.items()
+    }
+
+
+def test_it_says_what_it_takes_and_gives(policy: Policy) -> None:
+    assert (policy.horizon, policy.action_dim, policy.num_steps) == (
+        small_sizes().horizon,
+        small_sizes().action_dim,
+        3,
+    )
+    actions = policy.act(seen(), noise_of(policy))
+    assert actions.shape == (policy.horizon, 7)
+    assert np.abs(actions).max() <= 1
+    assert policy.act_normalised(seen(), noise_of(policy)).shape == (policy.horizon, 7)
+    pictures, tokens = policy.reads(seen())
+    assert pictures == 2
+    assert policy.reads(seen(INSTRUCTIONS[1]))[1] > tokens > 0
+
+
+def test_it_acts_as_the_reference_at_every_length_of_the_prompt(
+    policy: Policy, reference: Pi05Policy
+) -> None:
+    for seed, instruction in enumerate(INSTRUCTIONS):
+        arguments = seen(instruction, seed), noise_of(policy, seed)
+        expected = reference.act_normalised(*arguments)
+        error = np.linalg.norm(policy.act_normalised(*arguments) - expected)
+        assert error <= BOUND * np.linalg.norm(expected)
+
+
+def test_equal_inputs_give_equal_actions_whatever_came_between(policy: Policy) -> None:
+    first = policy.act_normalised(seen(), noise_of(policy))
+    between = policy.act_normalised(seen(seed=5), noise_of(policy, 6))
+    assert np.array_equal(policy.act_normalised(seen(), noise_of(policy)), first)
+    assert np.abs(between - first).max() > 1e-3
+
+
+def test_its_parts_are_timed(policy: Policy) -> None:
+    parts = policy.time_parts(seen(), noise_of(policy))
+    assert list(parts) == ["vision", "llm", "dit"]
+    assert all(0 < seconds < 60 for seconds in parts.values())
+
+
+def test_it_names_weights_and_launches(policy: Policy) -> None:
+    held = sum(weight.numel() for weight in policy.weights())
+    assert held > 1e6
+    launched = policy.launches(seen(), noise_of(policy))
+    assert all(count > 0 for count in launched.values())
+    policy.synchronize()
+
+
+def test_compiling_leaves_values_tensors_and_strides_as_they_were(reference: Pi05Policy) -> None:
+    arguments = seen(), noise_of(reference)
+    before, expected = layout(reference), reference.act_normalised(*arguments)
+    values = {name: value.clone() for name, value in reference.module.state_dict().items()}
+    compiled = compile_policy(reference)
+    compiled.act(*arguments)
+    assert layout(reference) == before
+    state = reference.module.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in values.items())
+    assert np.array_equal(reference.act_normalised(*arguments), expected)
+
+
+def test_a_policy_can_be_copied_and_compiled_again_after_compiling(reference: Pi05Policy) -> None:
+    arguments = seen(), noise_of(reference)
+    first = compile_policy(reference).act_normalised(*arguments)
+    fewer = reference.copy(1)
+    assert (fewer.num_steps, reference.num_steps) == (1, 3)
+    assert np.abs(fewer.act_normalised(*arguments) - first).max() > 1e-4
+    again = compile_policy(reference.copy(3)).act_normalised(*arguments)
+    assert np.linalg.norm(again - first) <= BOUND * np.linalg.norm(first)
