@@ -18,6 +18,7 @@ VERBS = {
     "front": "the front of a sweep: front DIR [--json]",
     "confirm": "fresh episodes on reserved states for the front: confirm DIR [--episodes N]",
     "stop": "ask a running sweep and its jobs to end: stop DIR",
+    "retry": "evaluate failed trials again at the next start: retry DIR [--trial N]",
     "export": "settings of one trial: export DIR --trial N|--pick RULE [--format yaml|openpi-env]",
     "sync": "rebuild MLflow from a sweep's files: sync DIR [--uri URI]",
     "evaluate": "one trial, here and now: evaluate [--episodes N] [--plan NAME] [overrides]",
@@ -84,6 +85,7 @@ All keys: python -m duqsweep +sweep=NAME --cfg job      Your own sweeps: --confi
 Verbs:
 {verbs}
 
-Exit codes: 0 done · 2 a mistake in the configuration, nothing was started · 3 done, but more trials
-failed than tolerated · 130 interrupted: the same command goes on
+Exit codes: 0 done · 1 not done: something outside, such as a machine or a scheduler, stands in the
+way; the same command resumes · 2 a mistake in the configuration, nothing was started · 3 done, but
+more trials failed than tolerated · 130 interrupted: the same command resumes
 """

@@ -35,6 +35,7 @@ VITALS_JSON = "vitals.json"
 EPISODES_JSONL = "episodes.jsonl"
 RESULT_JSON = "result.json"
 LOG_TXT = "log.txt"
+FAILURES_JSONL = "failures.jsonl"  # how its jobs died, and when a person gave it again
 STOP = "stop"
 
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from duqsweep import exit_codes, files
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, as_yaml, check_inputs, load, to_config
+from duqsweep.control.view.trouble import trouble_text
 from duqsweep.errors import ConfigError, DuqsweepError
+from duqsweep.result import ENDINGS
+from duqsweep.verbs.interrupt import terminate_as_interrupt
 from duqsweep.worker.ledger import make_ledger, write_ledger
 
 MLFLOW_WAIT_S = 60.0  # at the end, for what is not yet there
@@ -108,9 +107,9 @@ class _Run:
         config = self._config
         plan = Plan(config.name, config.budget.trials, config.budget.episodes_per_trial)
         before = self._results()
-        ending = "interrupted"
+        ending, trouble = "interrupted", None
         try:
-            with _terminate_as_interrupt(), open_progress(plan) as progress:
+            with terminate_as_interrupt(), open_progress(plan) as progress:
                 self._tracker.sweep_started()
                 sweep = Sweep(
                     self._dir,
@@ -121,11 +120,12 @@ class _Run:
                     self._tracker,
                 )
                 ending = sweep.run()
+                trouble = trouble_text(ending, sweep.deaths, "the same command")
         except KeyboardInterrupt:
             self._interrupted()
         else:
             self._dispatcher.close(end_jobs=True)
-        return self._finish(ending, nothing_new=before == self._results())
+        return self._finish(ending, trouble, nothing_new=before == self._results())
 
     def _results(self) -> int:
         return len(list((self._dir / files.TRIALS_DIR).glob(f"*/{files.RESULT_JSON}")))
@@ -144,7 +144,7 @@ class _Run:
         state = "ended" if end_jobs else "go on"
         print(f"interrupted: jobs {state}, nothing is lost; the same command goes on from here")
 
-    def _finish(self, ending: str, nothing_new: bool) -> int:
+    def _finish(self, ending: str, trouble: str | None, nothing_new: bool) -> int:
         from duqsweep.control.front.content import front_content
         from duqsweep.control.front.trials import read_trials
         from duqsweep.control.report.report import print_front, write_report
@@ -153,7 +153,7 @@ class _Run:
         views = read_trials(self._dir)
         content = front_content(self._dir, self._config.objectives, views)
         finished = ending == "finished"
-        if nothing_new and finished:
+        if nothing_new and finished and not trouble:
             print(f"{self._config.name} is finished: nothing was left to do, nothing was changed")
         elif views:
             write_report(self._dir, content, views)
@@ -167,13 +167,16 @@ class _Run:
             print(missing)
         elif self._config.tracking.name != "none":
             print("\n".join(links(self._dir, self._uri)))
+        if trouble:
+            print(trouble, file=sys.stderr)
+            return exit_codes.ERROR
         return self._exit_code(ending, content)
 
     def _exit_code(self, ending: str, content: dict[str, Any]) -> int:
         if ending != "finished":
             return exit_codes.INTERRUPTED
         counts = content["counts"]
-        told = sum(counts.values())
+        told = sum(counts[name] for name in ENDINGS)
         tolerated = self._config.budget.tolerated_failures * told
         if counts["failed"] > tolerated:
             print(
@@ -194,17 +197,3 @@ def _tracking_uri(config: SweepConfig) -> str | None:
     if config.tracking.name == "server" and not uri:
         raise ConfigError("tracking=server needs tracking.uri=… or MLFLOW_TRACKING_URI")
     return uri
-
-
-@contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """SIGTERM, which schedulers send, leaves the sweep as Ctrl-C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -104,8 +104,10 @@ class LocalLauncher:
             return JobView(False)
         if mailbox.alive() is None and mailbox.job() is None and is_starting(mailbox):
             return None
-        said = "ended without a word" if mailbox.alive() else "could not start"
-        return JobView(True, "crash", f"the worker's process {said}\n{log_tail(mailbox)}".strip())
+        said = f"the worker's process could not start\n{log_tail(mailbox)}".strip()
+        if mailbox.alive() is None:
+            return JobView(True, "setup", said)
+        return JobView(True, "lost", said.replace("could not start", "vanished", 1))
 
 
 def wait_for_ended() -> None:

@@ -12,6 +12,7 @@ from duqsweep.control.front.objectives import Objective, measure
 from duqsweep.control.front.pareto import Candidate, hypervolume, non_dominated, p_front
 from duqsweep.control.front.reference import Reference, sweep_reference
 from duqsweep.control.front.trials import TrialView, read_trials
+from duqsweep.result import ENDINGS
 
 # Hypervolume is measured from success 0 and this multiple of the reference's time; every other
 # objective from this multiple of the worst value that a trial showed.
@@ -52,7 +53,7 @@ def front_content(
 
 def _counts(views: Sequence[TrialView]) -> dict[str, int]:
     found = Counter(view.outcome for view in views)
-    return {name: found[name] for name in ("complete", "stopped", "failed", "running")}
+    return {name: found[name] for name in (*ENDINGS, "running", "open")}
 
 
 def _reference_content(

@@ -32,6 +32,12 @@ class Study(Protocol):
     def running(self) -> list[Asked]:
         """Trials that were asked and not told, duplicates left out."""
 
+    def told(self) -> list[int]:
+        """Numbers of the trials that were told, duplicates left out."""
+
+    def reopen(self, numbers: Collection[int]) -> None:
+        """Forget what these trials and their duplicates were told as: they run again."""
+
     def tell(self, number: int, values: Sequence[float], attrs: Mapping[str, Any]) -> None:
         """Finish a trial."""
 
@@ -56,6 +62,7 @@ class FullEvaluation:
         self._numbers: dict[str, int] = {}  # fingerprint → the trial that is evaluated
         for view in self._reader.read():
             self._numbers.setdefault(view.trial.fingerprint, view.number)
+        study.reopen(self._to_reopen(study.told()))
         self._left_over = study.running()  # of earlier lives
         self._told_later: dict[int, TrialView] = {}  # without a reference or a worst value yet
         self._rng = random.Random(f"{config.seed}/{len(self._numbers)}")
@@ -112,6 +119,18 @@ class FullEvaluation:
         names = {objective.name for objective in self._config.objectives}
         return trial.name is None and names == {"success_rate", "episode_time_s"}
 
+    def _to_reopen(self, told: Sequence[int]) -> list[int]:
+        """Told trials that are to be evaluated again, or further than they were."""
+        views = {view.number: view for view in self._reader.read()}
+        return [number for number in told if number in views and self._is_unfinished(views[number])]
+
+    def _is_unfinished(self, view: TrialView) -> bool:
+        """Whether a trial has no result, or fewer episodes than the budget now gives it."""
+        if view.result is None:
+            return True
+        short = view.result.episodes < self._config.budget.episodes_per_trial
+        return view.outcome == "complete" and short
+
     def _take_up(self, asked: Asked) -> Trial | None:
         """A trial of an earlier life; None when it needs no more work."""
         trial = self._space.trial(asked.number, asked.params, asked.name)
@@ -122,7 +141,7 @@ class FullEvaluation:
         if not (self._folder(trial.number) / files.SPEC_JSON).exists():
             return trial
         view = self._reader.view(trial.number)
-        if view.result is None or (view.outcome == "stopped" and not self.ruled_out(view)):
+        if self._is_unfinished(view) or (view.outcome == "stopped" and not self.ruled_out(view)):
             return view.trial
         self.ended(view)
         return None

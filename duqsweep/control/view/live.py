@@ -60,6 +60,10 @@ class EventLines(Quiet):
             f"trial {number} {wording.result_text(result)} [{self._ended}/{self._plan.trials}]"
         )
 
+    def died(self, number: int, text: str) -> None:
+        """See `Progress`."""
+        self._line(text)
+
     def front(self, content: Mapping[str, Any]) -> None:
         """A line when another set of trials is on the front."""
         points = wording.front_points(content)
