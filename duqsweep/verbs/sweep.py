@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from duqsweep import exit_codes, files
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, as_yaml, check_inputs, load, to_config
 from duqsweep.control.view.trouble import trouble_text
-from duqsweep.errors import ConfigError, DuqsweepError
+from duqsweep.errors import ConfigError
 from duqsweep.result import ENDINGS
 from duqsweep.verbs.interrupt import terminate_as_interrupt
+from duqsweep.verbs.undo import undone_if_refused
 from duqsweep.worker.ledger import make_ledger, write_ledger
 
 MLFLOW_WAIT_S = 60.0  # at the end, for what is not yet there
@@ -44,8 +45,11 @@ def main(arguments: list[str]) -> int:
     _accept_earlier_life(config)
     from duqsweep.control.study.writer import single_writer
 
-    with single_writer(config.directory):
-        return _begin(config, space).main()
+    with ExitStack() as held:
+        with undone_if_refused(config.directory):
+            held.enter_context(single_writer(config.directory))
+            run = _Run(config, space)
+        return run.main()
 
 
 def _accept_earlier_life(config: SweepConfig) -> None:
@@ -54,19 +58,6 @@ def _accept_earlier_life(config: SweepConfig) -> None:
         raise ConfigError(f"cannot write the sweep's folder {config.directory}; set dir=FOLDER")
     if path.exists() and not os.access(path, os.R_OK):
         raise ConfigError(f"cannot read {path}")
-
-
-def _begin(config: SweepConfig, space: Space) -> _Run:
-    """Start a life; where that is refused, a folder that was new is gone again."""
-    from duqsweep.control.study.writer import LOCK
-
-    is_new = [path.name for path in config.directory.iterdir()] == [LOCK]
-    try:
-        return _Run(config, space)
-    except DuqsweepError:
-        if is_new:
-            shutil.rmtree(config.directory)
-        raise
 
 
 class _Run:

@@ -205,6 +205,21 @@ def test_the_real_command_says_the_same(mistake, command, broken_checkpoint, tmp
     assert sweep_folders(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    "refusal", [["tracking=server"], ["storage.url=nowhere"], ["sampler=grid"]]
+)
+@pytest.mark.parametrize("where", ["own", ".", "own/deeper/new"])
+def test_a_refusal_removes_only_what_it_made(where, refusal, refused, tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "note.txt").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    more = ["space.quant.smoothing=interval(0, 0.5)"] if refusal == ["sampler=grid"] else []
+    refused("+sweep=tiny", f"dir={where}", *refusal, *more)
+    refused("+sweep=tiny", "dir=empty", *refusal, *more)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_slurm_without_sbatch_is_refused(command: Command, broken_checkpoint, tmp_path):
     words = complete(["+sweep=tiny", "launcher=slurm"], broken_checkpoint)
     done = command(*words, PATH="")
