@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 from duqsweep import exit_codes, files
+from duqsweep.control.config.declare import Params
+from duqsweep.control.config.overrides import given_settings
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, check_inputs, compose
 from duqsweep.control.view import wording
@@ -46,7 +48,11 @@ def main(arguments: list[str]) -> int:
     config = compose([*around, *parsed.overrides])
     check_inputs(config)
     space = Space.from_config(config)
-    trial = space.trial(0, space.plans[plan] if parsed.plan else {}, parsed.plan)
+    params = dict(space.plans[plan]) if parsed.plan else {}
+    changed = params.keys() & given_settings(parsed.overrides).keys()
+    for key in changed:
+        del params[key]  # the base has what was given
+    trial = space.trial(0, params, None if changed else parsed.plan)
     folder = _make_folder(config)
     trial_dir = files.trial_dir(folder, 0)
     trial_dir.mkdir(parents=True)
@@ -54,6 +60,7 @@ def main(arguments: list[str]) -> int:
 
     from duqsweep.worker.evaluate import evaluate  # torch and the simulator take seconds to import
 
+    print(_settings(space, params))
     print(f"evaluating in {trial_dir}")
     result = evaluate(trial_dir, parsed.episodes)
     _print(trial_dir, result)
@@ -69,6 +76,15 @@ def _make_folder(config: SweepConfig) -> Path:
     files.write_text(folder / files.SWEEP_YAML, config.yaml)
     write_ledger(folder / files.LEDGER_JSON, make_ledger(config.base.protocol))
     return folder
+
+
+def _settings(space: Space, params: Params) -> str:
+    """All that the trial was given or has by default, in one line."""
+    settings = {**space.base.settings, **params}
+    known = {key: value for key, value in settings.items() if value is not None}
+    return f"policy={space.base.policy.name} suite={space.base.protocol.suite} " + " ".join(
+        f"{key}={wording.number(value)}" for key, value in known.items()
+    )
 
 
 def _print(trial_dir: Path, result: TrialResult) -> None:

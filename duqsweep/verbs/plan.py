@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from duqsweep.control.config.overrides import check_effect
 from duqsweep.control.config.settings import INCLUDE, KERNEL
 from duqsweep.control.config.space import GRID_LIMIT, Space
 from duqsweep.control.config.sweep_config import SweepConfig, check_inputs, compose
@@ -27,6 +28,7 @@ def main(arguments: list[str]) -> int:
     config = compose(overrides, parsed.config_dir)
     check_inputs(config)
     space = Space.from_config(config)
+    check_effect(overrides, space)
     console = Console()
     console.print(_space_table(config, space))
     console.print(_include_table(space))

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from duqsweep import exit_codes, files
+from duqsweep.control.config.overrides import check_effect
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, as_yaml, check_inputs, load, to_config
 from duqsweep.control.view.trouble import trouble_text
 from duqsweep.errors import ConfigError
 from duqsweep.result import ENDINGS
+from duqsweep.verbs.folder import tracking_uri
 from duqsweep.verbs.interrupt import terminate_as_interrupt
 from duqsweep.verbs.undo import undone_if_refused
 from duqsweep.worker.ledger import make_ledger, write_ledger
@@ -42,6 +44,7 @@ def main(arguments: list[str]) -> int:
         return 0
     check_inputs(config)
     space = Space.from_config(config)
+    check_effect(overrides, space)
     _accept_earlier_life(config)
     from duqsweep.control.study.writer import single_writer
 
@@ -68,16 +71,20 @@ class _Run:
         from duqsweep.control.dispatch.dispatcher import open_dispatcher
         from duqsweep.control.study.optuna_study import open_study
         from duqsweep.control.study.search import FullEvaluation
+        from duqsweep.control.tracking.mlflow_client import default_uri
+        from duqsweep.control.tracking.runids import remember_target
         from duqsweep.control.tracking.tracker import open_tracker
 
         self._config = config
         self._dir = config.directory
         # Whatever may be refused comes before anything is written.
-        self._uri = _tracking_uri(config)
+        self._uri = tracking_uri(config)
         self._dispatcher = open_dispatcher(config.launcher, self._dir)
         study = open_study(config, space)
         self._write_folder(f"# space: {space.hash}\n{config.yaml}")
         self._search = FullEvaluation(study, space, config)
+        if config.tracking.name != "none":
+            remember_target(self._dir, self._uri or default_uri(self._dir))
         self._tracker = open_tracker(config.tracking.name, self._dir, self._uri)
 
     def _write_folder(self, sweep_yaml: str) -> None:
@@ -178,13 +185,3 @@ class _Run:
             )
             return exit_codes.FAILED_TRIALS
         return 0
-
-
-def _tracking_uri(config: SweepConfig) -> str | None:
-    """Where MLflow's copy goes; None: a database in the folder."""
-    if config.tracking.name == "none":
-        return None
-    uri = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
-    if config.tracking.name == "server" and not uri:
-        raise ConfigError("tracking=server needs tracking.uri=… or MLFLOW_TRACKING_URI")
-    return uri

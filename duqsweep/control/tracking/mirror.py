@@ -23,6 +23,7 @@ from duqsweep.control.tracking.runids import remember_runs, sweep_key
 from duqsweep.control.tracking.runs import RunRecord
 from duqsweep.errors import DuqsweepError
 from duqsweep.fingerprint import digest
+from duqsweep.masking import masked
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +50,17 @@ def mirror(sweep_dir: Path, uri: str | None = None) -> int:
         uri: MLflow's tracking URI; None: the database in the folder.
 
     Raises:
-        DuqsweepError: The folder's database was made when the folder was elsewhere.
-        mlflow.exceptions.MlflowException: The server refused or was not reached.
+        DuqsweepError: The folder's database was made when the folder was elsewhere; or the server
+            or database refused, was not reached, or is of another version.
     """
-    return Mirror(sweep_dir, uri).update(final=True)
+    try:
+        return Mirror(sweep_dir, uri).update(final=True)
+    except DuqsweepError:
+        raise
+    except Exception as error:  # MLflow passes on whatever its stores raise
+        said = masked(" ".join(str(error).split())[:300]) or type(error).__name__
+        where = masked(uri or default_uri(sweep_dir))
+        raise DuqsweepError(f"MLflow at {where} cannot take the copy: {said}") from error
 
 
 class Mirror:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from duqsweep.control.tracking.mirror import Mirror
+from duqsweep.masking import masked
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ class MlflowTracker:
             self._mirror.update(final=last)
         except Exception as error:  # whatever a server can do must not reach the sweep
             self.failures += 1
-            self._problem = " ".join(str(error).split())[:300] or type(error).__name__
+            self._problem = masked(" ".join(str(error).split())[:300]) or type(error).__name__
             log.info("MLflow: %s", self._problem)
             log.debug("MLflow update failed", exc_info=True)
             return False
