@@ -17,6 +17,7 @@ from duqsweep.control.front.trials import TrialReader, TrialView, read_trials
 from duqsweep.control.study.optuna_study import OptunaStudy, open_study
 from duqsweep.control.study.ruling import Rival, ruled_out
 from duqsweep.control.study.search import FullEvaluation
+from duqsweep.errors import ConfigError
 from duqsweep.result import TrialResult
 from duqsweep.spec import Trial
 
@@ -191,7 +192,7 @@ class Stubborn:
 
     def __init__(self, study: OptunaStudy) -> None:
         self.running, self.tell, self.duplicate = study.running, study.tell, study.duplicate
-        self.told, self.reopen = study.told, study.reopen
+        self.told, self.reopen, self.refuse = study.told, study.reopen, study.refuse
         self._ask = study.ask
 
     def ask(self, point=None):
@@ -279,3 +280,21 @@ def test_a_ruled_out_trial_is_told_by_the_next_life_instead_of_going_on(tmp_path
     (told,) = later.study.history()
     assert told.attrs["outcome"] == "stopped"
     assert len(read_trials(tmp_path)) == 2
+
+
+def test_a_proposal_that_cannot_exist_is_told_as_failed_and_the_search_goes_on(tmp_path):
+    words = ["space.quant.block_size=choice(16, 32)", "+space.policy.num_steps=range(1, 5)"]
+    life = Life(tmp_path, *words, "budget.trials=3", "enqueue=[]", sweep="smoke")
+    possible = life.space.spec
+
+    def spec(params):
+        if params.items() >= {"quant.block_size": 16, "policy.num_steps": 1}.items():
+            raise ConfigError("such a block does not fit")
+        return possible(params)
+
+    object.__setattr__(life.space, "spec", spec)
+    life.search = FullEvaluation(Stubborn(life.study), life.space, life.config)
+    assert len(life.run()) == 3
+    failed = [t for t in life.study._study.trials if t.state.name == "FAIL"]
+    assert {t.user_attrs["reason"] for t in failed} == {"such a block does not fit"}
+    assert len(life.study.history()) == 3

@@ -12,7 +12,8 @@ from typing import Any
 
 from duqsweep.codec import encode
 from duqsweep.control.config.declare import Parameter, Params, parameters_of, plan_params
-from duqsweep.control.config.grammar import Choice, Domain, FloatRange, Scalar
+from duqsweep.control.config.grammar import Domain, FloatRange, Scalar
+from duqsweep.control.config.possible import check_points
 from duqsweep.control.config.settings import INCLUDE, Base, did_you_mean
 from duqsweep.control.config.sweep_config import SweepConfig
 from duqsweep.errors import ConfigError
@@ -21,27 +22,6 @@ from duqsweep.quant.select import select_layers
 from duqsweep.spec import Trial, TrialSpec
 
 GRID_LIMIT = 100_000  # points that a grid may have
-CHECK_LIMIT = 500  # points that are resolved before a sweep starts
-# What a kernel can compute depends on these; one of them alone need not fit the base's others.
-_KERNELS_NEEDS = (
-    "quant.kernel",
-    "quant.rotation",
-    "quant.row_rotation",
-    "quant.act_scale",
-    "quant.smoothing",
-)
-# Settings that decide together which layers are quantized, whether blocks and groups fit them, and
-# whether the kernel can compute them.
-_INTERACTING = (
-    *_KERNELS_NEEDS,
-    INCLUDE,
-    "quant.weight_bits.default",
-    "quant.weight_bits.first_last",
-    "quant.act_bits",
-    "quant.permutation",
-    "quant.block_size",
-    "quant.weight_group_size",
-)
 
 
 @dataclass(frozen=True)
@@ -163,27 +143,11 @@ class Space:
         return None if count > GRID_LIMIT else count
 
     def check(self) -> None:
-        """Raise ConfigError unless base, plans and the values of every parameter can be evaluated.
-
-        Values that depend on each other are tried in all combinations that their conditions allow
-        (a seeded sample of them, where there are more than `CHECK_LIMIT`), all others one by one.
-        """
+        """Raise ConfigError unless base, plans and every point can be evaluated."""
         self._check_one("the sweep's base configuration", {})
         for name, plan in self.plans.items():
             self._check_one(f"plan {name}", plan)
-        for parameter in self.parameters:
-            if parameter.key not in _KERNELS_NEEDS:
-                for value in _extremes(parameter.domain):
-                    self._check_one("space", {parameter.key: value}, whole=False)
-        together = [p for p in self.parameters if p.key in _INTERACTING]
-        combinations = list(
-            itertools.islice(itertools.product(*(_extremes(p.domain) for p in together)), 100_000)
-        )
-        if len(combinations) > CHECK_LIMIT:
-            combinations = random.Random(0).sample(combinations, CHECK_LIMIT)
-        for combination in combinations:
-            chosen = {p.key: value for p, value in zip(together, combination, strict=True)}
-            self._check_one("space", self.draw(partial(_chosen_or_first, chosen)))
+        check_points(self.parameters, self.draw, partial(self._check_one, "space"))
 
     def _check_one(self, where: str, params: Mapping[str, Scalar], whole: bool = True) -> None:
         """Resolve one point; not `whole`: only the types and bounds of its values."""
@@ -203,10 +167,6 @@ class Space:
         return f"; {INCLUDE} takes a regex or one of {', '.join(self.base.includes)}{hint}"
 
 
-def _chosen_or_first(chosen: Mapping[str, Scalar], parameter: Parameter) -> Scalar:
-    return chosen.get(parameter.key, _extremes(parameter.domain)[0])
-
-
 def _values(domain: Domain) -> tuple[Scalar, ...]:
     if isinstance(domain, FloatRange):
         raise ConfigError("a space with an interval of floats has infinitely many points")
@@ -219,8 +179,3 @@ def _random_value(domain: Domain, rng: random.Random) -> Scalar:
             return math.exp(rng.uniform(math.log(domain.low), math.log(domain.high)))
         return rng.uniform(domain.low, domain.high)
     return rng.choice(domain.values)
-
-
-def _extremes(domain: Domain) -> tuple[Scalar, ...]:
-    """Values that show whether all are possible."""
-    return domain.values if isinstance(domain, Choice) else (domain.low, domain.high)

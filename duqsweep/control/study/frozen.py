@@ -14,6 +14,7 @@ PLAN = "plan"  # its name
 OUTSIDE = "outside_params"  # settings of a plan that is no point of the space
 DUPLICATE_OF = "duplicate_of"
 VALUES = "values"
+REASON = "reason"  # why it could not be evaluated
 
 
 def settings_of(trial: FrozenTrial) -> Params:

@@ -20,6 +20,7 @@ from duqsweep.control.study.frozen import (
     DUPLICATE_OF,
     OUTSIDE,
     PLAN,
+    REASON,
     VALUES,
     reopened,
     settings_of,
@@ -125,6 +126,12 @@ class OptunaStudy:
             self._finish(number, values, attrs)
         self._tell_duplicates(number)
 
+    def refuse(self, number: int, reason: str) -> None:
+        """Finish a trial that cannot be evaluated; it has no values, and samplers overlook it."""
+        self._trial(number).set_user_attr(REASON, reason)
+        self._study.tell(number, state=TrialState.FAIL)
+        self._values[number] = ()
+
     def duplicate(self, number: int, original: int) -> None:
         """Give a trial the values of an equal one, as soon as that has some."""
         self._trial(number).set_user_attr(DUPLICATE_OF, original)
@@ -144,7 +151,7 @@ class OptunaStudy:
                 attrs=dict(t.user_attrs),
             )
             for t in self._study.get_trials(deepcopy=False)
-            if t.state.is_finished()
+            if t.state.is_finished() and t.state != TrialState.FAIL
         ]
 
     def _finish(self, number: int, values: Sequence[float], attrs: Mapping[str, Any]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +19,10 @@ from duqsweep.control.front.objectives import objective_values
 from duqsweep.control.front.reference import sweep_reference
 from duqsweep.control.front.trials import TrialReader, TrialView
 from duqsweep.control.study.ruling import MIN_SPEEDUP, Rival, ruled_out
+from duqsweep.errors import ConfigError
 from duqsweep.spec import Trial
+
+log = logging.getLogger(__name__)
 
 REPEATS = 8  # in a row that a sampler may propose before a random new point is taken
 DRAWS = 300  # random points to look for a new one before the space counts as exhausted
@@ -40,6 +45,9 @@ class Study(Protocol):
 
     def tell(self, number: int, values: Sequence[float], attrs: Mapping[str, Any]) -> None:
         """Finish a trial."""
+
+    def refuse(self, number: int, reason: str) -> None:
+        """Finish a trial that cannot be evaluated; it has no values."""
 
     def duplicate(self, number: int, original: int) -> None:
         """Give a trial the values of an equal one, as soon as that has some."""
@@ -133,7 +141,9 @@ class FullEvaluation:
 
     def _take_up(self, asked: Asked) -> Trial | None:
         """A trial of an earlier life; None when it needs no more work."""
-        trial = self._space.trial(asked.number, asked.params, asked.name)
+        trial = self._possible(asked)
+        if trial is None:
+            return None
         known = self._numbers.setdefault(trial.fingerprint, trial.number)
         if known != trial.number:
             self._study.duplicate(trial.number, known)
@@ -156,20 +166,32 @@ class FullEvaluation:
             asked = self._study.ask(point)
             if asked is None:
                 return None
-            trial = self._space.trial(asked.number, asked.params, asked.name)
+            trial = self._possible(asked)
+            if trial is None:
+                continue
             known = self._numbers.setdefault(trial.fingerprint, trial.number)
             if known == trial.number:
                 return trial
             self._study.duplicate(trial.number, known)
         return None
 
+    def _possible(self, asked: Asked) -> Trial | None:
+        """The trial that was asked for; one that cannot exist is told as failed, and None."""
+        try:
+            return self._space.trial(asked.number, asked.params, asked.name)
+        except ConfigError as error:
+            log.warning("trial %d is impossible: %s", asked.number, error)
+            self._study.refuse(asked.number, str(error))
+            return None
+
     def _unseen_point(self) -> Params | None:
         if not self._space.parameters:
             return None
         for _ in range(DRAWS):
             point = self._space.random_point(self._rng)
-            if self._space.trial(-1, point).fingerprint not in self._numbers:
-                return point
+            with suppress(ConfigError):
+                if self._space.trial(-1, point).fingerprint not in self._numbers:
+                    return point
         return None
 
     def _assignment(self, trial: Trial) -> Assignment:
