@@ -16,6 +16,7 @@ from duqsweep.errors import EvaluationError
 
 SWEEP_YAML = "sweep.yaml"
 STUDY_LOG = "study.log"
+IDENTITY_JSON = "identity.json"  # what makes the sweep this one
 LEDGER_JSON = "ledger.json"
 TRIALS_DIR = "trials"
 WORKERS_DIR = "workers"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import secrets
 import time
 from pathlib import Path
 
@@ -40,7 +41,8 @@ def main(arguments: list[str]) -> int:
     if parsed.episodes < 0:
         raise ConfigError(f"--episodes must not be negative, got {parsed.episodes}")
     plan = parsed.plan or "reference"
-    stamp = time.strftime("%Y%m%d-%H%M%S")
+    # Two may start within one second.
+    stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     around = [f"name={SWEEP}-{stamp}", f"enqueue=[{plan}]"]
     around.append(f"budget.episodes_per_trial={parsed.episodes}")
     if not parsed.episodes:

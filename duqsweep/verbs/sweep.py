@@ -69,6 +69,7 @@ class _Run:
     def __init__(self, config: SweepConfig, space: Space) -> None:
         # Imported here, because --help and --cfg must not pay for Optuna and submitit.
         from duqsweep.control.dispatch.dispatcher import open_dispatcher
+        from duqsweep.control.study.identity import identity
         from duqsweep.control.study.optuna_study import open_study
         from duqsweep.control.study.search import FullEvaluation
         from duqsweep.control.tracking.mlflow_client import default_uri
@@ -81,19 +82,23 @@ class _Run:
         self._uri = tracking_uri(config)
         self._dispatcher = open_dispatcher(config.launcher, self._dir)
         study = open_study(config, space)
-        self._write_folder(f"# space: {space.hash}\n{config.yaml}")
+        self._write_folder(f"# space: {space.hash}\n{config.yaml}", identity(config, space))
         self._search = FullEvaluation(study, space, config)
         if config.tracking.name != "none":
             remember_target(self._dir, self._uri or default_uri(self._dir))
         self._tracker = open_tracker(config.tracking.name, self._dir, self._uri)
 
-    def _write_folder(self, sweep_yaml: str) -> None:
+    def _write_folder(self, sweep_yaml: str, parts: dict[str, Any]) -> None:
         (self._dir / files.STOP).unlink(missing_ok=True)
         if not (self._dir / files.LEDGER_JSON).exists():
             ledger = make_ledger(self._config.base.protocol)
             write_ledger(self._dir / files.LEDGER_JSON, ledger)
+        path = self._dir / files.IDENTITY_JSON
+        if not path.exists() or files.read_json(path) != parts:
+            files.write_json(path, parts)
         path = self._dir / files.SWEEP_YAML
-        if not path.exists() or path.read_text(encoding="utf-8") != sweep_yaml:
+        self._resettled = not path.exists() or path.read_text(encoding="utf-8") != sweep_yaml
+        if self._resettled:
             files.write_text(path, sweep_yaml)
 
     def main(self) -> int:
@@ -103,8 +108,10 @@ class _Run:
         from duqsweep.control.view.progress import Plan
 
         config = self._config
-        plan = Plan(config.name, config.budget.trials, config.budget.episodes_per_trial)
         before = self._results()
+        plan = Plan(
+            config.name, config.budget.trials, config.budget.episodes_per_trial, len(before)
+        )
         ending, trouble = "interrupted", None
         try:
             with terminate_as_interrupt(), open_progress(plan) as progress:
@@ -125,8 +132,10 @@ class _Run:
             self._dispatcher.close(end_jobs=True)
         return self._finish(ending, trouble, nothing_new=before == self._results())
 
-    def _results(self) -> int:
-        return len(list((self._dir / files.TRIALS_DIR).glob(f"*/{files.RESULT_JSON}")))
+    def _results(self) -> dict[Path, int]:
+        """Every result, and when it was written."""
+        paths = (self._dir / files.TRIALS_DIR).glob(f"*/{files.RESULT_JSON}")
+        return {path: path.stat().st_mtime_ns for path in paths}
 
     def _interrupted(self) -> None:
         """Ask once whether jobs go on; without an answer they do."""
@@ -139,8 +148,9 @@ class _Run:
             except (KeyboardInterrupt, EOFError):
                 print()
         self._dispatcher.close(end_jobs)
-        state = "ended" if end_jobs else "go on"
-        print(f"interrupted: jobs {state}, nothing is lost; the same command goes on from here")
+        jobs = "" if self._config.launcher.name == "inline" else "jobs go on, "
+        jobs = "jobs ended, " if end_jobs else jobs
+        print(f"interrupted: {jobs}nothing is lost; the same command resumes from here")
 
     def _finish(self, ending: str, trouble: str | None, nothing_new: bool) -> int:
         from duqsweep.control.front.content import front_content
@@ -152,7 +162,9 @@ class _Run:
         content = front_content(self._dir, self._config.objectives, views)
         finished = ending == "finished"
         if nothing_new and finished and not trouble:
-            print(f"{self._config.name} is finished: nothing was left to do, nothing was changed")
+            changed = f"{files.SWEEP_YAML} holds the new settings" if self._resettled else ""
+            changed = changed or "nothing was changed"
+            print(f"{self._config.name} is finished: nothing was left to do, {changed}")
         elif views:
             write_report(self._dir, content, views)
             self._tracker.front_changed()

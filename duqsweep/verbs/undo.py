@@ -10,7 +10,13 @@ from duqsweep import files
 from duqsweep.control.study.writer import LOCK
 
 # What a start writes before it may still be refused.
-WRITTEN = (LOCK, files.STUDY_LOG, files.LEDGER_JSON, files.SWEEP_YAML)
+WRITTEN = (
+    LOCK,
+    files.STUDY_LOG,
+    files.IDENTITY_JSON,
+    files.LEDGER_JSON,
+    files.SWEEP_YAML,
+)
 
 
 @contextmanager

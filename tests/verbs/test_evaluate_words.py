@@ -30,3 +30,13 @@ def test_settings_come_on_top_of_a_plan_and_are_echoed(
     (folder,) = tmp_path.glob("sweeps/*/trials/0000")
     trial = files.read_json(folder / files.SPEC_JSON)
     assert (trial["spec"]["policy"]["num_steps"], trial["name"]) == (steps, name)
+
+
+def test_two_evaluations_within_one_second_have_a_folder_each(
+    broken_checkpoint, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("time.strftime", lambda form: "20261128-200000")
+    for _ in range(2):
+        assert cli.main(["evaluate", f"policy.checkpoint={broken_checkpoint}"]) == 3
+    assert len(list(tmp_path.glob("sweeps/evaluate-20261128-200000-*"))) == 2

@@ -82,3 +82,23 @@ def test_a_failed_trial_is_retried_when_a_person_asks_for_it(failed, capsys):
 def test_only_a_failed_trial_can_be_retried(failed, capsys):
     assert cli.main(["retry", str(folder_of(failed)), "--trial", "7"]) == exit_codes.CONFIG
     assert "tiny has no trial 7; it has [0, 1]" in capsys.readouterr().err
+
+
+def test_a_finished_sweep_says_whether_its_settings_were_changed(failed, capsys):
+    cli.main(failed)
+    assert "nothing was left to do, nothing was changed" in capsys.readouterr().out
+    cli.main([*failed, "budget.tolerated_failures=0.5"])
+    assert "nothing was left to do, sweep.yaml holds the new settings" in capsys.readouterr().out
+
+
+def test_ctrl_c_in_the_evaluation_itself_does_not_speak_of_jobs(
+    failed, tmp_path, capsys, monkeypatch
+):
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("duqsweep.worker.evaluate.evaluate", interrupted)
+    here = [f"dir={tmp_path / 's'}" if word.startswith("dir=") else word for word in failed]
+    assert cli.main(here) == exit_codes.INTERRUPTED
+    said = capsys.readouterr().out.splitlines()
+    assert "interrupted: nothing is lost; the same command resumes from here" in said

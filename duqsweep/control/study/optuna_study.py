@@ -26,7 +26,7 @@ from duqsweep.control.study.frozen import (
     settings_of,
     told_values,
 )
-from duqsweep.control.study.identity import claim
+from duqsweep.control.study.identity import check_new, claim_folder, claim_study, identity
 from duqsweep.control.study.rebuild import finish_rebuilding, rebuild
 from duqsweep.control.study.samplers import make_sampler
 from duqsweep.control.study.storage import open_storage
@@ -217,8 +217,10 @@ def open_study(config: SweepConfig, space: Space) -> OptunaStudy:
         raise ConfigError(
             f"sampler=grid needs a space of at most {GRID_LIMIT} points, no intervals of floats"
         )
+    parts = identity(config, space)
+    claim_folder(config.directory, parts)
     study = _load_or_create(config)
-    claim(study, config, space)
+    claim_study(study, config, parts)
     trials = study.get_trials(deepcopy=False)
     # Another seed for each life, or a resumed sampler would repeat its first draws.
     lived = [trial for trial in trials if trial.state != TrialState.WAITING]
@@ -233,6 +235,7 @@ def _load_or_create(config: SweepConfig) -> optuna.Study:
     try:  # create_study(load_if_exists=True) would write to the journal of a finished sweep
         return optuna.load_study(study_name=config.name, storage=storage)
     except KeyError:
+        check_new(config)
         directions = [StudyDirection[o.direction.upper()] for o in config.objectives]
         return optuna.create_study(storage=storage, study_name=config.name, directions=directions)
 

@@ -33,7 +33,7 @@ class EventLines(Quiet):
     def __init__(self, plan: Plan, stream: TextIO) -> None:
         self._plan = plan
         self._stream = stream
-        self._ended = 0
+        self._ended = plan.done
         self._front: list[int] = []
 
     def _line(self, text: str) -> None:
