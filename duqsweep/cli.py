@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import logging
 import sys
@@ -51,15 +52,23 @@ def _run(argv: list[str]) -> int:
         print(f"duqsweep {__version__}")
         return exit_codes.OK
     verb = argv[0] if argv[0] in VERBS else "sweep"
-    if verb == "sweep" and not _looks_like_overrides(argv):
-        raise ConfigError(f"unknown verb {argv[0]!r}; verbs are {', '.join(VERBS)}")
+    if verb == "sweep" and "=" not in argv[0] and argv[0][0] not in "-+~":
+        raise ConfigError(_unknown_verb(argv))
     module = importlib.import_module(f"duqsweep.verbs.{verb}")
     code: int = module.main(argv if verb == "sweep" else argv[1:])
     return code
 
 
-def _looks_like_overrides(argv: list[str]) -> bool:
-    return any("=" in word or word.startswith("-") for word in argv)
+def _unknown_verb(argv: list[str]) -> str:
+    from duqsweep.conf_dir import group_options
+
+    word = argv[0]
+    meant = next(iter(difflib.get_close_matches(word.lower(), VERBS, n=1)), None)
+    if word in group_options()["sweep"]:
+        hint = f" (did you mean '+sweep={word}'?)"
+    else:
+        hint = f" (did you mean {' '.join([meant, *argv[1:]])!r}?)" if meant else ""
+    return f"unknown verb {word!r}{hint}; verbs are {', '.join(VERBS)}"
 
 
 def help_text() -> str:

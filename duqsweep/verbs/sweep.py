@@ -109,9 +109,8 @@ class _Run:
 
         config = self._config
         before = self._results()
-        plan = Plan(
-            config.name, config.budget.trials, config.budget.episodes_per_trial, len(before)
-        )
+        ended = frozenset(int(path.parent.name) for path in before)
+        plan = Plan(config.name, config.budget.trials, config.budget.episodes_per_trial, ended)
         ending, trouble = "interrupted", None
         try:
             with terminate_as_interrupt(), open_progress(plan) as progress:

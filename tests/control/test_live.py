@@ -152,8 +152,10 @@ def test_ctrl_c_gives_the_terminal_back() -> None:
 
 def test_the_counter_goes_on_where_earlier_controllers_left_it() -> None:
     stream = io.StringIO()
-    lines = EventLines(Plan("x", 4, 6, done=2), stream)
+    lines = EventLines(Plan("x", 4, 6, frozenset({0, 1})), stream)
     lines.ended(3, TrialResult("stopped", "asked to", 0, 0, 0, None, None))
+    assert stream.getvalue().endswith(" [3/4]\n")
+    lines.ended(1, TrialResult("complete", "more episodes", 0, 0, 0, None, None))
     assert stream.getvalue().endswith(" [3/4]\n")
 
 

@@ -11,9 +11,16 @@ from functools import partial
 from typing import Any
 
 from duqsweep.codec import encode
-from duqsweep.control.config.declare import Parameter, Params, parameters_of, plan_params
+from duqsweep.control.config.declare import (
+    Parameter,
+    Params,
+    include_values,
+    parameters_of,
+    plan_params,
+)
 from duqsweep.control.config.grammar import Domain, FloatRange, Scalar
 from duqsweep.control.config.possible import check_points
+from duqsweep.control.config.regexes import check_regexes
 from duqsweep.control.config.settings import INCLUDE, Base, did_you_mean
 from duqsweep.control.config.sweep_config import SweepConfig
 from duqsweep.errors import ConfigError
@@ -50,6 +57,7 @@ class Space:
             ConfigError: A key cannot be searched, a value or condition is impossible, a regex
                 matches no layer, or a block does not divide a layer's width.
         """
+        check_regexes(_regexes(config), config.base.layers)
         space = cls(
             base=config.base,
             parameters=parameters_of(config),
@@ -153,6 +161,7 @@ class Space:
         """Resolve one point; not `whole`: only the types and bounds of its values."""
         try:
             spec = self.spec(params)
+            self._check_host(spec)
             if whole:
                 self.bits(spec)
         except ConfigError as error:
@@ -161,6 +170,20 @@ class Space:
             names = "" if include in self.base.includes else self._named_rules(str(include))
             place = f"{where} ({shown})" if shown else where
             raise ConfigError(f"{place}: {error}{names}") from error
+
+    def _check_host(self, spec: TrialSpec) -> None:
+        """What depends on the policy and on the job that a trial runs in."""
+        horizon, replan = self.base.horizon, spec.protocol.replan_steps
+        if replan > horizon:
+            raise ConfigError(
+                f"suite.replan_steps must not exceed the policy's horizon of {horizon} actions, "
+                f"got {replan}"
+            )
+        if spec.runtime.threads > self.base.cores:
+            raise ConfigError(
+                f"runtime.threads must not exceed the {self.base.cores} cores that a job has, got "
+                f"{spec.runtime.threads}"
+            )
 
     def _named_rules(self, include: str) -> str:
         hint = did_you_mean(include, self.base.includes)
@@ -179,3 +202,12 @@ def _random_value(domain: Domain, rng: random.Random) -> Scalar:
             return math.exp(rng.uniform(math.log(domain.low), math.log(domain.high)))
         return rng.uniform(domain.low, domain.high)
     return rng.choice(domain.values)
+
+
+def _regexes(config: SweepConfig) -> list[str]:
+    """Every regex that some trial may be selected by."""
+    base = config.base
+    given = [*include_values(config), str(base.settings[INCLUDE])]
+    given += [str(config.plans[name].get(INCLUDE)) for name in config.enqueue]
+    named = [regex for name in given for regex in base.includes.get(name, (name,))]
+    return [*(rule.include for rule in base.rules), *named]

@@ -33,7 +33,7 @@ class EventLines(Quiet):
     def __init__(self, plan: Plan, stream: TextIO) -> None:
         self._plan = plan
         self._stream = stream
-        self._ended = plan.done
+        self._ended = set(plan.ended)
         self._front: list[int] = []
 
     def _line(self, text: str) -> None:
@@ -55,9 +55,9 @@ class EventLines(Quiet):
 
     def ended(self, number: int, result: TrialResult) -> None:
         """See `Progress`."""
-        self._ended += 1
+        self._ended.add(number)
         self._line(
-            f"trial {number} {wording.result_text(result)} [{self._ended}/{self._plan.trials}]"
+            f"trial {number} {wording.result_text(result)} [{len(self._ended)}/{self._plan.trials}]"
         )
 
     def died(self, number: int, text: str) -> None:

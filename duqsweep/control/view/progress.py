@@ -18,7 +18,7 @@ class Plan:
     sweep: str
     trials: int
     episodes_per_trial: int
-    done: int = 0  # trials that ended under earlier controllers
+    ended: frozenset[int] = frozenset()  # trials that ended under earlier controllers
 
 
 class Progress(Protocol):
