@@ -5,11 +5,14 @@ from __future__ import annotations
 import difflib
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from duqsweep import __version__, exit_codes
 from duqsweep.errors import ConfigError, DuqsweepError
+from duqsweep.output import flush_or_silence, prepare_output, silence
 
 # Each verb is a module of duqsweep.verbs with main(arguments) -> exit code; nothing heavier than
 # the verb's own needs is imported, so that --help answers at once.
@@ -32,16 +35,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code and prints errors for the user."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    prepare_output()
     try:
-        return _run(argv)
+        code = _run(argv)
     except ConfigError as error:
-        print(f"duqsweep: {error}", file=sys.stderr)
-        return exit_codes.CONFIG
+        _say(str(error))
+        code = exit_codes.CONFIG
     except DuqsweepError as error:
-        print(f"duqsweep: {error}", file=sys.stderr)
-        return exit_codes.ERROR
+        _say(str(error))
+        code = exit_codes.ERROR
+    except OSError as error:  # a full disk, a folder without rights, an output that is closed
+        _say(_os_error(error))
+        code = exit_codes.ERROR
     except KeyboardInterrupt:
-        return exit_codes.INTERRUPTED
+        code = exit_codes.INTERRUPTED
+    unwritten = flush_or_silence(sys.stdout)
+    if unwritten is not None and not isinstance(unwritten, BrokenPipeError):
+        _say(_os_error(unwritten))
+        code = code or exit_codes.ERROR
+    flush_or_silence(sys.stderr)
+    return code
+
+
+def _say(text: str) -> None:
+    if isinstance(sys.exc_info()[1], BrokenPipeError):
+        silence(sys.stdout)
+        return  # whoever read the output has seen enough
+    with suppress(OSError):
+        print(f"duqsweep: {text}", file=sys.stderr)
+
+
+def _os_error(error: OSError) -> str:
+    reason = error.strerror or str(error) or type(error).__name__
+    where = error.filename if isinstance(error.filename, (str, os.PathLike)) else None
+    return f"{os.fspath(where)}: {reason}" if where else f"{reason}; nothing is lost"
 
 
 def _run(argv: list[str]) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,19 +46,35 @@ def trial_dir(sweep_dir: Path, number: int) -> Path:
     return sweep_dir / TRIALS_DIR / f"{number:04d}"
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` atomically and durably; its folder must exist."""
+def write_bytes(path: Path, data: bytes, private: bool = False) -> None:
+    """Replace `path` by `data` atomically and durably; its folder must exist.
+
+    Args:
+        path: The file.
+        data: Its new content.
+        private: Only the owner may read it.
+
+    Raises:
+        OSError: It could not be written; the old file stays, and nothing else.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as file:
+            if private:
+                os.fchmod(file.fileno(), 0o600)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, private: bool = False) -> None:
     """Replace `path` by `text` in UTF-8, as `write_bytes` does."""
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, text.encode("utf-8"), private)
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -14,3 +14,8 @@ def masked(text: str) -> str:
     text = _USER.sub(r"://\1:***@", text)
     text = _TOKEN.sub("://***@", text)
     return _QUERY.sub(r"\1***", text)
+
+
+def without_user(url: str) -> str:
+    """The URL without user and password: a browser asks for them."""
+    return re.sub(r"://[^\s]*@", "://", url)

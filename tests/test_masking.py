@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from duqsweep.masking import masked
+from duqsweep.masking import masked, without_user
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,8 @@ from duqsweep.masking import masked
 )
 def test_passwords_and_tokens_are_masked(address: str, shown: str) -> None:
     assert masked(address) == shown
+
+
+def test_a_link_holds_neither_user_nor_password() -> None:
+    assert without_user("https://me:secret@host:5000/x") == "https://host:5000/x"
+    assert without_user("https://host/x") == "https://host/x"

@@ -14,6 +14,7 @@ from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, check_inputs, compose
 from duqsweep.control.view import wording
 from duqsweep.errors import ConfigError
+from duqsweep.masking import masked
 from duqsweep.result import TrialResult
 from duqsweep.worker.ledger import make_ledger, write_ledger
 
@@ -75,7 +76,8 @@ def _make_folder(config: SweepConfig) -> Path:
         folder.mkdir(parents=True)
     except OSError as error:
         raise ConfigError(f"cannot make the folder {folder}: {error}") from error
-    files.write_text(folder / files.SWEEP_YAML, config.yaml)
+    private = masked(config.yaml) != config.yaml
+    files.write_text(folder / files.SWEEP_YAML, config.yaml, private)
     write_ledger(folder / files.LEDGER_JSON, make_ledger(config.base.protocol))
     return folder
 

@@ -15,6 +15,7 @@ from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, as_yaml, check_inputs, load, to_config
 from duqsweep.control.view.trouble import trouble_text
 from duqsweep.errors import ConfigError
+from duqsweep.masking import masked
 from duqsweep.result import ENDINGS
 from duqsweep.verbs.folder import tracking_uri
 from duqsweep.verbs.interrupt import terminate_as_interrupt
@@ -40,7 +41,7 @@ def main(arguments: list[str]) -> int:
     composed = load(overrides, parsed.config_dir)
     config = to_config(composed)
     if parsed.cfg:
-        print(as_yaml(composed), end="")
+        print(masked(as_yaml(composed)), end="")
         return 0
     check_inputs(config)
     space = Space.from_config(config)
@@ -99,7 +100,7 @@ class _Run:
         path = self._dir / files.SWEEP_YAML
         self._resettled = not path.exists() or path.read_text(encoding="utf-8") != sweep_yaml
         if self._resettled:
-            files.write_text(path, sweep_yaml)
+            files.write_text(path, sweep_yaml, private=masked(sweep_yaml) != sweep_yaml)
 
     def main(self) -> int:
         """Loop, then show what came of it."""

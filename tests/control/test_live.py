@@ -170,3 +170,12 @@ def test_the_type_of_an_error_is_said_once(kind: str, reason: str, shown: str) -
     result = TrialResult("failed", reason, 0, 0, 0, None, None, kind, "Traceback")
     assert wording.result_text(result) == f"FAILED: {shown}"
     assert wording.why({"error_type": kind, "reason": reason}) == shown
+
+
+def test_lines_that_nobody_reads_any_more_do_not_end_the_sweep() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream:
+        lines = EventLines(PLAN, stream)
+        for _ in range(3):
+            lines.message("nobody hears this")

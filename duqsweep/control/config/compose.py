@@ -62,11 +62,21 @@ def load(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig
 
 
 def as_yaml(config: DictConfig) -> str:
-    """The whole configuration as YAML, interpolations resolved."""
+    """The whole configuration as YAML; what comes from the environment stays a reference."""
     try:
-        return OmegaConf.to_yaml(config, resolve=True)
+        resolved = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from error
+    kept = _with_references(OmegaConf.to_container(config, resolve=False), resolved)
+    return OmegaConf.to_yaml(OmegaConf.create(kept))
+
+
+def _with_references(raw: Any, resolved: Any) -> Any:
+    if isinstance(raw, dict) and isinstance(resolved, dict):
+        return {key: _with_references(raw[key], resolved[key]) for key in raw}
+    if isinstance(raw, list) and isinstance(resolved, list):
+        return [_with_references(*pair) for pair in zip(raw, resolved, strict=True)]
+    return raw if isinstance(raw, str) and "${oc.env:" in raw else resolved
 
 
 def explain(error: Exception) -> str:

@@ -13,6 +13,7 @@ from duqsweep import files
 from duqsweep.control.tracking.mlflow_client import default_uri
 from duqsweep.control.tracking.runids import known_runs
 from duqsweep.control.view import wording
+from duqsweep.masking import without_user
 
 LOCAL_UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens
 # Without it MLflow 3 opens in its mode for language models, which hides runs.
@@ -33,7 +34,7 @@ def links(sweep_dir: Path, uri: str | None = None) -> list[str]:
     if known is None:
         return []
     remote = uri is not None and uri.startswith(("http://", "https://"))
-    base = uri.rstrip("/") if uri and remote else LOCAL_UI
+    base = without_user(uri).rstrip("/") if uri and remote else LOCAL_UI
     lines = [] if remote else [f"MLflow:   {_ui_command(sweep_dir, uri)}"]
     lines.append(f"sweep:    {run_link(base, known['experiment'], known['parent'])}")
     content = _content(sweep_dir)

@@ -12,6 +12,7 @@ from rich.console import Console
 from duqsweep.control.view import wording
 from duqsweep.control.view.livetable import LiveTable
 from duqsweep.control.view.progress import NullProgress, Plan, Progress, Quiet
+from duqsweep.output import silence
 from duqsweep.result import TrialResult, Vitals
 from duqsweep.spec import Trial
 
@@ -37,8 +38,11 @@ class EventLines(Quiet):
         self._front: list[int] = []
 
     def _line(self, text: str) -> None:
-        self._stream.write(f"{time.strftime('%H:%M:%S')} {text}\n")
-        self._stream.flush()
+        try:
+            self._stream.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+            self._stream.flush()
+        except OSError:  # the sweep outlives whoever read its output
+            silence(self._stream)
 
     def started(self, trial: Trial) -> None:
         """See `Progress`."""
