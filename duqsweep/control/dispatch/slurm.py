@@ -69,7 +69,10 @@ class SlurmLauncher:
             job_name=terms.name,
             time=self.config.timeout_min,
             use_srun=False,
-            setup=setup_lines(self.config.cpus_per_task, self.config.setup),
+            setup=[
+                "unset MUJOCO_EGL_DEVICE_ID",  # of the login node; SLURM says which GPU it is
+                *setup_lines(self.config.cpus_per_task, self.config.setup),
+            ],
             additional_parameters=dict(self.flags),
         )
         with outside_of_any_job():
