@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -192,7 +193,8 @@ class _Run:
             print(
                 f"{counts['failed']} of {told} trials failed, "
                 f"budget.tolerated_failures={self._config.budget.tolerated_failures:g} allows "
-                f"{tolerated:.0f}: see `python -m duqsweep status {self._dir}`",
+                f"{tolerated:.0f}: see "
+                f"`python -m duqsweep status {shlex.quote(str(self._dir))}`",
                 file=sys.stderr,
             )
             return exit_codes.FAILED_TRIALS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from duqsweep.control.tracking.runids import known_runs
 from duqsweep.control.view import wording
 from duqsweep.masking import without_user
 
+ENVIRONMENT = '"$MLFLOW_TRACKING_URI"'
 LOCAL_UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens
 # Without it MLflow 3 opens in its mode for language models, which hides runs.
 _MODE = "workflowType=machine_learning"
@@ -81,5 +83,7 @@ def _ui_command(sweep_dir: Path, uri: str | None) -> str:
     on_path = shutil.which("mlflow")
     command = "mlflow" if on_path == str(beside) or not beside.exists() else str(beside)
     if uri and "@" in uri:  # it may hold a password
-        uri = '"$MLFLOW_TRACKING_URI"'
-    return f"{command} ui --backend-store-uri {uri or default_uri(sweep_dir)}"
+        uri = ENVIRONMENT
+    if uri != ENVIRONMENT:
+        uri = shlex.quote(uri or default_uri(sweep_dir))
+    return f"{shlex.quote(command)} ui --backend-store-uri {uri}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import threading
 import time
 from pathlib import Path
@@ -99,7 +100,7 @@ class MlflowTracker:
             return None
         return (
             f"MLflow lacks part of this sweep: {self._problem}. Nothing is lost; catch up with: "
-            f"python -m duqsweep sync {self._dir}"
+            f"python -m duqsweep sync {shlex.quote(str(self._dir))}"
         )
 
     def _run(self) -> None:
