@@ -13,6 +13,7 @@ import pytest
 from command_line import Command
 
 from duqsweep import cli, exit_codes, files
+from duqsweep.policy.locate import WEIGHTS
 
 CONF = Path(__file__).parent / "conf"
 
@@ -278,6 +279,18 @@ def test_a_changed_space_is_refused_and_the_sweep_is_left_alone(sweep, change, m
     before = contents(sweep)
     line = refused(*sweep, change)
     assert re.search(message, line), line
+    assert contents(sweep) == before
+
+
+def test_other_weights_behind_the_same_path_are_refused(sweep, refused, broken_checkpoint):
+    weights, before = broken_checkpoint / WEIGHTS, contents(sweep)
+    content = weights.read_bytes()
+    try:
+        weights.write_bytes(content[::-1])
+        line = refused(*sweep)
+    finally:
+        weights.write_bytes(content)
+    assert re.search(f"another checkpoint {WEIGHTS} was 7 bytes, .*, is 7 bytes", line), line
     assert contents(sweep) == before
 
 

@@ -13,6 +13,7 @@ import yaml
 from duqsweep import files
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig
+from duqsweep.control.study.contents import checkpoint_contents
 from duqsweep.errors import ConfigError
 
 # User attributes of the study.
@@ -25,7 +26,8 @@ def identity(config: SweepConfig, space: Space) -> dict[str, Any]:
 
     A part that an older version did not know is not compared.
     """
-    parts = {"name": config.name, **space.identity()}
+    contents = checkpoint_contents(config.base.policy)
+    parts = {"name": config.name, **space.identity(), "checkpoint": contents}
     return dict(json.loads(json.dumps(parts)))
 
 
