@@ -89,10 +89,9 @@ def read_json(path: Path) -> Any:
         EvaluationError: The file is not JSON; the message names it.
         FileNotFoundError: There is no such file.
     """
-    text = path.read_text(encoding="utf-8")
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # not JSON, or not UTF-8
         raise EvaluationError(f"{path} is not valid JSON: {error}") from error
 
 
@@ -107,11 +106,22 @@ def append_line(path: Path, data: Any) -> None:
 
 
 def read_lines(path: Path) -> list[Any]:
-    """All complete JSON lines of a log; a missing file is an empty log."""
+    """All complete JSON lines of a log; a missing file is an empty log.
+
+    Raises:
+        EvaluationError: A line is not JSON; the message names file and line.
+    """
     if not path.exists():
         return []
     complete, _, _torn = path.read_bytes().rpartition(b"\n")
-    return [json.loads(line) for line in complete.splitlines() if line]
+    return [_line(path, i, line) for i, line in enumerate(complete.split(b"\n"), 1) if line]
+
+
+def _line(path: Path, number: int, line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise EvaluationError(f"{path}:{number} is not valid JSON: {error}") from error
 
 
 def _cut_torn_line(file: Any) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from duqsweep import files
 from duqsweep.control.config.compose import explain
@@ -31,7 +32,7 @@ def sweep_config(directory: Path) -> SweepConfig:
     try:
         loaded = OmegaConf.load(path)
         config = OmegaConf.merge(OmegaConf.structured(RootConfig), loaded)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not of this version of duqsweep: {explain(error)}") from error
     assert isinstance(config, DictConfig)
     return replace(to_config(config), directory=directory.absolute())
