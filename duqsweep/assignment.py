@@ -5,10 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-FailureKind = Literal["oom", "timeout", "preempted", "node", "cancelled", "crash", "lost"]
+FailureKind = Literal["oom", "timeout", "preempted", "node", "setup", "cancelled", "crash", "lost"]
+Fault = Literal["policy", "machine"]
 
-# The same assignment would run out of memory again, and a job that someone cancelled is not wanted.
+# How a policy itself ends a job: it asks for too much memory, or crashes outside of the simulator.
+# Everything else is the machine's doing (its set-up, scheduler and renderer, or a person), and says
+# nothing about the trial.
+POLICYS: tuple[FailureKind, ...] = ("oom", "crash")
+# The same assignment would run out of memory again, and whoever cancels a job does not want it back
+# at once.
 NOT_RETRIED: tuple[FailureKind, ...] = ("oom", "cancelled")
+# The scheduler's queue limits how often that happens, so it is retried without a limit.
+ALWAYS_RETRIED: tuple[FailureKind, ...] = ("preempted",)
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,12 @@ class Failure:
 
     kind: FailureKind
     message: str
-    retry: bool  # the machine's fault: the same assignment may be given again
+    retry: bool  # the same assignment may be given again at once
+
+    @property
+    def fault(self) -> Fault:
+        """Whose doing it was. Only a policy's own ends its trial."""
+        return whose(self.kind)
 
 
 @dataclass(frozen=True)
@@ -39,3 +52,8 @@ class Ended:
 def failure(kind: FailureKind, message: str) -> Failure:
     """A failure whose `retry` follows from its kind."""
     return Failure(kind, message, retry=kind not in NOT_RETRIED)
+
+
+def whose(kind: str) -> Fault:
+    """Whose doing a failure of this kind is."""
+    return "policy" if kind in POLICYS else "machine"

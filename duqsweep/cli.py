@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from duqsweep import __version__, exit_codes
 from duqsweep.errors import ConfigError, DuqsweepError
+from duqsweep.output import flush_or_silence, prepare_output, silence
 
 # Each verb is a module of duqsweep.verbs with main(arguments) -> exit code; nothing heavier than
 # the verb's own needs is imported, so that --help answers at once.
@@ -18,6 +22,7 @@ VERBS = {
     "front": "the front of a sweep: front DIR [--json]",
     "confirm": "fresh episodes on reserved states for the front: confirm DIR [--episodes N]",
     "stop": "ask a running sweep and its jobs to end: stop DIR",
+    "retry": "evaluate failed trials again at the next start: retry DIR [--trial N]",
     "export": "settings of one trial: export DIR --trial N|--pick RULE [--format yaml|openpi-env]",
     "sync": "rebuild MLflow from a sweep's files: sync DIR [--uri URI]",
     "evaluate": "one trial, here and now: evaluate [--episodes N] [--plan NAME] [overrides]",
@@ -32,16 +37,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code and prints errors for the user."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    prepare_output()
     try:
-        return _run(argv)
+        code = _run(argv)
     except ConfigError as error:
-        print(f"duqsweep: {error}", file=sys.stderr)
-        return exit_codes.CONFIG
+        _say(str(error))
+        code = exit_codes.CONFIG
     except DuqsweepError as error:
-        print(f"duqsweep: {error}", file=sys.stderr)
-        return exit_codes.ERROR
+        _say(str(error))
+        code = exit_codes.ERROR
+    except OSError as error:  # a full disk, a folder without rights, an output that is closed
+        _say(_os_error(error))
+        code = exit_codes.ERROR
     except KeyboardInterrupt:
-        return exit_codes.INTERRUPTED
+        code = exit_codes.INTERRUPTED
+    unwritten = flush_or_silence(sys.stdout)
+    if unwritten is not None and not isinstance(unwritten, BrokenPipeError):
+        _say(_os_error(unwritten))
+        code = code or exit_codes.ERROR
+    flush_or_silence(sys.stderr)
+    return code
+
+
+def _say(text: str) -> None:
+    if isinstance(sys.exc_info()[1], BrokenPipeError):
+        silence(sys.stdout)
+        return  # whoever read the output has seen enough
+    with suppress(OSError):
+        print(f"duqsweep: {text}", file=sys.stderr)
+
+
+def _os_error(error: OSError) -> str:
+    reason = error.strerror or str(error) or type(error).__name__
+    where = error.filename if isinstance(error.filename, (str, os.PathLike)) else None
+    return f"{os.fspath(where)}: {reason}" if where else f"{reason}; nothing is lost"
 
 
 def _run(argv: list[str]) -> int:
@@ -52,15 +81,23 @@ def _run(argv: list[str]) -> int:
         print(f"duqsweep {__version__}")
         return exit_codes.OK
     verb = argv[0] if argv[0] in VERBS else "sweep"
-    if verb == "sweep" and not _looks_like_overrides(argv):
-        raise ConfigError(f"unknown verb {argv[0]!r}; verbs are {', '.join(VERBS)}")
+    if verb == "sweep" and "=" not in argv[0] and argv[0][0] not in "-+~":
+        raise ConfigError(_unknown_verb(argv))
     module = importlib.import_module(f"duqsweep.verbs.{verb}")
     code: int = module.main(argv if verb == "sweep" else argv[1:])
     return code
 
 
-def _looks_like_overrides(argv: list[str]) -> bool:
-    return any("=" in word or word.startswith("-") for word in argv)
+def _unknown_verb(argv: list[str]) -> str:
+    from duqsweep.conf_dir import group_options
+
+    word = argv[0]
+    meant = next(iter(difflib.get_close_matches(word.lower(), VERBS, n=1)), None)
+    if word in group_options()["sweep"]:
+        hint = f" (did you mean '+sweep={word}'?)"
+    else:
+        hint = f" (did you mean {' '.join([meant, *argv[1:]])!r}?)" if meant else ""
+    return f"unknown verb {word!r}{hint}; verbs are {', '.join(VERBS)}"
 
 
 def _group_lines(group: str, names: list[str]) -> str:
@@ -97,6 +134,7 @@ All keys: python -m duqsweep +sweep=NAME --cfg job      Your own sweeps: --confi
 Verbs:
 {verbs}
 
-Exit codes: 0 done · 2 a mistake in the configuration, nothing was started · 3 done, but more trials
-failed than tolerated · 130 interrupted: the same command goes on
+Exit codes: 0 done · 1 not done: something outside, such as a machine or a scheduler, stands in the
+way; the same command resumes · 2 a mistake in the configuration, nothing was started · 3 done, but
+more trials failed than tolerated · 130 interrupted: the same command resumes
 """

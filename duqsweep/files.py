@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from duqsweep.errors import EvaluationError
 
 SWEEP_YAML = "sweep.yaml"
 STUDY_LOG = "study.log"
+IDENTITY_JSON = "identity.json"  # what makes the sweep this one
 LEDGER_JSON = "ledger.json"
 SIMULATOR_JSON = "simulator.json"  # what plays the episodes; the same from the first to the last
 TRIALS_DIR = "trials"
@@ -36,6 +38,7 @@ VITALS_JSON = "vitals.json"
 EPISODES_JSONL = "episodes.jsonl"
 RESULT_JSON = "result.json"
 LOG_TXT = "log.txt"
+FAILURES_JSONL = "failures.jsonl"  # how its jobs died, and when a person gave it again
 STOP = "stop"
 
 
@@ -44,19 +47,35 @@ def trial_dir(sweep_dir: Path, number: int) -> Path:
     return sweep_dir / TRIALS_DIR / f"{number:04d}"
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` atomically and durably; its folder must exist."""
+def write_bytes(path: Path, data: bytes, private: bool = False) -> None:
+    """Replace `path` by `data` atomically and durably; its folder must exist.
+
+    Args:
+        path: The file.
+        data: Its new content.
+        private: Only the owner may read it.
+
+    Raises:
+        OSError: It could not be written; the old file stays, and nothing else.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as file:
+            if private:
+                os.fchmod(file.fileno(), 0o600)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, private: bool = False) -> None:
     """Replace `path` by `text` in UTF-8, as `write_bytes` does."""
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, text.encode("utf-8"), private)
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -71,10 +90,9 @@ def read_json(path: Path) -> Any:
         EvaluationError: The file is not JSON; the message names it.
         FileNotFoundError: There is no such file.
     """
-    text = path.read_text(encoding="utf-8")
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # not JSON, or not UTF-8
         raise EvaluationError(f"{path} is not valid JSON: {error}") from error
 
 
@@ -89,11 +107,22 @@ def append_line(path: Path, data: Any) -> None:
 
 
 def read_lines(path: Path) -> list[Any]:
-    """All complete JSON lines of a log; a missing file is an empty log."""
+    """All complete JSON lines of a log; a missing file is an empty log.
+
+    Raises:
+        EvaluationError: A line is not JSON; the message names file and line.
+    """
     if not path.exists():
         return []
     complete, _, _torn = path.read_bytes().rpartition(b"\n")
-    return [json.loads(line) for line in complete.splitlines() if line]
+    return [_line(path, i, line) for i, line in enumerate(complete.split(b"\n"), 1) if line]
+
+
+def _line(path: Path, number: int, line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise EvaluationError(f"{path}:{number} is not valid JSON: {error}") from error
 
 
 def _cut_torn_line(file: Any) -> None:

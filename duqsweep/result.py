@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from duqsweep.codec import decode, encode
 from duqsweep.errors import SpecError
@@ -15,6 +15,7 @@ PROMPT_TOKENS = "prompt_tokens_per_call"
 H200_SECONDS = "h200_seconds_per_call"
 
 Outcome = Literal["complete", "stopped", "failed"]
+ENDINGS: tuple[Outcome, ...] = get_args(Outcome)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,23 @@ def test_a_torn_last_line_is_ignored_and_cut_off(
     assert files.read_lines(path) == whole
     files.append_line(path, {"i": 2})
     assert files.read_lines(path) == [*whole, {"i": 2}]
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "front.json"
+    files.write_json(path, {"old": 1})
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        files.write_json(path, {"new": 2})
+    assert files.read_json(path) == {"old": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_private_file_is_its_owners_alone(tmp_path):
+    path = tmp_path / "sweep.yaml"
+    files.write_text(path, "url: secret", private=True)
+    assert path.stat().st_mode & 0o777 == 0o600

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from duqsweep import files
-from duqsweep.assignment import Assignment, Ended, Failure
+from duqsweep.assignment import Assignment, Ended, Failure, failure
+from duqsweep.control.deaths import Deaths, Verdict
 from duqsweep.control.dispatch.dispatcher import Dispatcher
 from duqsweep.control.front.content import front_content
 from duqsweep.control.front.objectives import Objective
@@ -22,10 +23,14 @@ from duqsweep.control.view.live import Progress
 from duqsweep.worker.summary import summarise
 
 TICK_S = 0.2
-FAILURES_JSONL = "failures.jsonl"  # of a trial: how its jobs died
-RETRIES = 2  # without an episode in between, where the policy is not at fault
+THEN: dict[Verdict, str] = {
+    "again": "another job resumes it",
+    "open": "it stays open, the next start resumes it",
+    "final": "not retried",
+}
 
-Ending = Literal["finished", "stopped"]
+# broken: every job died the same way before it got anywhere.
+Ending = Literal["finished", "stopped", "broken"]
 
 
 class Search(Protocol):
@@ -83,6 +88,9 @@ class Sweep:
         self._views = {view.number: view for view in self._reader.read()}
         self._again: list[Assignment] = []  # their jobs died; they wait for a free place
         self._ruled_out: set[int] = set()  # asked to stop because of what is known of them
+        self._begun_at: dict[int, tuple[bool, int]] = {}  # what trials had when last submitted
+        self._reattached: set[int] = set()
+        self.deaths = Deaths(sweep_dir)
 
     def run(self) -> Ending:
         """Go on until the search has nothing left, or someone asks the sweep to stop.
@@ -91,12 +99,15 @@ class Sweep:
             DispatchError: The launcher refuses jobs; what runs goes on.
         """
         for assignment in self._dispatcher.reattach():
+            self._reattached.add(assignment.trial)
             self._progress.message(f"trial {assignment.trial} still runs: re-attached")
         while not self._told_to_stop():
             self._assign()
             if not self._dispatcher.pending():
                 return "finished"
             self._turn()
+            if self.deaths.common:
+                return "broken"
         self._wind_down()
         return "stopped"
 
@@ -125,12 +136,17 @@ class Sweep:
             assignment = self._again.pop(0) if self._again else self._search.next(running | waiting)
             if assignment is None:
                 return
+            view = self._look(assignment.trial)
+            self._begun_at[view.number] = _reached(view)
             self._dispatcher.submit(assignment)
-            self._progress.started(self._look(assignment.trial).trial)
+            self._progress.started(view.trial)
             self._tracker.trial_changed(assignment.trial)
 
     def _look(self, number: int) -> TrialView:
+        before = self._views.get(number)
         view = self._views[number] = self._reader.view(number)
+        if before is not None and _reached(view) != _reached(before):
+            self.deaths.progress()
         return view
 
     def _show(self) -> None:
@@ -158,14 +174,14 @@ class Sweep:
 
     def _collect(self, ended: Ended) -> None:
         number = ended.assignment.trial
-        if ended.failure is not None:
-            if self._may_retry(ended.assignment, ended.failure):
+        view = self._look(number)
+        if ended.failure is not None and not _has_reached(view, ended.assignment):
+            if self._judge(ended.assignment, ended.failure, view) != "final":
                 return
             self._give_up(number, ended.failure)
-        view = self._look(number)
+            view = self._look(number)
         if view.result is None:
-            lost = Failure("lost", "the job ended without a result", retry=True)
-            self._collect(Ended(ended.assignment, lost))
+            self._collect(Ended(ended.assignment, failure("lost", "it ended without a result")))
         elif view.outcome == "stopped" and self._is_to_go_on(number):
             self._progress.message(f"trial {number} stopped after {len(view.episodes)} episodes")
         else:
@@ -176,24 +192,19 @@ class Sweep:
         asked = (files.trial_dir(self._dir, number) / files.STOP).exists()
         return asked and number not in self._ruled_out
 
-    def _may_retry(self, assignment: Assignment, failure: Failure) -> bool:
-        """Note the failure, and queue the assignment again while its retries last."""
+    def _judge(self, assignment: Assignment, failure: Failure, view: TrialView) -> Verdict:
+        """What becomes of a trial whose job died; its assignment may be queued again."""
         number = assignment.trial
-        log = files.trial_dir(self._dir, number) / FAILURES_JSONL
-        # A long trial on a preemptible node fails often; it is given up where it gets nowhere.
-        walked = len(self._look(number).episodes)
-        line = {"kind": failure.kind, "message": failure.message, "episodes": walked}
-        files.append_line(log, {**line, "at_s": round(time.time(), 3)})
-        here = [earlier for earlier in files.read_lines(log) if earlier["episodes"] == walked]
-        retry = failure.retry and len(here) <= RETRIES
-        then = "it goes on at the next episode" if retry else "no retry is left"
-        if not failure.retry:
-            then = "not retried"
-        summary = failure.message.partition("\n")[0]
-        self._progress.message(f"trial {number}: its job ended ({failure.kind}): {summary}; {then}")
-        if retry:
+        began = _reached(view) != self._begun_at.get(number, (False, 0))
+        is_old = number in self._reattached
+        self._reattached.discard(number)
+        verdict = self.deaths.judge(assignment, failure, len(view.episodes), began, is_old)
+        if verdict == "again":
             self._again.append(assignment)
-        return retry
+        summary = failure.message.partition("\n")[0]
+        text = f"trial {number}: its job ended ({failure.kind}): {summary}; {THEN[verdict]}"
+        self._progress.died(number, text)
+        return verdict
 
     def _give_up(self, number: int, failure: Failure) -> None:
         """Write the result that the dead job could not."""
@@ -219,3 +230,18 @@ class Sweep:
         files.write_json(self._dir / files.FRONT_JSON, content)
         self._progress.front(content)
         self._tracker.front_changed()
+
+
+def _reached(view: TrialView) -> tuple[bool, int]:
+    """How far a trial is: whether it is benchmarked, and the episodes that it has walked."""
+    return view.vitals is not None, len(view.episodes)
+
+
+def _has_reached(view: TrialView, assignment: Assignment) -> bool:
+    """Whether a trial is where its assignment ends, whatever befell the job afterwards."""
+    result = view.result
+    return (
+        result is not None
+        and result.outcome == "complete"
+        and result.episodes >= assignment.until_episode
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from duqsweep.control.front.confirm import (
 from duqsweep.control.front.content import front_content
 from duqsweep.control.front.trials import read_trials
 from duqsweep.control.view import tables
+from duqsweep.control.view.trouble import trouble_text
 from duqsweep.envs.assets import RECORDED
 from duqsweep.errors import ConfigError
 from duqsweep.spec import Trial
 from duqsweep.verbs.folder import sweep_config
+from duqsweep.verbs.interrupt import terminate_as_interrupt
 from duqsweep.worker.ledger import make_ledger
 from duqsweep.worker.simulator import check_simulator, write_simulator
 
@@ -33,7 +36,7 @@ def main(arguments: list[str]) -> int:
     """Evaluate the front's trials, and the reference, on reserved states; the same command goes on.
 
     Returns:
-        0, or 3 when a trial could not be evaluated.
+        0; 1 when a trial has not walked all its episodes; 3 when the policy of one failed.
     """
     parser = argparse.ArgumentParser(prog="duqsweep confirm", description=__doc__)
     parser.add_argument("directory", type=Path, metavar="DIR", help="the sweep's folder")
@@ -55,14 +58,37 @@ def main(arguments: list[str]) -> int:
     trials, reference = _chosen(config, parsed.trials)
     folder = prepare(config.directory, trials, ledger)
     write_simulator(folder, simulator)
-    left = unconfirmed(folder, [trial.number for trial in trials], episodes)
-    if left:
-        _evaluate(config, folder, left, episodes)
+    numbers = [trial.number for trial in trials]
+    left = unconfirmed(folder, numbers, episodes)
+    trouble = None
+    try:
+        if left:
+            trouble = _evaluate(config, folder, left, episodes)
+    except KeyboardInterrupt:
+        print("interrupted: nothing is lost, the same command resumes the confirmation")
+        return exit_codes.INTERRUPTED
     content = confirmation(folder, reference)
     files.write_json(folder / CONFIRM_JSON, content)
     _print(config.name, content)
     print(f"files: {folder}")
-    return exit_codes.OK if len(content["points"]) == len(trials) else exit_codes.FAILED_TRIALS
+    if trouble:
+        print(trouble, file=sys.stderr)
+    return _exit_code(folder, numbers, episodes)
+
+
+def _exit_code(folder: Path, trials: list[int], episodes: int) -> int:
+    """0 when every trial walked all its episodes; else says which did not, and why."""
+    views = {view.number: view for view in read_trials(folder)}
+    code = exit_codes.OK
+    for view in (views[number] for number in trials):
+        walked = f"trial {view.number} walked {len(view.episodes)} of {episodes} episodes"
+        if view.result is not None and view.outcome == "failed":
+            print(f"duqsweep: {walked}: {view.result.reason}", file=sys.stderr)
+            code = code or exit_codes.FAILED_TRIALS
+        elif view.result is None or view.result.episodes < episodes:
+            print(f"duqsweep: {walked}; the same command resumes it", file=sys.stderr)
+            code = exit_codes.ERROR
+    return code
 
 
 def _chosen(config: SweepConfig, numbers: str | None) -> tuple[list[Trial], int | None]:
@@ -84,7 +110,8 @@ def _chosen(config: SweepConfig, numbers: str | None) -> tuple[list[Trial], int 
     return [views[number].trial for number in sorted(wanted)], reference
 
 
-def _evaluate(config: SweepConfig, folder: Path, trials: list[int], episodes: int) -> None:
+def _evaluate(config: SweepConfig, folder: Path, trials: list[int], episodes: int) -> str | None:
+    """Walk the trials; returns what kept jobs from it."""
     # Imported here: submitit is slow to import, and a bad argument should be told at once.
     from duqsweep.control.dispatch.dispatcher import open_dispatcher
     from duqsweep.control.study.writer import single_writer
@@ -94,12 +121,14 @@ def _evaluate(config: SweepConfig, folder: Path, trials: list[int], episodes: in
     from duqsweep.control.view.progress import Plan
 
     name = f"{config.name}, confirmation"
-    with single_writer(folder), open_progress(Plan(name, len(trials), episodes)) as progress:
+    plan = Plan(name, len(trials), episodes)
+    with terminate_as_interrupt(), single_writer(folder), open_progress(plan) as progress:
         dispatcher = open_dispatcher(config.launcher, folder)
         search = FixedTrials(trials, episodes)
         tracker = NullTracker()
         try:
-            Sweep(folder, config.objectives, search, dispatcher, progress, tracker).run()
+            sweep = Sweep(folder, config.objectives, search, dispatcher, progress, tracker)
+            return trouble_text(sweep.run(), sweep.deaths, "the same command")
         finally:  # after Ctrl-C the same command goes on at the next episode
             dispatcher.close(end_jobs=True)
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import secrets
 import time
 from pathlib import Path
 
 from duqsweep import exit_codes, files
+from duqsweep.control.config.declare import Params
+from duqsweep.control.config.overrides import given_settings
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, check_inputs, compose
 from duqsweep.control.front.categories import category_results
@@ -15,6 +18,7 @@ from duqsweep.control.front.trials import read_trial, read_trials
 from duqsweep.control.view import wording
 from duqsweep.control.view.simulation import simulator_line, warnings
 from duqsweep.errors import ConfigError
+from duqsweep.masking import masked
 from duqsweep.result import TrialResult
 from duqsweep.worker.ledger import make_ledger, write_ledger
 from duqsweep.worker.simulator import check_simulator, write_simulator
@@ -43,7 +47,8 @@ def main(arguments: list[str]) -> int:
     if parsed.episodes < 0:
         raise ConfigError(f"--episodes must not be negative, got {parsed.episodes}")
     plan = parsed.plan or "reference"
-    stamp = time.strftime("%Y%m%d-%H%M%S")
+    # Two may start within one second.
+    stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     around = [f"name={SWEEP}-{stamp}", f"enqueue=[{plan}]"]
     around.append(f"budget.episodes_per_trial={parsed.episodes}")
     if not parsed.episodes:
@@ -51,7 +56,11 @@ def main(arguments: list[str]) -> int:
     config = compose([*around, *parsed.overrides])
     check_inputs(config)
     space = Space.from_config(config)
-    trial = space.trial(0, space.plans[plan] if parsed.plan else {}, parsed.plan)
+    params = dict(space.plans[plan]) if parsed.plan else {}
+    changed = params.keys() & given_settings(parsed.overrides).keys()
+    for key in changed:
+        del params[key]  # the base has what was given
+    trial = space.trial(0, params, None if changed else parsed.plan)
     folder = _make_folder(config)
     trial_dir = files.trial_dir(folder, 0)
     trial_dir.mkdir(parents=True)
@@ -59,6 +68,7 @@ def main(arguments: list[str]) -> int:
 
     from duqsweep.worker.evaluate import evaluate  # torch and the simulator take seconds to import
 
+    print(_settings(space, params))
     print(f"evaluating in {trial_dir}")
     result = evaluate(trial_dir, parsed.episodes)
     _print(folder, trial_dir, result)
@@ -72,10 +82,20 @@ def _make_folder(config: SweepConfig) -> Path:
         folder.mkdir(parents=True)
     except OSError as error:
         raise ConfigError(f"cannot make the folder {folder}: {error}") from error
-    files.write_text(folder / files.SWEEP_YAML, config.yaml)
+    private = masked(config.yaml) != config.yaml
+    files.write_text(folder / files.SWEEP_YAML, config.yaml, private)
     write_ledger(folder / files.LEDGER_JSON, make_ledger(config.base.protocol))
     write_simulator(folder, simulator)
     return folder
+
+
+def _settings(space: Space, params: Params) -> str:
+    """All that the trial was given or has by default, in one line."""
+    settings = {**space.base.settings, **params}
+    known = {key: value for key, value in settings.items() if value is not None}
+    return f"policy={space.base.policy.name} suite={space.base.protocol.suite} " + " ".join(
+        f"{key}={wording.number(value)}" for key, value in known.items()
+    )
 
 
 def _print(folder: Path, trial_dir: Path, result: TrialResult) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from duqsweep import files
 from duqsweep.control.config.compose import explain
@@ -30,7 +32,21 @@ def sweep_config(directory: Path) -> SweepConfig:
     try:
         loaded = OmegaConf.load(path)
         config = OmegaConf.merge(OmegaConf.structured(RootConfig), loaded)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not of this version of duqsweep: {explain(error)}") from error
     assert isinstance(config, DictConfig)
     return replace(to_config(config), directory=directory.absolute())
+
+
+def tracking_uri(config: SweepConfig) -> str | None:
+    """Where MLflow's copy goes; None: a database in the folder.
+
+    Raises:
+        ConfigError: A server is wanted, and none is named.
+    """
+    if config.tracking.name == "none":
+        return None
+    uri = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if config.tracking.name == "server" and not uri:
+        raise ConfigError("tracking=server needs tracking.uri=… or MLFLOW_TRACKING_URI")
+    return uri or None

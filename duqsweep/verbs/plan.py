@@ -12,6 +12,7 @@ from rich.table import Table
 
 from duqsweep.checkpoint.locate import policy_sizes
 from duqsweep.checkpoint.sizes import PolicySizes
+from duqsweep.control.config.overrides import check_effect
 from duqsweep.control.config.settings import INCLUDE, KERNEL
 from duqsweep.control.config.space import GRID_LIMIT, Space
 from duqsweep.control.config.sweep_config import SweepConfig, check_inputs, compose
@@ -30,6 +31,7 @@ def main(arguments: list[str]) -> int:
     config = compose(overrides, parsed.config_dir)
     check_inputs(config)
     space = Space.from_config(config)
+    check_effect(overrides, space)
     console = Console()
     console.print(_space_table(config, space))
     console.print(_include_table(space))

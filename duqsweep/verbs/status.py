@@ -14,9 +14,9 @@ from rich.table import Table
 from duqsweep import files
 from duqsweep.categories import counts_by_category
 from duqsweep.codec import encode
+from duqsweep.control.deaths import deaths_of
 from duqsweep.control.front.content import front_content
 from duqsweep.control.front.trials import TrialView, read_trials
-from duqsweep.control.sweep import FAILURES_JSONL
 from duqsweep.control.view.tables import new_table
 from duqsweep.verbs.folder import sweep_config
 
@@ -66,7 +66,7 @@ def _trial(directory: Path, view: TrialView) -> dict[str, Any]:
         "speedup": view.vitals.speedup if view.vitals else None,
         "reason": view.result.reason if view.result else None,
         "job": job,
-        "job_failures": files.read_lines(folder / FAILURES_JSONL),
+        "job_failures": deaths_of(folder),
     }
 
 

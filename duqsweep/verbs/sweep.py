@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
-import signal
+import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from duqsweep import exit_codes, files
+from duqsweep.control.config.overrides import check_effect
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, as_yaml, check_inputs, load, to_config
-from duqsweep.errors import ConfigError, DuqsweepError
+from duqsweep.control.view.trouble import trouble_text
+from duqsweep.errors import ConfigError
+from duqsweep.masking import masked
+from duqsweep.result import ENDINGS
+from duqsweep.verbs.folder import tracking_uri
+from duqsweep.verbs.interrupt import terminate_as_interrupt
+from duqsweep.verbs.undo import undone_if_refused
 from duqsweep.worker.ledger import make_ledger, write_ledger
 from duqsweep.worker.simulator import check_simulator, write_simulator
 
@@ -39,15 +43,19 @@ def main(arguments: list[str]) -> int:
     composed = load(overrides, parsed.config_dir)
     config = to_config(composed)
     if parsed.cfg:
-        print(as_yaml(composed), end="")
+        print(masked(as_yaml(composed)), end="")
         return 0
     check_inputs(config)
     space = Space.from_config(config)
+    check_effect(overrides, space)
     _accept_earlier_life(config)
     from duqsweep.control.study.writer import single_writer
 
-    with single_writer(config.directory):
-        return _begin(config, space).main()
+    with ExitStack() as held:
+        with undone_if_refused(config.directory):
+            held.enter_context(single_writer(config.directory))
+            run = _Run(config, space)
+        return run.main()
 
 
 def _accept_earlier_life(config: SweepConfig) -> None:
@@ -58,49 +66,45 @@ def _accept_earlier_life(config: SweepConfig) -> None:
         raise ConfigError(f"cannot read {path}")
 
 
-def _begin(config: SweepConfig, space: Space) -> _Run:
-    """Start a life; where that is refused, a folder that was new is gone again."""
-    from duqsweep.control.study.writer import LOCK
-
-    is_new = [path.name for path in config.directory.iterdir()] == [LOCK]
-    try:
-        return _Run(config, space)
-    except DuqsweepError:
-        if is_new:
-            shutil.rmtree(config.directory)
-        raise
-
-
 class _Run:
     """One life of the controller; the folder is ours alone."""
 
     def __init__(self, config: SweepConfig, space: Space) -> None:
         # Imported here, because --help and --cfg must not pay for Optuna and submitit.
         from duqsweep.control.dispatch.dispatcher import open_dispatcher
+        from duqsweep.control.study.identity import identity
         from duqsweep.control.study.optuna_study import open_study
         from duqsweep.control.study.search import FullEvaluation
+        from duqsweep.control.tracking.mlflow_client import default_uri
+        from duqsweep.control.tracking.runids import remember_target
         from duqsweep.control.tracking.tracker import open_tracker
 
         self._config = config
         self._dir = config.directory
         # Whatever may be refused comes before anything is written.
-        self._uri = _tracking_uri(config)
+        self._uri = tracking_uri(config)
         self._simulator = check_simulator(self._dir, config.base.protocol)
         self._dispatcher = open_dispatcher(config.launcher, self._dir)
         study = open_study(config, space)
-        self._write_folder(f"# space: {space.hash}\n{config.yaml}")
+        self._write_folder(f"# space: {space.hash}\n{config.yaml}", identity(config, space))
         self._search = FullEvaluation(study, space, config)
+        if config.tracking.name != "none":
+            remember_target(self._dir, self._uri or default_uri(self._dir))
         self._tracker = open_tracker(config.tracking.name, self._dir, self._uri)
 
-    def _write_folder(self, sweep_yaml: str) -> None:
+    def _write_folder(self, sweep_yaml: str, parts: dict[str, Any]) -> None:
         (self._dir / files.STOP).unlink(missing_ok=True)
         if not (self._dir / files.LEDGER_JSON).exists():
             ledger = make_ledger(self._config.base.protocol)
             write_ledger(self._dir / files.LEDGER_JSON, ledger)
         write_simulator(self._dir, self._simulator)
+        path = self._dir / files.IDENTITY_JSON
+        if not path.exists() or files.read_json(path) != parts:
+            files.write_json(path, parts)
         path = self._dir / files.SWEEP_YAML
-        if not path.exists() or path.read_text(encoding="utf-8") != sweep_yaml:
-            files.write_text(path, sweep_yaml)
+        self._resettled = not path.exists() or path.read_text(encoding="utf-8") != sweep_yaml
+        if self._resettled:
+            files.write_text(path, sweep_yaml, private=masked(sweep_yaml) != sweep_yaml)
 
     def main(self) -> int:
         """Loop, then show what came of it."""
@@ -109,11 +113,12 @@ class _Run:
         from duqsweep.control.view.progress import Plan
 
         config = self._config
-        plan = Plan(config.name, config.budget.trials, config.budget.episodes_per_trial)
         before = self._results()
-        ending = "interrupted"
+        ended = frozenset(int(path.parent.name) for path in before)
+        plan = Plan(config.name, config.budget.trials, config.budget.episodes_per_trial, ended)
+        ending, trouble = "interrupted", None
         try:
-            with _terminate_as_interrupt(), open_progress(plan) as progress:
+            with terminate_as_interrupt(), open_progress(plan) as progress:
                 self._tracker.sweep_started()
                 sweep = Sweep(
                     self._dir,
@@ -124,14 +129,17 @@ class _Run:
                     self._tracker,
                 )
                 ending = sweep.run()
+                trouble = trouble_text(ending, sweep.deaths, "the same command")
         except KeyboardInterrupt:
             self._interrupted()
         else:
             self._dispatcher.close(end_jobs=True)
-        return self._finish(ending, nothing_new=before == self._results())
+        return self._finish(ending, trouble, nothing_new=before == self._results())
 
-    def _results(self) -> int:
-        return len(list((self._dir / files.TRIALS_DIR).glob(f"*/{files.RESULT_JSON}")))
+    def _results(self) -> dict[Path, int]:
+        """Every result, and when it was written."""
+        paths = (self._dir / files.TRIALS_DIR).glob(f"*/{files.RESULT_JSON}")
+        return {path: path.stat().st_mtime_ns for path in paths}
 
     def _interrupted(self) -> None:
         """Ask once whether jobs go on; without an answer they do."""
@@ -144,10 +152,11 @@ class _Run:
             except (KeyboardInterrupt, EOFError):
                 print()
         self._dispatcher.close(end_jobs)
-        state = "ended" if end_jobs else "go on"
-        print(f"interrupted: jobs {state}, nothing is lost; the same command goes on from here")
+        jobs = "" if self._config.launcher.name == "inline" else "jobs go on, "
+        jobs = "jobs ended, " if end_jobs else jobs
+        print(f"interrupted: {jobs}nothing is lost; the same command resumes from here")
 
-    def _finish(self, ending: str, nothing_new: bool) -> int:
+    def _finish(self, ending: str, trouble: str | None, nothing_new: bool) -> int:
         from duqsweep.control.front.content import front_content
         from duqsweep.control.front.trials import read_trials
         from duqsweep.control.report.report import print_front, write_report
@@ -156,8 +165,10 @@ class _Run:
         views = read_trials(self._dir)
         content = front_content(self._dir, self._config.objectives, views)
         finished = ending == "finished"
-        if nothing_new and finished:
-            print(f"{self._config.name} is finished: nothing was left to do, nothing was changed")
+        if nothing_new and finished and not trouble:
+            changed = f"{files.SWEEP_YAML} holds the new settings" if self._resettled else ""
+            changed = changed or "nothing was changed"
+            print(f"{self._config.name} is finished: nothing was left to do, {changed}")
         elif views:
             write_report(self._dir, content, views)
             self._tracker.front_changed()
@@ -170,44 +181,24 @@ class _Run:
             print(missing)
         elif self._config.tracking.name != "none":
             print("\n".join(links(self._dir, self._uri)))
+        if trouble:
+            print(trouble, file=sys.stderr)
+            return exit_codes.ERROR
         return self._exit_code(ending, content)
 
     def _exit_code(self, ending: str, content: dict[str, Any]) -> int:
         if ending != "finished":
             return exit_codes.INTERRUPTED
         counts = content["counts"]
-        told = sum(counts.values())
+        told = sum(counts[name] for name in ENDINGS)
         tolerated = self._config.budget.tolerated_failures * told
         if counts["failed"] > tolerated:
             print(
                 f"{counts['failed']} of {told} trials failed, "
                 f"budget.tolerated_failures={self._config.budget.tolerated_failures:g} allows "
-                f"{tolerated:.0f}: see `python -m duqsweep status {self._dir}`",
+                f"{tolerated:.0f}: see "
+                f"`python -m duqsweep status {shlex.quote(str(self._dir))}`",
                 file=sys.stderr,
             )
             return exit_codes.FAILED_TRIALS
         return 0
-
-
-def _tracking_uri(config: SweepConfig) -> str | None:
-    """Where MLflow's copy goes; None: a database in the folder."""
-    if config.tracking.name == "none":
-        return None
-    uri = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
-    if config.tracking.name == "server" and not uri:
-        raise ConfigError("tracking=server needs tracking.uri=… or MLFLOW_TRACKING_URI")
-    return uri
-
-
-@contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """SIGTERM, which schedulers send, leaves the sweep as Ctrl-C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from duqsweep import files
 from duqsweep.control.front.content import front_content
 from duqsweep.control.tracking.links import links
-from duqsweep.verbs.folder import sweep_config
+from duqsweep.control.tracking.mlflow_client import default_uri
+from duqsweep.control.tracking.runids import check_target
+from duqsweep.masking import masked
+from duqsweep.verbs.folder import sweep_config, tracking_uri
 
 
 def main(arguments: list[str]) -> int:
@@ -18,17 +20,20 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("directory", type=Path, metavar="DIR", help="the sweep's folder")
     parser.add_argument(
         "--uri",
-        default=os.environ.get("MLFLOW_TRACKING_URI"),
-        help="MLflow's tracking URI; default: MLFLOW_TRACKING_URI, else a database in the folder",
+        help="MLflow's tracking URI; default: where the sweep's copy goes",
     )
     parsed = parser.parse_args(arguments)
     config = sweep_config(parsed.directory)
+    uri = parsed.uri or tracking_uri(config)
+    if not parsed.uri:
+        check_target(config.directory, uri or default_uri(config.directory))
     from duqsweep.control.tracking.mirror import mirror  # MLflow takes seconds to import
 
     front = config.directory / files.FRONT_JSON
     if not front.exists():  # the mirror takes from it which trials are on the front
         files.write_json(front, front_content(config.directory, config.objectives))
-    count = mirror(config.directory, parsed.uri)
-    print(f"{config.name}: {count} trials are in MLflow")
-    print(*links(config.directory, parsed.uri), sep="\n")
+    count = mirror(config.directory, uri)
+    where = masked(uri or default_uri(config.directory))
+    print(f"{config.name}: {count} trials are in MLflow at {where}")
+    print(*links(config.directory, uri), sep="\n")
     return 0

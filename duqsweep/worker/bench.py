@@ -20,6 +20,7 @@ from duqsweep.quant.select import Bits
 from duqsweep.result import SimulatorInfo
 from duqsweep.seams import EagerPolicy, Environment
 from duqsweep.spec import PolicySpec, ProtocolSpec, QuantSpec
+from duqsweep.worker.blame import WatchedEnvironment, in_simulator
 from duqsweep.worker.fidelity import actions_of
 from duqsweep.worker.noise import flow_noise
 from duqsweep.worker.observations import (
@@ -90,7 +91,8 @@ class Bench:
         wanted = replace(protocol, max_steps=1, nominal_steps=1, replan_steps=1)
         if self._environment is None or self._environment[0] != wanted:
             self.close_environment()
-            self._environment = wanted, self._open(wanted)
+            with in_simulator():
+                self._environment = wanted, WatchedEnvironment(self._open(wanted))
         return self._environment[1]
 
     def close_environment(self) -> None:

@@ -13,10 +13,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from duqsweep.assignment import Assignment, Failure, failure
-from duqsweep.errors import InfrastructureError
+from duqsweep.errors import DuqsweepError
 from duqsweep.files import LOG_TXT, trial_dir
 from duqsweep.mailbox import Outcome
 from duqsweep.result import TrialResult
+from duqsweep.worker.blame import is_machines
 
 Evaluator = Callable[[Path, int], TrialResult]
 OpenEvaluator = Callable[[], Evaluator]
@@ -75,7 +76,7 @@ def broken(folder: Path, error: Exception) -> Failure:
     what = "".join(traceback.format_exception_only(error)).strip()
     if isinstance(error, MemoryError):
         return failure("oom", what)
-    if isinstance(error, InfrastructureError):
+    if is_machines(error) or isinstance(error, DuqsweepError):  # else a damaged file
         return failure("node", what)
     trace = "".join(traceback.format_exception(error)).strip()
     return failure("crash", f"{what}\n{trace}")

@@ -14,6 +14,7 @@ from duqsweep.result import EpisodeRecord, Outcome, TrialResult, Vitals
 from duqsweep.seams import Policy
 from duqsweep.spec import LedgerEntry, Trial
 from duqsweep.worker.bench import Bench
+from duqsweep.worker.blame import is_machines
 from duqsweep.worker.episode import run_episode
 from duqsweep.worker.ledger import read_ledger
 from duqsweep.worker.lock import exclusive
@@ -85,6 +86,7 @@ class _Evaluation:
         self._progress = progress
         self._vitals: Vitals | None = progress.vitals
         self._records = {record.i: record for record in progress.episodes}
+        self._attempts: dict[int, int] = {}  # of entries that are played again
 
     def run(self) -> TrialResult:
         """Walk, and turn whatever the policy raises into a failed result."""
@@ -92,9 +94,9 @@ class _Evaluation:
             return self._walk()
         except InfrastructureError:
             raise
-        except OSError as error:
-            raise InfrastructureError(f"{type(error).__name__}: {error}") from error
         except Exception as error:
+            if is_machines(error):
+                raise InfrastructureError(f"{type(error).__name__}: {error}") from error
             # Any exception of a quantized or compiled policy is an outcome of this point of the
             # space; it is recorded whole and must not end the process that serves other trials.
             log.exception("trial %d failed", self._trial.number)
@@ -102,11 +104,12 @@ class _Evaluation:
             return self._result("failed", f"{kind}: {error}", (kind, traceback.format_exc()))
 
     def _walk(self) -> TrialResult:
-        if self._vitals is not None and self._progress.finished >= self._until:
+        again = self._to_repeat()
+        if self._vitals is not None and self._progress.finished >= self._until and not again:
             return self._complete()
         if self._told_to_stop() is not None:
             return self._stopped()
-        entries = self._entries()
+        entries = [*again, *self._entries()]
         policy = self._ready_policy()
         if self._vitals and self._vitals.speedup < self._trial.min_speedup:
             return self._too_slow(self._vitals.speedup)
@@ -116,7 +119,7 @@ class _Evaluation:
             self._play(policy, entry)
             reason = too_many_errors(self._episodes(), self._until)
             if reason is not None:
-                return self._result("failed", reason, (InfrastructureError.__name__, reason))
+                raise InfrastructureError(reason)
         return self._complete()
 
     def _entries(self) -> list[LedgerEntry]:
@@ -126,6 +129,16 @@ class _Evaluation:
                 f"the ledger has {len(ledger)} episodes, asked for are {self._until}"
             )
         return ledger[self._progress.finished : self._until]
+
+    def _to_repeat(self) -> list[LedgerEntry]:
+        """Entries whose errors ended an earlier evaluation; the machine may have been mended."""
+        if too_many_errors(self._episodes(), self._until) is None:
+            return []
+        ledger = read_ledger(self._sweep_dir / files.LEDGER_JSON)
+        broken = [i for i, record in sorted(self._records.items()) if record.error is not None]
+        for i in broken:
+            self._attempts[i] = self._records.pop(i).attempt + 1
+        return [ledger[i] for i in broken if i < self._progress.finished]
 
     def _ready_policy(self) -> Policy:
         cache_dir = self._sweep_dir / files.CACHE_DIR
@@ -144,8 +157,8 @@ class _Evaluation:
 
     def _play(self, policy: Policy, entry: LedgerEntry) -> None:
         """Play one entry, twice if the simulator fails, and write a line for each attempt."""
-        first = 1 if entry.i in self._records else 0
-        for attempt in range(first, ATTEMPTS):
+        first = 1 if entry.i in self._records else self._attempts.get(entry.i, 0)
+        for attempt in range(first, max(first + 1, ATTEMPTS)):
             with phase(f"episode {entry.i}"):
                 simulator = self._bench.environment(self._spec.protocol)
                 record = run_episode(simulator, policy, entry, self._spec.protocol, attempt)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from duqsweep.errors import InfrastructureError
+from duqsweep.locking import try_lock
 
 POLL_S = 0.1
 
@@ -23,21 +23,14 @@ def exclusive(path: Path, wait_s: float) -> Iterator[None]:
 
     Raises:
         InfrastructureError: Another process still held it after `wait_s` seconds.
+        DuqsweepError: The file system has no locks.
     """
     with path.open("a") as file:
         deadline = time.monotonic() + wait_s
-        while not _try_lock(file.fileno()):
+        while not try_lock(file.fileno(), path):
             if time.monotonic() >= deadline:
                 raise InfrastructureError(
                     f"{path} was still held by another process after {wait_s:g} s"
                 )
             time.sleep(POLL_S)
         yield
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

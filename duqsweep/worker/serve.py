@@ -21,6 +21,7 @@ from types import FrameType
 from duqsweep.assignment import Assignment, Failure, failure
 from duqsweep.mailbox import Alive, LeaveReason, Mailbox, Outcome, Terms
 from duqsweep.processes import oom_kills, start_ticks
+from duqsweep.worker.blame import forget_simulator, kind_of_death
 from duqsweep.worker.child import OpenEvaluator, evaluate_assignments, open_evaluator
 
 POLL_S = 0.2
@@ -121,6 +122,7 @@ class _Worker:
             self.child.start()
             theirs.close()
         self.oom_kills = oom_kills()
+        forget_simulator()
         assert self.connection is not None
         self.connection.send(assignment)
 
@@ -146,8 +148,8 @@ class _Worker:
             name = signal.Signals(-code).name
             if -code == signal.SIGKILL and oom_kills() > self.oom_kills:
                 return failure("oom", "the kernel killed the evaluation for want of memory")
-            return failure("crash", f"the evaluation was killed by {name}")
-        return failure("crash", f"the evaluation ended with exit code {code}")
+            return failure(kind_of_death(code), f"the evaluation was killed by {name}")
+        return failure(kind_of_death(code), f"the evaluation ended with exit code {code}")
 
     def _finish(self, outcome: Outcome) -> None:
         if outcome.failure is not None:

@@ -174,7 +174,8 @@ def test_content_has_the_agreed_keys_and_every_told_trial(sweep_dir: Path) -> No
         "points",
     } == set(content)
     assert content["sweep"] == "dit_speed"
-    assert content["counts"] == {"complete": 29, "stopped": 1, "failed": 1, "running": 1}
+    counts = {"complete": 29, "stopped": 1, "failed": 1, "running": 1, "open": 0}
+    assert content["counts"] == counts
     assert [point["trial"] for point in content["points"]] == list(range(31))
     keys = {
         "trial params success_rate success_low success_high episodes episode_time_s speedup kernel",

@@ -23,6 +23,7 @@ from synthetic_sweep import (
 )
 
 from duqsweep.control.front.content import front_content
+from duqsweep.control.view import wording
 from duqsweep.control.view.live import (
     EventLines,
     LiveTable,
@@ -147,3 +148,34 @@ def test_ctrl_c_gives_the_terminal_back() -> None:
     child.wait(10)
     os.close(controller)
     assert seen.rindex(b"\x1b[?25h") > seen.rindex(b"\x1b[?25l")  # the cursor is shown again
+
+
+def test_the_counter_goes_on_where_earlier_controllers_left_it() -> None:
+    stream = io.StringIO()
+    lines = EventLines(Plan("x", 4, 6, frozenset({0, 1})), stream)
+    lines.ended(3, TrialResult("stopped", "asked to", 0, 0, 0, None, None))
+    assert stream.getvalue().endswith(" [3/4]\n")
+    lines.ended(1, TrialResult("complete", "more episodes", 0, 0, 0, None, None))
+    assert stream.getvalue().endswith(" [3/4]\n")
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "shown"),
+    [
+        ("EvaluationError", "EvaluationError: no file", "EvaluationError: no file"),
+        ("oom", "killed for want of memory", "oom: killed for want of memory"),
+    ],
+)
+def test_the_type_of_an_error_is_said_once(kind: str, reason: str, shown: str) -> None:
+    result = TrialResult("failed", reason, 0, 0, 0, None, None, kind, "Traceback")
+    assert wording.result_text(result) == f"FAILED: {shown}"
+    assert wording.why({"error_type": kind, "reason": reason}) == shown
+
+
+def test_lines_that_nobody_reads_any_more_do_not_end_the_sweep() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream:
+        lines = EventLines(PLAN, stream)
+        for _ in range(3):
+            lines.message("nobody hears this")

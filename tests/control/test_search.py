@@ -11,11 +11,13 @@ from synthetic_sweep import make_episodes, make_result, make_vitals
 from duqsweep import files
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import compose
+from duqsweep.control.deaths import reopen
 from duqsweep.control.front.reference import ensure_reference
 from duqsweep.control.front.trials import TrialReader, TrialView, read_trials
 from duqsweep.control.study.optuna_study import OptunaStudy, open_study
 from duqsweep.control.study.ruling import Rival, ruled_out
 from duqsweep.control.study.search import FullEvaluation
+from duqsweep.errors import ConfigError
 from duqsweep.result import TrialResult
 from duqsweep.spec import Trial
 
@@ -41,9 +43,10 @@ class Life:
         )
 
     def evaluate(self, number: int, speedup: float = 1.5, rate: float = 0.9) -> TrialView:
-        """Write what a worker would, as far as the first 12 episodes."""
+        """Write what a worker would, for all episodes of the budget."""
         trial, folder = self.trial(number), files.trial_dir(self.directory, number)
-        vitals, episodes = make_vitals(trial, speedup), make_episodes(number, 12, rate)
+        count = self.config.budget.episodes_per_trial
+        vitals, episodes = make_vitals(trial, speedup), make_episodes(number, count, rate)
         files.write_json(folder / files.VITALS_JSON, vitals.to_json())
         for episode in episodes:
             files.append_line(folder / files.EPISODES_JSONL, episode.to_json())
@@ -138,6 +141,39 @@ def test_a_trial_that_was_only_stopped_goes_on(tmp_path):
     assert Life(tmp_path).search.next(()) == assignment
 
 
+def test_a_trial_without_a_result_is_never_told_and_the_next_start_takes_it_up(tmp_path):
+    life = Life(tmp_path)
+    open_trial, other = life.search.next(()), life.search.next(())
+    life.search.ended(life.evaluate(other.trial))
+    assert [told.asked.number for told in life.study.history()] == [other.trial]
+    assert Life(tmp_path).search.next(()) == open_trial
+
+
+def test_a_failed_trial_that_a_person_retries_is_forgotten_and_evaluated_again(tmp_path):
+    life = Life(tmp_path)
+    first, second = life.search.next(()), life.search.next(())
+    life.search.ended(life.evaluate(first.trial))
+    life.search.ended(life.crash(second.trial))
+    reopen(files.trial_dir(tmp_path, second.trial))
+    later = Life(tmp_path)
+    assert [told.asked.number for told in later.study.history()] == [first.trial]
+    assert later.search.next(()) == second
+    later.search.ended(later.evaluate(second.trial))
+    assert [told.attrs["outcome"] for told in later.study.history()] == ["complete"] * 2
+
+
+def test_told_trials_go_on_when_the_budget_gives_them_more_episodes(tmp_path):
+    life = Life(tmp_path, "budget.trials=2")
+    life.run()
+    before = {told.asked.number: told.values for told in life.study.history()}
+    longer = Life(tmp_path, "budget.trials=2", "budget.episodes_per_trial=20")
+    assert longer.study.history() == []
+    assert longer.run() == list(before)
+    assert [told.attrs["episodes"] for told in longer.study.history()] == [20, 20]
+    again = Life(tmp_path, "budget.trials=2", "budget.episodes_per_trial=20")
+    assert again.search.next(()) is None
+
+
 def test_equal_trials_are_evaluated_once(tmp_path):
     words = ["enqueue=[]", "space.quant.include=choice(none)", "budget.trials=12"]
     life = Life(tmp_path, *words, "sampler=random", "~space.runtime.compile")
@@ -156,6 +192,7 @@ class Stubborn:
 
     def __init__(self, study: OptunaStudy) -> None:
         self.running, self.tell, self.duplicate = study.running, study.tell, study.duplicate
+        self.told, self.reopen, self.refuse = study.told, study.reopen, study.refuse
         self._ask = study.ask
 
     def ask(self, point=None):
@@ -243,3 +280,21 @@ def test_a_ruled_out_trial_is_told_by_the_next_life_instead_of_going_on(tmp_path
     (told,) = later.study.history()
     assert told.attrs["outcome"] == "stopped"
     assert len(read_trials(tmp_path)) == 2
+
+
+def test_a_proposal_that_cannot_exist_is_told_as_failed_and_the_search_goes_on(tmp_path):
+    words = ["space.quant.block_size=choice(16, 32)", "+space.policy.num_steps=range(1, 5)"]
+    life = Life(tmp_path, *words, "budget.trials=3", "enqueue=[]", sweep="smoke")
+    possible = life.space.spec
+
+    def spec(params):
+        if params.items() >= {"quant.block_size": 16, "policy.num_steps": 1}.items():
+            raise ConfigError("such a block does not fit")
+        return possible(params)
+
+    object.__setattr__(life.space, "spec", spec)
+    life.search = FullEvaluation(Stubborn(life.study), life.space, life.config)
+    assert len(life.run()) == 3
+    failed = [t for t in life.study._study.trials if t.state.name == "FAIL"]
+    assert {t.user_attrs["reason"] for t in failed} == {"such a block does not fit"}
+    assert len(life.study.history()) == 3

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
@@ -264,3 +266,55 @@ def test_optuna_reads_the_journal_without_us(tmp_path):
     )
     assert len(study.trials) == 5
     assert len(study.best_trials) >= 1
+
+
+def known(study: OptunaStudy) -> list:
+    return [(told.asked, told.values, told.duplicate_of) for told in study.history()]
+
+
+@pytest.mark.parametrize("storage", ["", "storage.url=sqlite:///{}/study.db"])
+def test_reopened_trials_are_not_told_and_all_others_stay_as_they_were(tmp_path, storage):
+    words = [storage.format(tmp_path)] if storage else []
+    study = opened(tmp_path, *words)
+    asked = drain(study, 6)
+    copy = study.ask()
+    study.duplicate(copy.number, asked[5].number)
+    before = known(study)
+    study.reopen([asked[1].number, asked[5].number])  # the first lies outside of the space
+    kept = [told for told in before if told[0].number not in (1, 5, 6)]
+    assert known(study) == kept
+    later = opened(tmp_path, *words)
+    assert known(later) == kept
+    assert later.running() == [asked[1], asked[5]]
+    later.tell(1, VALUES, {})
+    later.tell(5, VALUES, {})
+    values = {told.asked.number: told.values for told in later.history()}
+    assert values[1] == values[5] == values[6] == VALUES
+    assert later.ask().number == 7
+
+
+@pytest.mark.parametrize("step", ["create_study", "delete_study", "load_study"])
+def test_a_study_survives_a_kill_at_any_step_of_its_rewriting(tmp_path, monkeypatch, step):
+    study = opened(tmp_path)
+    drain(study, 5)
+    before = known(study)
+    for call in range(1, 4):
+        with monkeypatch.context() as patch:
+            patch.setattr(optuna, step, killed_at(call, getattr(optuna, step)))
+            with suppress(KeyboardInterrupt):
+                study.reopen([4])
+        study = opened(tmp_path)
+        assert known(study) in (before, before[:4])
+        assert [trial.number for trial in study.running()] in ([], [4])
+    assert len({trial.number for trial in study._study.trials}) == 5
+
+
+def killed_at(call: int, original):
+    calls = itertools.count(1)
+
+    def patched(*args, **kwargs):
+        if next(calls) == call:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    return patched

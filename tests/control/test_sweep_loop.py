@@ -20,8 +20,9 @@ from synthetic_sweep import (
 
 from duqsweep import files
 from duqsweep.assignment import Assignment, Ended, FailureKind, failure
+from duqsweep.control.deaths import RETRIES, deaths_of, reopen
 from duqsweep.control.front.trials import TrialView
-from duqsweep.control.sweep import FAILURES_JSONL, RETRIES, Ending, Sweep
+from duqsweep.control.sweep import Ending, Sweep
 from duqsweep.control.view.progress import NullProgress
 from duqsweep.result import TrialResult
 
@@ -35,6 +36,9 @@ class Messages(NullProgress):
         self.texts: list[str] = []
 
     def message(self, text: str) -> None:
+        self.texts.append(text)
+
+    def died(self, number: int, text: str) -> None:
         self.texts.append(text)
 
 
@@ -165,6 +169,7 @@ class Ran:
     jobs: Scripted
     messages: list[str]
     mirror: Mirror
+    loop: Sweep
 
     @property
     def outcomes(self) -> dict[int, str]:
@@ -180,7 +185,7 @@ def run(folder: Path, script: dict[int, list[Event]], capacity: int = 1, **searc
         assert next(turns) < 100, "the loop does not end"
 
     loop = Sweep(folder, OBJECTIVES, listed, jobs, messages, mirror, sleep)
-    return Ran(loop.run(), listed, jobs, messages.texts, mirror)
+    return Ran(loop.run(), listed, jobs, messages.texts, mirror, loop)
 
 
 def test_as_many_trials_run_at_once_as_may_and_each_is_told_once(tmp_path):
@@ -200,44 +205,96 @@ def test_as_many_trials_run_at_once_as_may_and_each_is_told_once(tmp_path):
     }
 
 
-@pytest.mark.parametrize("kind", ["node", "lost", "preempted", "timeout"])
-def test_a_fault_of_the_machine_is_tried_again(tmp_path, kind):
+@pytest.mark.parametrize("kind", ["node", "setup", "lost", "preempted", "timeout", "crash"])
+def test_a_job_that_died_is_replaced(tmp_path, kind):
     ran = run(tmp_path, {0: [dies(kind), completes], 1: [completes]})
     assert ran.outcomes == {0: "complete", 1: "complete"}
     assert ran.jobs.submitted == [0, 0, 1]
-    assert any(f"({kind})" in text and "goes on" in text for text in ran.messages)
+    assert any(f"({kind})" in text and "another job resumes it" in text for text in ran.messages)
 
 
-def test_retries_are_bounded_and_what_is_known_is_kept(tmp_path):
-    deaths: list[Event] = [measures, *[dies("node")] * (RETRIES + 1)]
+@pytest.mark.parametrize("kind", ["node", "setup", "lost", "timeout"])
+def test_a_fault_of_the_machine_leaves_the_trial_open_and_the_next_start_tries_it_again(
+    tmp_path, kind
+):
+    deaths: list[Event] = [measures, *[dies(kind)] * (RETRIES + 1)]
+    ran = run(tmp_path, {0: deaths, 1: [completes]})
+    assert ran.outcomes == {1: "complete"}  # nothing is told of the other
+    assert ran.jobs.submitted == [0] * (RETRIES + 1) + [1]
+    assert not (files.trial_dir(tmp_path, 0) / files.RESULT_JSON).exists()
+    noted = deaths_of(files.trial_dir(tmp_path, 0))
+    assert [(line["kind"], line["fault"]) for line in noted] == [(kind, "machine")] * (RETRIES + 1)
+    assert ran.loop.deaths.open[0].message == f"{kind} it was"
+    # Deaths under an earlier controller do not count.
+    again = run(tmp_path, {0: [*[dies(kind)] * RETRIES, completes]})
+    assert again.outcomes == {0: "complete"}
+
+
+def test_a_cancelled_job_is_not_submitted_again_and_its_trial_stays_open(tmp_path):
+    ran = run(tmp_path, {0: [dies("cancelled")], 1: [completes]})
+    assert ran.jobs.submitted == [0, 1]
+    assert ran.outcomes == {1: "complete"}
+    assert list(ran.loop.deaths.open) == [0]
+
+
+def test_a_job_that_was_cancelled_while_no_controller_ran_is_replaced(tmp_path):
+    write_trial(tmp_path, make_trial(0))
+    jobs = Scripted(
+        tmp_path, {0: [dies("cancelled"), completes]}, running=[Assignment(0, EPISODES)]
+    )
+    listed = Listed(tmp_path, 0)
+    loop = Sweep(tmp_path, OBJECTIVES, listed, jobs, NullProgress(), Mirror(), lambda seconds: None)
+    assert loop.run() == "finished"
+    assert [view.outcome for view in listed.told] == ["complete"]
+
+
+def test_preemption_is_retried_without_a_limit(tmp_path):
+    ran = run(tmp_path, {0: [*[dies("preempted")] * (3 * RETRIES), completes]})
+    assert ran.outcomes == {0: "complete"}
+
+
+def test_a_sweep_ends_early_when_every_job_dies_before_its_first_word(tmp_path):
+    ran = run(tmp_path, {number: [dies("setup")] * 9 for number in range(4)})
+    assert ran.ending == "broken"
+    assert ran.jobs.submitted == [0, 0, 0]
+    assert ran.loop.deaths.common is not None
+    assert ran.loop.deaths.common.message == "setup it was"
+    assert ran.outcomes == {}
+
+
+def test_one_trial_that_cannot_run_does_not_end_the_sweep_but_a_second_one_does(tmp_path):
+    ran = run(tmp_path / "one", {0: [dies("timeout")] * 3, 1: [completes]})
+    assert (ran.ending, ran.outcomes) == ("finished", {1: "complete"})
+    ran = run(tmp_path / "all", {number: [dies("timeout")] * 3 for number in range(4)})
+    assert (ran.ending, ran.jobs.submitted) == ("broken", [0, 0, 0, 1])
+
+
+def test_a_sweep_that_gets_somewhere_goes_on_among_deaths(tmp_path):
+    script: dict[int, list[Event]] = {0: [dies("node")] * 3, 1: [completes], 2: [dies("node")] * 3}
+    ran = run(tmp_path, {**script, 3: [completes]})
+    assert (ran.ending, ran.outcomes) == ("finished", {1: "complete", 3: "complete"})
+
+
+def test_a_policy_that_keeps_crashing_fails_for_good_and_what_is_known_is_kept(tmp_path):
+    deaths: list[Event] = [measures, *[dies("crash")] * (RETRIES + 1)]
     ran = run(tmp_path, {0: deaths, 1: [completes]})
     assert ran.outcomes == {0: "failed", 1: "complete"}
-    assert ran.jobs.submitted == [0] * (RETRIES + 1) + [1]
-    lost = ran.search.told[0].result
-    assert lost is not None
-    assert (lost.error_type, lost.reason) == ("node", "node it was")
-    noted = files.read_lines(files.trial_dir(tmp_path, 0) / FAILURES_JSONL)
-    assert [line["kind"] for line in noted] == ["node"] * (RETRIES + 1)
-    assert "no retry is left" in ran.messages[-1]
+    failed = ran.search.told[0].result
+    assert failed is not None
+    assert (failed.error_type, failed.reason) == ("crash", "crash it was")
+    assert "not retried" in ran.messages[-1]
 
 
-def test_retries_of_an_earlier_life_count(tmp_path):
+def test_crashes_under_earlier_controllers_count_until_a_person_retries(tmp_path):
     folder = files.trial_dir(tmp_path, 0)
     folder.mkdir(parents=True)
     for _ in range(RETRIES):
-        line = {"kind": "node", "message": "", "episodes": 0, "at_s": 0.0}
-        files.append_line(folder / FAILURES_JSONL, line)
-    assert run(tmp_path, {0: [dies("node")]}).outcomes == {0: "failed"}
-
-
-def test_a_trial_that_gets_on_between_its_jobs_deaths_is_not_given_up(tmp_path):
-    folder = files.trial_dir(tmp_path, 0)
-    folder.mkdir(parents=True)
-    for episodes in (3, 6, 9):
-        line = {"kind": "preempted", "message": "", "episodes": episodes, "at_s": 0.0}
-        files.append_line(folder / FAILURES_JSONL, line)
-    ran = run(tmp_path, {0: [dies("preempted"), completes]})
-    assert ran.outcomes == {0: "complete"}
+        line = {"kind": "crash", "message": "", "episodes": 0, "at_s": 0.0}
+        files.append_line(folder / files.FAILURES_JSONL, line)
+    assert run(tmp_path, {0: [dies("crash")]}).outcomes == {0: "failed"}
+    reopen(folder)
+    assert not (folder / files.RESULT_JSON).exists()
+    assert run(tmp_path, {0: [dies("crash"), completes]}).outcomes == {0: "complete"}
 
 
 def test_too_little_memory_is_the_trials_own_fault(tmp_path):
@@ -250,10 +307,17 @@ def test_too_little_memory_is_the_trials_own_fault(tmp_path):
 def test_a_job_that_ends_without_a_result_counts_as_lost(tmp_path):
     ran = run(tmp_path, {0: [vanishes, completes]})
     assert ran.outcomes == {0: "complete"}
-    noted = files.read_lines(files.trial_dir(tmp_path, 0) / FAILURES_JSONL)
-    assert [line["kind"] for line in noted] == ["lost"]
+    assert [line["kind"] for line in deaths_of(files.trial_dir(tmp_path, 0))] == ["lost"]
     never = run(tmp_path / "never", {0: [vanishes] * (RETRIES + 1)})
-    assert never.outcomes == {0: "failed"}
+    assert never.outcomes == {}
+
+
+def test_a_job_that_dies_after_its_result_was_written_has_not_failed(tmp_path):
+    def completes_and_dies(jobs: Scripted, assignment: Assignment) -> Ended:
+        completes(jobs, assignment)
+        return Ended(assignment, failure("oom", "while it left"))
+
+    assert run(tmp_path, {0: [completes_and_dies]}).outcomes == {0: "complete"}
 
 
 def test_a_trial_that_is_ruled_out_is_stopped_once_and_told(tmp_path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from duqsweep.errors import InfrastructureError
@@ -21,6 +22,7 @@ from duqsweep.files import (
     write_json,
 )
 from duqsweep.result import TrialResult
+from duqsweep.worker.blame import in_simulator
 from duqsweep.worker.serve import serve
 
 PLAN = "plan.json"
@@ -69,6 +71,11 @@ def _come_to_grief(mishap: str) -> None:
         raise MemoryError
     if mishap == "exit":
         os._exit(3)
+    if mishap == "terminate":
+        os.kill(os.getpid(), signal.SIGTERM)
+    if mishap.startswith("segfault"):
+        with in_simulator() if "simulator" in mishap else nullcontext():
+            os.kill(os.getpid(), signal.SIGSEGV)
     if mishap == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if mishap == "kill the worker":

@@ -20,17 +20,24 @@ pytestmark = pytest.mark.parametrize(
 
 
 @pytest.mark.parametrize(
-    ("mishap", "words"), [("exit", "exit code 3"), ("kill", "killed by SIGKILL")]
+    ("mishap", "kind", "words"),
+    [
+        ("exit", "crash", "exit code 3"),
+        ("segfault", "crash", "killed by SIGSEGV"),
+        ("segfault of the simulator", "node", "killed by SIGSEGV"),
+        ("kill", "lost", "killed by SIGKILL"),
+        ("terminate", "lost", "killed by SIGTERM"),
+    ],
 )
-def test_a_dead_evaluation_is_told_and_its_worker_goes_on(
-    lab: Lab, mishap: str, words: str
+def test_a_dead_evaluation_is_told_by_whose_doing_it_was_and_its_worker_goes_on(
+    lab: Lab, mishap: str, kind: str, words: str
 ) -> None:
     folder = lab.trial(0, mishap)
     dispatcher = lab.open()
     dispatcher.submit(Assignment(0, 1))
     (ended,) = wait_for_ends(dispatcher, 1)
     assert ended.failure is not None
-    assert ended.failure.kind == "crash"
+    assert ended.failure.kind == kind
     assert words in ended.failure.message
     dispatcher.submit(Assignment(0, 1))
     assert wait_for_ends(dispatcher, 1)[0].failure is None
@@ -44,7 +51,7 @@ def test_a_killed_worker_takes_its_evaluation_along_and_is_replaced(lab: Lab) ->
     dispatcher.submit(Assignment(0, 1))
     (ended,) = wait_for_ends(dispatcher, 1)
     assert ended.failure is not None
-    assert ended.failure.kind == "crash"
+    assert (ended.failure.kind, ended.failure.fault) == ("lost", "machine")
     assert ended.failure.retry
     (visit,) = read_lines(folder / "visits.jsonl")
     wait_until(lambda: start_ticks(visit["pid"]) is None)
@@ -59,7 +66,7 @@ def test_a_job_that_cannot_start_is_told_with_what_it_said(lab: Lab) -> None:
     dispatcher.submit(Assignment(0, 1))
     (ended,) = wait_for_ends(dispatcher, 1)
     assert ended.failure is not None
-    assert ended.failure.kind == "crash"
+    assert (ended.failure.kind, ended.failure.fault) == ("setup", "machine")
     assert "no such node software" in ended.failure.message
 
 
@@ -151,6 +158,17 @@ def test_a_job_that_is_told_of_its_end_leaves_its_episode(
     (ended,) = wait_for_ends(dispatcher, 1)
     assert ended.failure is not None
     assert (ended.failure.kind, ended.failure.retry) == (kind, True)
+
+
+def test_a_terminated_worker_was_preempted(lab: Lab) -> None:
+    folder = lab.trial(0, episode_s=0.1)
+    dispatcher = lab.open()
+    dispatcher.submit(Assignment(0, 500))
+    wait_until(lambda: len(read_lines(folder / EPISODES_JSONL)) >= 1)
+    os.kill(mailboxes(lab)[0].alive().pid, signal.SIGTERM)
+    (ended,) = wait_for_ends(dispatcher, 1)
+    assert ended.failure is not None
+    assert (ended.failure.kind, ended.failure.fault) == ("preempted", "machine")
 
 
 def test_a_worker_says_what_it_does(lab: Lab) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from duqsweep.control.dispatch.jobstate import Row, judge, read_rows
-from duqsweep.mailbox import Mailbox
+from duqsweep.mailbox import Alive, Mailbox
+
+ALIVE = Alive(4, 5, "host", None, "12", 1.5e9, None)
 
 
 @pytest.fixture
@@ -43,9 +45,10 @@ def test_a_job_lives_in_every_state_that_is_not_final(box: Mailbox, state: str) 
     ("state", "kind"),
     [("NODE_FAIL", "node"), ("BOOT_FAIL", "node"), ("OUT_OF_MEMORY", "oom"),
      ("TIMEOUT", "timeout"), ("DEADLINE", "timeout"), ("PREEMPTED", "preempted"),
-     ("CANCELLED", "cancelled"), ("FAILED", "crash"), ("COMPLETED", "crash")],
+     ("CANCELLED", "cancelled"), ("FAILED", "lost"), ("COMPLETED", "lost")],
 )  # fmt: skip
 def test_final_states_are_told_apart(box: Mailbox, state: str, kind: str) -> None:
+    box.set_alive(ALIVE)
     view = judge(Row("1", state, "n1", "None"), box)
     assert (view.ended, view.kind) == (True, kind)
     assert state in view.message
@@ -62,6 +65,14 @@ def test_a_job_that_nobody_knows_is_lost(box: Mailbox) -> None:
 )  # fmt: skip
 def test_want_of_memory_is_read_from_the_jobs_output(box: Mailbox, line: str) -> None:
     (box.folder / "job" / "5_0_log.err").write_text(f"one\n{line}\n")
+    box.set_alive(ALIVE)
     view = judge(Row("5", "FAILED", "n1", "NonZeroExitCode"), box)
     assert view.kind == "oom"
     assert line in view.message
+
+
+@pytest.mark.parametrize("state", ["FAILED", "COMPLETED", "OUT_OF_MEMORY"])
+def test_a_job_that_ends_before_the_workers_first_word_could_not_be_set_up(
+    box: Mailbox, state: str
+) -> None:
+    assert judge(Row("1", state, "n1", "NonZeroExitCode"), box).kind == "setup"

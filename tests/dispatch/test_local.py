@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from light_lab import Lab, mailboxes, wait_for_ends
 
 from duqsweep.control.config.schema import LauncherConfig
 from duqsweep.control.dispatch.dispatcher import Assignment, open_dispatcher, open_launcher
-from duqsweep.control.dispatch.local import cuda_devices
+from duqsweep.control.dispatch.local import cuda_devices, device_lines
 from duqsweep.errors import ConfigError
 
 NVIDIA_SMI = "#!/bin/sh\nprintf '0\\n1\\n2\\n'\n"
@@ -80,3 +82,40 @@ def test_slurm_without_its_programs_is_refused(
 def test_an_unknown_launcher_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="inline, local or slurm, got 'cloud'"):
         open_dispatcher(LauncherConfig(name="cloud"), tmp_path)
+
+
+IMPORT = f"{sys.executable} -c 'import robosuite.utils.binding_utils'"
+SHOW = "echo $CUDA_VISIBLE_DEVICES/$MUJOCO_EGL_DEVICE_ID"
+
+
+def in_worker(gpu: str, command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A command in the environment of a worker with this GPU."""
+    return subprocess.run(
+        ["bash", "-c", "\n".join([*device_lines(gpu), command])],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("gpu", "seen"),
+    [
+        ("0", "0/0"),
+        ("1", "1/1"),
+        ("MIG-GPU-8e1f/1/0", "MIG-GPU-8e1f/1/0/"),
+        ("GPU-8e1f", "GPU-8e1f/"),
+        ("", "/"),
+    ],
+)
+def test_a_worker_has_its_own_device_whatever_its_launcher_was_given(gpu: str, seen: str) -> None:
+    given = {"MUJOCO_EGL_DEVICE_ID": "0", "CUDA_VISIBLE_DEVICES": "0,1"}
+    assert in_worker(gpu, SHOW, **given).stdout == f"{seen}\n"
+
+
+@pytest.mark.parametrize("gpu", ["1", "MIG-GPU-8e1f/1/0"])
+def test_robosuite_takes_the_device_of_the_second_worker(gpu: str) -> None:
+    given = {"MUJOCO_EGL_DEVICE_ID": "0", "CUDA_VISIBLE_DEVICES": "0,1", "MUJOCO_GL": "osmesa"}
+    done = in_worker(gpu, IMPORT, **given)
+    assert done.returncode == 0, done.stderr

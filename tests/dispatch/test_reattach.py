@@ -118,7 +118,7 @@ def test_a_worker_that_died_meanwhile_is_a_failure_to_be_retried(lab: Lab) -> No
     assert dispatcher.reattach() == [Assignment(0, 500)]
     (ended,) = wait_for_ends(dispatcher, 1)
     assert ended.failure is not None
-    assert (ended.failure.kind, ended.failure.retry) == ("crash", True)
+    assert (ended.failure.kind, ended.failure.retry) == ("lost", True)
 
 
 def test_a_worker_whose_job_was_never_submitted_is_lost(lab: Lab) -> None:

@@ -59,6 +59,11 @@ def kill_everything(process: subprocess.Popen[str], folder: Path) -> None:
                 os.kill(alive.pid, signal.SIGKILL)
 
 
+def terminate_all(process: subprocess.Popen[str], folder: Path) -> None:
+    """As `timeout` and schedulers do: SIGTERM to the whole process group, workers included."""
+    os.killpg(process.pid, signal.SIGTERM)
+
+
 def ctrl_c(process: subprocess.Popen[str], folder: Path) -> None:
     os.kill(process.pid, signal.SIGINT)
 
@@ -71,6 +76,7 @@ FATES: dict[str, Callable[[subprocess.Popen[str], Path], None]] = {
     "controller killed": kill_controller,
     "all killed": kill_everything,
     "Ctrl-C": ctrl_c,
+    "all terminated": terminate_all,
     "stopped": stop_verb,
 }
 
@@ -117,6 +123,7 @@ def test_every_life_ends_as_it_was_made_to_and_the_last_one_finishes(battered: B
         "controller killed": -signal.SIGKILL,
         "all killed": -signal.SIGKILL,
         "Ctrl-C": INTERRUPTED,
+        "all terminated": INTERRUPTED,
         "stopped": INTERRUPTED,
         "last": 0,
     }
@@ -153,7 +160,7 @@ def test_trials_end_as_without_interruption(battered: Battered, finished: Finish
 def test_who_presses_ctrl_c_is_told_how_to_go_on(battered: Battered) -> None:
     lines = battered.lives["Ctrl-C"].out.splitlines()
     assert lines[-1].startswith("interrupted: ")
-    assert "the same command goes on" in lines[-1]
+    assert "the same command resumes" in lines[-1]
 
 
 def test_workers_that_outlive_their_controller_are_taken_up_again(battered: Battered) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from command_line import Command
 
 from duqsweep import cli, exit_codes, files
+from duqsweep.checkpoint.locate import WEIGHTS
 
 CONF = Path(__file__).parent / "conf"
 
@@ -217,6 +219,21 @@ def test_the_real_command_says_the_same(mistake, command, broken_checkpoint, tmp
     assert sweep_folders(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    "refusal", [["tracking=server"], ["storage.url=nowhere"], ["sampler=grid"]]
+)
+@pytest.mark.parametrize("where", ["own", ".", "own/deeper/new"])
+def test_a_refusal_removes_only_what_it_made(where, refusal, refused, tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "note.txt").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    more = ["space.quant.smoothing=interval(0, 0.5)"] if refusal == ["sampler=grid"] else []
+    refused("+sweep=tiny", f"dir={where}", *refusal, *more)
+    refused("+sweep=tiny", "dir=empty", *refusal, *more)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_slurm_without_sbatch_is_refused(command: Command, broken_checkpoint, tmp_path):
     words = complete(["+sweep=tiny", "launcher=slurm"], broken_checkpoint)
     done = command(*words, PATH="")
@@ -251,8 +268,12 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, broken_checkpoint: Path) -> 
     return words
 
 
+def folder_of(words: list[str]) -> Path:
+    return next(Path(word[4:]) for word in words if word.startswith("dir="))
+
+
 def contents(words: list[str]) -> dict[Path, str]:
-    folder = next(Path(word[4:]) for word in words if word.startswith("dir="))
+    folder = folder_of(words)
     return {
         path: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.rglob("*")
@@ -264,7 +285,7 @@ def contents(words: list[str]) -> dict[Path, str]:
     ("change", "message"),
     [
         ("space.quant.block_size=choice(16, 64)", "'tiny'.*another space.*block_size.*name="),
-        ("quant.act_bits=4", "'tiny'.*another space.*was 8, is 4.*name="),
+        ("quant.act_bits=4", "'tiny'.*another base quant.act_bits was 8, is 4.*name="),
     ],
 )
 def test_a_changed_space_is_refused_and_the_sweep_is_left_alone(sweep, change, message, refused):
@@ -272,6 +293,49 @@ def test_a_changed_space_is_refused_and_the_sweep_is_left_alone(sweep, change, m
     line = refused(*sweep, change)
     assert re.search(message, line), line
     assert contents(sweep) == before
+
+
+def test_other_weights_behind_the_same_path_are_refused(sweep, refused, broken_checkpoint):
+    weights, before = broken_checkpoint / WEIGHTS, contents(sweep)
+    content = weights.read_bytes()
+    try:
+        weights.write_bytes(content[::-1])
+        line = refused(*sweep)
+    finally:
+        weights.write_bytes(content)
+    assert re.search(f"another checkpoint {WEIGHTS} was 7 bytes, .*, is 7 bytes", line), line
+    assert contents(sweep) == before
+
+
+def test_another_sweep_does_not_take_the_folder_over(sweep, refused, tmp_path):
+    before = contents(sweep)
+    line = refused(*sweep, "name=other")
+    assert re.search("folder .* belongs to the sweep 'tiny', not to 'other'.*dir=", line), line
+    assert contents(sweep) == before
+
+
+def test_a_folder_of_an_older_version_is_known_by_its_sweep_yaml(sweep, refused, tmp_path):
+    folder = Path(shutil.copytree(folder_of(sweep), tmp_path / "older"))
+    (folder / files.IDENTITY_JSON).unlink()
+    older = [f"dir={folder}" if word.startswith("dir=") else word for word in sweep]
+    assert "belongs to the sweep 'tiny', not to 'other'" in refused(*older, "name=other")
+
+
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [
+        ([files.STUDY_LOG], "holds trials, and study.log no study 'tiny': put study.log back"),
+        ([files.SWEEP_YAML, files.IDENTITY_JSON], "holds trials and no sweep.yaml"),
+    ],
+)
+def test_trials_without_their_study_are_not_adopted(lost, message, sweep, refused, tmp_path):
+    folder = Path(shutil.copytree(folder_of(sweep), tmp_path / "copy"))
+    for name in lost:
+        (folder / name).unlink()
+    words = [f"dir={folder}" if word.startswith("dir=") else word for word in sweep]
+    before = contents(words)
+    assert message in refused(*words)
+    assert contents(words) == before
 
 
 def test_a_change_that_the_storage_refuses_leaves_the_sweep_alone(sweep, refused):

@@ -55,16 +55,40 @@ def test_one_episode_that_cannot_run_is_counted_apart(
     assert result.success_rate == 0.0
 
 
-def test_a_simulator_that_keeps_failing_fails_the_trial_early(
+def test_a_simulator_that_keeps_failing_leaves_the_trial_open_until_it_is_mended(
     tmp_path: Path, trial_spec: TrialSpec
 ) -> None:
     simulator = PaperSimulator(broken_resets=tuple(range(OBSERVATION_RESETS, 100)))
     trial_dir = make_trial(tmp_path, trial_spec)
-    result = evaluate(trial_dir, 30, bench_with(simulator))
-    assert result.outcome == "failed"
-    assert result.error_type == "InfrastructureError"
-    assert "2 of 30 episodes ended in errors" in result.reason
+    with pytest.raises(InfrastructureError, match="2 of 30 episodes ended in errors"):
+        evaluate(trial_dir, 30, bench_with(simulator))
     assert len(lines(trial_dir)) == 4
+    assert not (trial_dir / files.RESULT_JSON).exists()
+    result = evaluate(trial_dir, 30, bench_with(PaperSimulator()))
+    assert (result.outcome, result.episodes, result.errors) == ("complete", 30, 0)
+    played = [(line["i"], line["attempt"]) for line in lines(trial_dir)[4:]]
+    assert played == [(0, 2), (1, 2), *((i, 0) for i in range(2, 30))]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        ImportError("libcudart.so.12: cannot open shared object file"),
+        RuntimeError("CUDA error: no CUDA-capable device is detected"),
+        RuntimeError("The NVIDIA driver on your system is too old"),
+    ],
+)
+def test_what_a_machine_lacks_is_no_fault_of_the_policy(
+    tmp_path: Path, trial_spec: TrialSpec, error: Exception
+) -> None:
+    def load(spec: PolicySpec, device: str) -> Policy:
+        raise error
+
+    trial_dir = make_trial(tmp_path, trial_spec)
+    with pytest.raises(InfrastructureError, match=type(error).__name__):
+        evaluate(trial_dir, 3, Bench(load=load))
+    assert not (trial_dir / files.RESULT_JSON).exists()
 
 
 def test_an_error_whose_retry_was_never_made_is_retried_by_the_next_process(

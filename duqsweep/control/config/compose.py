@@ -17,6 +17,8 @@ from yaml import YAMLError
 from duqsweep.conf_dir import conf_dir, group_options
 from duqsweep.control.config.schema import RootConfig, register
 from duqsweep.control.config.settings import did_you_mean
+from duqsweep.control.config.sweep_file import check_sweep_file, line_of
+from duqsweep.control.config.words import in_hydras_grammar
 from duqsweep.errors import ConfigError
 
 # Hydra would take a range in a value for a request to run every value; ours are the space itself.
@@ -38,7 +40,10 @@ def load(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig
     """
     register()
     edits = [edit for edit in map(_SPACE_EDIT.fullmatch, overrides) if edit]
-    plain = [_with_plus(word) for word in overrides if not _SPACE_EDIT.fullmatch(word)]
+    plain = [_plain(word) for word in overrides if not _SPACE_EDIT.fullmatch(word)]
+    sweep_file = _sweep_file(plain, config_dir)
+    if sweep_file is not None:
+        check_sweep_file(sweep_file)
     if config_dir is not None:
         if not config_dir.is_dir():
             raise ConfigError(f"--config-dir must be a folder, there is none at {config_dir}")
@@ -50,18 +55,28 @@ def load(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig
         for edit in edits:
             _edit(config, *edit.groups())
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        raise ConfigError(explain(error)) from error
+        raise ConfigError(_with_line(explain(error), sweep_file)) from error
     except ValueError as error:  # Hydra's own for a group that is given a number
         raise ConfigError(f"{error}, in: {' '.join(plain)}") from error
     return config
 
 
 def as_yaml(config: DictConfig) -> str:
-    """The whole configuration as YAML, interpolations resolved."""
+    """The whole configuration as YAML; what comes from the environment stays a reference."""
     try:
-        return OmegaConf.to_yaml(config, resolve=True)
+        resolved = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from error
+    kept = _with_references(OmegaConf.to_container(config, resolve=False), resolved)
+    return OmegaConf.to_yaml(OmegaConf.create(kept))
+
+
+def _with_references(raw: Any, resolved: Any) -> Any:
+    if isinstance(raw, dict) and isinstance(resolved, dict):
+        return {key: _with_references(raw[key], resolved[key]) for key in raw}
+    if isinstance(raw, list) and isinstance(resolved, list):
+        return [_with_references(*pair) for pair in zip(raw, resolved, strict=True)]
+    return raw if isinstance(raw, str) and "${oc.env:" in raw else resolved
 
 
 def explain(error: Exception) -> str:
@@ -97,8 +112,25 @@ def _reason(text: str) -> str:
     return f"{full_key}: {reason}" if full_key else reason
 
 
-def _with_plus(word: str) -> str:
-    return f"+{word}" if word.startswith("sweep=") else word
+def _plain(word: str) -> str:
+    if re.match(r"[+~]*hydra[./]", word):
+        raise ConfigError(f"{word} has no effect: Hydra only composes here, nothing of it runs")
+    return in_hydras_grammar(f"+{word}" if word.startswith("sweep=") else word)
+
+
+def _sweep_file(words: Sequence[str], config_dir: Path | None) -> Path | None:
+    """The file that `+sweep=NAME` asks for."""
+    names = [word.partition("=")[2] for word in words if word.startswith("+sweep=")]
+    folders = [folder for folder in (config_dir, conf_dir()) if folder is not None]
+    paths = [folder / "sweep" / f"{name}.yaml" for name in names for folder in folders]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _with_line(text: str, path: Path | None) -> str:
+    """An explanation that names the sweep's file, with the line in it."""
+    found = path and re.match(r"sweep/[^:]+\.yaml: ([\w.]+): ", text)
+    line = path and found and line_of(path, found[1])
+    return text if not line else f"{path}:{line}: {text.partition(': ')[2]}"
 
 
 def _refuse_added_keys(config: DictConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +47,7 @@ def parameters_of(config: SweepConfig) -> tuple[Parameter, ...]:
         ConfigError: A key cannot be searched, or a value or condition has the wrong form or type.
     """
     domains = _domains(config)
-    return _ordered(domains, _conditions(config.when, domains, config.base))
+    return _ordered(domains, _conditions(config.when, domains, config.base), config.base)
 
 
 def _domains(config: SweepConfig) -> dict[str, Domain]:
@@ -83,12 +84,18 @@ def _as_floats(domain: Domain) -> Domain:
     return domain
 
 
+def include_values(config: SweepConfig) -> list[str]:
+    """What points of the space may have as quant.include: named rules and regexes."""
+    if INCLUDE not in config.space:
+        return [str(config.base.settings[INCLUDE])]
+    domain = parse_domain(INCLUDE, config.space[INCLUDE])
+    return [str(value) for value in domain.values] if isinstance(domain, Choice) else []
+
+
 def _depth(config: SweepConfig) -> int:
     """Layers of the deepest stack that some value of quant.include reaches."""
     base = config.base
-    domain = parse_domain(INCLUDE, config.space.get(INCLUDE, str(base.settings[INCLUDE])))
-    names = [str(value) for value in domain.values] if isinstance(domain, Choice) else []
-    regexes = [regex for name in names for regex in base.includes.get(name, (name,))]
+    regexes = [r for name in include_values(config) for r in base.includes.get(name, (name,))]
     regexes += [rule.include for rule in base.rules]
     depths = stacks(base.layers, regexes).values()
     if not depths:
@@ -120,7 +127,7 @@ def _conditions(
 
 
 def _ordered(
-    domains: Mapping[str, Domain], conditions: Mapping[str, Condition]
+    domains: Mapping[str, Domain], conditions: Mapping[str, Condition], base: Base
 ) -> tuple[Parameter, ...]:
     """Parameters in the order of the file, each moved behind what its condition looks at."""
     ordered: dict[str, Parameter] = {}
@@ -132,7 +139,24 @@ def _ordered(
         for key in ready:
             ordered[key] = Parameter(key, domains[key], conditions.get(key))
         waiting = [key for key in waiting if key not in ordered]
+    for parameter in ordered.values():
+        _check_may_hold(parameter, domains, base)
     return tuple(ordered.values())
+
+
+def _check_may_hold(parameter: Parameter, domains: Mapping[str, Domain], base: Base) -> None:
+    """Raise ConfigError for a condition that no point of the space fulfils."""
+    condition = parameter.condition
+    domain = domains.get(condition.key) if condition else None
+    if condition is None or isinstance(domain, FloatRange):
+        return
+    values = (base.settings.get(condition.key),) if domain is None else domain.values
+    if not any(condition.holds({condition.key: value}) for value in values):
+        shown = ", ".join(map(str, values[:8]))
+        raise ConfigError(
+            f"when.{parameter.key}: its condition can never be true: {condition.key} is "
+            f"{'one of ' if len(values) > 1 else ''}{shown}"
+        )
 
 
 def plan_params(name: str, plan: Mapping[str, Any]) -> Params:
@@ -142,5 +166,7 @@ def plan_params(name: str, plan: Mapping[str, Any]) -> Params:
         kind = check_settable(key, f"plan {name}")
         params[key] = float(given) if kind is float and type(given) is int else given
         if type(params[key]) is not kind:
-            raise ConfigError(f"plan {name}: {key} must be {kind.__name__}, got {given!r}")
+            is_domain = re.match(r"(choice|range|interval|int|tag)\(", str(given))
+            hint = "; a plan has one value, a choice belongs in the space" if is_domain else ""
+            raise ConfigError(f"plan {name}: {key} must be {kind.__name__}, got {given!r}{hint}")
     return params

@@ -165,7 +165,7 @@ class Condition:
 
     def holds(self, settings: Mapping[str, Any]) -> bool:
         """Whether it is true of these settings."""
-        return (settings[self.key] in Choice(self.values)) != self.negated
+        return (settings.get(self.key) in Choice(self.values)) != self.negated
 
 
 _CONDITION = re.compile(r"\s*([\w.*]+)\s*(==|!=|\bin\b)\s*(.+?)\s*")

@@ -123,7 +123,7 @@ class LauncherConfig:
     idle_s: float = 60.0  # without an assignment, after which a job ends by itself
     cpus_per_task: int = 1
     gpus_per_node: int = 0
-    mem_gb: float = 8.0
+    mem_gb: float | None = 8.0  # null: the partition's own
     partition: str | None = None
     account: str | None = None
     qos: str | None = None

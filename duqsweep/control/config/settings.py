@@ -87,6 +87,8 @@ class Base:
     includes: Mapping[str, tuple[str, ...]]  # named rule → regexes
     settings: Settings  # settable key → value
     layers: Mapping[str, tuple[int, int]]  # linear layers by name, from checkpoint.sizes
+    horizon: int  # actions that the policy predicts at once
+    cores: int  # of a trial's job
 
     def spec(self, changes: Settings) -> TrialSpec:
         """The specification with some settings changed.

@@ -11,8 +11,16 @@ from functools import partial
 from typing import Any
 
 from duqsweep.codec import encode
-from duqsweep.control.config.declare import Parameter, Params, parameters_of, plan_params
-from duqsweep.control.config.grammar import Choice, Domain, FloatRange, Scalar
+from duqsweep.control.config.declare import (
+    Parameter,
+    Params,
+    include_values,
+    parameters_of,
+    plan_params,
+)
+from duqsweep.control.config.grammar import Domain, FloatRange, Scalar
+from duqsweep.control.config.possible import check_points
+from duqsweep.control.config.regexes import check_regexes
 from duqsweep.control.config.settings import INCLUDE, Base, did_you_mean
 from duqsweep.control.config.sweep_config import SweepConfig
 from duqsweep.errors import ConfigError
@@ -21,27 +29,6 @@ from duqsweep.quant.select import select_layers
 from duqsweep.spec import Trial, TrialSpec
 
 GRID_LIMIT = 100_000  # points that a grid may have
-CHECK_LIMIT = 500  # points that are resolved before a sweep starts
-# What a kernel can compute depends on these; one of them alone need not fit the base's others.
-_KERNELS_NEEDS = (
-    "quant.kernel",
-    "quant.rotation",
-    "quant.row_rotation",
-    "quant.act_scale",
-    "quant.smoothing",
-)
-# Settings that decide together which layers are quantized, whether blocks and groups fit them, and
-# whether the kernel can compute them.
-_INTERACTING = (
-    *_KERNELS_NEEDS,
-    INCLUDE,
-    "quant.weight_bits.default",
-    "quant.weight_bits.first_last",
-    "quant.act_bits",
-    "quant.permutation",
-    "quant.block_size",
-    "quant.weight_group_size",
-)
 
 
 @dataclass(frozen=True)
@@ -70,6 +57,7 @@ class Space:
             ConfigError: A key cannot be searched, a value or condition is impossible, a regex
                 matches no layer, or a block does not divide a layer's width.
         """
+        check_regexes(_regexes(config), config.base.layers)
         space = cls(
             base=config.base,
             parameters=parameters_of(config),
@@ -163,32 +151,17 @@ class Space:
         return None if count > GRID_LIMIT else count
 
     def check(self) -> None:
-        """Raise ConfigError unless base, plans and the values of every parameter can be evaluated.
-
-        Values that depend on each other are tried in all combinations that their conditions allow
-        (a seeded sample of them, where there are more than `CHECK_LIMIT`), all others one by one.
-        """
+        """Raise ConfigError unless base, plans and every point can be evaluated."""
         self._check_one("the sweep's base configuration", {})
         for name, plan in self.plans.items():
             self._check_one(f"plan {name}", plan)
-        for parameter in self.parameters:
-            if parameter.key not in _KERNELS_NEEDS:
-                for value in _extremes(parameter.domain):
-                    self._check_one("space", {parameter.key: value}, whole=False)
-        together = [p for p in self.parameters if p.key in _INTERACTING]
-        combinations = list(
-            itertools.islice(itertools.product(*(_extremes(p.domain) for p in together)), 100_000)
-        )
-        if len(combinations) > CHECK_LIMIT:
-            combinations = random.Random(0).sample(combinations, CHECK_LIMIT)
-        for combination in combinations:
-            chosen = {p.key: value for p, value in zip(together, combination, strict=True)}
-            self._check_one("space", self.draw(partial(_chosen_or_first, chosen)))
+        check_points(self.parameters, self.draw, partial(self._check_one, "space"))
 
     def _check_one(self, where: str, params: Mapping[str, Scalar], whole: bool = True) -> None:
         """Resolve one point; not `whole`: only the types and bounds of its values."""
         try:
             spec = self.spec(params)
+            self._check_host(spec)
             if whole:
                 self.bits(spec)
         except ConfigError as error:
@@ -198,13 +171,23 @@ class Space:
             place = f"{where} ({shown})" if shown else where
             raise ConfigError(f"{place}: {error}{names}") from error
 
+    def _check_host(self, spec: TrialSpec) -> None:
+        """What depends on the policy and on the job that a trial runs in."""
+        horizon, replan = self.base.horizon, spec.protocol.replan_steps
+        if replan > horizon:
+            raise ConfigError(
+                f"suite.replan_steps must not exceed the policy's horizon of {horizon} actions, "
+                f"got {replan}"
+            )
+        if spec.runtime.threads > self.base.cores:
+            raise ConfigError(
+                f"runtime.threads must not exceed the {self.base.cores} cores that a job has, got "
+                f"{spec.runtime.threads}"
+            )
+
     def _named_rules(self, include: str) -> str:
         hint = did_you_mean(include, self.base.includes)
         return f"; {INCLUDE} takes a regex or one of {', '.join(self.base.includes)}{hint}"
-
-
-def _chosen_or_first(chosen: Mapping[str, Scalar], parameter: Parameter) -> Scalar:
-    return chosen.get(parameter.key, _extremes(parameter.domain)[0])
 
 
 def _values(domain: Domain) -> tuple[Scalar, ...]:
@@ -221,6 +204,10 @@ def _random_value(domain: Domain, rng: random.Random) -> Scalar:
     return rng.choice(domain.values)
 
 
-def _extremes(domain: Domain) -> tuple[Scalar, ...]:
-    """Values that show whether all are possible."""
-    return domain.values if isinstance(domain, Choice) else (domain.low, domain.high)
+def _regexes(config: SweepConfig) -> list[str]:
+    """Every regex that some trial may be selected by."""
+    base = config.base
+    given = [*include_values(config), str(base.settings[INCLUDE])]
+    given += [str(config.plans[name].get(INCLUDE)) for name in config.enqueue]
+    named = [regex for name in given for regex in base.includes.get(name, (name,))]
+    return [*(rule.include for rule in base.rules), *named]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,9 @@ SAMPLERS = ("tpe", "nsga2", "gp", "random", "grid")
 TRACKINGS = ("sqlite", "server", "none")
 
 
+MAX_SEED = 2**31 - 1  # NumPy's, torch's and the simulator's generators take all of these
+
+
 @dataclass(frozen=True)
 class SweepConfig:
     """One sweep, as asked for; `Space.from_config` checks its space."""
@@ -82,6 +86,7 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> SweepCo
 
 def check_inputs(config: SweepConfig) -> None:
     """Raise ConfigError unless the suite can be played and all files are there."""
+    check_checkpoint(config.base.policy)
     describe_simulator(config.base.protocol)
     episodes = config.budget.episodes_per_trial
     if episodes and config.base.protocol.suite == RECORDED:
@@ -89,7 +94,6 @@ def check_inputs(config: SweepConfig) -> None:
             f"suite {RECORDED} holds observations and no episodes, so budget.episodes_per_trial "
             f"must be 0, got {episodes}; suite=duq_mini can be played"
         )
-    check_checkpoint(config.base.policy)
     protocol = config.base.protocol
     check_words(config.base.policy, protocol.suite, instructions(protocol))
 
@@ -107,6 +111,8 @@ def to_config(config: DictConfig) -> SweepConfig:
         raise ConfigError(explain(error)) from error
     assert isinstance(root, RootConfig)
     name = _name(root.name)
+    if not 0 <= root.seed <= MAX_SEED:
+        raise ConfigError(f"seed must be 0 to {MAX_SEED}, got {root.seed}")
     base = _base(root)
     budget = Budget(
         root.budget.trials, root.budget.episodes_per_trial, root.budget.tolerated_failures
@@ -178,6 +184,7 @@ def _base(root: RootConfig) -> Base:
     suite = {k: v for k, v in vars(root.suite).items() if k not in ("name", "protocols")}
     suite = _with_absolute_paths(suite, ("assets", "pro_files"))
     protocol = {"suite": root.suite.name, **suite, "seed": root.seed}
+    sizes = policy_sizes(policy)
     base = Base(
         policy=policy,
         runtime=decode(RuntimeSpec, vars(root.runtime), "runtime"),
@@ -188,10 +195,19 @@ def _base(root: RootConfig) -> Base:
         ),
         includes={name: tuple(regexes) for name, regexes in root.includes.items()},
         settings=settings,
-        layers=linear_layers(policy_sizes(policy)),
+        layers=linear_layers(sizes),
+        horizon=sizes.horizon,
+        cores=_cores(root.launcher),
     )
     base.spec({})  # refuses impossible values; layers are resolved with the space
     return base
+
+
+def _cores(launcher: LauncherConfig) -> int:
+    """CPU cores of a job: SLURM gives what was asked for, this machine has what it has."""
+    if launcher.name == "slurm":
+        return launcher.cpus_per_task
+    return len(os.sched_getaffinity(0))
 
 
 def _with_absolute_paths(settings: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
@@ -222,9 +238,11 @@ def _check_launcher(launcher: LauncherConfig) -> None:
         raise ConfigError(
             "launcher.jobs and launcher.gpus_per_node start at 0, launcher.cpus_per_task at 1"
         )
-    if launcher.timeout_min < 1 or launcher.idle_s <= 0 or launcher.mem_gb <= 0:
+    if launcher.timeout_min < 1 or launcher.idle_s <= 0:
+        raise ConfigError("launcher.timeout_min starts at 1, and launcher.idle_s is positive")
+    if launcher.mem_gb is not None and launcher.mem_gb <= 0:
         raise ConfigError(
-            "launcher.timeout_min starts at 1; launcher.idle_s and launcher.mem_gb are positive"
+            f"launcher.mem_gb must be positive, or null to ask for none, got {launcher.mem_gb:g}"
         )
 
 

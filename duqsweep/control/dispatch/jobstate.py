@@ -22,9 +22,9 @@ ANSWER_S = 30.0  # a controller of SLURM that needs longer counts as down
 FINAL: dict[str, FailureKind] = {
     "BOOT_FAIL": "node",
     "CANCELLED": "cancelled",
-    "COMPLETED": "crash",
+    "COMPLETED": "lost",
     "DEADLINE": "timeout",
-    "FAILED": "crash",
+    "FAILED": "lost",
     "NODE_FAIL": "node",
     "OUT_OF_MEMORY": "oom",
     "PREEMPTED": "preempted",
@@ -104,8 +104,10 @@ def judge(row: Row | None, mailbox: Mailbox) -> JobView:
     if kind is None:
         return JobView(False)
     tail = log_tail(mailbox)
-    if kind == "crash" and any(text in tail.lower() for text in OOM_TEXTS):
+    if kind == "lost" and any(text in tail.lower() for text in OOM_TEXTS):
         kind = "oom"
+    if kind in ("lost", "oom") and mailbox.alive() is None:
+        kind = "setup"  # it ended before the worker's first word
     if kind == "cancelled" and any(text in tail.lower() for text in LAUNCH_TEXTS):
         kind = "node"
     message = f"SLURM job {row.job_id} on {row.node or 'no node'}: {row.state} ({row.reason})"

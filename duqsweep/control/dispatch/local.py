@@ -62,8 +62,7 @@ class LocalLauncher:
             "trap '' INT HUP QUIT TSTP",  # of this process's terminal
             # A pipe that this process writes to must end with it.
             f"exec >>{shlex.quote(str(output))} 2>&1 </dev/null",
-            # Without this, submitit hides all GPUs.
-            f"export CUDA_VISIBLE_DEVICES={self._next_gpu()}",
+            *device_lines(self._next_gpu()),
         ]
         executor.update_parameters(
             timeout_min=self.config.timeout_min,
@@ -104,8 +103,10 @@ class LocalLauncher:
             return JobView(False)
         if mailbox.alive() is None and mailbox.job() is None and is_starting(mailbox):
             return None
-        said = "ended without a word" if mailbox.alive() else "could not start"
-        return JobView(True, "crash", f"the worker's process {said}\n{log_tail(mailbox)}".strip())
+        said = f"the worker's process could not start\n{log_tail(mailbox)}".strip()
+        if mailbox.alive() is None:
+            return JobView(True, "setup", said)
+        return JobView(True, "lost", said.replace("could not start", "vanished", 1))
 
 
 def wait_for_ended() -> None:
@@ -122,6 +123,20 @@ def running_pid(mailbox: Mailbox) -> int | None:
     if job is None or start_ticks(int(job.job_id)) is None:
         return None
     return int(job.job_id)
+
+
+def device_lines(gpu: str) -> list[str]:
+    """Shell lines that give a worker its own device, for torch and for the renderer.
+
+    robosuite refuses a MUJOCO_EGL_DEVICE_ID that is not among CUDA_VISIBLE_DEVICES, also where it
+    renders on the CPU; so what this process was given must not reach a worker with another device.
+
+    Args:
+        gpu: As CUDA names it: a number, or the UUID of a GPU or of a MIG slice; empty: none.
+    """
+    # Without the first line, submitit hides all GPUs.
+    lines = [f"export CUDA_VISIBLE_DEVICES={shlex.quote(gpu)}", "unset MUJOCO_EGL_DEVICE_ID"]
+    return [*lines, f"export MUJOCO_EGL_DEVICE_ID={gpu}"] if gpu.isdigit() else lines
 
 
 def cuda_devices() -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from duqsweep.assignment import Assignment, Failure, failure
+from duqsweep.assignment import Assignment, Failure, FailureKind, failure
 from duqsweep.control.dispatch.launch import JobView
 from duqsweep.mailbox import LeaveReason, Mailbox
+
+WORDLESS: tuple[FailureKind, ...] = ("setup", "lost")  # how a job ends for no known reason
 
 
 class Worker:
@@ -37,6 +39,6 @@ def cause_of_end(worker: Worker, reason: LeaveReason | None) -> Failure | None:
     end = worker.job_end
     if end is None:
         return None
-    # SIGTERM alone does not say why; without a better word from the launcher, someone cancelled.
-    kind = "cancelled" if reason == "terminated" and end.kind == "crash" else end.kind
+    # SIGTERM alone does not say why; without a better word from the launcher, it was preempted.
+    kind = "preempted" if reason == "terminated" and end.kind in WORDLESS else end.kind
     return failure(kind, f"worker {worker.id}: {end.message}")

@@ -13,7 +13,7 @@ from duqsweep.assignment import Assignment, Ended, Failure
 from duqsweep.control.dispatch.jobfile import note_job, note_submission
 from duqsweep.control.dispatch.launch import SIGNAL_S, Entry, Launcher, SilentError
 from duqsweep.control.dispatch.member import Worker, cause_of_end
-from duqsweep.errors import DispatchError
+from duqsweep.errors import ConfigError, DispatchError
 from duqsweep.files import STOP, WORKERS_DIR, trial_dir, write_text
 from duqsweep.mailbox import Job, Mailbox, Terms
 from duqsweep.worker.serve import serve
@@ -32,9 +32,15 @@ class SubmititDispatcher:
     def __init__(
         self, launcher: Launcher, config: LauncherConfig, sweep_dir: Path, entry: Entry = serve
     ) -> None:
+        """Raises ConfigError for a folder that no job can be given."""
         self.launcher = launcher
         self.config = config
         self.sweep_dir = sweep_dir.resolve()
+        if "%" in str(self.sweep_dir):
+            raise ConfigError(
+                f"dir must not hold %, which SLURM and submitit read as %j, the number of a job: "
+                f"got {self.sweep_dir}; launcher=inline takes any"
+            )
         self.entry = entry
         self.capacity = launcher.capacity
         self._workers: dict[str, Worker] = {}

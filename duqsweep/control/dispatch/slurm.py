@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import submitit
 
@@ -69,7 +69,10 @@ class SlurmLauncher:
             job_name=terms.name,
             time=self.config.timeout_min,
             use_srun=False,
-            setup=setup_lines(self.config.cpus_per_task, self.config.setup),
+            setup=[
+                "unset MUJOCO_EGL_DEVICE_ID",  # of the login node; SLURM says which GPU it is
+                *setup_lines(self.config.cpus_per_task, self.config.setup),
+            ],
             additional_parameters=dict(self.flags),
         )
         with outside_of_any_job():
@@ -88,7 +91,10 @@ class SlurmLauncher:
 
 def sbatch_flags(config: LauncherConfig) -> dict[str, str | int | float | bool]:
     """The configuration as long options of sbatch, without what every worker has of its own."""
-    extra = {key.replace("_", "-"): value for key, value in config.additional_parameters.items()}
+    extra = {
+        key.replace("_", "-"): _flag_value(key, value)
+        for key, value in config.additional_parameters.items()
+    }
     taken = sorted(set(extra) & set(OWN_FLAGS))
     if taken:
         raise ConfigError(
@@ -103,9 +109,25 @@ def sbatch_flags(config: LauncherConfig) -> dict[str, str | int | float | bool]:
         "gpus-per-node": config.gpus_per_node or None,
         "mem": f"{round(1024 * config.mem_gb)}M" if config.mem_gb else None,
     }
-    flags = {key: value for key, value in wished.items() if value is not None}
+    if {"mem-per-cpu", "mem-per-gpu"} & {key for key, value in extra.items() if value is not None}:
+        del wished["mem"]  # sbatch takes one of the three
+    flags = {key: value for key, value in {**wished, **extra}.items() if value is not None}
     # A pre-empted worker is replaced by the sweep, which knows whether it is still wanted.
-    return {**flags, **extra, "signal": f"B:USR2@{SIGNAL_S}", "no-requeue": True}
+    return {**flags, "signal": f"B:USR2@{SIGNAL_S}", "no-requeue": True}
+
+
+def _flag_value(key: str, value: Any) -> str | int | float | bool | None:
+    """A value of additional_parameters as sbatch means it; None leaves the option out."""
+    if value is None or value is False:
+        return None
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    if isinstance(value, (str, int, float)):
+        return value
+    raise ConfigError(
+        f"launcher.additional_parameters.{key} must be a word, a number, true, false or a list, "
+        f"got {value!r}"
+    )
 
 
 def check_flags(flags: Flags, partition: str | None) -> None:

@@ -15,6 +15,7 @@ from duqsweep.control.front.pareto import Candidate, hypervolume, non_dominated,
 from duqsweep.control.front.reference import Reference, sweep_reference
 from duqsweep.control.front.simulator import simulator_content
 from duqsweep.control.front.trials import TrialView, read_trials
+from duqsweep.result import ENDINGS
 
 # Hypervolume is measured from success 0 and this multiple of the reference's time; every other
 # objective from this multiple of the worst value that a trial showed.
@@ -56,7 +57,7 @@ def front_content(
 
 def _counts(views: Sequence[TrialView]) -> dict[str, int]:
     found = Counter(view.outcome for view in views)
-    return {name: found[name] for name in ("complete", "stopped", "failed", "running")}
+    return {name: found[name] for name in (*ENDINGS, "running", "open")}
 
 
 def _reference_content(

@@ -10,7 +10,14 @@ from duqsweep import files
 from duqsweep.result import EpisodeRecord, TrialResult, Vitals, final_attempts
 from duqsweep.spec import Trial
 
-_WATCHED = (files.SPEC_JSON, files.VITALS_JSON, files.EPISODES_JSONL, files.RESULT_JSON)
+_WATCHED = (
+    files.SPEC_JSON,
+    files.VITALS_JSON,
+    files.EPISODES_JSONL,
+    files.RESULT_JSON,
+    files.JOB_JSON,
+    files.FAILURES_JSONL,
+)
 _Signature = tuple[tuple[int, int] | None, ...]
 
 
@@ -25,6 +32,7 @@ class TrialView:
     started_ms: int  # since 1970; when its spec was written
     measured_ms: int | None  # when its vitals were written
     ended_ms: int | None  # when its result was written
+    death: str | None = None  # how its last job died; None while one works on it
 
     @property
     def number(self) -> int:
@@ -33,8 +41,10 @@ class TrialView:
 
     @property
     def outcome(self) -> str:
-        """running, complete, stopped or failed."""
-        return self.result.outcome if self.result else "running"
+        """complete, stopped or failed; without a result running, or open when its job died."""
+        if self.result is not None:
+            return self.result.outcome
+        return "open" if self.death else "running"
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -104,7 +114,18 @@ def read_trial(folder: Path) -> TrialView:
         started_ms=_written_ms(folder / files.SPEC_JSON),
         measured_ms=None if vitals is None else _written_ms(folder / files.VITALS_JSON),
         ended_ms=None if result is None else _written_ms(folder / files.RESULT_JSON),
+        death=_death(folder),
     )
+
+
+def _death(folder: Path) -> str | None:
+    """How the trial's last job died, if none was submitted since."""
+    deaths = files.read_lines(folder / files.FAILURES_JSONL)
+    if not deaths:
+        return None
+    job = _read_optional(folder / files.JOB_JSON)
+    died_later = job is None or deaths[-1]["at_s"] >= job["submitted_at"]
+    return str(deaths[-1]["kind"]) if died_later else None
 
 
 def _read_optional(path: Path) -> Any:

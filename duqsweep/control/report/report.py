@@ -16,6 +16,7 @@ from duqsweep.control.front.trials import TrialView
 from duqsweep.control.report import picture
 from duqsweep.control.report.page import report_page
 from duqsweep.control.view import simulation, tables, wording
+from duqsweep.masking import masked
 
 _LOG_WIDTH = 120
 REPORT_FILES = (files.FRONT_JSON, files.FRONT_CSV, files.FRONT_PNG, files.REPORT_HTML)
@@ -38,7 +39,7 @@ def write_report(sweep_dir: Path, content: Mapping[str, Any], views: Sequence[Tr
     write_front(sweep_dir, content)
     files.write_bytes(sweep_dir / files.FRONT_PNG, picture.draw_png(content))
     sweep_yaml = sweep_dir / files.SWEEP_YAML
-    text = sweep_yaml.read_text(encoding="utf-8") if sweep_yaml.exists() else ""
+    text = masked(sweep_yaml.read_text(encoding="utf-8")) if sweep_yaml.exists() else ""
     page = report_page(content, views, text, picture.draw_svg(content))
     files.write_text(sweep_dir / files.REPORT_HTML, page)
 

@@ -1,38 +1,96 @@
-"""Whose study it is: a sweep goes on only with the space and the folder that it began with."""
+"""Whose folder and study it is: folder, study and configuration are of one sweep, or refused."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import optuna
+import yaml
 
+from duqsweep import files
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig
+from duqsweep.control.study.contents import checkpoint_contents
 from duqsweep.errors import ConfigError
 
 # User attributes of the study.
-SPACE = "space"
+IDENTITY = "space"  # its name in older versions, when the space was all there was
 DIRECTORY = "directory"
 
 
-def claim(study: optuna.Study, config: SweepConfig, space: Space) -> None:
-    """Write whose study it is; raise ConfigError when it is another's, or its space changed."""
-    identity = json.loads(json.dumps(space.identity()))
-    known = study.user_attrs.get(SPACE)
+def identity(config: SweepConfig, space: Space) -> dict[str, Any]:
+    """Everything that two halves of one sweep must share, in named parts, as plain JSON data.
+
+    A part that an older version did not know is not compared.
+    """
+    contents = checkpoint_contents(config.base.policy)
+    parts = {"name": config.name, **space.identity(), "checkpoint": contents}
+    return dict(json.loads(json.dumps(parts)))
+
+
+def claim_folder(directory: Path, parts: Mapping[str, Any]) -> None:
+    """Raise ConfigError when the sweep's folder is another sweep's; writes nothing."""
+    path = directory / files.IDENTITY_JSON
+    if path.exists():
+        _compare(files.read_json(path), parts, f"the folder {directory}")
+    elif (directory / files.SWEEP_YAML).exists():
+        known = yaml.safe_load((directory / files.SWEEP_YAML).read_text(encoding="utf-8"))
+        name = known.get("name") if isinstance(known, dict) else None
+        _compare({"name": name}, parts, f"the folder {directory}")
+    elif has_trials(directory):
+        raise ConfigError(
+            f"{directory} holds trials and no {files.SWEEP_YAML}, so that nothing says whose they "
+            "are: set another dir=FOLDER"
+        )
+
+
+def claim_study(study: optuna.Study, config: SweepConfig, parts: Mapping[str, Any]) -> None:
+    """Write whose study it is; raise ConfigError when it is another's."""
+    known = study.user_attrs.get(IDENTITY)
     if known is None:
         study.set_user_attr(DIRECTORY, str(config.directory))
-        study.set_user_attr(SPACE, identity)
+        study.set_user_attr(IDENTITY, dict(parts))
         return
     if config.storage_url and study.user_attrs[DIRECTORY] != str(config.directory):
         raise ConfigError(
             f"the storage already holds a sweep {config.name!r}, in the folder "
             f"{study.user_attrs[DIRECTORY]}; choose another name=…"
         )
-    if known != identity:
+    _compare(known, parts, "the study")
+
+
+def check_new(config: SweepConfig) -> None:
+    """Raise ConfigError when trials lie in the folder of a sweep whose study does not exist."""
+    if not has_trials(config.directory):
+        return
+    where = "the storage" if config.storage_url else files.STUDY_LOG
+    raise ConfigError(
+        f"{config.directory} holds trials, and {where} no study {config.name!r}: put "
+        f"{'the database' if config.storage_url else files.STUDY_LOG} back, or set another "
+        "dir=FOLDER for a new sweep"
+    )
+
+
+def has_trials(directory: Path) -> bool:
+    """Whether a sweep has begun in the folder."""
+    return any((directory / files.TRIALS_DIR).glob(f"*/{files.SPEC_JSON}"))
+
+
+def _compare(known: Mapping[str, Any], parts: Mapping[str, Any], whose: str) -> None:
+    if known.get("name", parts["name"]) != parts["name"]:
         raise ConfigError(
-            f"sweep {config.name!r} was started with another space: "
-            f"{_difference(known, identity)}; undo the change, or start a new sweep with name=…"
+            f"{whose} belongs to the sweep {known['name']!r}, not to {parts['name']!r}: choose "
+            "another dir=FOLDER, or go by its own name"
+        )
+    shared = {key: value for key, value in parts.items() if key in known}
+    if known != {**known, **shared}:
+        raise ConfigError(
+            f"sweep {parts['name']!r} was started with another "
+            f"{_difference(dict(known), {**known, **shared})}; undo the change, or start a new "
+            "sweep with name=…"
         )
 
 

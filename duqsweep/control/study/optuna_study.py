@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,16 +16,21 @@ from duqsweep.control.config.declare import Parameter, Params
 from duqsweep.control.config.grammar import Choice, IntRange, Scalar
 from duqsweep.control.config.space import GRID_LIMIT, Asked, Space
 from duqsweep.control.config.sweep_config import SweepConfig
-from duqsweep.control.study.identity import claim
+from duqsweep.control.study.frozen import (
+    DUPLICATE_OF,
+    OUTSIDE,
+    PLAN,
+    REASON,
+    VALUES,
+    reopened,
+    settings_of,
+    told_values,
+)
+from duqsweep.control.study.identity import check_new, claim_folder, claim_study, identity
+from duqsweep.control.study.rebuild import finish_rebuilding, rebuild
 from duqsweep.control.study.samplers import make_sampler
 from duqsweep.control.study.storage import open_storage
 from duqsweep.errors import ConfigError
-
-# User attributes of trials.
-PLAN = "plan"  # its name
-OUTSIDE = "outside_params"  # settings of a plan that is no point of the space
-DUPLICATE_OF = "duplicate_of"
-VALUES = "values"
 
 
 @dataclass(frozen=True)
@@ -49,13 +54,17 @@ class OptunaStudy:
 
     def __init__(self, study: optuna.Study, space: Space, grid: Iterator[Params] | None) -> None:
         """Use `open_study`."""
-        self._study = study
         self._space = space
         self._grid = grid
+        self._take(study)
+
+    def _take(self, study: optuna.Study) -> None:
+        """Read what the study knows."""
+        self._study = study
         self._trials: dict[int, optuna.Trial] = {}
         frozen = study.get_trials(deepcopy=False)
         self._plans = {trial.user_attrs.get(PLAN) for trial in frozen}
-        self._values = {t.number: _told_values(t) for t in frozen if t.state.is_finished()}
+        self._values = {t.number: told_values(t) for t in frozen if t.state.is_finished()}
         self._duplicates: dict[int, list[int]] = {}  # original → those that wait for its values
         for trial in frozen:
             if trial.state == TrialState.RUNNING and DUPLICATE_OF in trial.user_attrs:
@@ -96,6 +105,15 @@ class OptunaStudy:
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return [self._resume(t) for t in trials if DUPLICATE_OF not in t.user_attrs]
 
+    def told(self) -> list[int]:
+        """Numbers of the trials that were told, duplicates left out."""
+        return [told.asked.number for told in self.history() if told.duplicate_of is None]
+
+    def reopen(self, numbers: Collection[int]) -> None:
+        """Forget what these trials and their duplicates were told as: they run again."""
+        if numbers:
+            self._take(rebuild(self._study, partial(reopened, numbers)))
+
     def tell(self, number: int, values: Sequence[float], attrs: Mapping[str, Any]) -> None:
         """Finish a trial, and every duplicate that waits for it; nothing if it was told before.
 
@@ -107,6 +125,12 @@ class OptunaStudy:
         if number not in self._values:
             self._finish(number, values, attrs)
         self._tell_duplicates(number)
+
+    def refuse(self, number: int, reason: str) -> None:
+        """Finish a trial that cannot be evaluated; it has no values, and samplers overlook it."""
+        self._trial(number).set_user_attr(REASON, reason)
+        self._study.tell(number, state=TrialState.FAIL)
+        self._values[number] = ()
 
     def duplicate(self, number: int, original: int) -> None:
         """Give a trial the values of an equal one, as soon as that has some."""
@@ -121,13 +145,13 @@ class OptunaStudy:
         """Every told trial, by number."""
         return [
             Told(
-                asked=Asked(t.number, _params(t), t.user_attrs.get(PLAN)),
-                values=_told_values(t),
+                asked=Asked(t.number, settings_of(t), t.user_attrs.get(PLAN)),
+                values=told_values(t),
                 duplicate_of=t.user_attrs.get(DUPLICATE_OF),
                 attrs=dict(t.user_attrs),
             )
             for t in self._study.get_trials(deepcopy=False)
-            if t.state.is_finished()
+            if t.state.is_finished() and t.state != TrialState.FAIL
         ]
 
     def _finish(self, number: int, values: Sequence[float], attrs: Mapping[str, Any]) -> None:
@@ -193,8 +217,10 @@ def open_study(config: SweepConfig, space: Space) -> OptunaStudy:
         raise ConfigError(
             f"sampler=grid needs a space of at most {GRID_LIMIT} points, no intervals of floats"
         )
+    parts = identity(config, space)
+    claim_folder(config.directory, parts)
     study = _load_or_create(config)
-    claim(study, config, space)
+    claim_study(study, config, parts)
     trials = study.get_trials(deepcopy=False)
     # Another seed for each life, or a resumed sampler would repeat its first draws.
     lived = [trial for trial in trials if trial.state != TrialState.WAITING]
@@ -205,15 +231,17 @@ def open_study(config: SweepConfig, space: Space) -> OptunaStudy:
 
 def _load_or_create(config: SweepConfig) -> optuna.Study:
     storage = open_storage(config.directory, config.storage_url)
+    finish_rebuilding(storage, config.name)
     try:  # create_study(load_if_exists=True) would write to the journal of a finished sweep
         return optuna.load_study(study_name=config.name, storage=storage)
     except KeyError:
+        check_new(config)
         directions = [StudyDirection[o.direction.upper()] for o in config.objectives]
         return optuna.create_study(storage=storage, study_name=config.name, directions=directions)
 
 
 def _grid(space: Space, seed: int, trials: Sequence[FrozenTrial]) -> Iterator[Params]:
-    done = [_params(trial) for trial in trials]
+    done = [settings_of(trial) for trial in trials]
     points = list(space.points())
     random.Random(seed).shuffle(points)
     return (point for point in points if point not in done)
@@ -228,11 +256,3 @@ def _suggest(trial: optuna.Trial, parameter: Parameter) -> Scalar:
     if isinstance(domain, IntRange):
         return trial.suggest_int(key, domain.low, domain.high, step=domain.step, log=domain.log)
     return trial.suggest_float(key, domain.low, domain.high, log=domain.log)
-
-
-def _params(trial: FrozenTrial) -> Params:
-    return dict(trial.user_attrs.get(OUTSIDE, trial.params))
-
-
-def _told_values(trial: FrozenTrial) -> tuple[float, ...]:
-    return tuple(trial.user_attrs.get(VALUES) or trial.values or ())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +19,10 @@ from duqsweep.control.front.objectives import objective_values
 from duqsweep.control.front.reference import sweep_reference
 from duqsweep.control.front.trials import TrialReader, TrialView
 from duqsweep.control.study.ruling import MIN_SPEEDUP, Rival, ruled_out
+from duqsweep.errors import ConfigError
 from duqsweep.spec import Trial
+
+log = logging.getLogger(__name__)
 
 REPEATS = 8  # in a row that a sampler may propose before a random new point is taken
 DRAWS = 300  # random points to look for a new one before the space counts as exhausted
@@ -32,8 +37,17 @@ class Study(Protocol):
     def running(self) -> list[Asked]:
         """Trials that were asked and not told, duplicates left out."""
 
+    def told(self) -> list[int]:
+        """Numbers of the trials that were told, duplicates left out."""
+
+    def reopen(self, numbers: Collection[int]) -> None:
+        """Forget what these trials and their duplicates were told as: they run again."""
+
     def tell(self, number: int, values: Sequence[float], attrs: Mapping[str, Any]) -> None:
         """Finish a trial."""
+
+    def refuse(self, number: int, reason: str) -> None:
+        """Finish a trial that cannot be evaluated; it has no values."""
 
     def duplicate(self, number: int, original: int) -> None:
         """Give a trial the values of an equal one, as soon as that has some."""
@@ -56,6 +70,7 @@ class FullEvaluation:
         self._numbers: dict[str, int] = {}  # fingerprint → the trial that is evaluated
         for view in self._reader.read():
             self._numbers.setdefault(view.trial.fingerprint, view.number)
+        study.reopen(self._to_reopen(study.told()))
         self._left_over = study.running()  # of earlier lives
         self._told_later: dict[int, TrialView] = {}  # without a reference or a worst value yet
         self._rng = random.Random(f"{config.seed}/{len(self._numbers)}")
@@ -112,9 +127,23 @@ class FullEvaluation:
         names = {objective.name for objective in self._config.objectives}
         return trial.name is None and names == {"success_rate", "episode_time_s"}
 
+    def _to_reopen(self, told: Sequence[int]) -> list[int]:
+        """Told trials that are to be evaluated again, or further than they were."""
+        views = {view.number: view for view in self._reader.read()}
+        return [number for number in told if number in views and self._is_unfinished(views[number])]
+
+    def _is_unfinished(self, view: TrialView) -> bool:
+        """Whether a trial has no result, or fewer episodes than the budget now gives it."""
+        if view.result is None:
+            return True
+        short = view.result.episodes < self._config.budget.episodes_per_trial
+        return view.outcome == "complete" and short
+
     def _take_up(self, asked: Asked) -> Trial | None:
         """A trial of an earlier life; None when it needs no more work."""
-        trial = self._space.trial(asked.number, asked.params, asked.name)
+        trial = self._possible(asked)
+        if trial is None:
+            return None
         known = self._numbers.setdefault(trial.fingerprint, trial.number)
         if known != trial.number:
             self._study.duplicate(trial.number, known)
@@ -122,7 +151,7 @@ class FullEvaluation:
         if not (self._folder(trial.number) / files.SPEC_JSON).exists():
             return trial
         view = self._reader.view(trial.number)
-        if view.result is None or (view.outcome == "stopped" and not self.ruled_out(view)):
+        if self._is_unfinished(view) or (view.outcome == "stopped" and not self.ruled_out(view)):
             return view.trial
         self.ended(view)
         return None
@@ -137,20 +166,32 @@ class FullEvaluation:
             asked = self._study.ask(point)
             if asked is None:
                 return None
-            trial = self._space.trial(asked.number, asked.params, asked.name)
+            trial = self._possible(asked)
+            if trial is None:
+                continue
             known = self._numbers.setdefault(trial.fingerprint, trial.number)
             if known == trial.number:
                 return trial
             self._study.duplicate(trial.number, known)
         return None
 
+    def _possible(self, asked: Asked) -> Trial | None:
+        """The trial that was asked for; one that cannot exist is told as failed, and None."""
+        try:
+            return self._space.trial(asked.number, asked.params, asked.name)
+        except ConfigError as error:
+            log.warning("trial %d is impossible: %s", asked.number, error)
+            self._study.refuse(asked.number, str(error))
+            return None
+
     def _unseen_point(self) -> Params | None:
         if not self._space.parameters:
             return None
         for _ in range(DRAWS):
             point = self._space.random_point(self._rng)
-            if self._space.trial(-1, point).fingerprint not in self._numbers:
-                return point
+            with suppress(ConfigError):
+                if self._space.trial(-1, point).fingerprint not in self._numbers:
+                    return point
         return None
 
     def _assignment(self, trial: Trial) -> Assignment:

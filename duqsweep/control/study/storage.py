@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from duqsweep import files
 from duqsweep.errors import ConfigError
+from duqsweep.masking import masked
 
 TIMEOUT_S = 5  # to connect to a database
 
@@ -61,7 +61,7 @@ def cut_torn_line(path: Path) -> None:
 
 
 def _open_database(url: str) -> BaseStorage:
-    shown = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
+    shown = masked(url)
     server = url.startswith(("postgresql", "mysql"))
     connect = {"connect_timeout": TIMEOUT_S} if server else {}
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from duqsweep.errors import ConfigError
+from duqsweep.locking import try_lock
 
 LOCK = ".controller"
 
@@ -23,6 +23,7 @@ def single_writer(directory: Path) -> Iterator[None]:
 
     Raises:
         ConfigError: The folder cannot be written, or another controller holds it.
+        DuqsweepError: Its file system has no locks.
     """
     path = directory / LOCK
     try:
@@ -32,12 +33,10 @@ def single_writer(directory: Path) -> Iterator[None]:
         message = f"cannot write the sweep's folder {directory}: {error.strerror}; set dir=FOLDER"
         raise ConfigError(message) from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not try_lock(file.fileno(), path):
             file.seek(0)
             message = f"{directory} is in use by another controller: {_holder(file.read())}"
-            raise ConfigError(message) from error
+            raise ConfigError(message)
         file.truncate(0)
         file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         file.flush()

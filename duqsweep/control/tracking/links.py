@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -14,7 +15,9 @@ from duqsweep.categories import SUCCESS_RATE
 from duqsweep.control.tracking.mlflow_client import default_uri
 from duqsweep.control.tracking.runids import known_runs
 from duqsweep.control.view import wording
+from duqsweep.masking import without_user
 
+ENVIRONMENT = '"$MLFLOW_TRACKING_URI"'
 LOCAL_UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens
 # Without it MLflow 3 opens in its mode for language models, which hides runs.
 _MODE = "workflowType=machine_learning"
@@ -34,7 +37,7 @@ def links(sweep_dir: Path, uri: str | None = None) -> list[str]:
     if known is None:
         return []
     remote = uri is not None and uri.startswith(("http://", "https://"))
-    base = uri.rstrip("/") if uri and remote else LOCAL_UI
+    base = without_user(uri).rstrip("/") if uri and remote else LOCAL_UI
     lines = [] if remote else [f"MLflow:   {_ui_command(sweep_dir, uri)}"]
     lines.append(f"sweep:    {run_link(base, known['experiment'], known['parent'])}")
     content = _content(sweep_dir)
@@ -82,5 +85,7 @@ def _ui_command(sweep_dir: Path, uri: str | None) -> str:
     on_path = shutil.which("mlflow")
     command = "mlflow" if on_path == str(beside) or not beside.exists() else str(beside)
     if uri and "@" in uri:  # it may hold a password
-        uri = '"$MLFLOW_TRACKING_URI"'
-    return f"{command} ui --backend-store-uri {uri or default_uri(sweep_dir)}"
+        uri = ENVIRONMENT
+    if uri != ENVIRONMENT:
+        uri = shlex.quote(uri or default_uri(sweep_dir))
+    return f"{shlex.quote(command)} ui --backend-store-uri {uri}"

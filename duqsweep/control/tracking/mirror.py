@@ -7,8 +7,8 @@ emptied server is rebuilt as it was.
 
 from __future__ import annotations
 
-import fcntl
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +23,8 @@ from duqsweep.control.tracking.runids import remember_runs, sweep_key
 from duqsweep.control.tracking.runs import RunRecord
 from duqsweep.errors import DuqsweepError
 from duqsweep.fingerprint import digest
+from duqsweep.locking import try_lock
+from duqsweep.masking import masked
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ ARTIFACTS = (
     files.SWEEP_YAML,
     files.LEDGER_JSON,
 )
+_LOCK_POLL_S = 0.1
 _BATCH = 1000  # metrics a call, MLflow's own limit
 _PAGE = 1000
 
@@ -49,10 +52,17 @@ def mirror(sweep_dir: Path, uri: str | None = None) -> int:
         uri: MLflow's tracking URI; None: the database in the folder.
 
     Raises:
-        DuqsweepError: The folder's database was made when the folder was elsewhere.
-        mlflow.exceptions.MlflowException: The server refused or was not reached.
+        DuqsweepError: The folder's database was made when the folder was elsewhere; or the server
+            or database refused, was not reached, or is of another version.
     """
-    return Mirror(sweep_dir, uri).update(final=True)
+    try:
+        return Mirror(sweep_dir, uri).update(final=True)
+    except DuqsweepError:
+        raise
+    except Exception as error:  # MLflow passes on whatever its stores raise
+        said = masked(" ".join(str(error).split())[:300]) or type(error).__name__
+        where = masked(uri or default_uri(sweep_dir))
+        raise DuqsweepError(f"MLflow at {where} cannot take the copy: {said}") from error
 
 
 class Mirror:
@@ -205,7 +215,11 @@ class Mirror:
         if stamp == self._uploaded:
             return
         for path in paths:
-            self._client.log_artifact(parent_id, str(path))
+            if path.name == files.SWEEP_YAML:  # it may hold a password
+                text = masked(path.read_text(encoding="utf-8"))
+                self._client.log_text(parent_id, text, path.name)
+            else:
+                self._client.log_artifact(parent_id, str(path))
         self._client.set_tag(parent_id, ARTIFACTS_TAG, stamp)
         self._uploaded = stamp
 
@@ -213,6 +227,8 @@ class Mirror:
 @contextmanager
 def _locked(sweep_dir: Path) -> Iterator[None]:
     """One mirror of a sweep at a time, in whatever process."""
-    with (sweep_dir / ".tracking.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    path = sweep_dir / ".tracking.lock"
+    with path.open("w") as file:
+        while not try_lock(file.fileno(), path):
+            time.sleep(_LOCK_POLL_S)
         yield

@@ -20,6 +20,8 @@ def import_client() -> Any:
 
     MLflow takes these settings from the environment only; what the user has set stays.
     """
+    # Each retry would be a line of its own; what comes of them is told.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
     for name, value in (
         ("MLFLOW_DISABLE_TELEMETRY", "true"),
         ("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),

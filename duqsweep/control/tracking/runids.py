@@ -9,7 +9,9 @@ from typing import Any
 
 from duqsweep import files
 from duqsweep.control.tracking.mlflow_client import default_uri
+from duqsweep.errors import ConfigError
 from duqsweep.fingerprint import digest
+from duqsweep.masking import masked
 
 
 def sweep_key(sweep_dir: Path) -> str:
@@ -19,6 +21,27 @@ def sweep_key(sweep_dir: Path) -> str:
         files.write_json(path, {"key": uuid.uuid4().hex[:16], "links": {}})
     key: str = files.read_json(path)["key"]
     return key
+
+
+def remember_target(sweep_dir: Path, uri: str) -> None:
+    """Keep where the sweep's copy goes, so that no later call puts another elsewhere."""
+    sweep_key(sweep_dir)
+    path = sweep_dir / files.TRACKING_JSON
+    state = files.read_json(path)
+    target = {"digest": digest(uri), "shown": masked(uri)}
+    if state.get("target") != target:
+        files.write_json(path, {**state, "target": target})
+
+
+def check_target(sweep_dir: Path, uri: str) -> None:
+    """Raise ConfigError when the sweep's copy goes somewhere else than to `uri`."""
+    path = sweep_dir / files.TRACKING_JSON
+    target = files.read_json(path).get("target") if path.exists() else None
+    if target is not None and target["digest"] != digest(uri):
+        raise ConfigError(
+            f"MLflow's copy of this sweep goes to {target['shown']}, not to {masked(uri)}: set "
+            "MLFLOW_TRACKING_URI as it was, or name another place with --uri"
+        )
 
 
 def known_runs(sweep_dir: Path, uri: str | None) -> Mapping[str, Any] | None:

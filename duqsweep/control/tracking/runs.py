@@ -28,7 +28,7 @@ class RunRecord:
     params: dict[str, str]
     metrics: tuple[_Metric, ...]
     tags: dict[str, str]
-    status: str  # RUNNING, FINISHED or FAILED
+    status: str  # RUNNING, FINISHED, FAILED or KILLED
     started_ms: int
     ended_ms: int | None
 
@@ -45,7 +45,8 @@ def trial_record(view: TrialView, point: Mapping[str, Any] | None) -> RunRecord:
         point: Its entry in `front.json`; None before it is told.
     """
     trial = view.trial
-    status = {"running": "RUNNING", "failed": "FAILED"}.get(view.outcome, "FINISHED")
+    statuses = {"running": "RUNNING", "open": "KILLED", "failed": "FAILED"}
+    status = statuses.get(view.outcome, "FINISHED")
     tags = {
         "duqsweep.kind": "trial",
         "duqsweep.trial": str(view.number),

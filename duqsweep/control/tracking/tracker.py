@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import threading
 import time
 from pathlib import Path
 from typing import Protocol
 
 from duqsweep.control.tracking.mirror import Mirror
+from duqsweep.masking import masked
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +100,7 @@ class MlflowTracker:
             return None
         return (
             f"MLflow lacks part of this sweep: {self._problem}. Nothing is lost; catch up with: "
-            f"python -m duqsweep sync {self._dir}"
+            f"python -m duqsweep sync {shlex.quote(str(self._dir))}"
         )
 
     def _run(self) -> None:
@@ -123,7 +125,7 @@ class MlflowTracker:
             self._mirror.update(final=last)
         except Exception as error:  # whatever a server can do must not reach the sweep
             self.failures += 1
-            self._problem = " ".join(str(error).split())[:300] or type(error).__name__
+            self._problem = masked(" ".join(str(error).split())[:300]) or type(error).__name__
             log.info("MLflow: %s", self._problem)
             log.debug("MLflow update failed", exc_info=True)
             return False

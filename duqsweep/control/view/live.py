@@ -12,6 +12,7 @@ from rich.console import Console
 from duqsweep.control.view import wording
 from duqsweep.control.view.livetable import LiveTable
 from duqsweep.control.view.progress import NullProgress, Plan, Progress, Quiet
+from duqsweep.output import silence
 from duqsweep.result import TrialResult, Vitals
 from duqsweep.spec import Trial
 
@@ -33,12 +34,15 @@ class EventLines(Quiet):
     def __init__(self, plan: Plan, stream: TextIO) -> None:
         self._plan = plan
         self._stream = stream
-        self._ended = 0
+        self._ended = set(plan.ended)
         self._front: list[int] = []
 
     def _line(self, text: str) -> None:
-        self._stream.write(f"{time.strftime('%H:%M:%S')} {text}\n")
-        self._stream.flush()
+        try:
+            self._stream.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+            self._stream.flush()
+        except OSError:  # the sweep outlives whoever read its output
+            silence(self._stream)
 
     def started(self, trial: Trial) -> None:
         """See `Progress`."""
@@ -55,10 +59,14 @@ class EventLines(Quiet):
 
     def ended(self, number: int, result: TrialResult) -> None:
         """See `Progress`."""
-        self._ended += 1
+        self._ended.add(number)
         self._line(
-            f"trial {number} {wording.result_text(result)} [{self._ended}/{self._plan.trials}]"
+            f"trial {number} {wording.result_text(result)} [{len(self._ended)}/{self._plan.trials}]"
         )
+
+    def died(self, number: int, text: str) -> None:
+        """See `Progress`."""
+        self._line(text)
 
     def front(self, content: Mapping[str, Any]) -> None:
         """A line when another set of trials is on the front."""

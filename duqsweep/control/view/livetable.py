@@ -15,7 +15,7 @@ from rich.text import Text
 
 from duqsweep.control.view import tables, wording
 from duqsweep.control.view.progress import Plan
-from duqsweep.result import TrialResult, Vitals
+from duqsweep.result import ENDINGS, TrialResult, Vitals
 from duqsweep.spec import Trial
 
 _REDRAWS_PER_S = 4
@@ -90,6 +90,11 @@ class LiveTable:
         text = Text(f"trial {number} {wording.result_text(result)}", style="red" if failed else "")
         self.console.print(text)
 
+    def died(self, number: int, text: str) -> None:
+        """See `Progress`."""
+        self._running.pop(number, None)
+        self.console.print(Text(text))
+
     def front(self, content: Mapping[str, Any]) -> None:
         """See `Progress`."""
         self._content = content
@@ -149,7 +154,7 @@ class LiveTable:
         if self._content is None:
             return len(self._results)
         counts: Mapping[str, int] = self._content["counts"]
-        over = sum(count for name, count in counts.items() if name != "running")
+        over = sum(count for name, count in counts.items() if name in ENDINGS)
         return max(len(self._results), over)
 
     def _saved(self) -> int:

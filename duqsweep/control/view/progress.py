@@ -18,6 +18,7 @@ class Plan:
     sweep: str
     trials: int
     episodes_per_trial: int
+    ended: frozenset[int] = frozenset()  # trials that ended under earlier controllers
 
 
 class Progress(Protocol):
@@ -45,6 +46,9 @@ class Progress(Protocol):
 
     def ended(self, number: int, result: TrialResult) -> None:
         """A trial is over, well or badly."""
+
+    def died(self, number: int, text: str) -> None:
+        """A trial's job died; `text` says how, and what becomes of the trial."""
 
     def front(self, content: Mapping[str, Any]) -> None:
         """The front may have changed; `content` is `front_content`'s."""
@@ -84,6 +88,9 @@ class NullProgress(Quiet):
         """Nothing."""
 
     def ended(self, number: int, result: TrialResult) -> None:
+        """Nothing."""
+
+    def died(self, number: int, text: str) -> None:
         """Nothing."""
 
     def front(self, content: Mapping[str, Any]) -> None:

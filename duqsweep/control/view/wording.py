@@ -184,7 +184,14 @@ def in_short(point: _Point) -> str:
 
 def why(point: _Point) -> str:
     """Why a trial ended as it did, the type of an error first."""
-    return ": ".join(part for part in (point["error_type"], point["reason"]) if part)
+    return cause(point["error_type"], point["reason"])
+
+
+def cause(error_type: str | None, reason: str) -> str:
+    """The type of an error and its text, which may begin with the type already."""
+    if not error_type or reason.startswith(f"{error_type}:"):
+        return reason
+    return f"{error_type}: {reason}" if reason else error_type
 
 
 def counts_line(content: Mapping[str, Any]) -> str:
@@ -234,7 +241,7 @@ def vitals_text(vitals: Vitals) -> str:
 def result_text(result: TrialResult) -> str:
     """How a trial ended, in one line."""
     if result.outcome == "failed":
-        return f"FAILED: {result.error_type}: {result.reason}"
+        return f"FAILED: {cause(result.error_type, result.reason)}"
     if result.outcome == "complete" and not result.episodes:
         return "complete: benchmarked, no episode asked for"
     ran = result.episodes - result.errors

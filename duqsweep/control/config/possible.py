@@ -1,0 +1,123 @@
+"""Whether every point of a space can be evaluated, found without trying them all.
+
+Each rule that refuses a trial looks at few settings. So it is enough to try, for each rule, all
+combinations of what it looks at; what all others have is then of no matter to it. Whatever is
+refused on the way is a point of the space, so nothing is refused wrongly.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from duqsweep.control.config.declare import Parameter, Params
+from duqsweep.control.config.grammar import Choice, Domain, FloatRange, Scalar
+from duqsweep.control.config.settings import ACT_BITS, FIRST_LAST, INCLUDE, LAYERS, WEIGHT_BITS
+
+ONE_BY_ONE = 1000  # whole numbers of a range; in a wider one the ends show what the bounds refuse
+MOST = 5000  # combinations that are tried for one rule; of more, a seeded sample
+_KERNEL, _ROTATION, _ROWS = "quant.kernel", "quant.rotation", "quant.row_rotation"
+_GROUP = "quant.weight_group_size"
+_BITS = (INCLUDE, WEIGHT_BITS, ACT_BITS, FIRST_LAST, LAYERS)
+# The rules, by what they look at: quant.select.check_widths, spec.QuantSpec.
+RULES = (
+    (_KERNEL, _ROTATION, _ROWS, "quant.act_scale", "quant.smoothing"),  # what integers can do
+    (_ROWS, _ROTATION, *_BITS),  # outputs are rotated by some rotations only
+    ("quant.block_size", _ROTATION, "quant.permutation", _GROUP, *_BITS),  # blocks of inputs
+    ("quant.block_size", _ROWS, *_BITS),  # blocks of outputs
+    (_KERNEL, _GROUP, *_BITS),  # bits that a kernel multiplies, groups that it packs
+)
+
+Try = Callable[[Params, bool], None]  # raises ConfigError; true: with the layers it quantizes
+
+
+def check_points(
+    parameters: Sequence[Parameter],
+    draw: Callable[[Callable[[Parameter], Scalar]], Params],
+    attempt: Try,
+) -> None:
+    """Try every value of every parameter, and what depends on each other together.
+
+    Args:
+        parameters: Of the space, each behind those that its condition looks at.
+        draw: Makes a point from a function that chooses a parameter's value.
+        attempt: Tries one point.
+    """
+    for parameter in parameters:
+        if parameter.key not in RULES[0]:
+            for value in values_to_try(parameter.domain):
+                attempt({parameter.key: value}, False)
+    seen: set[tuple[tuple[str, Scalar], ...]] = set()
+    for rule in RULES:
+        for chosen in _combinations(parameters, rule):
+            point = draw(partial(_chosen_or_first, chosen))
+            key = tuple(sorted(point.items()))
+            if key not in seen:
+                seen.add(key)
+                attempt(point, True)
+
+
+def values_to_try(domain: Domain) -> tuple[Scalar, ...]:
+    """Values that show whether all of a domain are possible."""
+    if isinstance(domain, Choice):
+        return domain.values
+    if isinstance(domain, FloatRange) or len(domain.values) > ONE_BY_ONE:
+        return (domain.low, domain.high)
+    return domain.values
+
+
+def _combinations(
+    parameters: Sequence[Parameter], rule: Sequence[str]
+) -> Iterator[Mapping[str, Scalar]]:
+    """What a rule looks at, and what decides whether that is searched, in all combinations.
+
+    The bits of single layers change together: a layer is refused for its own bits alone.
+    """
+    keys = {*rule, *(p.key for p in parameters if _rule_key(p.key) in rule)}
+    for parameter in reversed(parameters):  # a condition looks at earlier ones
+        if parameter.key in keys and parameter.condition is not None:
+            keys.add(parameter.condition.key)
+    conditions = {p.condition.key for p in parameters if p.condition is not None}
+    searched = {
+        p.key: values_to_try(p.domain) if p.key in conditions else _telling(p)
+        for p in parameters
+        if p.key in keys
+    }
+    layers = {k: v for k, v in searched.items() if _rule_key(k) == LAYERS and k not in conditions}
+    others = {k: v for k, v in searched.items() if k not in layers}
+    kinds = range(max(map(len, layers.values()), default=1))
+    for combination in _product([kinds, *others.values()]):
+        kind, *values = combination
+        chosen = {key: layer[kind % len(layer)] for key, layer in layers.items()}
+        yield {**chosen, **dict(zip(others, values, strict=True))}
+
+
+def _product(axes: Sequence[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
+    if math.prod(len(axis) for axis in axes) <= MOST:
+        yield from itertools.product(*axes)
+        return
+    rng = random.Random(0)
+    for _ in range(MOST):
+        yield tuple(rng.choice(axis) for axis in axes)
+
+
+def _telling(parameter: Parameter) -> tuple[Scalar, ...]:
+    """One value of each kind that the rules tell apart: 4 bits and fewer, 8 and fewer, 16."""
+    values = values_to_try(parameter.domain)
+    if _rule_key(parameter.key) not in _BITS[1:]:
+        return values
+    kinds = {(bits > 4) + (bits > 8): bits for bits in values if isinstance(bits, int)}
+    return tuple(kinds.values())
+
+
+def _rule_key(key: str) -> str:
+    """The key under which rules look at a parameter."""
+    return LAYERS if key.startswith(LAYERS) else key
+
+
+def _chosen_or_first(chosen: Mapping[str, Scalar], parameter: Parameter) -> Scalar:
+    return chosen.get(parameter.key, values_to_try(parameter.domain)[0])

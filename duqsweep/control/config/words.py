@@ -1,0 +1,32 @@
+"""Words of a command line as Hydra's grammar wants them, where what is meant is plain."""
+
+from __future__ import annotations
+
+import re
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+_ASSIGNMENT = re.compile(r"(\+{0,2}[\w./@-]+=)(.*)", re.DOTALL)
+# Lists, mappings, quoted words and functions have a grammar of their own, whose mistakes are told.
+_STRUCTURED = re.compile(r"\s*(?:[\[{'\"]|[A-Za-z_]+\()")
+
+
+def in_hydras_grammar(word: str) -> str:
+    """`dir=/data/a&b` with its value quoted; a word that Hydra reads is left alone.
+
+    Paths such as `~/pi05`, and names with # & = or letters beyond ASCII, are no words to Hydra.
+    """
+    found = _ASSIGNMENT.fullmatch(word)
+    if not found or _STRUCTURED.match(found[2]) or _is_read(word):
+        return word
+    escaped = re.sub(r"(\\+)(?=\"|$)", r"\1\1", found[2]).replace('"', '\\"')
+    return f'{found[1]}"{escaped}"'
+
+
+def _is_read(word: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(word)
+    except HydraException:
+        return False
+    return True

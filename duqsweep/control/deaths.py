@@ -1,0 +1,123 @@
+"""What becomes of a trial whose job died: another job at once, another start later, or its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from duqsweep import files
+from duqsweep.assignment import ALWAYS_RETRIED, Assignment, Failure
+
+RETRIES = 2  # without an episode in between
+STRIKES = 3  # jobs in a row that die the same way before they get anywhere
+RETRY = "retry"  # a line of failures.jsonl in place of a kind: a person gave the trial again
+
+Verdict = Literal["again", "open", "final"]
+
+
+class Deaths:
+    """The deaths of jobs since the controller started.
+
+    Only what a policy does ends its trial. Other deaths leave it open: it has no result, the study
+    hears nothing of it, and the next start of the sweep tries it again.
+    """
+
+    def __init__(self, sweep_dir: Path) -> None:
+        """Nothing has died."""
+        self._dir = sweep_dir
+        self._here: dict[tuple[int, int], int] = {}  # (trial, episodes) → deaths of the machine
+        self._strikes: list[tuple[int, Failure]] = []
+        self.open: dict[int, Failure] = {}  # trial → why its last job died
+
+    def judge(
+        self, assignment: Assignment, failure: Failure, episodes: int, began: bool, is_old: bool
+    ) -> Verdict:
+        """Note a death, and say what becomes of its trial.
+
+        Args:
+            assignment: What the job did.
+            failure: How it died.
+            episodes: That the trial has walked.
+            began: Whether the job got anywhere: to a benchmark or an episode.
+            is_old: An earlier controller submitted it, and it may have died before this one began.
+        """
+        number = assignment.trial
+        note_death(self._dir, number, failure, episodes)
+        if failure.fault == "policy":
+            again = failure.retry and self._may_crash_again(number, failure, episodes)
+            return "again" if again else "final"
+        if began:
+            self.progress()
+        if failure.kind in ALWAYS_RETRIED:
+            return "again"
+        if not began and not is_old:
+            self._strike(number, failure)
+        self._here[number, episodes] = self._here.get((number, episodes), 0) + 1
+        if (failure.retry or is_old) and self._here[number, episodes] <= RETRIES:
+            return "again"
+        self.open[number] = failure
+        return "open"
+
+    def progress(self) -> None:
+        """Some job got somewhere: what kills others is not common to all."""
+        self._strikes.clear()
+
+    @property
+    def common(self) -> Failure | None:
+        """How every job dies before it gets anywhere; None while that cannot be said.
+
+        A job that cannot even start says nothing of its trial. For all other deaths two trials must
+        have seen them.
+        """
+        if len(self._strikes) < STRIKES:
+            return None
+        last = self._strikes[-1][1]
+        trials = {number for number, _ in self._strikes}
+        return last if last.kind == "setup" or len(trials) > 1 else None
+
+    def _strike(self, number: int, failure: Failure) -> None:
+        if self._strikes and self._strikes[-1][1].kind != failure.kind:
+            self._strikes.clear()
+        self._strikes.append((number, failure))
+
+    def _may_crash_again(self, number: int, failure: Failure, episodes: int) -> bool:
+        """Whether the policy has not crashed too often at this episode, under any controller."""
+        lines = since_retry(deaths_of(files.trial_dir(self._dir, number)))
+        crashes = [line["episodes"] for line in lines if line["kind"] == failure.kind]
+        return crashes.count(episodes) <= RETRIES
+
+
+def note_death(sweep_dir: Path, number: int, failure: Failure, episodes: int) -> None:
+    """Append a death, its cause and whose doing it was to the trial's failures.jsonl."""
+    line = {
+        "kind": failure.kind,
+        "fault": failure.fault,
+        "message": failure.message,
+        "episodes": episodes,
+        "at_s": round(time.time(), 3),
+    }
+    files.append_line(files.trial_dir(sweep_dir, number) / files.FAILURES_JSONL, line)
+
+
+def deaths_of(trial_dir: Path) -> list[dict[str, Any]]:
+    """How jobs of a trial died, oldest first; empty for most."""
+    return files.read_lines(trial_dir / files.FAILURES_JSONL)
+
+
+def since_retry(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The deaths since a person last gave the trial again."""
+    marks = [place for place, line in enumerate(lines) if line["kind"] == RETRY]
+    return list(lines[marks[-1] + 1 :] if marks else lines)
+
+
+def reopen(trial_dir: Path) -> None:
+    """Take a trial's result away, so that the next start evaluates the trial again.
+
+    The result is kept as a line of failures.jsonl.
+    """
+    path = trial_dir / files.RESULT_JSON
+    line = {"kind": RETRY, "result": files.read_json(path), "at_s": round(time.time(), 3)}
+    files.append_line(trial_dir / files.FAILURES_JSONL, line)
+    path.unlink()

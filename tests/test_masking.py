@@ -1,0 +1,29 @@
+"""Secrets do not show in addresses."""
+
+from __future__ import annotations
+
+import pytest
+
+from duqsweep.masking import masked, without_user
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("postgresql://me:secret@db:5432/x", "postgresql://me:***@db:5432/x"),
+        ("postgresql+psycopg2://me:se@cr:e/t@db/x", "postgresql+psycopg2://me:***@db/x"),
+        ("https://dapi123@host/api", "https://***@host/api"),
+        ("http://:secret@host", "http://:***@host"),
+        ("mysql://db/x?user=me&password=secret&ssl=1", "mysql://db/x?user=me&password=***&ssl=1"),
+        ("https://h/?api_token=secret", "https://h/?api_token=***"),
+        ("sqlite:////data/a@b/study.db", "sqlite:////data/a@b/study.db"),
+        ("http://host:5000", "http://host:5000"),
+    ],
+)
+def test_passwords_and_tokens_are_masked(address: str, shown: str) -> None:
+    assert masked(address) == shown
+
+
+def test_a_link_holds_neither_user_nor_password() -> None:
+    assert without_user("https://me:secret@host:5000/x") == "https://host:5000/x"
+    assert without_user("https://host/x") == "https://host/x"

@@ -1,0 +1,35 @@
+"""Passwords are kept as references where they are some, and shown nowhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from duqsweep import cli, exit_codes, files
+
+CONF = Path(__file__).parent / "conf"
+SERVER = "http://me:w0rd@127.0.0.1:9"
+
+
+@pytest.mark.parametrize(
+    "uri", [SERVER, "${oc.env:SECRET_URI}"], ids=["literal", "from the environment"]
+)
+def test_a_password_is_in_no_file_that_others_read_and_in_no_output(
+    uri, broken_checkpoint, tmp_path: Path, capfd, monkeypatch
+) -> None:
+    monkeypatch.setenv("SECRET_URI", SERVER)
+    folder = tmp_path / "sweep"
+    where = [f"dir={folder}", f"policy.checkpoint={broken_checkpoint}", "tracking=server"]
+    words = ["+sweep=tiny", "--config-dir", str(CONF), *where, f"tracking.uri={uri}"]
+    assert cli.main(words) == exit_codes.FAILED_TRIALS
+    assert cli.main(["sync", str(folder)]) == exit_codes.ERROR
+    assert cli.main([*words, "--cfg", "job"]) == exit_codes.OK
+    assert "w0rd" not in "".join(capfd.readouterr())
+    holding = [p for p in folder.rglob("*") if p.is_file() and b"w0rd" in p.read_bytes()]
+    if uri == SERVER:
+        assert holding == [folder / files.SWEEP_YAML]
+        assert holding[0].stat().st_mode & 0o777 == 0o600
+    else:
+        assert holding == []
+        assert "uri: ${oc.env:SECRET_URI}" in (folder / files.SWEEP_YAML).read_text()
