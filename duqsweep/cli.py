@@ -123,7 +123,7 @@ def help_text() -> str:
     return f"""\
 duqsweep {__version__}: the fastest quantized form of a robot policy that still does its job
 
-A sweep, started or gone on with where it stopped:
+A sweep, started or resumed where it stopped:
   python -m duqsweep +sweep=NAME [key=value …]
   sweeps: {sweeps}
 
