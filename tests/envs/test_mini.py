@@ -131,12 +131,27 @@ def test_two_tasks_share_a_scene_and_differ_in_words():
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-def test_initial_states_are_what_the_seeded_script_makes(simulators, task):
+def test_initial_states_are_where_the_seeded_script_places_things(simulators, task):
+    """To how they settled: the states are data, as LIBERO's are, saved under MuJoCo 3.8.1."""
     shipped = task.init_states()
     assert shipped.shape[0] == INIT_STATES
     assert shipped.dtype == np.float64
     assert len(np.unique(shipped, axis=0)) == INIT_STATES
-    np.testing.assert_allclose(make_states(task, 2), shipped[:2], rtol=0, atol=1e-6)
+    positions = slice(1, 1 + simulators[TASKS.index(task)].env.sim.model.nq)
+    made = make_states(task, 2)
+    np.testing.assert_allclose(made[:, positions], shipped[:2, positions], rtol=0, atol=5e-3)
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_nothing_moves_while_an_episode_settles(simulators, task, protocol):
+    """Under the pinned MuJoCo, as LIBERO's own states are held to (test_settled_states)."""
+    simulator = simulators[TASKS.index(task)]
+    for state in task.init_states():
+        simulator.reset(state, 0)
+        before = {name: simulator.body_pose(name)[0] for name in simulator.env.objects_dict}
+        simulator.reset(state, protocol.settle_steps)
+        moved = [np.linalg.norm(simulator.body_pose(n)[0] - p) for n, p in before.items()]
+        assert max(moved) < 5e-3  # metres; the plate rocks by 3 mm
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)

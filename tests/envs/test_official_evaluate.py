@@ -38,7 +38,7 @@ def test_the_doctor_looks_at_the_suite_that_it_is_told(official_assets: Path):
     protocol = official_protocol("libero_goal", official_assets)
     said = "libero_goal draws agentview, wrist by osmesa"
     assert doctor.check_simulator(protocol) == said
-    said = f"all 40 files of libero_goal in {official_assets} are LIBERO's own"
+    said = f"all 40 files of libero_goal in {official_assets.resolve()} are LIBERO's own"
     assert doctor.check_assets(protocol) == said
 
 
