@@ -307,6 +307,19 @@ def test_other_weights_behind_the_same_path_are_refused(sweep, refused, broken_c
     assert contents(sweep) == before
 
 
+def test_another_simulator_is_refused_and_the_sweep_is_left_alone(sweep, refused):
+    path = folder_of(sweep) / files.SIMULATOR_JSON
+    record = path.read_text()
+    try:
+        path.write_text(re.sub(r'"mujoco": "[^"]*"', '"mujoco": "3.2.3"', record))
+        before = contents(sweep)
+        line = refused(*sweep)
+        assert re.search("began with mujoco 3.2.3 and this machine has .*name=", line), line
+        assert contents(sweep) == before
+    finally:
+        path.write_text(record)
+
+
 def test_another_sweep_does_not_take_the_folder_over(sweep, refused, tmp_path):
     before = contents(sweep)
     line = refused(*sweep, "name=other")
