@@ -34,6 +34,8 @@ class Life:
         self.config = compose([f"+sweep={sweep}", f"dir={directory}", *base, *overrides])
         self.space = Space.from_config(self.config)
         self.study: OptunaStudy = open_study(self.config, self.space)
+        if not (directory / files.SWEEP_YAML).exists():
+            files.write_text(directory / files.SWEEP_YAML, self.config.yaml)
         self.search = FullEvaluation(self.study, self.space, self.config)
         self.directory = directory
 
