@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duqsweep.assignment import FailureKind
-from duqsweep.errors import InfrastructureError
+from duqsweep.errors import DuqsweepError, InfrastructureError
 from duqsweep.seams import Environment, Observation
 from duqsweep.spec import LedgerEntry
 
@@ -19,7 +19,6 @@ from duqsweep.spec import LedgerEntry
 FROM_OUTSIDE = (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 # What CUDA says of a GPU or driver that does not work, whatever runs on it.
 BROKEN_GPU = (
-    "torch sees no gpu",
     "no cuda-capable device",
     "cuda-capable device(s) is/are busy",
     "cuda driver",
@@ -34,7 +33,9 @@ _in_simulator = mmap.mmap(-1, 1)
 
 def is_machines(error: BaseException) -> bool:
     """Whether an exception is the machine's fault, and the same policy may succeed elsewhere."""
-    if isinstance(error, (InfrastructureError, OSError, ImportError)):
+    if isinstance(error, DuqsweepError):  # raised on purpose: its class says whose fault it is
+        return isinstance(error, InfrastructureError)
+    if isinstance(error, (OSError, ImportError)):
         return True
     return any(text in str(error).lower() for text in BROKEN_GPU)
 

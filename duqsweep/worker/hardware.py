@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 import duqsweep
-from duqsweep.errors import EvaluationError
+from duqsweep.errors import EvaluationError, InfrastructureError
 from duqsweep.spec import INTEGER_KERNELS, INTEGER_NEEDS
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -27,12 +27,14 @@ def resolve_device(asked: str) -> str:
     """Either "cpu" or "cuda", where "auto" takes a GPU if there is one.
 
     Raises:
-        EvaluationError: A GPU is asked for and torch sees none.
+        InfrastructureError: A GPU is asked for and torch sees none on this node.
     """
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if asked == "cuda" and not torch.cuda.is_available():
-        raise EvaluationError("runtime.device is cuda, but torch sees no GPU; allowed: auto, cpu")
+        raise InfrastructureError(
+            "runtime.device is cuda, but torch sees no GPU; allowed: auto, cpu"
+        )
     return asked
 
 
