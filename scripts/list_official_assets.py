@@ -10,14 +10,13 @@ that Python opens and those that the task's model names are the suite's files.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import re
 import sys
 from pathlib import Path
 
 from duqsweep.envs.asset_files import MANIFEST
 from duqsweep.envs.assets import OFFICIAL_TASKS
+from duqsweep.envs.manifest import Manifest
 from duqsweep.envs.setup import prepare_libero
 from duqsweep.envs.simulator import Simulator
 from duqsweep.envs.suite_tasks import official_tasks
@@ -30,11 +29,9 @@ def main() -> None:
     folder = parser.parse_args().assets.resolve()
     prepare_libero("osmesa", folder)
     suites = {suite: files_of(suite, folder) for suite in OFFICIAL_TASKS}
-    names = sorted({name for listed in suites.values() for name in listed})
-    hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
-    content = {"suites": suites, "files": hashes}
-    MANIFEST.write_text(json.dumps(content, indent=0) + "\n", encoding="utf-8")
-    print(f"{MANIFEST}: {len(names)} files of {len(suites)} suites")
+    manifest = Manifest.of_folder(folder, suites)
+    MANIFEST.write_text(manifest.text(), encoding="utf-8")
+    print(f"{MANIFEST}: {len(manifest.files)} files of {len(suites)} suites")
 
 
 def files_of(suite: str, folder: Path) -> list[str]:

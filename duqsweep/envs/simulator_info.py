@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from importlib import metadata
-from pathlib import Path
 
 from duqsweep.envs.assets import RECORDED, check_suite
+from duqsweep.envs.manifest import sha256
 from duqsweep.envs.mini import suite as mini
 from duqsweep.errors import ConfigError
 from duqsweep.fingerprint import digest
@@ -35,7 +34,7 @@ def describe_simulator(protocol: ProtocolSpec) -> SimulatorInfo | None:
     robosuite = _known_good("robosuite", protocol.suite)
     libero = _installed("hf-libero")
     if files is None:
-        content = digest({path.name: _sha256(path) for path in mini.files()})
+        content = digest({path.name: sha256(path) for path in mini.files()})
         return SimulatorInfo(mujoco, robosuite, libero, assets="shipped", assets_id=content)
     return SimulatorInfo(
         mujoco,
@@ -65,7 +64,3 @@ def _installed(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         raise ConfigError(f"{package} is not installed; `pip install duqsweep` brings it") from None
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
