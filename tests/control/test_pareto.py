@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duqsweep.control.front.intervals import probability_at_least
-from duqsweep.control.front.pareto import Candidate, hypervolume, non_dominated, p_front
+from duqsweep.control.front.pareto import Candidate, hypervolume, non_dominated, on_front, p_front
 
 small = st.integers(0, 5).map(float)
 directions = st.sampled_from(["maximize", "minimize"])
@@ -37,6 +37,22 @@ def test_a_point_is_on_the_front_when_no_other_dominates_it(cloud):
     points, ways = cloud
     expected = [not any(dominates(q, p, ways) for q in points) for p in points]
     assert non_dominated(points, ways) == expected
+
+
+# Numbers that are lost in a sum, so that the order of sums says nothing about them.
+awkward = st.sampled_from([0.0, 1e-30, 1.0, 1.0 + 2**-52, 3.0, 1e30])
+
+
+@given(st.data(), st.integers(1, 4), st.integers(1, 9))
+def test_the_fronts_of_many_draws_are_those_of_each(data, objectives, count):
+    point = st.tuples(*[awkward] * objectives)
+    draws = data.draw(
+        st.lists(st.lists(point, min_size=count, max_size=count), min_size=1, max_size=4)
+    )
+    ways = ["minimize"] * objectives
+    losses = np.array(draws).reshape(len(draws), count, objectives)
+    expected = [[not any(dominates(q, p, ways) for q in draw) for p in draw] for draw in draws]
+    assert on_front(losses).tolist() == expected
 
 
 @given(st.integers(0, 2**31))

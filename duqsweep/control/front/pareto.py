@@ -23,7 +23,7 @@ def non_dominated(points: Sequence[Sequence[float]], directions: Sequence[str]) 
     """
     if not points:
         return []
-    return [bool(on_front) for on_front in _on_front(_losses(points, directions)[None])[0]]
+    return [bool(on_front) for on_front in on_front(_losses(points, directions)[None])[0]]
 
 
 def hypervolume(
@@ -31,7 +31,8 @@ def hypervolume(
 ) -> float:
     """The volume that `points` dominate, up to `reference`; exact in any number of objectives.
 
-    Cuts the volume into slabs along the last objective, so it is meant for two to four of them.
+    Cuts the volume of the points on the front into slabs along the last objective, down to areas.
+    So a thousand points with three objectives take milliseconds, and four are possible.
 
     Args:
         points: One value an objective; those that are not better than `reference` in all count 0.
@@ -42,23 +43,22 @@ def hypervolume(
         return 0.0
     corner = _losses([reference], directions)[0]
     losses = _losses(points, directions)
-    inside = [tuple(loss) for loss in losses if (loss < corner).all()]
-    return _volume(inside, tuple(corner))
+    inside = np.unique(losses[(losses < corner).all(axis=1)], axis=0)
+    return _volume(inside, corner) if len(inside) else 0.0
 
 
-def _volume(points: list[tuple[float, ...]], corner: tuple[float, ...]) -> float:
-    if not points:
-        return 0.0
+def _volume(points: Floats, corner: Floats) -> float:
+    """The volume between `points` (n, objectives) and `corner`; n ≥ 1, all points below it."""
     if len(corner) == 1:
-        return corner[0] - min(point[0] for point in points)
-    ordered = sorted(points, key=lambda point: point[-1])
-    floors = [point[-1] for point in ordered] + [corner[-1]]
-    volume = 0.0
-    for i in range(len(ordered)):
-        thickness = floors[i + 1] - floors[i]
-        if thickness > 0:
-            volume += thickness * _volume([p[:-1] for p in ordered[: i + 1]], corner[:-1])
-    return volume
+        return float(corner[0] - points[:, 0].min())
+    points = points[on_front(points[None])[0]]
+    points = points[np.argsort(points[:, -1], kind="stable")]
+    thickness = np.diff(points[:, -1], append=corner[-1])
+    if len(corner) == 2:
+        return float(thickness @ (corner[0] - np.minimum.accumulate(points[:, 0])))
+    slabs = np.flatnonzero(thickness)
+    areas = [_volume(points[: i + 1, :-1], corner[:-1]) for i in slabs]
+    return float(thickness[slabs] @ np.array(areas))
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def p_front(
     noise = np.array(cost_noise or [0.0] * costs.shape[1])
     factors = np.exp(noise * rng.standard_normal((draws, *costs.shape)))
     losses = np.concatenate([-rates, costs * factors], axis=-1)
-    return [float(p) for p in _on_front(losses).mean(axis=0)]
+    return [float(p) for p in on_front(losses).mean(axis=0)]
 
 
 def _draw_rates(
@@ -138,16 +138,48 @@ def _losses(points: Sequence[Sequence[float]], directions: Sequence[str]) -> Flo
     return losses
 
 
-def _on_front(losses: Floats) -> Bools:
+def on_front(losses: Floats) -> Bools:
     """Losses (draws, n, objectives) → whether each point is on its draw's front (draws, n)."""
     if losses.shape[-1] == 2:
         return _on_front_of_two(losses[..., 0], losses[..., 1])
-    fronts: Bools = np.empty(losses.shape[:2], dtype=bool)
-    for draw, points in enumerate(losses):
-        no_worse = (points[:, None] <= points[None]).all(axis=-1)
-        better = (points[:, None] < points[None]).any(axis=-1)
-        fronts[draw] = ~(no_worse & better).any(axis=0)
-    return fronts
+    return _on_front_by_peeling(losses)
+
+
+def _on_front_by_peeling(losses: Floats) -> Bools:
+    """The same for any number of objectives, in as many steps as the largest front has points.
+
+    Points are visited by the sum of their losses, each divided by its range, and lexicographically
+    where sums are equal: nothing that comes later can dominate a point. So the first point that is
+    not dominated yet is on the front. Each step removes what it dominates, in all draws at once.
+    """
+    draws, count, _ = losses.shape
+    by_objective = np.ascontiguousarray(losses.transpose(2, 0, 1))
+    spans = np.ptp(by_objective, axis=(1, 2), keepdims=True)
+    total = (by_objective / np.where(spans > 0, spans, 1.0)).sum(axis=0)
+    order = np.lexsort([*by_objective[::-1], total], axis=-1)
+    rank = np.argsort(order, axis=-1)  # (draws, n): the place of each point in its draw's order
+    front = np.zeros((draws, count), dtype=bool)
+    live, column = np.arange(draws), np.arange(count)  # rows and columns that have open points
+    is_open = np.ones((draws, count), dtype=bool)  # neither on the front nor dominated so far
+    while live.size:
+        rows = np.arange(live.size)
+        first = np.where(is_open, rank, count).argmin(axis=-1)
+        front[live, column[first]] = True
+        no_better = np.ones_like(is_open)
+        worse = np.zeros_like(is_open)
+        for values in by_objective:
+            chosen = values[rows, first][:, None]
+            no_better &= values >= chosen
+            worse |= values > chosen
+        is_open &= ~(no_better & worse)
+        is_open[rows, first] = False
+        kept_rows, kept_columns = is_open.any(axis=-1), is_open.any(axis=0)
+        if kept_rows.sum() * kept_columns.sum() <= 0.8 * is_open.size:
+            kept = np.ix_(kept_rows, kept_columns)
+            live, column = live[kept_rows], column[kept_columns]
+            rank, is_open = rank[kept], is_open[kept]
+            by_objective = np.stack([values[kept] for values in by_objective])
+    return front
 
 
 def _on_front_of_two(first: Floats, second: Floats) -> Bools:
