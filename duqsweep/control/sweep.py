@@ -17,8 +17,8 @@ from duqsweep.control.deaths import Deaths, Verdict
 from duqsweep.control.dispatch.dispatcher import Dispatcher
 from duqsweep.control.front.content import front_content
 from duqsweep.control.front.objectives import Objective
-from duqsweep.control.front.reference import ensure_reference
-from duqsweep.control.front.trials import TrialReader, TrialView
+from duqsweep.control.trials.reader import TrialReader, TrialView
+from duqsweep.control.trials.reference import ensure_reference
 from duqsweep.control.view.live import Progress
 from duqsweep.worker.summary import summarise
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from duqsweep import exit_codes, files
 from duqsweep.control.config.sweep_config import SweepConfig
-from duqsweep.control.front.confirm import (
+from duqsweep.control.confirmation import (
     CONFIRM_JSON,
     FixedTrials,
     confirmation,
@@ -20,7 +20,7 @@ from duqsweep.control.front.confirm import (
     unconfirmed,
 )
 from duqsweep.control.front.content import front_content
-from duqsweep.control.front.trials import read_trials
+from duqsweep.control.trials.reader import read_trials
 from duqsweep.control.view import tables
 from duqsweep.control.view.trouble import trouble_text
 from duqsweep.envs.assets import RECORDED

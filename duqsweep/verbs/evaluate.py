@@ -14,7 +14,7 @@ from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, check_inputs, compose
 from duqsweep.control.front.categories import category_results
 from duqsweep.control.front.simulator import simulator_content
-from duqsweep.control.front.trials import read_trial, read_trials
+from duqsweep.control.trials.reader import read_trial, read_trials
 from duqsweep.control.view import wording
 from duqsweep.control.view.simulation import simulator_line, warnings
 from duqsweep.errors import ConfigError

@@ -8,8 +8,8 @@ from pathlib import Path
 from duqsweep import files
 from duqsweep.checkpoint.locate import policy_sizes
 from duqsweep.checkpoint.sizes import linear_layers
+from duqsweep.control.export import PICKS, as_openpi_env, as_plan, pick
 from duqsweep.control.front.content import front_content
-from duqsweep.control.front.export import PICKS, as_openpi_env, as_plan, pick
 from duqsweep.errors import ConfigError
 from duqsweep.quant.select import select_layers
 from duqsweep.spec import Trial

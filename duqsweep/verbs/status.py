@@ -16,7 +16,7 @@ from duqsweep.categories import counts_by_category
 from duqsweep.codec import encode
 from duqsweep.control.deaths import deaths_of
 from duqsweep.control.front.content import front_content
-from duqsweep.control.front.trials import TrialView, read_trials
+from duqsweep.control.trials.reader import TrialView, read_trials
 from duqsweep.control.view.tables import new_table
 from duqsweep.verbs.folder import sweep_config
 

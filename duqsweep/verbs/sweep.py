@@ -158,9 +158,9 @@ class _Run:
 
     def _finish(self, ending: str, trouble: str | None, nothing_new: bool) -> int:
         from duqsweep.control.front.content import front_content
-        from duqsweep.control.front.trials import read_trials
         from duqsweep.control.report.report import print_front, write_report
         from duqsweep.control.tracking.links import links
+        from duqsweep.control.trials.reader import read_trials
 
         views = read_trials(self._dir)
         content = front_content(self._dir, self._config.objectives, views)

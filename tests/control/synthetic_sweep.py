@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from duqsweep import files
-from duqsweep.control.front.reference import ensure_reference
-from duqsweep.control.front.trials import read_trials
+from duqsweep.control.trials.reader import read_trials
+from duqsweep.control.trials.reference import ensure_reference
 from duqsweep.fingerprint import fingerprint
 from duqsweep.result import EpisodeRecord, LatencyStats, TrialResult, Vitals
 from duqsweep.spec import (

@@ -11,10 +11,10 @@ from browser import mlflow_ui, page_text, sweep_pages
 from synthetic_sweep import OBJECTIVES, write_sweep
 
 from duqsweep.control.front.content import front_content
-from duqsweep.control.front.trials import read_trials
 from duqsweep.control.report.report import write_report
 from duqsweep.control.tracking.mirror import mirror
 from duqsweep.control.tracking.mlflow_client import default_uri
+from duqsweep.control.trials.reader import read_trials
 
 pytestmark = [
     pytest.mark.browser,

@@ -15,16 +15,16 @@ from synthetic_sweep import PROTOCOL, make_vitals
 from duqsweep import files
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, compose
-from duqsweep.control.front.confirm import confirmation
+from duqsweep.control.confirmation import confirmation
+from duqsweep.control.export import pick
 from duqsweep.control.front.content import front_content
-from duqsweep.control.front.export import pick
 from duqsweep.control.front.intervals import clopper_pearson, wilson
-from duqsweep.control.front.reference import ensure_reference
-from duqsweep.control.front.trials import read_trials
 from duqsweep.control.report.report import front_csv, print_front, write_report
 from duqsweep.control.study.optuna_study import open_study
 from duqsweep.control.study.search import FullEvaluation
 from duqsweep.control.tracking.runs import description, trial_record
+from duqsweep.control.trials.reader import read_trials
+from duqsweep.control.trials.reference import ensure_reference
 from duqsweep.control.view.headline import headline
 from duqsweep.errors import ConfigError
 from duqsweep.result import EpisodeRecord

@@ -26,8 +26,8 @@ from duqsweep.control.front.content import SLACK, front_content
 from duqsweep.control.front.history import front_history
 from duqsweep.control.front.intervals import wilson
 from duqsweep.control.front.objectives import objective_values
-from duqsweep.control.front.reference import ensure_reference, sweep_reference
-from duqsweep.control.front.trials import TrialReader, TrialView, read_trials
+from duqsweep.control.trials.reader import TrialReader, TrialView, read_trials
+from duqsweep.control.trials.reference import ensure_reference, sweep_reference
 from duqsweep.control.view.tables import notes
 from duqsweep.errors import ConfigError
 from duqsweep.result import TrialResult

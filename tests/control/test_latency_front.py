@@ -14,16 +14,16 @@ from synthetic_sweep import REFERENCE_MS, Objective, make_result, make_trial, ma
 from synthetic_sweep import write_trial as write
 
 from duqsweep import files
+from duqsweep.control.export import pick
 from duqsweep.control.front.content import SLACK, front_content
-from duqsweep.control.front.export import pick
 from duqsweep.control.front.history import front_history
-from duqsweep.control.front.reference import ensure_reference, sweep_reference
-from duqsweep.control.front.trials import read_trials
 from duqsweep.control.report.page import report_page
 from duqsweep.control.report.picture import draw_png, draw_svg
 from duqsweep.control.report.report import front_csv, print_front
 from duqsweep.control.tracking.links import trials_link
 from duqsweep.control.tracking.runs import description, sweep_record
+from duqsweep.control.trials.reader import read_trials
+from duqsweep.control.trials.reference import ensure_reference, sweep_reference
 from duqsweep.control.view.headline import headline
 from duqsweep.control.view.live import EventLines
 from duqsweep.control.view.livetable import LiveTable

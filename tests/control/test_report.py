@@ -18,10 +18,10 @@ from synthetic_sweep import OBJECTIVES, Objective, write_sweep
 
 from duqsweep import files
 from duqsweep.control.front.content import front_content
-from duqsweep.control.front.trials import read_trials
 from duqsweep.control.report import picture
 from duqsweep.control.report.labels import Box, place_labels
 from duqsweep.control.report.report import REPORT_FILES, front_csv, print_front, write_report
+from duqsweep.control.trials.reader import read_trials
 from duqsweep.control.view import claims, wording
 from duqsweep.control.view.headline import headline
 

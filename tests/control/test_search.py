@@ -12,11 +12,11 @@ from duqsweep import files
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import compose
 from duqsweep.control.deaths import reopen
-from duqsweep.control.front.reference import ensure_reference
-from duqsweep.control.front.trials import TrialReader, TrialView, read_trials
 from duqsweep.control.study.optuna_study import OptunaStudy, open_study
 from duqsweep.control.study.ruling import Rival, ruled_out
 from duqsweep.control.study.search import FullEvaluation
+from duqsweep.control.trials.reader import TrialReader, TrialView, read_trials
+from duqsweep.control.trials.reference import ensure_reference
 from duqsweep.errors import ConfigError
 from duqsweep.result import TrialResult
 from duqsweep.spec import Trial

@@ -12,10 +12,10 @@ from synthetic_sweep import OBJECTIVES, make_episodes, make_result, make_trial, 
 from synthetic_sweep import write_trial as write
 
 from duqsweep.control.front.content import front_content
-from duqsweep.control.front.reference import ensure_reference
-from duqsweep.control.front.trials import read_trials
 from duqsweep.control.report.report import print_front, write_report
 from duqsweep.control.tracking.runs import sweep_record
+from duqsweep.control.trials.reader import read_trials
+from duqsweep.control.trials.reference import ensure_reference
 from duqsweep.control.view.simulation import simulator_line, warnings
 from duqsweep.result import SimulatorInfo
 

@@ -21,8 +21,8 @@ from synthetic_sweep import (
 from duqsweep import files
 from duqsweep.assignment import Assignment, Ended, FailureKind, failure
 from duqsweep.control.deaths import RETRIES, deaths_of, reopen
-from duqsweep.control.front.trials import TrialView
 from duqsweep.control.sweep import Ending, Sweep
+from duqsweep.control.trials.reader import TrialView
 from duqsweep.control.view.progress import NullProgress
 from duqsweep.result import TrialResult
 

@@ -26,13 +26,13 @@ from synthetic_sweep import (
 
 from duqsweep import files
 from duqsweep.control.front.content import front_content
-from duqsweep.control.front.trials import read_trials
 from duqsweep.control.report.report import write_report
 from duqsweep.control.tracking import mlflow_client
 from duqsweep.control.tracking.links import links
 from duqsweep.control.tracking.mirror import KEY_TAG, Mirror, mirror
 from duqsweep.control.tracking.runids import known_runs, sweep_key
 from duqsweep.control.tracking.tracker import MlflowTracker, NullTracker, open_tracker
+from duqsweep.control.trials.reader import read_trials
 from duqsweep.errors import DuqsweepError
 from duqsweep.fingerprint import digest
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from duqsweep.categories import counts_by_category
 from duqsweep.control.front.intervals import wilson
-from duqsweep.control.front.trials import TrialView
+from duqsweep.control.trials.reader import TrialView
 
 
 def category_results(view: TrialView) -> dict[str, dict[str, Any]]:

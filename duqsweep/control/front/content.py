@@ -12,9 +12,9 @@ from duqsweep.control.front.categories import category_positions, category_resul
 from duqsweep.control.front.intervals import wilson
 from duqsweep.control.front.objectives import Objective, measure
 from duqsweep.control.front.pareto import Candidate, hypervolume, non_dominated, p_front
-from duqsweep.control.front.reference import Reference, sweep_reference
 from duqsweep.control.front.simulator import simulator_content
-from duqsweep.control.front.trials import TrialView, read_trials
+from duqsweep.control.trials.reader import TrialView, read_trials
+from duqsweep.control.trials.reference import Reference, sweep_reference
 from duqsweep.result import ENDINGS
 
 # Hypervolume is measured from success 0 and this multiple of the reference's time; every other

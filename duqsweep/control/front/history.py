@@ -8,8 +8,8 @@ from typing import Any
 
 from duqsweep.control.front.content import is_candidate, worst_corner
 from duqsweep.control.front.pareto import hypervolume, non_dominated
-from duqsweep.control.front.reference import Reference
-from duqsweep.control.front.trials import TrialView
+from duqsweep.control.trials.reader import TrialView
+from duqsweep.control.trials.reference import Reference
 
 
 @dataclass(frozen=True)

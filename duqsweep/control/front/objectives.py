@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from duqsweep.categories import counts_by_category, is_success_rate, named_category
-from duqsweep.control.front.reference import Reference
-from duqsweep.control.front.trials import TrialView
+from duqsweep.control.trials.reader import TrialView
+from duqsweep.control.trials.reference import Reference
 from duqsweep.errors import ConfigError
 from duqsweep.result import H200_SECONDS, Vitals
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from duqsweep.control.front.trials import TrialView
+from duqsweep.control.trials.reader import TrialView
 
 
 def simulator_content(views: Sequence[TrialView]) -> dict[str, Any] | None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from duqsweep.control.front.trials import TrialView
 from duqsweep.control.report.tasks import categories_table, tasks_table
 from duqsweep.control.report.webpage import SCRIPT, STYLE, Cell, sortable_table
+from duqsweep.control.trials.reader import TrialView
 from duqsweep.control.view import tables, wording
 from duqsweep.control.view.claims import HEADER, compare_claims
 from duqsweep.control.view.headline import headline

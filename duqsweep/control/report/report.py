@@ -12,9 +12,9 @@ from rich.console import Console
 
 from duqsweep import files
 from duqsweep.categories import of_category
-from duqsweep.control.front.trials import TrialView
 from duqsweep.control.report import picture
 from duqsweep.control.report.page import report_page
+from duqsweep.control.trials.reader import TrialView
 from duqsweep.control.view import simulation, tables, wording
 from duqsweep.masking import masked
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from duqsweep.control.front.trials import TrialView
 from duqsweep.control.report.webpage import Cell, sortable_table
+from duqsweep.control.trials.reader import TrialView
 from duqsweep.control.view import wording
 from duqsweep.result import EpisodeRecord
 

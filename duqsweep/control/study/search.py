@@ -16,9 +16,9 @@ from duqsweep.control.config.declare import Params
 from duqsweep.control.config.space import Asked, Space
 from duqsweep.control.config.sweep_config import SweepConfig
 from duqsweep.control.front.objectives import objective_values
-from duqsweep.control.front.reference import sweep_reference
-from duqsweep.control.front.trials import TrialReader, TrialView
 from duqsweep.control.study.ruling import MIN_SPEEDUP, Rival, ruled_out
+from duqsweep.control.trials.reader import TrialReader, TrialView
+from duqsweep.control.trials.reference import sweep_reference
 from duqsweep.errors import ConfigError
 from duqsweep.spec import Trial
 

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from duqsweep import files
-from duqsweep.control.front.reference import sweep_reference
-from duqsweep.control.front.trials import TrialReader
 from duqsweep.control.tracking import runs
 from duqsweep.control.tracking.mlflow_client import default_uri, import_client
 from duqsweep.control.tracking.runids import remember_runs, sweep_key
 from duqsweep.control.tracking.runs import RunRecord
+from duqsweep.control.trials.reader import TrialReader
+from duqsweep.control.trials.reference import sweep_reference
 from duqsweep.errors import DuqsweepError
 from duqsweep.fingerprint import digest
 from duqsweep.locking import try_lock

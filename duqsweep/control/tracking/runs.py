@@ -10,8 +10,8 @@ from typing import Any
 
 from duqsweep.codec import encode
 from duqsweep.control.front.history import front_history
-from duqsweep.control.front.reference import Reference
-from duqsweep.control.front.trials import TrialView
+from duqsweep.control.trials.reader import TrialView
+from duqsweep.control.trials.reference import Reference
 from duqsweep.control.view import wording
 from duqsweep.control.view.headline import headline
 from duqsweep.control.view.simulation import simulator_line, warnings

@@ -16,7 +16,7 @@ from duqsweep import files
 from duqsweep.assignment import Assignment
 from duqsweep.categories import counts_by_category
 from duqsweep.control.front.intervals import clopper_pearson
-from duqsweep.control.front.trials import TrialView, read_trials
+from duqsweep.control.trials.reader import TrialView, read_trials
 from duqsweep.errors import ConfigError
 from duqsweep.spec import LedgerEntry, Trial
 from duqsweep.worker.ledger import write_ledger
