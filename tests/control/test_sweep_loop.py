@@ -157,7 +157,7 @@ def finish(
 ) -> Ended:
     trial = make_trial(assignment.trial)
     vitals, records = make_vitals(trial, 1.5), make_episodes(trial.number, episodes, 0.9)
-    content = {**make_result(trial, vitals, records).to_json(), "outcome": outcome}
+    content = {**make_result(records).to_json(), "outcome": outcome}
     write_trial(jobs.sweep_dir, trial, vitals, records, TrialResult.from_json(content))
     return Ended(assignment, None)
 
