@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-from duqsweep.result import EpisodeRecord
+from duqsweep.result import EpisodeRecord, SuccessCounts
 from duqsweep.spec import ProtocolSpec
 
 SUCCESS_RATE = "success_rate"  # the objective; of one category: "success_rate.object"
 
 
-@dataclass(frozen=True)
-class EpisodeCounts:
-    """Episodes of one category, counted as `TrialResult` counts all."""
-
-    episodes: int  # successes + failures + errors
-    successes: int
-    errors: int
-
-    @property
-    def ran(self) -> int:
-        """Successes and failures."""
-        return self.episodes - self.errors
-
-    @property
-    def success_rate(self) -> float | None:
-        """None without an episode that ran."""
-        return self.successes / self.ran if self.ran else None
-
-
 def counts_by_category(
     records: Iterable[EpisodeRecord], protocol: ProtocolSpec
-) -> dict[str, EpisodeCounts]:
+) -> dict[str, SuccessCounts]:
     """Category → its episodes, in the suite's order; empty where the suite has no categories.
 
     Args:
@@ -41,15 +21,9 @@ def counts_by_category(
     """
     records = list(records)
     return {
-        name: _counts([record for record in records if protocol.category(record.task) == name])
+        name: SuccessCounts.of(r for r in records if protocol.category(r.task) == name)
         for name in protocol.categories
     }
-
-
-def _counts(records: list[EpisodeRecord]) -> EpisodeCounts:
-    ran = [record for record in records if record.error is None]
-    successes = sum(record.success for record in ran)
-    return EpisodeCounts(len(records), successes, len(records) - len(ran))
 
 
 def of_category(measure: str, category: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -12,10 +13,31 @@ from duqsweep.errors import SpecError
 
 T = TypeVar("T")
 
+# Metadata of a field whose own keys stand beside the other fields' keys, without a level of their
+# own. The field is a dataclass, or one dictionary that takes all keys that no field has.
+FLAT: Mapping[str, bool] = types.MappingProxyType({"flat": True})
+
 
 def encode(record: Any) -> dict[str, Any]:
     """A frozen dataclass as plain JSON data; tuples become lists."""
-    return dataclasses.asdict(record)
+    data: dict[str, Any] = {}
+    for name, is_flat in _names(record.__class__).items():
+        value = _encode_value(getattr(record, name))
+        if is_flat:
+            data |= value
+        else:
+            data[name] = value
+    return data
+
+
+def _encode_value(value: Any) -> Any:
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, Mapping):
+        return {key: _encode_value(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_encode_value(item) for item in value]
+    return encode(value) if dataclasses.is_dataclass(value) else value
 
 
 def decode(cls: type[T], data: Any, where: str = "") -> T:
@@ -32,15 +54,17 @@ def decode(cls: type[T], data: Any, where: str = "") -> T:
     """
     if not isinstance(data, Mapping):
         raise SpecError(f"{where or cls.__name__} must be an object, got {data!r}")
-    hints = typing.get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    unknown = sorted(set(data) - set(fields))
+    record: Any = cls  # mypy takes no type[T] for a hashable value
+    hints = _hints(record)
+    data = _nested(record, data)
+    unknown = sorted(data.keys() - hints.keys())
     if unknown:
         raise SpecError(
-            f"{where or cls.__name__} has no key {unknown[0]!r}; it has {sorted(fields)}"
+            f"{where or cls.__name__} has no key {unknown[0]!r}; it has {sorted(_keys(record))}"
         )
     values = {}
-    for name, field in fields.items():
+    for field in dataclasses.fields(record):
+        name = field.name
         if name in data:
             values[name] = _decode_value(hints[name], data[name], f"{where}.{name}".lstrip("."))
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
@@ -48,7 +72,50 @@ def decode(cls: type[T], data: Any, where: str = "") -> T:
     return cls(**values)
 
 
+def _nested(cls: Any, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`data` with the keys of each flat field under that field's name."""
+    flat = [name for name, is_flat in _names(cls).items() if is_flat]
+    if not flat:
+        return data
+    hints = _hints(cls)
+    rest, nested = dict(data), {}
+    for name in sorted(flat, key=lambda name: not dataclasses.is_dataclass(hints[name])):
+        is_record = dataclasses.is_dataclass(hints[name])
+        taken = rest.keys() & _keys(hints[name]) if is_record else rest.keys() - _keys(cls)
+        nested[name] = {key: rest.pop(key) for key in data if key in taken}
+    for name in rest.keys() & nested.keys():  # its keys stand beside the others, not under it
+        raise SpecError(f"{cls.__name__} has no key {name!r}; it has {sorted(_keys(cls))}")
+    return rest | nested
+
+
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    """The types of a dataclass's fields, which are slow to look up."""
+    hints = typing.get_type_hints(cls)
+    return {name: hints[name] for name in _names(cls)}
+
+
+@functools.cache
+def _names(cls: Any) -> dict[str, bool]:
+    """The fields of a dataclass, and whether each is flat."""
+    return {field.name: "flat" in field.metadata for field in dataclasses.fields(cls)}
+
+
+@functools.cache
+def _keys(cls: Any) -> frozenset[str]:
+    """The keys of a dataclass's JSON data, except those that only a flat dictionary knows."""
+    keys: set[str] = set()
+    for name, is_flat in _names(cls).items():
+        if not is_flat:
+            keys.add(name)
+        elif dataclasses.is_dataclass(_hints(cls)[name]):
+            keys |= _keys(_hints(cls)[name])
+    return frozenset(keys)
+
+
 def _decode_value(hint: Any, value: Any, where: str) -> Any:
+    if type(value) is hint:
+        return value
     origin = typing.get_origin(hint)
     args = typing.get_args(hint)
     if hint is Any:
@@ -75,8 +142,8 @@ def _decode_value(hint: Any, value: Any, where: str) -> Any:
 
 
 def _decode_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
-    if value is None and type(None) in options:
-        return None
+    if type(value) in options:
+        return value
     named = [option for option in options if option is not type(None)]
     for option in named[:-1]:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -119,6 +119,37 @@ class EpisodeRecord:
         return decode(cls, data)
 
 
+@dataclass(frozen=True)
+class SuccessCounts:
+    """How some episodes ended; an episode with an error is neither a success nor a failure."""
+
+    episodes: int  # successes + failures + errors
+    successes: int
+    errors: int
+
+    @classmethod
+    def of(cls, records: Iterable[EpisodeRecord]) -> SuccessCounts:
+        """The counts over `records`, one per ledger entry."""
+        ended = [(record.success, record.error is not None) for record in records]
+        successes = sum(success for success, failed in ended if not failed)
+        return cls(len(ended), successes, sum(failed for _, failed in ended))
+
+    @property
+    def ran(self) -> int:
+        """Successes and failures."""
+        return self.episodes - self.errors
+
+    @property
+    def failures(self) -> int:
+        """Episodes that ran and did not reach the goal."""
+        return self.ran - self.successes
+
+    @property
+    def success_rate(self) -> float | None:
+        """Successes over successes and failures; None without an episode that ran."""
+        return self.successes / self.ran if self.ran else None
+
+
 def final_attempts(records: list[EpisodeRecord]) -> list[EpisodeRecord]:
     """The last record of each ledger entry, in ledger order."""
     return [record for _, record in sorted({record.i: record for record in records}.items())]
@@ -128,8 +159,8 @@ def final_attempts(records: list[EpisodeRecord]) -> list[EpisodeRecord]:
 class TrialResult:
     """The outcome of a trial so far.
 
-    complete: walked as far as it was assigned; stopped: told to end before that; failed: cannot be
-    evaluated, and `error_type` and `traceback` say why.
+    complete: played every assigned episode; stopped: asked to end before that; failed: cannot be
+    evaluated, for the reason in `error_type` and `traceback`.
     """
 
     outcome: Outcome
@@ -138,24 +169,21 @@ class TrialResult:
     successes: int
     errors: int
     success_rate: float | None  # successes / (episodes - errors); None without such an episode
-    episode_time_s: float | None  # nominal calls × median latency; None before vitals
     error_type: str | None = None
     traceback: str | None = None
-    extra: dict[str, float] = field(default_factory=dict)  # steps_to_success and the like
 
     def __post_init__(self) -> None:
         if not 0 <= self.successes <= self.episodes - self.errors:
             raise SpecError(f"0 <= successes <= episodes - errors must hold, got {self}")
         if self.outcome == "failed" and not self.error_type:
             raise SpecError("a failed result needs an error_type")
-        for value in (self.success_rate, self.episode_time_s):
-            if value is not None and not math.isfinite(value):
-                raise SpecError(f"rates and times must be finite, got {value}")
+        if self.success_rate is not None and not 0 <= self.success_rate <= 1:
+            raise SpecError(f"success_rate must be 0 to 1, got {self.success_rate}")
 
     @property
-    def failures(self) -> int:
-        """Episodes that ran and did not reach the goal."""
-        return self.episodes - self.errors - self.successes
+    def counts(self) -> SuccessCounts:
+        """How its episodes ended."""
+        return SuccessCounts(self.episodes, self.successes, self.errors)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data."""

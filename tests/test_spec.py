@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from duqsweep.codec import FLAT, decode, encode
 from duqsweep.errors import SpecError
 from duqsweep.fingerprint import fingerprint
 from duqsweep.spec import (
@@ -166,3 +167,36 @@ def test_an_integer_kernel_is_refused_on_a_cpu_where_it_would_run() -> None:
     with pytest.raises(SpecError, match=r"kernel=w4a8 needs a CUDA GPU.*triton.*device is cpu"):
         replace(quantized, runtime=on_cpu)
     replace(quantized, runtime=on_cpu, quant=QuantSpec(kernel="w4a8"))  # nothing is quantized
+
+
+@dataclass(frozen=True)
+class Size:
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Picture:
+    title: str
+    size: Size = field(metadata=FLAT)
+    facts: dict[str, float | None] = field(metadata=FLAT)
+
+
+def test_flat_fields_have_their_keys_beside_the_others() -> None:
+    picture = Picture("sea", Size(3, 4), {"blue": 0.5, "depth": None})
+    data = {"title": "sea", "width": 3, "height": 4, "blue": 0.5, "depth": None}
+    assert encode(picture) == data
+    assert decode(Picture, data) == picture
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"blue": "much"}, r"facts\.blue must be float"),
+        ({"width": "wide"}, r"size\.width must be int"),
+    ],
+)
+def test_a_wrong_value_of_a_flat_field_is_named(change: dict[str, object], said: str) -> None:
+    data = {"title": "sea", "width": 3, "height": 4, "blue": 0.5}
+    with pytest.raises(SpecError, match=said):
+        decode(Picture, data | change)

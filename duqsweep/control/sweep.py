@@ -15,10 +15,10 @@ from duqsweep import files
 from duqsweep.assignment import Assignment, Ended, Failure, failure
 from duqsweep.control.deaths import Deaths, Verdict
 from duqsweep.control.dispatch.dispatcher import Dispatcher
-from duqsweep.control.front.content import front_content
+from duqsweep.control.front.content import compute_front
 from duqsweep.control.front.objectives import Objective
-from duqsweep.control.front.reference import ensure_reference
-from duqsweep.control.front.trials import TrialReader, TrialView
+from duqsweep.control.trials.reader import TrialReader, TrialView
+from duqsweep.control.trials.reference import ensure_reference
 from duqsweep.control.view.live import Progress
 from duqsweep.worker.summary import summarise
 
@@ -161,7 +161,7 @@ class Sweep:
                 self._progress.vitals(view.number, view.vitals)
                 self._tracker.trial_changed(view.number)
             if view.episodes:
-                self._progress.progressed(view.number, len(view.episodes), view.counts[0])
+                self._progress.progressed(view.number, len(view.episodes), view.counts.successes)
             self._rule_out(view)
 
     def _rule_out(self, view: TrialView) -> None:
@@ -210,12 +210,7 @@ class Sweep:
         """Write the result that the dead job could not."""
         view = self._look(number)
         result = summarise(
-            view.episodes,
-            view.vitals,
-            view.trial.spec.protocol,
-            "failed",
-            failure.message,
-            (failure.kind, failure.message),
+            view.episodes, "failed", failure.message, (failure.kind, failure.message)
         )
         files.write_json(files.trial_dir(self._dir, number) / files.RESULT_JSON, result.to_json())
 
@@ -226,9 +221,9 @@ class Sweep:
         self._progress.ended(view.number, view.result)
         self._tracker.trial_changed(view.number)
         views = [self._views[number] for number in sorted(self._views)]
-        content = front_content(self._dir, self._objectives, views)
-        files.write_json(self._dir / files.FRONT_JSON, content)
-        self._progress.front(content)
+        front = compute_front(self._dir, self._objectives, views)
+        files.write_json(self._dir / files.FRONT_JSON, front.to_json())
+        self._progress.front(front)
         self._tracker.front_changed()
 
 

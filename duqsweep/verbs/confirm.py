@@ -5,24 +5,25 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from duqsweep import exit_codes, files
 from duqsweep.control.config.sweep_config import SweepConfig
-from duqsweep.control.front.confirm import (
+from duqsweep.control.confirmation import (
     CONFIRM_JSON,
+    Confirmation,
     FixedTrials,
     confirmation,
     prepare,
     unconfirmed,
 )
-from duqsweep.control.front.content import front_content
-from duqsweep.control.front.trials import read_trials
+from duqsweep.control.front.content import compute_front
+from duqsweep.control.trials.reader import read_trials
 from duqsweep.control.view import tables
 from duqsweep.control.view.trouble import trouble_text
+from duqsweep.control.view.wording import label
 from duqsweep.envs.assets import RECORDED
 from duqsweep.errors import ConfigError
 from duqsweep.spec import Trial
@@ -33,15 +34,15 @@ from duqsweep.worker.simulator import check_simulator, write_simulator
 
 
 def main(arguments: list[str]) -> int:
-    """Evaluate the front's trials, and the reference, on reserved states; the same command goes on.
+    """Evaluate the front's trials, and the reference, on reserved states; the same command resumes.
 
     Returns:
-        0; 1 when a trial has not walked all its episodes; 3 when the policy of one failed.
+        0; 1 when a trial has not played all its episodes; 3 when the policy of one failed.
     """
     parser = argparse.ArgumentParser(prog="duqsweep confirm", description=__doc__)
     parser.add_argument("directory", type=Path, metavar="DIR", help="the sweep's folder")
     parser.add_argument(
-        "--episodes", type=int, help="episodes a trial (default: all reserved ones)"
+        "--episodes", type=int, help="episodes per trial (default: all reserved ones)"
     )
     parser.add_argument("--trials", help="numbers with commas (default: the front)")
     parsed = parser.parse_args(arguments)
@@ -67,9 +68,9 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted: nothing is lost, the same command resumes the confirmation")
         return exit_codes.INTERRUPTED
-    content = confirmation(folder, reference)
-    files.write_json(folder / CONFIRM_JSON, content)
-    _print(config.name, content)
+    confirmed = confirmation(folder, reference)
+    files.write_json(folder / CONFIRM_JSON, confirmed.to_json())
+    _print(config.name, confirmed)
     print(f"files: {folder}")
     if trouble:
         print(trouble, file=sys.stderr)
@@ -77,16 +78,16 @@ def main(arguments: list[str]) -> int:
 
 
 def _exit_code(folder: Path, trials: list[int], episodes: int) -> int:
-    """0 when every trial walked all its episodes; else says which did not, and why."""
+    """0 when every trial played all its episodes; otherwise print which did not, and why."""
     views = {view.number: view for view in read_trials(folder)}
     code = exit_codes.OK
     for view in (views[number] for number in trials):
-        walked = f"trial {view.number} walked {len(view.episodes)} of {episodes} episodes"
+        played = f"trial {view.number} played {len(view.episodes)} of {episodes} episodes"
         if view.result is not None and view.outcome == "failed":
-            print(f"duqsweep: {walked}: {view.result.reason}", file=sys.stderr)
+            print(f"duqsweep: {played}: {view.result.reason}", file=sys.stderr)
             code = code or exit_codes.FAILED_TRIALS
         elif view.result is None or view.result.episodes < episodes:
-            print(f"duqsweep: {walked}; the same command resumes it", file=sys.stderr)
+            print(f"duqsweep: {played}; the same command resumes it", file=sys.stderr)
             code = exit_codes.ERROR
     return code
 
@@ -95,8 +96,8 @@ def _chosen(config: SweepConfig, numbers: str | None) -> tuple[list[Trial], int 
     """The trials to confirm, and the number of the reference among them."""
     views = {view.number: view for view in read_trials(config.directory)}
     if numbers is None:
-        content = front_content(config.directory, config.objectives)
-        wanted = {point["trial"] for point in content["points"] if point["on_front"]}
+        front = compute_front(config.directory, config.objectives)
+        wanted = {point.trial for point in front.members}
         if not wanted:
             raise ConfigError(f"{config.name} has no front yet: there is nothing to confirm")
     else:
@@ -112,7 +113,7 @@ def _chosen(config: SweepConfig, numbers: str | None) -> tuple[list[Trial], int 
 
 def _evaluate(config: SweepConfig, folder: Path, trials: list[int], episodes: int) -> str | None:
     """Walk the trials; returns what kept jobs from it."""
-    # Imported here: submitit is slow to import, and a bad argument should be told at once.
+    # Imported here: submitit is slow to import, and a bad argument should be reported at once.
     from duqsweep.control.dispatch.dispatcher import open_dispatcher
     from duqsweep.control.study.writer import single_writer
     from duqsweep.control.sweep import Sweep
@@ -129,29 +130,30 @@ def _evaluate(config: SweepConfig, folder: Path, trials: list[int], episodes: in
         try:
             sweep = Sweep(folder, config.objectives, search, dispatcher, progress, tracker)
             return trouble_text(sweep.run(), sweep.deaths, "the same command")
-        finally:  # after Ctrl-C the same command goes on at the next episode
+        finally:  # after Ctrl-C the same command resumes at the next episode
             dispatcher.close(end_jobs=True)
 
 
-def _print(name: str, content: dict[str, Any]) -> None:
-    confidence = content["simultaneous_confidence"]
+def _print(name: str, confirmed: Confirmation) -> None:
+    confidence = confirmed.simultaneous_confidence
     table = Table(title=f"{name} on reserved states, {confidence:.0%} intervals held jointly")
     for heading in ("trial", "success", "interval", "episodes", "against the reference", "p"):
         table.add_column(heading, justify="right")
-    for point in content["points"]:
-        rate, p_value = point["success_rate"], point["p_value"]
+    for point in confirmed.points:
+        success = point.success
+        rate, low, high = success.success_rate, success.success_low, success.success_high
         table.add_row(
-            f"{point['trial']} {point['name'] or ''}".strip(),
+            label(point.trial, point.name),
             "" if rate is None else f"{rate:.1%}",
-            f"{point['success_low']:.1%} to {point['success_high']:.1%}",
-            str(point["episodes"]),
-            f"+{point['wins']} −{point['losses']}",
-            "" if p_value is None else f"{p_value:.3g}",
+            "" if low is None or high is None else f"{low:.1%} to {high:.1%}",
+            str(success.counts.episodes),
+            f"+{point.wins} −{point.losses}",
+            "" if point.p_value is None else f"{point.p_value:.3g}",
         )
     console = Console()
     console.print(table)
     categories = tables.categories_table(
-        content["points"], f"success by category, in % ({confidence:.0%} intervals held jointly)"
+        confirmed.points, f"success by category, in % ({confidence:.0%} intervals held jointly)"
     )
     if categories is not None:
         console.print(categories)

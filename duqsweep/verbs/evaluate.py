@@ -12,9 +12,10 @@ from duqsweep.control.config.declare import Params
 from duqsweep.control.config.overrides import given_settings
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, check_inputs, compose
-from duqsweep.control.front.categories import category_results
-from duqsweep.control.front.simulator import simulator_content
-from duqsweep.control.front.trials import read_trial, read_trials
+from duqsweep.control.front.formats import number
+from duqsweep.control.front.simulator import sweep_simulator
+from duqsweep.control.front.success import SuccessEstimate
+from duqsweep.control.trials.reader import read_trial, read_trials
 from duqsweep.control.view import wording
 from duqsweep.control.view.simulation import simulator_line, warnings
 from duqsweep.errors import ConfigError
@@ -23,7 +24,7 @@ from duqsweep.result import TrialResult
 from duqsweep.worker.ledger import make_ledger, write_ledger
 from duqsweep.worker.simulator import check_simulator, write_simulator
 
-SWEEP = "evaluate"  # what stands in for a sweep's name; its space holds one point
+SWEEP = "evaluate"  # begins the folder's name; the sweep's space holds one point
 
 
 def main(arguments: list[str]) -> int:
@@ -37,7 +38,7 @@ def main(arguments: list[str]) -> int:
         "--episodes",
         type=int,
         default=6,
-        help="ledger entries to walk (default 6; 0: only time it)",
+        help="ledger entries to play (default 6; 0: only time it)",
     )
     parser.add_argument("--plan", help="a named plan, e.g. seed_current; overrides come on top")
     parser.add_argument(
@@ -94,25 +95,19 @@ def _settings(space: Space, params: Params) -> str:
     settings = {**space.base.settings, **params}
     known = {key: value for key, value in settings.items() if value is not None}
     return f"policy={space.base.policy.name} suite={space.base.protocol.suite} " + " ".join(
-        f"{key}={wording.number(value)}" for key, value in known.items()
+        f"{key}={number(value)}" for key, value in known.items()
     )
 
 
 def _print(folder: Path, trial_dir: Path, result: TrialResult) -> None:
-    if (trial_dir / files.VITALS_JSON).exists():
-        vitals = files.read_json(trial_dir / files.VITALS_JSON)
-        call, bits = vitals["call_ms"], vitals["mean_weight_bits"]
-        print(
-            f"{call['p50']:.3g} ms a call ({vitals['speedup']:.3g}× the reference), "
-            f"{vitals['layers_quantized']} layers quantized, {bits:.3g} bits a weight on average, "
-            f"{vitals['weights_mb']:.3g} MB, action error {vitals['action_error']:.3g}, "
-            f"kernel {vitals['kernel']}"
-        )
-    simulator = simulator_content(read_trials(folder))
+    view = read_trial(trial_dir)
+    if view.vitals is not None:
+        print(wording.vitals_text(view.vitals))
+    simulator = sweep_simulator(read_trials(folder))
     if simulator is not None:
         print("\n".join([str(simulator_line(simulator)), *warnings(simulator)]))
     print(wording.result_text(result))
-    for category, counts in category_results(read_trial(trial_dir)).items():
-        ran = counts["episodes"] - counts["errors"]
-        if ran:
-            print(f"  {category}: {counts['successes']} of {ran} ({wording.interval(counts)})")
+    for category, counts in view.categories.items():
+        if counts.ran:
+            interval = wording.interval(SuccessEstimate.of(counts))
+            print(f"  {category}: {counts.successes} of {counts.ran} ({interval})")

@@ -8,8 +8,8 @@ from pathlib import Path
 from duqsweep import files
 from duqsweep.checkpoint.locate import policy_sizes
 from duqsweep.checkpoint.sizes import linear_layers
-from duqsweep.control.front.content import front_content
-from duqsweep.control.front.export import PICKS, as_openpi_env, as_plan, pick
+from duqsweep.control.export import PICKS, as_openpi_env, as_plan, pick
+from duqsweep.control.front.content import compute_front
 from duqsweep.errors import ConfigError
 from duqsweep.quant.select import select_layers
 from duqsweep.spec import Trial
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     config = sweep_config(parsed.directory)
     number = parsed.trial
     if number is None:
-        number = pick(front_content(config.directory, config.objectives)["points"], parsed.pick)
+        number = pick(compute_front(config.directory, config.objectives), parsed.pick)
     path = files.trial_dir(config.directory, number) / files.SPEC_JSON
     if not path.is_file():
         raise ConfigError(f"{config.name} has no trial {number}")

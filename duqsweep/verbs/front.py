@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from duqsweep.control.front.content import front_content
+from duqsweep.control.front.content import compute_front
 from duqsweep.control.report.report import print_front
 from duqsweep.verbs.folder import sweep_config
 
@@ -18,9 +18,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parsed = parser.parse_args(arguments)
     config = sweep_config(parsed.directory)
-    content = front_content(config.directory, config.objectives)
+    front = compute_front(config.directory, config.objectives)
     if parsed.json:
-        print(json.dumps(content, indent=2, ensure_ascii=False))
+        print(json.dumps(front.to_json(), indent=2, ensure_ascii=False))
     else:
-        print_front(content)
+        print_front(front)
     return 0

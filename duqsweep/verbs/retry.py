@@ -7,7 +7,7 @@ from pathlib import Path
 
 from duqsweep import files
 from duqsweep.control.deaths import reopen
-from duqsweep.control.front.trials import TrialView, read_trials
+from duqsweep.control.trials.reader import TrialView, read_trials
 from duqsweep.errors import ConfigError
 from duqsweep.verbs.folder import sweep_config
 

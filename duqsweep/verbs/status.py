@@ -12,31 +12,33 @@ from rich.console import Console
 from rich.table import Table
 
 from duqsweep import files
-from duqsweep.categories import counts_by_category
 from duqsweep.codec import encode
 from duqsweep.control.deaths import deaths_of
-from duqsweep.control.front.content import front_content
-from duqsweep.control.front.trials import TrialView, read_trials
+from duqsweep.control.front.content import compute_front
+from duqsweep.control.front.measures import CALL_MS, SPEEDUP
+from duqsweep.control.trials.reader import TrialView, read_trials
+from duqsweep.control.trials.reference import Reference, sweep_reference
 from duqsweep.control.view.tables import new_table
 from duqsweep.verbs.folder import sweep_config
 
 
 def main(arguments: list[str]) -> int:
-    """Print a row a trial, or with --json everything as data; returns 0."""
+    """Print a row per trial, or with --json everything as data; returns 0."""
     parser = argparse.ArgumentParser(prog="duqsweep status", description=__doc__)
     parser.add_argument("directory", type=Path, metavar="DIR", help="the sweep's folder")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parsed = parser.parse_args(arguments)
     config = sweep_config(parsed.directory)
     views = read_trials(config.directory)
-    content = front_content(config.directory, config.objectives, views)
+    front = compute_front(config.directory, config.objectives, views)
+    reference = sweep_reference(config.directory)
     state = {
         "sweep": config.name,
         "stop_requested": (config.directory / files.STOP).exists(),
-        "counts": content["counts"],
-        "episodes": content["episodes"],
-        "front": [point["trial"] for point in content["points"] if point["on_front"]],
-        "trials": [_trial(config.directory, view) for view in views],
+        "counts": front.counts,
+        "episodes": front.episodes,
+        "front": [point.trial for point in front.points if point.on_front],
+        "trials": [_trial(config.directory, view, reference) for view in views],
     }
     if parsed.json:
         json.dump(state, sys.stdout, indent=2, ensure_ascii=False)
@@ -46,24 +48,21 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _trial(directory: Path, view: TrialView) -> dict[str, Any]:
+def _trial(directory: Path, view: TrialView, reference: Reference | None) -> dict[str, Any]:
     folder = files.trial_dir(directory, view.number)
     job = files.read_json(folder / files.JOB_JSON) if (folder / files.JOB_JSON).exists() else None
-    successes, failures, errors = view.counts
-    counted = counts_by_category(view.episodes, view.trial.spec.protocol)
-    categories = {name: encode(counts) for name, counts in counted.items()}
+    categories = {name: encode(counts) for name, counts in view.categories.items()}
     return {
         "trial": view.number,
         "name": view.trial.name,
         "params": view.trial.params,
         "outcome": view.outcome,
-        "episodes": len(view.episodes),
-        "successes": successes,
-        "failures": failures,
-        "errors": errors,
+        "episodes": view.counts.episodes,
+        "successes": view.counts.successes,
+        "failures": view.counts.failures,
+        "errors": view.counts.errors,
         **({"categories": categories} if categories else {}),
-        "call_ms": view.vitals.call_ms.p50 if view.vitals else None,
-        "speedup": view.vitals.speedup if view.vitals else None,
+        **{measure.name: measure.read(view, reference) for measure in (CALL_MS, SPEEDUP)},
         "reason": view.result.reason if view.result else None,
         "job": job,
         "job_failures": deaths_of(folder),
@@ -94,7 +93,7 @@ def _print(state: dict[str, Any]) -> None:
     asked = "; asked to stop" if state["stop_requested"] else ""
     table = Table(title=f"{state['sweep']}: {counts}; {state['episodes']} episodes{asked}")
     played = ("episodes", "succeeded") if state["episodes"] else ()
-    for heading in ("trial", "state", *played, "ms a call", "job failures"):
+    for heading in ("trial", "state", *played, "ms per call", "job failures"):
         table.add_column(heading, justify="left" if heading == "state" else "right")
     for trial in state["trials"]:
         ms = trial["call_ms"]

@@ -14,6 +14,7 @@ from duqsweep import exit_codes, files
 from duqsweep.control.config.overrides import check_effect
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, as_yaml, check_inputs, load, to_config
+from duqsweep.control.front.records import Front
 from duqsweep.control.view.trouble import trouble_text
 from duqsweep.errors import ConfigError
 from duqsweep.masking import masked
@@ -157,24 +158,24 @@ class _Run:
         print(f"interrupted: {jobs}nothing is lost; the same command resumes from here")
 
     def _finish(self, ending: str, trouble: str | None, nothing_new: bool) -> int:
-        from duqsweep.control.front.content import front_content
-        from duqsweep.control.front.trials import read_trials
+        from duqsweep.control.front.content import compute_front
         from duqsweep.control.report.report import print_front, write_report
         from duqsweep.control.tracking.links import links
+        from duqsweep.control.trials.reader import read_trials
 
         views = read_trials(self._dir)
-        content = front_content(self._dir, self._config.objectives, views)
+        front = compute_front(self._dir, self._config.objectives, views)
         finished = ending == "finished"
         if nothing_new and finished and not trouble:
             changed = f"{files.SWEEP_YAML} holds the new settings" if self._resettled else ""
             changed = changed or "nothing was changed"
             print(f"{self._config.name} is finished: nothing was left to do, {changed}")
         elif views:
-            write_report(self._dir, content, views)
+            write_report(self._dir, front, views)
             self._tracker.front_changed()
         missing = self._tracker.close(MLFLOW_WAIT_S if finished else 5.0)
         if finished:
-            print_front(content)
+            print_front(front)
             print(f"files:    {self._dir}")
             print(f"report:   {self._dir / files.REPORT_HTML}")
         if missing:
@@ -184,12 +185,12 @@ class _Run:
         if trouble:
             print(trouble, file=sys.stderr)
             return exit_codes.ERROR
-        return self._exit_code(ending, content)
+        return self._exit_code(ending, front)
 
-    def _exit_code(self, ending: str, content: dict[str, Any]) -> int:
+    def _exit_code(self, ending: str, front: Front) -> int:
         if ending != "finished":
             return exit_codes.INTERRUPTED
-        counts = content["counts"]
+        counts = front.counts
         told = sum(counts[name] for name in ENDINGS)
         tolerated = self._config.budget.tolerated_failures * told
         if counts["failed"] > tolerated:

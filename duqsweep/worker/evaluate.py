@@ -195,9 +195,7 @@ class _Evaluation:
     def _result(
         self, outcome: Outcome, reason: str, error: tuple[str, str] | None = None
     ) -> TrialResult:
-        return summarise(
-            self._episodes(), self._vitals, self._spec.protocol, outcome, reason, error
-        )
+        return summarise(self._episodes(), outcome, reason, error)
 
 
 @contextmanager

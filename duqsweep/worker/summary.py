@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
 from duqsweep import files
-from duqsweep.categories import counts_by_category, of_category
-from duqsweep.result import EpisodeRecord, Outcome, TrialResult, Vitals, final_attempts
-from duqsweep.spec import ProtocolSpec
+from duqsweep.result import (
+    EpisodeRecord,
+    Outcome,
+    SuccessCounts,
+    TrialResult,
+    Vitals,
+    final_attempts,
+)
 
 ERRORS_TOLERATED = 0.05  # of the assigned episodes; and one is always tolerated
 
@@ -58,8 +62,6 @@ def too_many_errors(episodes: tuple[EpisodeRecord, ...], until_episode: int) -> 
 
 def summarise(
     episodes: tuple[EpisodeRecord, ...],
-    vitals: Vitals | None,
-    protocol: ProtocolSpec,
     outcome: Outcome,
     reason: str,
     error: tuple[str, str] | None = None,
@@ -67,53 +69,19 @@ def summarise(
     """The result over the last attempt of each episode.
 
     Args:
-        episodes: One record a ledger entry.
-        vitals: For the time of an episode; None when the trial did not come that far.
-        protocol: For the nominal number of calls.
-        outcome: How it ended.
+        episodes: One record per ledger entry.
+        outcome: How the trial ended.
         reason: A sentence for people.
         error: Type and traceback of what made it fail.
     """
-    ran = [record for record in episodes if record.error is None]
-    successes = sum(record.success for record in ran)
-    time_s = None if vitals is None else protocol.nominal_calls * vitals.call_ms.p50 / 1e3
+    counts = SuccessCounts.of(episodes)
     return TrialResult(
         outcome=outcome,
         reason=reason,
-        episodes=len(episodes),
-        successes=successes,
-        errors=len(episodes) - len(ran),
-        success_rate=successes / len(ran) if ran else None,
-        episode_time_s=time_s,
+        episodes=counts.episodes,
+        successes=counts.successes,
+        errors=counts.errors,
+        success_rate=counts.success_rate,
         error_type=error and error[0],
         traceback=error and error[1],
-        extra={**_means(ran), **_of_categories(episodes, protocol)},
     )
-
-
-def _of_categories(episodes: tuple[EpisodeRecord, ...], protocol: ProtocolSpec) -> dict[str, float]:
-    """Counts and rate of each category, e.g. `successes.object`; empty without categories."""
-    values: dict[str, float] = {}
-    for category, counts in counts_by_category(episodes, protocol).items():
-        values[of_category("episodes", category)] = counts.episodes
-        values[of_category("successes", category)] = counts.successes
-        values[of_category("errors", category)] = counts.errors
-        if counts.success_rate is not None:
-            values[of_category("success_rate", category)] = counts.success_rate
-    return values
-
-
-def _means(ran: list[EpisodeRecord]) -> dict[str, float]:
-    """Means over the episodes that ran; `steps_to_success` over the successes alone."""
-    if not ran:
-        return {}
-    means = {
-        "steps": statistics.fmean(record.steps for record in ran),
-        "policy_s": statistics.fmean(record.policy_s for record in ran),
-        "sim_s": statistics.fmean(record.sim_s for record in ran),
-        "wall_s": statistics.fmean(record.wall_s for record in ran),
-    }
-    steps = [record.steps for record in ran if record.success]
-    if steps:
-        means["steps_to_success"] = statistics.fmean(steps)
-    return means

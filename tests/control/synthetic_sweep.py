@@ -6,12 +6,12 @@ import dataclasses
 import json
 import os
 import random
-from dataclasses import dataclass
 from pathlib import Path
 
 from duqsweep import files
-from duqsweep.control.front.reference import ensure_reference
-from duqsweep.control.front.trials import read_trials
+from duqsweep.control.front.objectives import Objective
+from duqsweep.control.trials.reader import read_trials
+from duqsweep.control.trials.reference import ensure_reference
 from duqsweep.fingerprint import fingerprint
 from duqsweep.result import EpisodeRecord, LatencyStats, TrialResult, Vitals
 from duqsweep.spec import (
@@ -23,13 +23,6 @@ from duqsweep.spec import (
     Trial,
     TrialSpec,
 )
-
-
-@dataclass(frozen=True)
-class Objective:
-    name: str
-    direction: str
-
 
 OBJECTIVES = (Objective("success_rate", "maximize"), Objective("episode_time_s", "minimize"))
 PROTOCOL = ProtocolSpec(
@@ -132,7 +125,7 @@ def write_trial(
         files.write_text(folder / files.EPISODES_JSONL, lines)
 
 
-def make_result(trial: Trial, vitals: Vitals, episodes: list[EpisodeRecord]) -> TrialResult:
+def make_result(episodes: list[EpisodeRecord]) -> TrialResult:
     ran = [record for record in episodes if record.error is None]
     successes = sum(record.success for record in ran)
     return TrialResult(
@@ -142,14 +135,13 @@ def make_result(trial: Trial, vitals: Vitals, episodes: list[EpisodeRecord]) -> 
         successes=successes,
         errors=len(episodes) - len(ran),
         success_rate=successes / len(ran) if ran else None,
-        episode_time_s=PROTOCOL.nominal_calls * vitals.call_ms.p50 / 1000,
     )
 
 
 def write_complete(sweep_dir: Path, trial: Trial, speedup: float, rate: float, count: int) -> None:
     vitals = make_vitals(trial, speedup, noise=0.1 * (trial.number % 3))
     episodes = make_episodes(trial.number, count, rate)
-    write_trial(sweep_dir, trial, vitals, episodes, make_result(trial, vitals, episodes))
+    write_trial(sweep_dir, trial, vitals, episodes, make_result(episodes))
 
 
 def write_sweep(
@@ -180,13 +172,11 @@ def write_sweep(
         trial = make_trial(number, bits, steps, block_size=block)
         write_complete(sweep_dir, trial, speedup, rate, episodes)
     crashed = make_trial(trials - 3, 8, 7, block_size=64)
-    why = TrialResult(
-        "failed", "block_size 64 does not fit", 0, 0, 0, None, None, "EvaluationError", ""
-    )
+    why = TrialResult("failed", "block_size 64 does not fit", 0, 0, 0, None, "EvaluationError", "")
     write_trial(sweep_dir, crashed, result=dataclasses.replace(why, traceback="Traceback …"))
     slow = make_trial(trials - 2, 8, 10, block_size=128)
     reason = "its time alone rules it out"
-    ruled_out = TrialResult("stopped", reason, 0, 0, 0, None, 1.4)
+    ruled_out = TrialResult("stopped", reason, 0, 0, 0, None)
     write_trial(sweep_dir, slow, make_vitals(slow, 0.5), result=ruled_out)
     if running:
         last = make_trial(trials - 1, 8, 5)

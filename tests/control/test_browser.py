@@ -10,11 +10,11 @@ import pytest
 from browser import mlflow_ui, page_text, sweep_pages
 from synthetic_sweep import OBJECTIVES, write_sweep
 
-from duqsweep.control.front.content import front_content
-from duqsweep.control.front.trials import read_trials
+from duqsweep.control.front.content import compute_front
 from duqsweep.control.report.report import write_report
 from duqsweep.control.tracking.mirror import mirror
 from duqsweep.control.tracking.mlflow_client import default_uri
+from duqsweep.control.trials.reader import read_trials
 
 pytestmark = [
     pytest.mark.browser,
@@ -27,7 +27,7 @@ pytestmark = [
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     sweep_dir = write_sweep(tmp_path_factory.mktemp("seen") / "dit_speed", trials=32, episodes=12)
     views = read_trials(sweep_dir)
-    write_report(sweep_dir, front_content(sweep_dir, OBJECTIVES, views), views)
+    write_report(sweep_dir, compute_front(sweep_dir, OBJECTIVES, views), views)
     mirror(sweep_dir)
     with mlflow_ui(default_uri(sweep_dir), sweep_dir) as base:
         yield sweep_pages(sweep_dir, base)

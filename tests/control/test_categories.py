@@ -15,16 +15,17 @@ from synthetic_sweep import PROTOCOL, make_vitals
 from duqsweep import files
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, compose
-from duqsweep.control.front.confirm import confirmation
-from duqsweep.control.front.content import front_content
-from duqsweep.control.front.export import pick
+from duqsweep.control.confirmation import confirmation
+from duqsweep.control.export import pick
+from duqsweep.control.front.content import compute_front
 from duqsweep.control.front.intervals import clopper_pearson, wilson
-from duqsweep.control.front.reference import ensure_reference
-from duqsweep.control.front.trials import read_trials
+from duqsweep.control.front.records import Front
 from duqsweep.control.report.report import front_csv, print_front, write_report
 from duqsweep.control.study.optuna_study import open_study
 from duqsweep.control.study.search import FullEvaluation
 from duqsweep.control.tracking.runs import description, trial_record
+from duqsweep.control.trials.reader import read_trials
+from duqsweep.control.trials.reference import ensure_reference, sweep_reference
 from duqsweep.control.view.headline import headline
 from duqsweep.errors import ConfigError
 from duqsweep.result import EpisodeRecord
@@ -95,18 +96,18 @@ class Life:
         self.study = open_study(self.config, space)
         self.search = FullEvaluation(self.study, space, self.config)
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> Front:
         """To the end; the front."""
         while (assignment := self.search.next(())) is not None:
             self.evaluate(assignment.trial)
-        return front_content(self.folder, self.config.objectives)
+        return compute_front(self.folder, self.config.objectives)
 
     def evaluate(self, number: int) -> None:
         folder = files.trial_dir(self.folder, number)
         trial = Trial.from_json(files.read_json(folder / files.SPEC_JSON))
         vitals = make_vitals(trial, speedup=1.0 + 0.5 * number)
         records = self.episodes(trial)
-        result = summarise(tuple(records), vitals, trial.spec.protocol, "complete", "walked")
+        result = summarise(tuple(records), "complete", "walked")
         files.write_json(folder / files.VITALS_JSON, vitals.to_json())
         for record in records:
             files.append_line(folder / files.EPISODES_JSONL, record.to_json())
@@ -146,14 +147,18 @@ def faster_is_better_overall(trial: int, category: str, before: int) -> bool:
 def life(tmp_path_factory: pytest.TempPathFactory) -> Life:
     folder = tmp_path_factory.mktemp("sweeps") / "pro"
     life = Life(folder, faster_is_worse_on_objects, BY_OBJECT)
-    content = life.run()
-    write_report(folder, content, read_trials(folder))
+    write_report(folder, life.run(), read_trials(folder))
     return life
 
 
 @pytest.fixture(scope="module")
 def content(life: Life) -> dict[str, Any]:
     return dict(files.read_json(life.folder / files.FRONT_JSON))
+
+
+@pytest.fixture(scope="module")
+def front(content) -> Front:
+    return Front.from_json(content)
 
 
 def test_optuna_is_told_the_rate_of_the_category(life: Life):
@@ -176,19 +181,12 @@ def test_every_point_has_counts_and_intervals_of_each_category(content):
         assert point["successes"] == sum(c["successes"] for c in point["categories"].values())
 
 
-def test_a_trials_result_holds_its_categories(life: Life):
-    extra = files.read_json(files.trial_dir(life.folder, 1) / files.RESULT_JSON)["extra"]
-    assert (extra["episodes.object"], extra["successes.object"]) == (10, 6)
-    assert extra["success_rate.object"] == pytest.approx(0.6)
-    assert (extra["errors.swap"], extra["success_rate.task"]) == (0, 0.0)
-
-
 def test_the_front_follows_the_category_that_is_traded(tmp_path: Path, content):
     assert [point["on_front"] for point in content["points"]] == [True] * 4
     by_all = Life(tmp_path / "all", faster_is_better_overall)
-    assert [point["on_front"] for point in by_all.run()["points"]] == [False, False, False, True]
+    assert [point.on_front for point in by_all.run().points] == [False, False, False, True]
     by_object = Life(tmp_path / "object", faster_is_better_overall, BY_OBJECT)
-    assert [point["on_front"] for point in by_object.run()["points"]] == [True] * 4
+    assert [point.on_front for point in by_object.run().points] == [True] * 4
 
 
 def test_the_probability_of_the_front_counts_the_categorys_episodes_alone(tmp_path: Path):
@@ -197,39 +195,39 @@ def test_the_probability_of_the_front_counts_the_categorys_episodes_alone(tmp_pa
     def equal_on_objects(trial: int, category: str, before: int) -> bool:
         return before < 8 if category == "object" else trial == 0
 
-    points = Life(tmp_path / "object", equal_on_objects, BY_OBJECT).run()["points"]
-    by_all = Life(tmp_path / "all", equal_on_objects).run()["points"]
-    assert by_all[0]["p_front"] == 1.0
-    assert 0.05 < points[0]["p_front"] < 0.6
-    assert points[3]["p_front"] == 1.0
+    points = Life(tmp_path / "object", equal_on_objects, BY_OBJECT).run().points
+    by_all = Life(tmp_path / "all", equal_on_objects).run().points
+    assert by_all[0].p_front == 1.0
+    assert 0.05 < (points[0].p_front or 0) < 0.6
+    assert points[3].p_front == 1.0
 
 
 def test_a_trial_that_never_solves_the_traded_category_is_no_candidate(tmp_path: Path):
     def never_objects(trial: int, category: str, before: int) -> bool:
         return category != "object" or (trial == 0 and before < 5)
 
-    points = Life(tmp_path / "object", never_objects, BY_OBJECT).run()["points"]
-    assert [point["on_front"] for point in points] == [True, False, False, False]
+    points = Life(tmp_path / "object", never_objects, BY_OBJECT).run().points
+    assert [point.on_front for point in points] == [True, False, False, False]
 
 
-def printed(content: dict[str, Any], width: int) -> str:
+def printed(front: Front, width: int) -> str:
     stream = io.StringIO()
-    print_front(content, Console(file=stream, width=width))
+    print_front(front, Console(file=stream, width=width))
     return stream.getvalue()
 
 
-def test_the_terminal_shows_each_category_within_80_columns(content):
-    text = printed(content, 80)
+def test_the_terminal_shows_each_category_within_80_columns(front):
+    text = printed(front, 80)
     table = text[text.index("success by category") :].split("\n\n")[0]
     assert "original" in table
     assert "80 (49–94)" in table
     assert "…" not in table
     assert max(map(len, table.splitlines())) <= 80
-    assert "80.0 %" in printed(content, 120)  # the objective has a column
+    assert "80.0 %" in printed(front, 120)  # the objective has a column
 
 
-def test_the_headline_speaks_of_the_category(content):
-    said = headline(content)
+def test_the_headline_speaks_of_the_category(front):
+    said = headline(front)
     assert "whose success in category object cannot be told from the reference's (80.0 %)" in said
 
 
@@ -241,22 +239,22 @@ def test_the_page_compares_each_category_with_the_original(life: Life):
     assert page.count("task 9") == 1  # ten columns, a row per category
 
 
-def test_the_csv_has_columns_for_each_category(content):
-    rows = list(csv.DictReader(io.StringIO(front_csv(content))))
+def test_the_csv_has_columns_for_each_category(front):
+    rows = list(csv.DictReader(io.StringIO(front_csv(front))))
     assert rows[1]["successes.object"] == "6"
     assert float(rows[1]["success_low.object"]) == pytest.approx(wilson(6, 10)[0])
     assert rows[0]["success_rate.original"] == "0.9"
     assert "categories" not in rows[0]
 
 
-def test_mlflow_gets_a_metric_for_each_category(life: Life, content):
+def test_mlflow_gets_a_metric_for_each_category(life: Life, front):
     view = read_trials(life.folder)[2]
-    record = trial_record(view, content["points"][2])
+    record = trial_record(view, front.points[2], sweep_reference(life.folder))
     metrics = {name: value for name, value, _at, _step in record.metrics}
     assert metrics["success_rate/object"] == pytest.approx(0.4)
     assert metrics["success_rate/task"] == 0.0
-    assert "| object [%] |" in description(content)
-    assert "40 (17–69)" in description(content)
+    assert "| object [%] |" in description(front)
+    assert "40 (17–69)" in description(front)
 
 
 def test_status_shows_each_category(life: Life, capsys):
@@ -267,20 +265,20 @@ def test_status_shows_each_category(life: Life, capsys):
     assert "8 of 10" in capsys.readouterr().out
 
 
-def test_a_trial_can_be_picked_by_a_category(content):
-    assert pick(content["points"], "fastest@success.object>=0.5") == 1
+def test_a_trial_can_be_picked_by_a_category(front):
+    assert pick(front, "fastest@success.object>=0.5") == 1
     with pytest.raises(ConfigError, match=r"has success\.object>= 0\.9; the best has 0\.800"):
-        pick(content["points"], "fastest@success.object>=0.9")
+        pick(front, "fastest@success.object>=0.9")
     with pytest.raises(ConfigError, match="no category 'colour'; categories are: original, "):
-        pick(content["points"], "fastest@success.colour>=0.9")
+        pick(front, "fastest@success.colour>=0.9")
 
 
 def test_a_confirmation_holds_its_categories_jointly(life: Life):
-    content = confirmation(life.folder, reference=0)
-    counts = content["points"][1]["categories"]["object"]
+    confirmed = confirmation(life.folder, reference=0)
+    estimate = confirmed.points[1].categories["object"]
     low, high = clopper_pearson(6, 10, 1 - 0.05 / (4 * 5))  # four points, five categories
-    assert (counts["success_rate"], counts["episodes"]) == (pytest.approx(0.6), 10)
-    assert (counts["success_low"], counts["success_high"]) == (
+    assert (estimate.success_rate, estimate.counts.episodes) == (pytest.approx(0.6), 10)
+    assert (estimate.success_low, estimate.success_high) == (
         pytest.approx(low),
         pytest.approx(high),
     )
@@ -289,9 +287,10 @@ def test_a_confirmation_holds_its_categories_jointly(life: Life):
 def test_a_suite_without_categories_shows_and_writes_none_of_it(tmp_path: Path):
     assert PROTOCOL.categories == ()
     life = Life(tmp_path / "mini", lambda trial, category, before: trial < 2, "suite=duq_mini")
-    content = life.run()
-    assert all("categories" not in point for point in content["points"])
-    assert "category" not in printed(content, 120)
-    assert not any("." in key for key in content["points"][0])
-    result = files.read_json(files.trial_dir(life.folder, 1) / files.RESULT_JSON)
-    assert not any("." in key for key in result["extra"])
+    front = life.run()
+    points = front.to_json()["points"]
+    assert all("categories" not in point for point in points)
+    assert "category" not in printed(front, 120)
+    assert not any("." in key for key in points[0])
+    confirmed = confirmation(life.folder, reference=0).to_json()
+    assert all("categories" not in point for point in confirmed["points"])

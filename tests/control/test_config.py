@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from duqsweep.conf_dir import conf_dir, group_options
-from duqsweep.control.config.sweep_config import Objective, check_inputs, compose, load
+from duqsweep.control.config.sweep_config import check_inputs, compose, load
+from duqsweep.control.front.objectives import Objective
 from duqsweep.errors import ConfigError
 from duqsweep.fingerprint import fingerprint
 from duqsweep.quant.select import select_layers

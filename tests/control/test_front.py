@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from synthetic_sweep import (
     OBJECTIVES,
     PROTOCOL,
     REFERENCE_MS,
-    Objective,
     make_episodes,
     make_result,
     make_trial,
@@ -22,17 +22,19 @@ from synthetic_sweep import (
 )
 
 from duqsweep import files
-from duqsweep.control.front.content import SLACK, front_content
+from duqsweep.control.front.content import SLACK, compute_front
 from duqsweep.control.front.history import front_history
 from duqsweep.control.front.intervals import wilson
-from duqsweep.control.front.objectives import objective_values
-from duqsweep.control.front.reference import ensure_reference, sweep_reference
-from duqsweep.control.front.trials import TrialReader, TrialView, read_trials
+from duqsweep.control.front.objectives import Objective, objective_values
+from duqsweep.control.front.records import Front, read_front
+from duqsweep.control.trials.reader import TrialReader, TrialView, read_trials
+from duqsweep.control.trials.reference import ensure_reference, sweep_reference
 from duqsweep.control.view.tables import notes
 from duqsweep.errors import ConfigError
 from duqsweep.result import TrialResult
 
-CRASH = TrialResult("failed", "out of memory", 0, 0, 0, None, None, "OutOfMemory")
+PUBLISHED = Path(__file__).parents[2] / "docs" / "results" / "dit_speed"
+CRASH = TrialResult("failed", "out of memory", 0, 0, 0, None, "OutOfMemory")
 REFERENCE_S = REFERENCE_MS / 1000 * PROTOCOL.nominal_calls
 
 
@@ -45,11 +47,13 @@ def view_of(sweep_dir: Path, number: int = 0) -> TrialView:
     return next(view for view in read_trials(sweep_dir) if view.number == number)
 
 
+def front_json(sweep_dir: Path) -> dict[str, Any]:
+    return compute_front(sweep_dir, OBJECTIVES).to_json()
+
+
 def test_a_folder_without_trials_has_an_empty_front(tmp_path: Path) -> None:
-    content = front_content(tmp_path, OBJECTIVES)
-    assert content["points"] == []
-    assert content["hypervolume"] == 0.0
-    assert content["reference"] is None
+    front = compute_front(tmp_path, OBJECTIVES)
+    assert (front.points, front.hypervolume, front.reference) == ((), 0.0, None)
 
 
 def test_a_running_trial_is_read_as_far_as_it_is(tmp_path: Path) -> None:
@@ -60,7 +64,7 @@ def test_a_running_trial_is_read_as_far_as_it_is(tmp_path: Path) -> None:
     write_trial(tmp_path, view.trial, vitals, make_episodes(3, 5, 1.0))
     view = view_of(tmp_path, 3)
     assert view.vitals == vitals
-    assert view.counts == (5, 0, 0)
+    assert (view.counts.successes, view.counts.failures, view.counts.errors) == (5, 0, 0)
 
 
 def test_a_torn_last_line_of_a_log_is_not_an_episode(tmp_path: Path) -> None:
@@ -76,7 +80,8 @@ def test_an_errored_episode_counts_neither_way_and_its_retry_replaces_it(tmp_pat
     retried = dataclasses.replace(good[2], success=True, attempt=1)
     broken = dataclasses.replace(good[2], success=False, error="RenderError: no context")
     write_trial(tmp_path, make_trial(0), episodes=[good[0], errored, broken, retried])
-    assert view_of(tmp_path).counts == (2, 0, 1)
+    counts = view_of(tmp_path).counts
+    assert (counts.successes, counts.failures, counts.errors) == (2, 0, 1)
 
 
 def test_reading_again_parses_only_what_changed(tmp_path: Path) -> None:
@@ -106,7 +111,7 @@ def test_time_is_the_sweeps_reference_over_the_trials_own_ratio(tmp_path: Path) 
     for number, noise in ((0, 0.0), (1, 0.3)):
         trial = make_trial(number)
         vitals, episodes = make_vitals(trial, 2.0, noise), make_episodes(number, 4, 1.0)
-        write_trial(tmp_path, trial, vitals, episodes, make_result(trial, vitals, episodes))
+        write_trial(tmp_path, trial, vitals, episodes, make_result(episodes))
     views = read_trials(tmp_path)
     reference = ensure_reference(tmp_path, views)
     told = [objective_values(view, OBJECTIVES, reference) for view in views]
@@ -149,20 +154,20 @@ def test_modelled_time_comes_from_arithmetic_alone(tmp_path: Path) -> None:
         view = view_of(tmp_path)
         reference = ensure_reference(tmp_path, [view])
         assert objective_values(view, wanted, reference) == told
-    content = front_content(tmp_path, wanted)
-    assert any("modelled_time_s: not measured" in note for note in notes(content))
+    front = compute_front(tmp_path, wanted)
+    assert any("modelled_time_s: not measured" in note for note in notes(front))
 
 
 def test_an_unknown_objective_is_refused_by_name(tmp_path: Path) -> None:
     write_complete(tmp_path, make_trial(0), 2.0, 1.0, 4)
     views = read_trials(tmp_path)
     reference = ensure_reference(tmp_path, views)
-    with pytest.raises(ConfigError, match="'sucess' is unknown; objectives are success_rate"):
+    with pytest.raises(ConfigError, match="no measure 'sucess'; measures are: success_rate, "):
         objective_values(views[0], [Objective("sucess", "maximize")], reference)
 
 
 def test_content_has_the_agreed_keys_and_every_told_trial(sweep_dir: Path) -> None:
-    content = front_content(sweep_dir, OBJECTIVES)
+    content = compute_front(sweep_dir, OBJECTIVES).to_json()
     assert {
         "sweep",
         "objectives",
@@ -186,16 +191,14 @@ def test_content_has_the_agreed_keys_and_every_told_trial(sweep_dir: Path) -> No
 
 
 def test_intervals_are_wilsons_over_episodes_that_ran(sweep_dir: Path) -> None:
-    for point in front_content(sweep_dir, OBJECTIVES)["points"]:
+    for point in front_json(sweep_dir)["points"]:
         if point["episodes"]:
             bounds = point["success_low"], point["success_high"]
             assert bounds == wilson(point["successes"], point["episodes"] - point["errors"])
 
 
 def test_nobody_on_the_front_is_beaten_and_everyone_else_is(sweep_dir: Path) -> None:
-    points = [
-        p for p in front_content(sweep_dir, OBJECTIVES)["points"] if p["outcome"] == "complete"
-    ]
+    points = [p for p in front_json(sweep_dir)["points"] if p["outcome"] == "complete"]
     for point in points:
         beaten = any(
             other["success_rate"] >= point["success_rate"]
@@ -211,39 +214,78 @@ def test_failed_stopped_and_never_succeeding_trials_are_never_on_the_front(tmp_p
     write_complete(tmp_path, make_trial(0), 1.0, 1.0, 4)
     write_complete(tmp_path, make_trial(1), 9.0, 0.0, 4)
     fast = make_trial(2)
-    stopped = TrialResult("stopped", "told to", 1, 1, 0, 1.0, 0.1)
+    stopped = TrialResult("stopped", "told to", 1, 1, 0, 1.0)
     write_trial(tmp_path, fast, make_vitals(fast, 9.0), make_episodes(2, 1, 1.0), stopped)
     write_trial(tmp_path, make_trial(3), result=CRASH)
     ensure_reference(tmp_path, read_trials(tmp_path))
-    points = front_content(tmp_path, OBJECTIVES)["points"]
+    points = front_json(tmp_path)["points"]
     assert [point["on_front"] for point in points] == [True, False, False, False]
 
 
 def test_hypervolume_of_one_perfect_trial_is_the_rectangle_to_the_corner(tmp_path: Path) -> None:
     write_complete(tmp_path, make_trial(0), 2.0, 1.0, 4)
     ensure_reference(tmp_path, read_trials(tmp_path))
-    volume = front_content(tmp_path, OBJECTIVES)["hypervolume"]
+    volume = compute_front(tmp_path, OBJECTIVES).hypervolume
     assert volume == pytest.approx(1.0 * (SLACK * REFERENCE_S - REFERENCE_S / 2))
 
 
 def test_history_ends_at_the_first_running_trial_and_at_the_whole_fronts_volume(
     sweep_dir: Path,
 ) -> None:
-    content, views = front_content(sweep_dir, OBJECTIVES), read_trials(sweep_dir)
-    reference = sweep_reference(sweep_dir)
-    assert reference is not None
-    steps = front_history(content, views, reference)
+    front, views = compute_front(sweep_dir, OBJECTIVES), read_trials(sweep_dir)
+    steps = front_history(front, views)
     assert [step.trial for step in steps] == list(range(31))
     volumes = [step.hypervolume for step in steps]
     assert volumes == sorted(volumes)
-    assert volumes[-1] == pytest.approx(content["hypervolume"])
-    assert front_history(content, views[-1:], reference) == []
+    assert volumes[-1] == pytest.approx(front.hypervolume)
+    assert front_history(front, views[-1:]) == []
 
 
 def test_a_third_objective_joins_the_front(sweep_dir: Path) -> None:
     three = (*OBJECTIVES, Objective("weights_mb", "minimize"))
-    two_wide = {p["trial"] for p in front_content(sweep_dir, OBJECTIVES)["points"] if p["on_front"]}
-    content = front_content(sweep_dir, three)
-    wide = {p["trial"] for p in content["points"] if p["on_front"]}
-    assert two_wide < wide
-    assert all(0 <= p["p_front"] <= 1 for p in content["points"] if p["on_front"])
+    two_wide = {p["trial"] for p in front_json(sweep_dir)["points"] if p["on_front"]}
+    wide = {point.trial: point.p_front for point in compute_front(sweep_dir, three).members}
+    assert two_wide < set(wide)
+    assert all(chance is not None and 0 <= chance <= 1 for chance in wide.values())
+
+
+def test_a_front_is_read_back_as_it_was_written(sweep_dir: Path, tmp_path: Path) -> None:
+    front = compute_front(sweep_dir, OBJECTIVES)
+    assert read_front(tmp_path) is None
+    files.write_json(tmp_path / files.FRONT_JSON, front.to_json())
+    assert read_front(tmp_path) == front
+
+
+def test_the_published_front_can_be_read() -> None:
+    front = read_front(PUBLISHED)
+    assert front is not None
+    assert front.members
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"sweep": "dit_', "is not valid JSON"),
+        ('{"runs": []}', "Front has no key 'runs'"),
+        ("[]", "Front must be an object"),
+    ],
+)
+def test_a_torn_or_foreign_front_is_named_in_one_line(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / files.FRONT_JSON
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=said) as refused:
+        read_front(tmp_path)
+    assert str(refused.value).startswith(f"{path} is no front of this version")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_point_with_a_foreign_key_or_value_is_refused(sweep_dir: Path) -> None:
+    for key, value, said in (
+        ("colour", 1.0, "unknown key 'colour'"),
+        ("weights_mb", "heavy", r"points\[0\].measures.weights_mb must be float"),
+        ("outcome", "lost", r"points\[0\].outcome must be one of"),
+    ):
+        data = front_json(sweep_dir)
+        data["points"][0][key] = value
+        with pytest.raises(ConfigError, match=said):
+            Front.from_json(data)

@@ -22,7 +22,7 @@ from synthetic_sweep import (
     write_sweep,
 )
 
-from duqsweep.control.front.content import front_content
+from duqsweep.control.front.content import compute_front
 from duqsweep.control.view import wording
 from duqsweep.control.view.live import (
     EventLines,
@@ -35,7 +35,7 @@ from duqsweep.control.view.live import (
 from duqsweep.result import TrialResult
 
 PLAN = Plan("dit_speed", trials=4, episodes_per_trial=10)
-CRASH = TrialResult("failed", "out of memory", 3, 1, 0, 1 / 3, None, "OutOfMemory")
+CRASH = TrialResult("failed", "out of memory", 3, 1, 0, 1 / 3, "OutOfMemory")
 TRIAL = make_trial(2, 4, 5)
 VITALS = make_vitals(TRIAL, 2.0)
 
@@ -47,7 +47,7 @@ def tell_everything(progress: Progress) -> None:
     progress.progressed(2, 4, 3)
     progress.tick()
     progress.message("trial 1 still runs: re-attached")
-    progress.ended(2, make_result(TRIAL, VITALS, make_episodes(2, 10, 1.0)))
+    progress.ended(2, make_result(make_episodes(2, 10, 1.0)))
     progress.started(make_trial(3))
     progress.ended(3, CRASH)
 
@@ -58,7 +58,7 @@ def test_away_from_a_terminal_every_event_is_one_line() -> None:
         tell_everything(progress)
     lines = [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in stream.getvalue().splitlines()]
     assert lines[0].startswith("trial 2 started: include=dit_mlp w_bits=4 num_steps=5")
-    assert lines[1].startswith("trial 2 measured: 20.5 ms a call, 2.00× the reference, 6 layers")
+    assert lines[1].startswith("trial 2 measured: 20.5 ms per call, 2.00× the reference, 6 layers")
     assert lines[2] == "trial 1 still runs: re-attached"
     assert lines[3] == "trial 2 complete: 10 of 10 episodes succeeded [1/4]"
     assert lines[5] == "trial 3 FAILED: OutOfMemory: out of memory [2/4]"
@@ -66,11 +66,11 @@ def test_away_from_a_terminal_every_event_is_one_line() -> None:
 
 
 def test_front_is_a_line_only_when_it_changes(tmp_path: Path) -> None:
-    content = front_content(write_sweep(tmp_path / "dit_speed", episodes=6), OBJECTIVES)
+    front = compute_front(write_sweep(tmp_path / "dit_speed", episodes=6), OBJECTIVES)
     stream = io.StringIO()
     with open_progress(PLAN, stream) as progress:
-        progress.front(content)
-        progress.front(content)
+        progress.front(front)
+        progress.front(front)
     assert stream.getvalue().count("front:") == 1
 
 
@@ -94,13 +94,13 @@ def test_table_shows_running_trials_counts_and_time_left() -> None:
 
 
 def test_table_counts_what_earlier_lives_of_the_sweep_did(tmp_path: Path) -> None:
-    content = front_content(write_sweep(tmp_path / "dit_speed", episodes=6), OBJECTIVES)
+    front = compute_front(write_sweep(tmp_path / "dit_speed", episodes=6), OBJECTIVES)
     view = Console(file=io.StringIO(), width=140)
     table = LiveTable(Plan("dit_speed", 40, 6), view)
-    table.front(content)
+    table.front(front)
     view.print(table.view())
     text = view.file.getvalue()  # type: ignore[attr-defined]
-    assert f"31 of 40 trials · {content['episodes']} episodes" in text
+    assert f"31 of 40 trials · {front.episodes} episodes" in text
     assert "front of dit_speed" in text
 
 
@@ -153,9 +153,9 @@ def test_ctrl_c_gives_the_terminal_back() -> None:
 def test_the_counter_goes_on_where_earlier_controllers_left_it() -> None:
     stream = io.StringIO()
     lines = EventLines(Plan("x", 4, 6, frozenset({0, 1})), stream)
-    lines.ended(3, TrialResult("stopped", "asked to", 0, 0, 0, None, None))
+    lines.ended(3, TrialResult("stopped", "asked to", 0, 0, 0, None))
     assert stream.getvalue().endswith(" [3/4]\n")
-    lines.ended(1, TrialResult("complete", "more episodes", 0, 0, 0, None, None))
+    lines.ended(1, TrialResult("complete", "more episodes", 0, 0, 0, None))
     assert stream.getvalue().endswith(" [3/4]\n")
 
 
@@ -167,9 +167,9 @@ def test_the_counter_goes_on_where_earlier_controllers_left_it() -> None:
     ],
 )
 def test_the_type_of_an_error_is_said_once(kind: str, reason: str, shown: str) -> None:
-    result = TrialResult("failed", reason, 0, 0, 0, None, None, kind, "Traceback")
+    result = TrialResult("failed", reason, 0, 0, 0, None, kind, "Traceback")
     assert wording.result_text(result) == f"FAILED: {shown}"
-    assert wording.why({"error_type": kind, "reason": reason}) == shown
+    assert wording.cause(kind, reason) == shown
 
 
 def test_lines_that_nobody_reads_any_more_do_not_end_the_sweep() -> None:

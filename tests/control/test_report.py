@@ -6,22 +6,26 @@ import csv
 import io
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from synthetic_sweep import OBJECTIVES, Objective, write_sweep
+from synthetic_sweep import OBJECTIVES, write_sweep
 
 from duqsweep import files
-from duqsweep.control.front.content import front_content
-from duqsweep.control.front.trials import read_trials
+from duqsweep.control.front import formats
+from duqsweep.control.front.content import compute_front
+from duqsweep.control.front.measures import EPISODE_TIME_S
+from duqsweep.control.front.objectives import Objective
+from duqsweep.control.front.records import Front
 from duqsweep.control.report import picture
 from duqsweep.control.report.labels import Box, place_labels
 from duqsweep.control.report.report import REPORT_FILES, front_csv, print_front, write_report
+from duqsweep.control.trials.reader import read_trials
 from duqsweep.control.view import claims, wording
 from duqsweep.control.view.headline import headline
 
@@ -30,18 +34,18 @@ from duqsweep.control.view.headline import headline
 def sweep_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_sweep(tmp_path_factory.mktemp("sweeps") / "dit_speed", episodes=18)
     views = read_trials(folder)
-    write_report(folder, front_content(folder, OBJECTIVES, views), views)
+    write_report(folder, compute_front(folder, OBJECTIVES, views), views)
     return folder
 
 
 @pytest.fixture(scope="module")
-def content(sweep_dir: Path) -> dict[str, Any]:
-    return front_content(sweep_dir, OBJECTIVES)
+def front(sweep_dir: Path) -> Front:
+    return compute_front(sweep_dir, OBJECTIVES)
 
 
-def printed(content: dict[str, Any]) -> str:
+def printed(front: Front) -> str:
     stream = io.StringIO()
-    print_front(content, Console(file=stream, width=200))
+    print_front(front, Console(file=stream, width=200))
     return stream.getvalue()
 
 
@@ -53,19 +57,19 @@ def test_every_report_file_is_written_and_nothing_temporary_stays(sweep_dir: Pat
     }
 
 
-def test_front_json_is_the_content_itself(sweep_dir: Path, content: dict[str, Any]) -> None:
-    assert json.loads((sweep_dir / files.FRONT_JSON).read_text()) == content
+def test_front_json_is_the_content_itself(sweep_dir: Path, front: Front) -> None:
+    assert json.loads((sweep_dir / files.FRONT_JSON).read_text()) == front.to_json()
 
 
-def test_csv_has_a_row_a_trial_and_a_column_a_parameter(content: dict[str, Any]) -> None:
-    rows = list(csv.DictReader(io.StringIO(front_csv(content))))
-    assert [int(row["trial"]) for row in rows] == [point["trial"] for point in content["points"]]
-    assert rows[9]["quant.block_size"] == str(content["points"][9]["params"]["quant.block_size"])
-    assert rows[9]["on_front"] == str(content["points"][9]["on_front"])
+def test_csv_has_a_row_a_trial_and_a_column_a_parameter(front: Front) -> None:
+    rows = list(csv.DictReader(io.StringIO(front_csv(front))))
+    assert [int(row["trial"]) for row in rows] == [point.trial for point in front.points]
+    assert rows[9]["quant.block_size"] == str(front.points[9].params["quant.block_size"])
+    assert rows[9]["on_front"] == str(front.points[9].on_front)
 
 
 def test_csv_of_an_empty_sweep_is_one_empty_line(tmp_path: Path) -> None:
-    assert front_csv(front_content(tmp_path, OBJECTIVES)).strip() == ""
+    assert front_csv(compute_front(tmp_path, OBJECTIVES)).strip() == ""
 
 
 def test_png_is_1600_by_1000_pixels(sweep_dir: Path) -> None:
@@ -74,22 +78,22 @@ def test_png_is_1600_by_1000_pixels(sweep_dir: Path) -> None:
     assert struct.unpack(">II", data[16:24]) == (1600, 1000)
 
 
-def test_svg_names_every_drawn_trial_in_a_tooltip(content: dict[str, Any]) -> None:
-    root = ElementTree.fromstring(picture.draw_svg(content))
+def test_svg_names_every_drawn_trial_in_a_tooltip(front: Front) -> None:
+    root = ElementTree.fromstring(picture.draw_svg(front))
     names = {"svg": "http://www.w3.org/2000/svg"}
-    for point in content["points"]:
-        mark = root.find(f".//svg:g[@id='trial-{point['trial']}']", names)
-        if point["success_rate"] is None or point["episode_time_s"] is None:
+    for point in front.points:
+        mark = root.find(f".//svg:g[@id='trial-{point.trial}']", names)
+        if point.success.success_rate is None or point.value(EPISODE_TIME_S) is None:
             assert mark is None
             continue
         assert mark is not None
         title = mark.find("svg:title", names)
         assert title is not None
-        assert (title.text or "").startswith(f"trial {wording.label(point)}: ")
+        assert (title.text or "").startswith(f"trial {wording.point_label(point)}: ")
 
 
-def test_equal_content_gives_equal_pictures(content: dict[str, Any]) -> None:
-    assert picture.draw_svg(content) == picture.draw_svg(content)
+def test_equal_content_gives_equal_pictures(front: Front) -> None:
+    assert picture.draw_svg(front) == picture.draw_svg(front)
 
 
 @pytest.mark.parametrize(
@@ -104,15 +108,15 @@ def test_equal_content_gives_equal_pictures(content: dict[str, Any]) -> None:
 def test_any_objectives_can_be_drawn_and_printed(
     sweep_dir: Path, objectives: list[Objective]
 ) -> None:
-    content = front_content(sweep_dir, objectives)
-    assert picture.draw_svg(content).startswith("<svg")
-    assert "front of dit_speed" in printed(content)
+    front = compute_front(sweep_dir, objectives)
+    assert picture.draw_svg(front).startswith("<svg")
+    assert "front of dit_speed" in printed(front)
 
 
 def test_an_empty_sweep_can_be_drawn_and_printed(tmp_path: Path) -> None:
-    content = front_content(tmp_path, OBJECTIVES)
-    assert picture.draw_svg(content).startswith("<svg")
-    assert "no trial on the front yet" in printed(content)
+    front = compute_front(tmp_path, OBJECTIVES)
+    assert picture.draw_svg(front).startswith("<svg")
+    assert "no trial on the front yet" in printed(front)
 
 
 def test_page_needs_nothing_from_elsewhere(sweep_dir: Path) -> None:
@@ -122,29 +126,29 @@ def test_page_needs_nothing_from_elsewhere(sweep_dir: Path) -> None:
     assert page.count("<svg") == 1
 
 
-def test_page_escapes_what_trials_say(sweep_dir: Path, content: dict[str, Any]) -> None:
+def test_page_escapes_what_trials_say(sweep_dir: Path, front: Front) -> None:
     from duqsweep.control.report.page import report_page
 
-    point = next(p for p in content["points"] if p["outcome"] == "failed")
-    evil = {**content, "points": [{**point, "reason": "<script>alert(1)</script>"}]}
+    point = next(point for point in front.points if point.outcome == "failed")
+    evil = replace(front, points=(replace(point, reason="<script>alert(1)</script>"),))
     page = report_page(evil, read_trials(sweep_dir), "", picture.draw_svg(evil))
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert" in page
 
 
 def test_terminal_says_what_fake_quantization_means_and_why_trials_failed(
-    content: dict[str, Any],
+    front: Front,
 ) -> None:
-    text = printed(content)
+    text = printed(front)
     assert "simulated quantization: fewer bits do not change the time" in text
     assert "EvaluationError: block_size 64 does not fit" in text
     assert "29 complete · 1 stopped · 1 failed · 1 running" in text
 
 
-def test_settings_that_never_vary_are_not_shown(content: dict[str, Any]) -> None:
-    point = content["points"][8]
-    assert point["params"]["quant.include"] == "dit_mlp"
-    assert set(wording.telling_params(point, content)) == {
+def test_settings_that_never_vary_are_not_shown(front: Front) -> None:
+    params = front.points[8].params
+    assert params["quant.include"] == "dit_mlp"
+    assert set(wording.telling_params(params, front)) == {
         "w_bits",
         "num_steps",
         "compile",
@@ -161,9 +165,9 @@ def test_short_names_that_collide_stay_long() -> None:
     }
 
 
-def test_claims_stand_beside_the_measured_ratio(content: dict[str, Any]) -> None:
+def test_claims_stand_beside_the_measured_ratio(front: Front) -> None:
     rows = {
-        row[0]: dict(zip(claims.HEADER, row, strict=True)) for row in claims.compare_claims(content)
+        row[0]: dict(zip(claims.HEADER, row, strict=True)) for row in claims.compare_claims(front)
     }
     assert list(rows) == [claim.plan for claim in claims.CLAIMS]
     assert rows["plan_c"]["claimed speed-up"] == "40–80×"
@@ -171,18 +175,19 @@ def test_claims_stand_beside_the_measured_ratio(content: dict[str, Any]) -> None
     assert rows["seed_current"]["measured loss"].startswith("+0.0 ±")
 
 
-def test_claims_are_silent_without_their_baseline(content: dict[str, Any]) -> None:
-    others = [point for point in content["points"] if point["name"] != claims.BASELINE]
-    assert claims.compare_claims({**content, "points": others}) == []
+def test_claims_are_silent_without_their_baseline(front: Front) -> None:
+    others = tuple(point for point in front.points if point.name != claims.BASELINE)
+    assert claims.compare_claims(replace(front, points=others)) == []
 
 
 def test_headline_names_the_fastest_trial_that_is_as_good_as_the_reference(
-    content: dict[str, Any],
+    front: Front,
 ) -> None:
-    rate = content["points"][0]["success_rate"]
-    as_good = [p for p in content["points"] if p["on_front"] and p["success_high"] >= rate]
+    points = front.to_json()["points"]
+    rate = points[0]["success_rate"]
+    as_good = [p for p in points if p["on_front"] and p["success_high"] >= rate]
     fastest = min(as_good, key=lambda point: point["episode_time_s"])
-    assert headline(content).startswith(f"Trial {fastest['trial']} is the fastest whose success")
+    assert headline(front).startswith(f"Trial {fastest['trial']} is the fastest whose success")
 
 
 coordinates = st.floats(0, 400, allow_nan=False)
@@ -206,4 +211,4 @@ def test_placed_labels_overlap_neither_each_other_nor_the_edge(
     [(3.4, "3 s"), (59.6, "1 min 00 s"), (200.0, "3 min 20 s"), (7500.0, "2 h 05 min")],
 )
 def test_durations_read_like_a_person_says_them(time_s: float, text: str) -> None:
-    assert wording.duration(time_s) == text
+    assert formats.duration(time_s) == text

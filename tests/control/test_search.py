@@ -12,11 +12,11 @@ from duqsweep import files
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import compose
 from duqsweep.control.deaths import reopen
-from duqsweep.control.front.reference import ensure_reference
-from duqsweep.control.front.trials import TrialReader, TrialView, read_trials
 from duqsweep.control.study.optuna_study import OptunaStudy, open_study
 from duqsweep.control.study.ruling import Rival, ruled_out
 from duqsweep.control.study.search import FullEvaluation
+from duqsweep.control.trials.reader import TrialReader, TrialView, read_trials
+from duqsweep.control.trials.reference import ensure_reference
 from duqsweep.errors import ConfigError
 from duqsweep.result import TrialResult
 from duqsweep.spec import Trial
@@ -52,12 +52,12 @@ class Life:
         files.write_json(folder / files.VITALS_JSON, vitals.to_json())
         for episode in episodes:
             files.append_line(folder / files.EPISODES_JSONL, episode.to_json())
-        result = make_result(trial, vitals, episodes)
+        result = make_result(episodes)
         files.write_json(folder / files.RESULT_JSON, result.to_json())
         return self.view(number)
 
     def crash(self, number: int) -> TrialView:
-        result = TrialResult("failed", "boom", 0, 0, 0, None, None, "EvaluationError", "Traceback")
+        result = TrialResult("failed", "boom", 0, 0, 0, None, "EvaluationError", "Traceback")
         path = files.trial_dir(self.directory, number) / files.RESULT_JSON
         files.write_json(path, result.to_json())
         return self.view(number)
@@ -273,8 +273,8 @@ def test_plans_and_sweeps_of_other_objectives_rule_nothing_out(tmp_path):
 def test_a_ruled_out_trial_is_told_by_the_next_life_instead_of_going_on(tmp_path):
     life = Life(tmp_path, "enqueue=[]")
     assignment = life.search.next(())
-    view = life.evaluate(assignment.trial, speedup=0.3)
-    stopped = TrialResult("stopped", "too slow", 0, 0, 0, None, view.result.episode_time_s)
+    life.evaluate(assignment.trial, speedup=0.3)
+    stopped = TrialResult("stopped", "too slow", 0, 0, 0, None)
     folder = files.trial_dir(tmp_path, assignment.trial)
     files.write_json(folder / files.RESULT_JSON, stopped.to_json())
     later = Life(tmp_path, "enqueue=[]")

@@ -21,8 +21,8 @@ from synthetic_sweep import (
 from duqsweep import files
 from duqsweep.assignment import Assignment, Ended, FailureKind, failure
 from duqsweep.control.deaths import RETRIES, deaths_of, reopen
-from duqsweep.control.front.trials import TrialView
 from duqsweep.control.sweep import Ending, Sweep
+from duqsweep.control.trials.reader import TrialView
 from duqsweep.control.view.progress import NullProgress
 from duqsweep.result import TrialResult
 
@@ -157,7 +157,7 @@ def finish(
 ) -> Ended:
     trial = make_trial(assignment.trial)
     vitals, records = make_vitals(trial, 1.5), make_episodes(trial.number, episodes, 0.9)
-    content = {**make_result(trial, vitals, records).to_json(), "outcome": outcome}
+    content = {**make_result(records).to_json(), "outcome": outcome}
     write_trial(jobs.sweep_dir, trial, vitals, records, TrialResult.from_json(content))
     return Ended(assignment, None)
 

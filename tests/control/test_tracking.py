@@ -25,14 +25,14 @@ from synthetic_sweep import (
 )
 
 from duqsweep import files
-from duqsweep.control.front.content import front_content
-from duqsweep.control.front.trials import read_trials
+from duqsweep.control.front.content import compute_front
 from duqsweep.control.report.report import write_report
 from duqsweep.control.tracking import mlflow_client
 from duqsweep.control.tracking.links import links
 from duqsweep.control.tracking.mirror import KEY_TAG, Mirror, mirror
 from duqsweep.control.tracking.runids import known_runs, sweep_key
 from duqsweep.control.tracking.tracker import MlflowTracker, NullTracker, open_tracker
+from duqsweep.control.trials.reader import read_trials
 from duqsweep.errors import DuqsweepError
 from duqsweep.fingerprint import digest
 
@@ -41,11 +41,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:The ``noload``:DeprecationWarnin
 TRIALS, EPISODES = 20, 6
 
 
-def report(sweep_dir: Path) -> dict[str, Any]:
+def report(sweep_dir: Path) -> None:
     views = read_trials(sweep_dir)
-    content = front_content(sweep_dir, OBJECTIVES, views)
-    write_report(sweep_dir, content, views)
-    return content
+    write_report(sweep_dir, compute_front(sweep_dir, OBJECTIVES, views), views)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +123,7 @@ def test_child_has_numeric_params_objectives_vitals_and_episodes(sweep_dir: Path
     assert child["params"]["w_bits"] == "4"
     assert child["params"]["compile"] == "True"
     single = {key: values for key, values in child["metrics"].items() if len(values) == 1}
-    for name in ("success_rate", "episode_time_s", "success_low", "speedup", "weights_mb"):
+    for name in ("success_rate", "episode_time_s", "success_low", "speedup", "call_ms"):
         assert single[name][0][:2] == (0, pytest.approx(point[name]))
     steps = [step for step, _, _ in child["metrics"]["episode.success_so_far"]]
     assert steps == list(range(EPISODES))
@@ -171,7 +169,7 @@ def test_a_trial_that_ends_later_is_brought_up_to_date(sweep_dir: Path) -> None:
     live.update()
     trial = make_trial(TRIALS - 1, 8, 5)
     vitals, episodes = make_vitals(trial, 1.5), make_episodes(TRIALS - 1, EPISODES, 0.95)
-    write_trial(sweep_dir, trial, vitals, episodes, make_result(trial, vitals, episodes))
+    write_trial(sweep_dir, trial, vitals, episodes, make_result(episodes))
     report(sweep_dir)
     live.update(final=True)
     held, key = everything(sweep_dir), sweep_key(sweep_dir)

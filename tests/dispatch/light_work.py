@@ -55,9 +55,9 @@ def evaluate_lightly(folder: Path, until_episode: int) -> TrialResult:
         append_line(folder / EPISODES_JSONL, {"i": i, "pid": os.getpid()})
     episodes = len(read_lines(folder / EPISODES_JSONL))
     if plan["mishap"] == "policy fault":
-        result = TrialResult("failed", "its fault", episodes, 0, 0, 0.0, 1.0, "ValueError", "…")
+        result = TrialResult("failed", "its fault", episodes, 0, 0, 0.0, "ValueError", "…")
     else:
-        result = TrialResult(outcome, "walked", episodes, episodes, 0, 1.0, 1.0)
+        result = TrialResult(outcome, "walked", episodes, episodes, 0, 1.0)
     write_json(folder / RESULT_JSON, result.to_json())
     return result
 

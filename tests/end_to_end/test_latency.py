@@ -88,7 +88,7 @@ def test_verbs_read_it(latency: Finished, tmp_path: Path) -> None:
     state = json.loads(run(["status", folder, "--json"], tmp_path).stdout)
     assert (state["counts"]["complete"], state["episodes"]) == (TRIALS, 0)
     shown = run(["status", folder], tmp_path).stdout
-    assert "ms a call" in shown
+    assert "ms per call" in shown
     assert "succeeded" not in shown
     assert "call" in run(["front", folder], tmp_path).stdout
     assert run(["export", folder, "--pick", "knee"], tmp_path).returncode == 0

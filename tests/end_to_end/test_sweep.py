@@ -66,7 +66,6 @@ RESULT = {
     "successes",
     "errors",
     "success_rate",
-    "episode_time_s",
     "error_type",
     "traceback",
 }

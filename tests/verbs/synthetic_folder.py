@@ -32,5 +32,5 @@ def write_walk(sweep_dir: Path, number: int, outcome: str | None, episodes: int)
         files.append_line(folder / files.EPISODES_JSONL, record.to_json())
     if outcome is not None:
         error = ("RuntimeError", "…") if outcome == "failed" else (None, None)
-        result = TrialResult(outcome, "boom", episodes, episodes, 0, 1.0, 1.0, *error)
+        result = TrialResult(outcome, "boom", episodes, episodes, 0, 1.0, *error)
         files.write_json(folder / files.RESULT_JSON, result.to_json())

@@ -2,33 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duqsweep.result import EpisodeRecord, LatencyStats, Vitals
-from duqsweep.spec import ProtocolSpec
+from duqsweep.result import EpisodeRecord
 from duqsweep.worker.summary import summarise, too_many_errors
-
-VITALS = Vitals(
-    layers_quantized=0,
-    bits={},
-    mean_weight_bits=16.0,
-    weights_mb=1.0,
-    modelled={},
-    call_ms=LatencyStats(p50=20.0, p95=30.0, n=7),
-    parts_ms={},
-    reference_call_ms=40.0,
-    speedup=2.0,
-    compile_s=0.0,
-    action_error=0.0,
-    kernel="none",
-    hardware={},
-    versions={},
-    git=None,
-)
 
 
 def record(
@@ -50,29 +28,17 @@ def record(
     )
 
 
-def test_errors_are_neither_successes_nor_failures(protocol: ProtocolSpec) -> None:
+def test_errors_are_neither_successes_nor_failures() -> None:
     episodes = (record(0), record(1, success=False), record(2, success=False, error="x"))
-    result = summarise(episodes, VITALS, protocol, "complete", "")
-    assert (result.episodes, result.successes, result.failures, result.errors) == (3, 1, 1, 1)
+    result = summarise(episodes, "complete", "")
+    counts = result.counts
+    assert (counts.episodes, counts.successes, counts.failures, counts.errors) == (3, 1, 1, 1)
     assert result.success_rate == 0.5
 
 
-def test_episode_time_is_nominal_calls_times_the_median(protocol: ProtocolSpec) -> None:
-    nominal = dataclasses.replace(protocol, nominal_steps=101, replan_steps=5)
-    result = summarise((), VITALS, nominal, "complete", "")
-    assert result.episode_time_s == pytest.approx(21 * 0.020)
-
-
-def test_without_vitals_and_episodes_nothing_is_claimed(protocol: ProtocolSpec) -> None:
-    result = summarise((), None, protocol, "failed", "no", ("ValueError", "…"))
-    assert (result.episode_time_s, result.success_rate, result.extra) == (None, None, {})
-
-
-def test_steps_to_success_looks_at_successes_alone(protocol: ProtocolSpec) -> None:
-    episodes = (record(0, steps=10), record(1, steps=20), record(2, success=False, steps=90))
-    extra = summarise(episodes, VITALS, protocol, "complete", "").extra
-    assert extra["steps_to_success"] == 15.0
-    assert extra["steps"] == 40.0
+def test_without_episodes_there_is_no_rate() -> None:
+    result = summarise((), "failed", "no", ("ValueError", "…"))
+    assert (result.episodes, result.success_rate) == (0, None)
 
 
 @given(st.integers(1, 200), st.integers(0, 40))

@@ -5,30 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from duqsweep.categories import SUCCESS_RATE, is_success_rate, named_category, of_category
+from duqsweep.categories import named_category
 from duqsweep.control.config.schema import ObjectiveConfig
 from duqsweep.control.config.settings import did_you_mean
+from duqsweep.control.front.measures import EPISODE_TIME_S, MEASURES, SUCCESS_RATE, measures_of
+from duqsweep.control.front.objectives import Objective
 from duqsweep.errors import ConfigError
 from duqsweep.spec import ProtocolSpec
 
-DIRECTIONS = {
-    "success_rate": "maximize",
-    "episode_time_s": "minimize",
-    "call_ms": "minimize",
-    "modelled_time_s": "minimize",
-    "weights_mb": "minimize",
-    "action_error": "minimize",
-    "mean_weight_bits": "minimize",
-}
-DEFAULT_OBJECTIVES = ("success_rate", "episode_time_s")
-
-
-@dataclass(frozen=True)
-class Objective:
-    """One thing that the sweep trades."""
-
-    name: str
-    direction: str  # maximize or minimize
+DEFAULT_OBJECTIVES = (SUCCESS_RATE.name, EPISODE_TIME_S.name)
 
 
 @dataclass(frozen=True)
@@ -56,41 +41,38 @@ def objectives_of(
 ) -> tuple[Objective, ...]:
     """The objectives, success and time by default; raises ConfigError for a senseless one."""
     names = [objective.name for objective in listed] or list(DEFAULT_OBJECTIVES)
-    directions = {
-        **DIRECTIONS,
-        **{of_category(SUCCESS_RATE, name): "maximize" for name in protocol.categories},
-    }
+    known = measures_of(protocol)
     for name in names:
-        if name not in directions:
-            category = named_category(name)
-            if category is not None and not protocol.categories:
+        if name not in known:
+            if named_category(name) is not None and not protocol.categories:
                 raise ConfigError(
                     f"there is no objective {name!r}: suite {protocol.suite} has no categories"
                 )
             raise ConfigError(
-                f"there is no objective {name!r}{did_you_mean(name, directions)}; "
-                f"objectives are: {', '.join(directions)}"
+                f"there is no objective {name!r}{did_you_mean(name, known)}; "
+                f"objectives are: {', '.join(known)}"
             )
         if names.count(name) > 1:
             raise ConfigError(f"objectives lists {name!r} twice")
     for objective in listed:
-        if objective.direction not in (None, directions[objective.name]):
+        direction = known[objective.name].direction
+        if objective.direction not in (None, direction):
             raise ConfigError(
-                f"objective {objective.name} can only be told to {directions[objective.name]}, "
+                f"the direction of objective {objective.name} is {direction}, "
                 f"got {objective.direction!r}"
             )
-    return tuple(Objective(name, directions[name]) for name in names)
+    return tuple(Objective(name, known[name].direction) for name in names)
 
 
 def check_episodes(budget: Budget, objectives: Sequence[Objective], protocol: ProtocolSpec) -> None:
-    """Raise ConfigError when success is traded without an episode, or the ledger has too few."""
+    """Raise ConfigError when an objective needs more episodes, or the ledger has too few."""
     wanted = budget.episodes_per_trial
     if wanted == 0:
-        successes = [o.name for o in objectives if is_success_rate(o.name)]
-        if successes:
-            others = ", ".join(name for name in DIRECTIONS if not is_success_rate(name))
+        played = [o.name for o in objectives if o.measure.needs_episodes]
+        if played:
+            others = ", ".join(m.name for m in MEASURES.values() if not m.needs_episodes)
             raise ConfigError(
-                f"budget.episodes_per_trial is 0, and the objective {successes[0]} needs at least "
+                f"budget.episodes_per_trial is 0, and the objective {played[0]} needs at least "
                 f"1; without episodes objectives are: {others}"
             )
         return

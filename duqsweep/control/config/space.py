@@ -23,6 +23,7 @@ from duqsweep.control.config.possible import check_points
 from duqsweep.control.config.regexes import check_regexes
 from duqsweep.control.config.settings import INCLUDE, Base, did_you_mean
 from duqsweep.control.config.sweep_config import SweepConfig
+from duqsweep.control.front.objectives import Objective
 from duqsweep.errors import ConfigError
 from duqsweep.fingerprint import digest, fingerprint
 from duqsweep.quant.select import select_layers
@@ -47,7 +48,7 @@ class Space:
     base: Base
     parameters: tuple[Parameter, ...]  # each after those that its condition depends on
     plans: Mapping[str, Params]  # enqueued ones, in order
-    objectives: tuple[tuple[str, str], ...]  # name and direction
+    objectives: tuple[Objective, ...]
 
     @classmethod
     def from_config(cls, config: SweepConfig) -> Space:
@@ -62,7 +63,7 @@ class Space:
             base=config.base,
             parameters=parameters_of(config),
             plans={name: plan_params(name, config.plans[name]) for name in config.enqueue},
-            objectives=tuple((o.name, o.direction) for o in config.objectives),
+            objectives=config.objectives,
         )
         space.check()
         return space
@@ -78,7 +79,7 @@ class Space:
             "suite": encode(self.base.protocol),
             "rules": [encode(rule) for rule in self.base.rules],
             "includes": {name: list(regexes) for name, regexes in self.base.includes.items()},
-            "objectives": [name for name, _ in self.objectives],
+            "objectives": [objective.name for objective in self.objectives],
         }
 
     @property

@@ -18,7 +18,7 @@ from duqsweep.checkpoint.vocabulary import check_words
 from duqsweep.codec import decode
 from duqsweep.conf_dir import conf_dir, group_options
 from duqsweep.control.config.compose import as_yaml, explain, load
-from duqsweep.control.config.goals import Budget, Objective, check_episodes, objectives_of
+from duqsweep.control.config.goals import Budget, check_episodes, objectives_of
 from duqsweep.control.config.schema import (
     LauncherConfig,
     RootConfig,
@@ -26,6 +26,7 @@ from duqsweep.control.config.schema import (
     TrackingConfig,
 )
 from duqsweep.control.config.settings import LAYERS, SETTABLE, Base, did_you_mean
+from duqsweep.control.front.objectives import Objective
 from duqsweep.envs.assets import RECORDED, instructions
 from duqsweep.envs.simulator_info import describe_simulator
 from duqsweep.errors import ConfigError
@@ -34,7 +35,6 @@ from duqsweep.spec import LayerRule, PolicySpec, ProtocolSpec, RuntimeSpec, chec
 __all__ = [
     "Budget",
     "LauncherConfig",
-    "Objective",
     "SamplerConfig",
     "SweepConfig",
     "TrackingConfig",

@@ -1,1 +1,1 @@
-"""What a sweep's files say: trials, objectives, the front and how sure it is."""
+"""The front of a sweep: its measures and objectives, who is on it, and how sure that is."""

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from duqsweep.control.front.content import is_candidate, worst_corner
+from duqsweep.control.front.content import is_candidate, objective_row, worst_corner
 from duqsweep.control.front.pareto import hypervolume, non_dominated
-from duqsweep.control.front.reference import Reference
-from duqsweep.control.front.trials import TrialView
-
-
-@dataclass(frozen=True)
-class _Named:
-    name: str
-    direction: str
+from duqsweep.control.front.records import Front
+from duqsweep.control.trials.reader import TrialView
 
 
 @dataclass(frozen=True)
@@ -28,19 +21,15 @@ class HistoryStep:
     best_success: float | None  # None before the first episode
 
 
-def front_history(
-    content: Mapping[str, Any], views: Sequence[TrialView], reference: Reference
-) -> list[HistoryStep]:
-    """The front's growth, a step a trial, up to the first trial that still runs.
+def front_history(front: Front, views: Sequence[TrialView]) -> list[HistoryStep]:
+    """The front's growth, one step per trial, up to the first trial that still runs.
 
     Args:
-        content: `front_content`'s, for the objectives and every told value.
+        front: For the objectives, the reference and every finished trial's values.
         views: The trials, by number.
-        reference: The sweep's.
     """
-    objectives = [_Named(o["name"], o["direction"]) for o in content["objectives"]]
-    directions = [objective.direction for objective in objectives]
-    points = {point["trial"]: point for point in content["points"]}
+    directions = [objective.direction for objective in front.objectives]
+    points = {point.trial: point for point in front.points}
     best: float | None = None
     seen: list[list[float]] = []
     kept: list[list[float]] = []  # the front so far
@@ -49,14 +38,14 @@ def front_history(
         if view.ended_ms is None or view.number not in points:
             break
         point = points[view.number]
-        if point["success_rate"] is not None:
-            best = max(best or 0.0, point["success_rate"])
-        if is_candidate(point, objectives):
-            seen.append([point[objective.name] for objective in objectives])
+        if point.success.success_rate is not None:
+            best = max(best or 0.0, point.success.success_rate)
+        if is_candidate(point, front.objectives):
+            seen.append(objective_row(point, front.objectives))
             kept = [*kept, seen[-1]]
             flags = non_dominated(kept, directions)
             kept = [row for row, on_front in zip(kept, flags, strict=True) if on_front]
-        corner = worst_corner(seen, objectives, reference, views)
+        corner = worst_corner(seen, front.objectives, front.reference)
         volume = hypervolume(kept, corner, directions)
         steps.append(HistoryStep(view.number, view.ended_ms, volume, best))
     return steps

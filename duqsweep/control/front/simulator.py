@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
 
-from duqsweep.control.front.trials import TrialView
+from duqsweep.codec import FLAT
+from duqsweep.control.trials.reader import TrialView
+from duqsweep.result import SimulatorInfo
 
 
-def simulator_content(views: Sequence[TrialView]) -> dict[str, Any] | None:
-    """The entry `simulator` of front.json: versions, assets, protocol and every renderer in use.
+@dataclass(frozen=True)
+class SweepSimulator:
+    """The entry `simulator` of front.json."""
+
+    suite: str
+    protocol: str  # whose evaluation it follows
+    info: SimulatorInfo = field(metadata=FLAT)
+    renderers: tuple[str, ...]  # every one in use
+
+
+def sweep_simulator(views: Sequence[TrialView]) -> SweepSimulator | None:
+    """Versions, assets, protocol and renderers of a sweep.
 
     Returns:
-        None before the first trial was measured, and for a suite without episodes.
+        None before the first trial was benchmarked, and for a suite without episodes.
     """
     measured = [
         (view, view.vitals.simulator)
@@ -23,9 +35,6 @@ def simulator_content(views: Sequence[TrialView]) -> dict[str, Any] | None:
         return None
     view, simulator = measured[0]  # all trials of a sweep share it: worker.simulator
     renderers = {view.vitals.renderer for view, _ in measured if view.vitals}
-    return {
-        "suite": view.trial.spec.protocol.suite,
-        "protocol": view.trial.spec.protocol.protocol,
-        **simulator.to_json(),
-        "renderers": sorted(name for name in renderers if name is not None),
-    }
+    protocol = view.trial.spec.protocol
+    known = tuple(sorted(name for name in renderers if name is not None))
+    return SweepSimulator(protocol.suite, protocol.protocol, simulator, known)

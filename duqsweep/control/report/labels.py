@@ -47,7 +47,7 @@ def place_labels(
         area: No label leaves it.
 
     Returns:
-        One box a label; None where no side is free.
+        One box per label; None where no side is free.
     """
     half = gap * 0.7
     taken = [Box(x - half, y - half, x + half, y + half) for x, y in marks]

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from duqsweep.categories import is_success_rate
-from duqsweep.control.view.wording import success_counts
+from duqsweep.control.front.measures import Measure
+from duqsweep.control.front.records import FrontPoint
 
-# Okabe and Ito's palette: told apart with every common colour blindness, and in print.
+# Okabe and Ito's palette: distinct with every common colour blindness, and in print.
 FRONT_COLOUR = "#0072B2"
 FAILED_COLOUR = "#D55E00"
 OTHER_COLOUR = "#8C8C8C"
 REFERENCE_COLOUR = "#000000"
-_Point = Mapping[str, Any]
 
 
-def style(point: _Point) -> tuple[str, str, float]:
+def style(point: FrontPoint) -> tuple[str, str, float]:
     """Marker, colour and size of a trial."""
-    if point["outcome"] == "failed":
+    if point.outcome == "failed":
         return "x", FAILED_COLOUR, 7
-    colour = FRONT_COLOUR if point["on_front"] else OTHER_COLOUR
-    if point["name"] == "reference":
-        return "D", FRONT_COLOUR if point["on_front"] else REFERENCE_COLOUR, 8
-    return ("s" if point["name"] else "o"), colour, 8 if point["on_front"] else 6
+    colour = FRONT_COLOUR if point.on_front else OTHER_COLOUR
+    if point.name == "reference":
+        return "D", FRONT_COLOUR if point.on_front else REFERENCE_COLOUR, 8
+    return ("s" if point.name else "o"), colour, 8 if point.on_front else 6
 
 
 def draw_rug(axes: Any, positions: Sequence[float]) -> None:
@@ -40,21 +40,20 @@ def draw_rug(axes: Any, positions: Sequence[float]) -> None:
         )
 
 
-def draw_point(axes: Any, point: _Point, x_name: str, y_name: str) -> None:
-    """The mark of a trial, with its interval where the axis is a success rate."""
+def draw_point(axes: Any, point: FrontPoint, at: tuple[float, float], y_axis: Measure) -> None:
+    """The mark of a trial, with its interval where the vertical axis is a success rate."""
     marker, colour, size = style(point)
-    on_front = point["on_front"]
-    x, y = point[x_name], point[y_name]
-    counts = success_counts(point, y_name) if is_success_rate(y_name) else {}
-    if counts.get("success_low") is not None:
+    x, y = at
+    estimate = point.estimate(y_axis) if is_success_rate(y_axis.name) else None
+    if estimate is not None and estimate.success_low is not None:
         axes.vlines(
             x,
-            counts["success_low"],
-            counts["success_high"],
+            estimate.success_low,
+            estimate.success_high,
             color=colour,
-            linewidth=1.6 if on_front else 0.9,
-            alpha=0.75 if on_front else 0.3,
-            zorder=3 if on_front else 1,
+            linewidth=1.6 if point.on_front else 0.9,
+            alpha=0.75 if point.on_front else 0.3,
+            zorder=3 if point.on_front else 1,
         )
     axes.plot(
         [x],
@@ -65,26 +64,26 @@ def draw_point(axes: Any, point: _Point, x_name: str, y_name: str) -> None:
         markeredgecolor=colour if marker == "x" else "white",
         markeredgewidth=1.8 if marker == "x" else 0.8,
         linestyle="none",
-        zorder=5 if on_front or point["name"] == "reference" else 2,
-        gid=f"trial-{point['trial']}",
+        zorder=5 if point.on_front or point.name == "reference" else 2,
+        gid=f"trial-{point.trial}",
     )
 
 
 def draw_legend(
-    axes: Any, drawn: Sequence[_Point], timed_only: bool, y_name: str, joined: bool
+    axes: Any, drawn: Sequence[FrontPoint], timed_only: bool, y_axis: Measure, joined: bool
 ) -> None:
     """Explain the marks that occur; a line joins the front if `joined`."""
     from matplotlib.lines import Line2D
 
-    named = [point for point in drawn if point["name"] not in (None, "reference")]
-    beaten = [point for point in drawn if not point["on_front"] and not point["name"]]
+    named = [point for point in drawn if point.name not in (None, "reference")]
+    beaten = [point for point in drawn if not point.on_front and not point.name]
     entries = [
         ("o", "-" if joined else "", FRONT_COLOUR, "on the front", True),
         ("o", "", OTHER_COLOUR, "beaten by another trial", beaten),
         ("s", "", OTHER_COLOUR, "named plan", named),
-        ("D", "", REFERENCE_COLOUR, "reference", any(p["name"] == "reference" for p in drawn)),
-        ("x", "", FAILED_COLOUR, "failed", any(p["outcome"] == "failed" for p in drawn)),
-        ("|", "", OTHER_COLOUR, "95 % interval (Wilson)", is_success_rate(y_name)),
+        ("D", "", REFERENCE_COLOUR, "reference", any(p.name == "reference" for p in drawn)),
+        ("x", "", FAILED_COLOUR, "failed", any(p.outcome == "failed" for p in drawn)),
+        ("|", "", OTHER_COLOUR, "95 % interval (Wilson)", is_success_rate(y_axis.name)),
         (2, "", OTHER_COLOUR, "timed, no episode", timed_only),
     ]
     handles = [

@@ -2,57 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 import yaml
 
-from duqsweep.control.front.trials import TrialView
+from duqsweep.control.front.formats import NONE, number, probability
+from duqsweep.control.front.measures import (
+    CALL_MS,
+    EPISODE_TIME_S,
+    MEASURES,
+    SPEEDUP,
+    SUCCESS_RATE,
+    Measure,
+)
+from duqsweep.control.front.records import Front, FrontPoint
 from duqsweep.control.report.tasks import categories_table, tasks_table
 from duqsweep.control.report.webpage import SCRIPT, STYLE, Cell, sortable_table
+from duqsweep.control.trials.reader import TrialView
 from duqsweep.control.view import tables, wording
 from duqsweep.control.view.claims import HEADER, compare_claims
 from duqsweep.control.view.headline import headline
 from duqsweep.control.view.simulation import simulator_line, warnings
 
-_PLAYED = ("success", "95 %", "time", "p(front)")  # columns of a sweep that walks episodes
-_FACTS = ("kernel", "weights [MB]", "mean bits", "action error")
-_Point = Mapping[str, Any]
+# What leads a row; the other measures that some trial has follow the settings.
+_LEADING = (SUCCESS_RATE, EPISODE_TIME_S, CALL_MS, SPEEDUP)
+_INTERVAL = "95 %"
+_P_FRONT = "p(front)"
 
 
-def report_page(
-    content: Mapping[str, Any], views: Sequence[TrialView], sweep_yaml: str, svg: str
-) -> str:
+def report_page(front: Front, views: Sequence[TrialView], sweep_yaml: str, svg: str) -> str:
     """The page as text.
 
     Args:
-        content: `front.json`'s content.
+        front: Of the sweep.
         views: The sweep's trials, for the success of each task and the machine.
         sweep_yaml: The resolved configuration, shown as it is.
         svg: The picture, see `picture.draw_svg`.
     """
-    joined = len(content["objectives"]) == 2
+    joined = len(front.objectives) == 2
     best = "The line joins the trials" if joined else "Those on the front are the trials"
     body = [
-        f"<h1>{escape(content['sweep'])}</h1>",
-        f'<p class="counts">{escape(wording.counts_line(content))}</p>',
-        f'<p class="headline">{escape(headline(content))}</p>',
-        *(f'<p class="warning">{escape(w)}</p>' for w in warnings(content["simulator"])),
+        f"<h1>{escape(front.sweep)}</h1>",
+        f'<p class="counts">{escape(wording.counts_line(front))}</p>',
+        f'<p class="headline">{escape(headline(front))}</p>',
+        *(f'<p class="warning">{escape(w)}</p>' for w in warnings(front.simulator)),
         f"<figure>{svg}<figcaption>Each mark is a trial; rest the pointer on one for its settings. "
         f"{best} that no other beats. A trial without an episode or a timing "
         "has no place here; the table below has all.</figcaption></figure>",
-        _section("The front", _trials_table(wording.front_points(content), content)),
-        _section("The document's claims, and what was measured", _claims(content)),
-        _section("Success by category, on the front", categories_table(content)),
-        _section("Success of each task, on the front", tasks_table(content, views)),
-        _section("Every trial", _trials_table(content["points"], content)),
-        _section("Not run to the end", _unfinished(content)),
-        _section("How to read this", _glossary(content)),
+        _section("The front", _trials_table(front.members, front)),
+        _section("The document's claims, and what was measured", _claims(front)),
+        _section("Success by category, on the front", categories_table(front)),
+        _section("Success of each task, on the front", tasks_table(front, views)),
+        _section("Every trial", _trials_table(front.points, front)),
+        _section("Not run to the end", _unfinished(front)),
+        _section("How to read this", _glossary(front)),
         _section("What was searched", _searched(sweep_yaml)),
-        _section("Where it ran", _simulator(content) + _machines(views)),
+        _section("Where it ran", _simulator(front) + _machines(views)),
     ]
-    title = f"{escape(content['sweep'])} · duqsweep"
+    title = f"{escape(front.sweep)} · duqsweep"
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f"<style>{STYLE}</style></head>\n<body>\n"
@@ -81,67 +90,62 @@ def _section(title: str, html: str) -> str:
     return f"<h2>{escape(title)}</h2>\n{html}" if html else ""
 
 
-def _trials_table(points: Sequence[_Point], content: Mapping[str, Any]) -> str:
-    params = [wording.telling_params(point, content) for point in points]
-    names = sorted({name for values in params for name in values} - {*_FACTS})
-    plays = wording.plays(content)
-    played = [*_PLAYED] if plays else []
-    header = ["trial", "name", *played, "call", "speed-up", *names, *_FACTS]
-    header += ["episodes"] if plays else []
+def _trials_table(points: Sequence[FrontPoint], front: Front) -> str:
+    params = [wording.telling_params(point.params, front) for point in points]
+    leading, others = _measures(front)
+    taken = {"kernel", *(measure.column for measure in others)}
+    names = sorted({name for values in params for name in values} - taken)
+    header = ["trial", "name"]
+    for measure in leading:
+        header += [measure.column, *([_INTERVAL] if measure is SUCCESS_RATE else [])]
+    header += [_P_FRONT] if front.plays else []
+    header += [*names, "kernel", *(measure.column for measure in others)]
+    header += ["episodes"] if front.plays else []
     rows = []
     for point, values in zip(points, params, strict=True):
-        cells = [*_results(point, plays), *((_shown(values.get(n)), values.get(n)) for n in names)]
-        cells += _facts(point)
-        cells += [(str(point["episodes"]), point["episodes"])] if plays else []
-        rows.append(("front" if point["on_front"] else "", cells))
+        cells = _results(point, leading, front.plays)
+        cells += [(_shown(values.get(name)), values.get(name)) for name in names]
+        cells.append((point.kernel or NONE, point.kernel))
+        cells += [(point.text(measure), point.value(measure)) for measure in others]
+        episodes = point.success.counts.episodes
+        cells += [(str(episodes), episodes)] if front.plays else []
+        rows.append(("front" if point.on_front else "", cells))
     return sortable_table(header, rows)
 
 
-def _unfinished(content: Mapping[str, Any]) -> str:
+def _measures(front: Front) -> tuple[list[Measure], list[Measure]]:
+    """The measures that lead a row, and those of the others that some trial has."""
+    leading = [m for m in _LEADING if front.plays or m not in (SUCCESS_RATE, EPISODE_TIME_S)]
+    others = [measure for measure in MEASURES.values() if measure not in _LEADING]
+    return leading, [m for m in others if any(p.value(m) is not None for p in front.points)]
+
+
+def _results(point: FrontPoint, leading: Sequence[Measure], plays: bool) -> list[Cell]:
+    cells: list[Cell] = [(str(point.trial), point.trial), (point.name or "", point.name or "")]
+    for measure in leading:
+        cells.append((point.text(measure), point.value(measure)))
+        if measure is SUCCESS_RATE:
+            cells.append((wording.interval(point.success), point.success.success_low))
+    return [*cells, *([(probability(point.p_front), point.p_front)] if plays else [])]
+
+
+def _unfinished(front: Front) -> str:
     rows: list[tuple[str, list[Cell]]] = []
-    for point in content["points"]:
-        if point["outcome"] != "complete":
-            name, why = wording.label(point), wording.why(point)
-            params = wording.settings(wording.telling_params(point, content))
-            texts = [
-                (name, point["trial"]),
-                *((text, text) for text in (point["outcome"], why, params)),
-            ]
-            rows.append(("", texts))
+    for point in front.points:
+        if point.outcome != "complete":
+            why = wording.cause(point.error_type, point.reason)
+            texts = (point.outcome, why, wording.telling_settings(point.params, front))
+            trial: Cell = (wording.point_label(point), point.trial)
+            rows.append(("", [trial, *((text, text) for text in texts)]))
     return sortable_table(["trial", "outcome", "reason", "settings"], rows)
 
 
 def _shown(value: Any) -> str:
-    return "" if value is None else wording.number(value)
+    return "" if value is None else number(value)
 
 
-def _results(point: _Point, plays: bool) -> list[Cell]:
-    played = [
-        (wording.percent(point["success_rate"]), point["success_rate"]),
-        (wording.interval(point), point["success_low"]),
-        (wording.seconds(point["episode_time_s"]), point["episode_time_s"]),
-        (wording.probability(point["p_front"]), point["p_front"]),
-    ]
-    return [
-        (str(point["trial"]), point["trial"]),
-        (point["name"] or "", point["name"] or ""),
-        *(played if plays else []),
-        (wording.milliseconds(point["call_ms"]), point["call_ms"]),
-        (wording.ratio(point["speedup"]), point["speedup"]),
-    ]
-
-
-def _facts(point: _Point) -> list[Cell]:
-    names = ("weights_mb", "mean_weight_bits", "action_error")
-    kernel = point["kernel"]
-    return [
-        (kernel or wording.NONE, kernel),
-        *((wording.number(point[name]), point[name]) for name in names),
-    ]
-
-
-def _claims(content: Mapping[str, Any]) -> str:
-    rows = compare_claims(content)
+def _claims(front: Front) -> str:
+    rows = compare_claims(front)
     if not rows:
         return ""
     note = (
@@ -153,57 +157,28 @@ def _claims(content: Mapping[str, Any]) -> str:
     return sortable_table(HEADER, cells) + f'<p class="note">{escape(note)}</p>'
 
 
-def _glossary(content: Mapping[str, Any]) -> str:
-    kernels = (line.partition(": ") for line in tables.notes(content) if line.startswith("kernel"))
-    played = [
-        (
-            "success",
-            "successes over successes and failures; an episode that broke down counts as "
-            "neither. 95 % is Wilson's interval.",
-        ),
-        (
-            "time",
-            "policy calls of an episode of nominal length × median latency of a call. Each trial "
-            "times the unquantized policy on its own node too, and the ratio of the two enters, so "
-            "that unlike nodes compare.",
-        ),
-        (
-            "p(front)",
-            "the probability of being on the front, given the episodes that the trials share.",
-        ),
-    ]
-    entries = [
-        *(played if wording.plays(content) else []),
-        (
-            "call",
-            "median latency of a policy call, batch 1, device synchronised, warm-up and "
-            "compilation apart: as measured on the GPU that timed the reference, elsewhere the "
-            "reference's over the speed-up.",
-        ),
-        (
-            "speed-up",
-            "latency of the unquantized, eager policy over the trial's, on the same node.",
-        ),
-        (
-            "action error",
-            "root mean square difference to the unquantized policy's normalised actions "
-            "under the same noise, on fixed observations.",
-        ),
+def _glossary(front: Front) -> str:
+    leading, others = _measures(front)
+    explained = [(m.column, m.explanation) for m in (*leading, *others) if m.explanation]
+    if front.plays:
+        text = "the probability of being on the front, given the episodes that the trials share."
+        explained.append((_P_FRONT, text))
+    worst = "success 0 and " if front.plays else ""
+    explained.append(
         (
             "hypervolume",
-            f"{content['hypervolume']:.4g}: what the front covers, counted from "
-            f"{'success 0 and ' if wording.plays(content) else ''}1.5 × the reference's time (for "
-            "other objectives 1.5 × the worst value).",
-        ),
-    ]
-    entries += [(name, text) for name, _, text in kernels]
-    return (
-        "<dl>" + "".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}</dd>" for a, b in entries) + "</dl>"
+            f"{front.hypervolume:.4g}: what the front covers, counted from {worst}1.5 × the "
+            "reference's time (for other objectives 1.5 × the worst value).",
+        )
     )
+    kernels = (line.partition(": ") for line in tables.kernel_notes(front))
+    explained += [(name, text) for name, _, text in kernels]
+    entries = (f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in explained)
+    return f"<dl>{''.join(entries)}</dl>"
 
 
-def _simulator(content: Mapping[str, Any]) -> str:
-    line = simulator_line(content["simulator"])
+def _simulator(front: Front) -> str:
+    line = simulator_line(front.simulator)
     return f"<p>{escape(line)}</p>" if line else ""
 
 

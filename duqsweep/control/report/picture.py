@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 from duqsweep.categories import is_success_rate
+from duqsweep.control.front.measures import EPISODE_TIME_S, Measure
+from duqsweep.control.front.objectives import Objective
+from duqsweep.control.front.records import Front, FrontPoint
 from duqsweep.control.report.labels import Box, place_labels
 from duqsweep.control.report.marks import (
     FRONT_COLOUR,
@@ -17,75 +20,90 @@ from duqsweep.control.report.marks import (
     draw_rug,
     style,
 )
-from duqsweep.control.view.wording import axis_label, plays, point_summary
+from duqsweep.control.view.wording import axis_label, point_label, point_summary
 
 _LABEL_ALL_UP_TO = 40  # trials; beyond that only the front and named plans carry their number
 _LOG_FROM_RATIO = 12.0  # longest over shortest time from which a linear axis hides the short ones
-_TIMES = ("episode_time_s", "call_ms")
-_Point = Mapping[str, Any]
 
 
-def draw_png(content: Mapping[str, Any]) -> bytes:
-    """The picture of `front.json`'s content as PNG, 1600 × 1000 pixels."""
-    return _save(_figure(content), "png")
+def draw_png(front: Front) -> bytes:
+    """The picture of a front as PNG, 1600 × 1000 pixels."""
+    return _save(_figure(front), "png")
 
 
-def draw_svg(content: Mapping[str, Any]) -> str:
+def draw_svg(front: Front) -> str:
     """The same picture as an `<svg>` element that needs nothing else; every trial has a tooltip."""
-    svg = _save(_figure(content), "svg").decode()
+    svg = _save(_figure(front), "svg").decode()
     svg = svg[svg.index("<svg") :]
-    for point in content["points"]:
-        mark = f'<g id="trial-{point["trial"]}">'
+    for point in front.points:
+        mark = f'<g id="trial-{point.trial}">'
         svg = svg.replace(mark, f"{mark}<title>{escape(point_summary(point))}</title>")
     return svg
 
 
-def _figure(content: Mapping[str, Any]) -> Any:
+class _Drawn(NamedTuple):
+    """A trial with a place in the picture."""
+
+    point: FrontPoint
+    x: float
+    y: float
+
+
+def _figure(front: Front) -> Any:
     from matplotlib.figure import Figure
 
-    y_name, x_name = _axes_names(content["objectives"])
+    y_axis, x_axis = _axes(front.objectives)
     figure = Figure(figsize=(10, 6.25), dpi=160, layout="constrained")
     axes = figure.subplots()
-    drawn = [p for p in content["points"] if _has(p, x_name) and _has(p, y_name)]
-    _draw_reference(axes, content, x_name)
-    timed_only = [p[x_name] for p in content["points"] if _has(p, x_name) and p not in drawn]
+    drawn, timed_only = _places(front.points, x_axis, y_axis)
+    _draw_reference(axes, front, x_axis)
     draw_rug(axes, timed_only)
-    for point in drawn:
-        draw_point(axes, point, x_name, y_name)
-    front = sorted((p for p in drawn if p["on_front"]), key=lambda p: p[x_name])
-    _set_axes(axes, content, drawn, (x_name, y_name))
-    joined = len(content["objectives"]) <= 2  # with three the front is no line
-    if joined and front:
-        _draw_staircase(axes, content["objectives"], front, (x_name, y_name))
-    draw_legend(axes, drawn, bool(timed_only), y_name, joined)
-    _draw_labels(figure, axes, drawn, (x_name, y_name))
+    for point, x, y in drawn:
+        draw_point(axes, point, (x, y), y_axis)
+    _set_axes(axes, front, drawn, x_axis, y_axis)
+    joined = len(front.objectives) <= 2  # with three the front is no line
+    members = sorted((place for place in drawn if place.point.on_front), key=lambda p: p.x)
+    if joined and members:
+        _draw_staircase(axes, front.objectives, members, x_axis)
+    points = [place.point for place in drawn]
+    draw_legend(axes, points, bool(timed_only), y_axis, joined)
+    _draw_labels(figure, axes, drawn)
     return figure
 
 
-def _axes_names(objectives: Sequence[Mapping[str, str]]) -> tuple[str, str]:
+def _axes(objectives: Sequence[Objective]) -> tuple[Measure, Measure]:
     """Vertical and horizontal: a time lies along the bottom."""
-    names = [objective["name"] for objective in objectives]
-    if len(names) == 1:
-        return names[0], "episode_time_s"
-    first, second = names[:2]
-    return (second, first) if first in _TIMES and second not in _TIMES else (first, second)
+    measures = [objective.measure for objective in objectives]
+    if len(measures) == 1:
+        return measures[0], EPISODE_TIME_S
+    first, second = measures[:2]
+    return (second, first) if first.is_time and not second.is_time else (first, second)
 
 
-def _has(point: _Point, name: str) -> bool:
-    return point.get(name) is not None
+def _places(
+    points: Sequence[FrontPoint], x_axis: Measure, y_axis: Measure
+) -> tuple[list[_Drawn], list[float]]:
+    """The trials that can be drawn, and the horizontal values of those that lack the other one."""
+    drawn, rug = [], []
+    for point in points:
+        x, y = point.value(x_axis), point.value(y_axis)
+        if x is not None and y is not None:
+            drawn.append(_Drawn(point, x, y))
+        elif x is not None:
+            rug.append(x)
+    return drawn, rug
 
 
-def _draw_reference(axes: Any, content: Mapping[str, Any], x_name: str) -> None:
-    reference = content["reference"]
-    if reference and x_name in _TIMES:
-        axes.axvline(reference[x_name], color=REFERENCE_COLOUR, linestyle=(0, (2, 3)), linewidth=1)
+def _draw_reference(axes: Any, front: Front, x_axis: Measure) -> None:
+    value = front.reference.value(x_axis) if front.reference else None
+    if value is not None:
+        axes.axvline(value, color=REFERENCE_COLOUR, linestyle=(0, (2, 3)), linewidth=1)
 
 
 def _set_axes(
-    axes: Any, content: Mapping[str, Any], drawn: list[_Point], names: tuple[str, str]
+    axes: Any, front: Front, drawn: Sequence[_Drawn], x_axis: Measure, y_axis: Measure
 ) -> None:
-    x_name, y_name = names
-    times = [point[x_name] for point in drawn if point[x_name] > 0]
+    times = [place.x for place in drawn if place.x > 0]
     if times and max(times) / min(times) > _LOG_FROM_RATIO:
         from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
@@ -93,22 +111,22 @@ def _set_axes(
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
-    elif not is_success_rate(x_name):
+    elif not is_success_rate(x_axis.name):
         axes.set_xlim(left=0)
-    for name, set_limits, axis in (
-        (y_name, axes.set_ylim, axes.yaxis),
-        (x_name, axes.set_xlim, axes.xaxis),
+    for measure, set_limits, axis in (
+        (y_axis, axes.set_ylim, axes.yaxis),
+        (x_axis, axes.set_xlim, axes.xaxis),
     ):
-        if is_success_rate(name):
+        if is_success_rate(measure.name):
             from matplotlib.ticker import PercentFormatter
 
             set_limits(-0.03, 1.05)
             axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.set_xlabel(axis_label(x_name, content), fontsize=11)
-    axes.set_ylabel(axis_label(y_name, content), fontsize=11)
-    title = f"{content['sweep']}: {len(content['points'])} trials"
-    if plays(content):
-        title += f", {content['episodes']} episodes"
+    axes.set_xlabel(axis_label(x_axis, front), fontsize=11)
+    axes.set_ylabel(axis_label(y_axis, front), fontsize=11)
+    title = f"{front.sweep}: {len(front.points)} trials"
+    if front.plays:
+        title += f", {front.episodes} episodes"
     axes.set_title(title, fontsize=13, loc="left", fontweight="bold")
     axes.grid(color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -116,42 +134,39 @@ def _set_axes(
 
 
 def _draw_staircase(
-    axes: Any,
-    objectives: Sequence[Mapping[str, str]],
-    front: list[_Point],
-    names: tuple[str, str],
+    axes: Any, objectives: Sequence[Objective], members: Sequence[_Drawn], x_axis: Measure
 ) -> None:
-    x_name, y_name = names
-    directions = {o["name"]: o["direction"] for o in objectives}
-    xs, ys = [p[x_name] for p in front], [p[y_name] for p in front]
-    if directions.get(x_name, "minimize") == "minimize":
-        xs, ys, where = [*xs, axes.get_xlim()[1]], [*ys, ys[-1]], "post"
-    else:
-        xs, ys, where = [axes.get_xlim()[0], *xs], [ys[0], *ys], "pre"
+    directions = {objective.name: objective.direction for objective in objectives}
+    xs, ys = [place.x for place in members], [place.y for place in members]
     limits = axes.get_xlim()
+    if directions.get(x_axis.name, "minimize") == "minimize":
+        xs, ys, where = [*xs, limits[1]], [*ys, ys[-1]], "post"
+    else:
+        xs, ys, where = [limits[0], *xs], [ys[0], *ys], "pre"
     axes.step(xs, ys, where=where, color=FRONT_COLOUR, linewidth=1.8, alpha=0.8, zorder=4)
     axes.set_xlim(limits)
 
 
-def _draw_labels(figure: Any, axes: Any, drawn: list[_Point], names: tuple[str, str]) -> None:
+def _draw_labels(figure: Any, axes: Any, drawn: Sequence[_Drawn]) -> None:
     """Trial numbers beside their points, front first; one that finds no free place is left out."""
     figure.draw_without_rendering()  # fixes the layout, so that data → pixels holds
     area = axes.get_window_extent()
-    wanted = [p for p in drawn if p["on_front"] or p["name"] or len(drawn) <= _LABEL_ALL_UP_TO]
-    wanted.sort(key=lambda p: (not p["on_front"], not p["name"], p["trial"]))
-    texts = [f"{p['trial']} {p['name']}" if p["name"] else str(p["trial"]) for p in wanted]
+    everybody = len(drawn) <= _LABEL_ALL_UP_TO
+    wanted = [p for p in drawn if p.point.on_front or p.point.name or everybody]
+    wanted.sort(key=lambda p: (not p.point.on_front, not p.point.name, p.point.trial))
+    texts = [point_label(place.point) for place in wanted]
     pixel = figure.dpi / 72
     sizes = [((5.3 * len(text) + 5) * pixel, 10 * pixel) for text in texts]
-    anchors = [tuple(axes.transData.transform((p[names[0]], p[names[1]]))) for p in wanted]
-    everyone = axes.transData.transform([(p[names[0]], p[names[1]]) for p in drawn] or [(0, 0)])
+    anchors = [tuple(axes.transData.transform((place.x, place.y))) for place in wanted]
+    marks = axes.transData.transform([(place.x, place.y) for place in drawn] or [(0, 0)])
     places = place_labels(
         anchors,
         sizes,
-        marks=[(float(x), float(y)) for x, y in everyone],
+        marks=[(float(x), float(y)) for x, y in marks],
         gap=6 * pixel,
         area=Box(area.x0, area.y0, area.x1, area.y1),
     )
-    for point, text, place in zip(wanted, texts, places, strict=True):
+    for (point, _x, _y), text, place in zip(wanted, texts, places, strict=True):
         if place is None:
             continue
         x, y = axes.transData.inverted().transform((place.x0, place.y0))
@@ -162,8 +177,8 @@ def _draw_labels(figure: Any, axes: Any, drawn: list[_Point], names: tuple[str, 
             fontsize=8.5,
             va="bottom",
             ha="left",
-            color=style(point)[1] if point["on_front"] else "#555555",
-            fontweight="bold" if point["on_front"] else "normal",
+            color=style(point)[1] if point.on_front else "#555555",
+            fontweight="bold" if point.on_front else "normal",
             zorder=6,
         )
 

@@ -12,9 +12,10 @@ from rich.console import Console
 
 from duqsweep import files
 from duqsweep.categories import of_category
-from duqsweep.control.front.trials import TrialView
+from duqsweep.control.front.records import Front
 from duqsweep.control.report import picture
 from duqsweep.control.report.page import report_page
+from duqsweep.control.trials.reader import TrialView
 from duqsweep.control.view import simulation, tables, wording
 from duqsweep.masking import masked
 
@@ -22,34 +23,29 @@ _LOG_WIDTH = 120
 REPORT_FILES = (files.FRONT_JSON, files.FRONT_CSV, files.FRONT_PNG, files.REPORT_HTML)
 
 
-def write_front(sweep_dir: Path, content: Mapping[str, Any]) -> None:
-    """Write `front.json` and `front.csv`: cheap, for every change of the front."""
-    files.write_json(sweep_dir / files.FRONT_JSON, content)
-    files.write_text(sweep_dir / files.FRONT_CSV, front_csv(content))
-
-
-def write_report(sweep_dir: Path, content: Mapping[str, Any], views: Sequence[TrialView]) -> None:
+def write_report(sweep_dir: Path, front: Front, views: Sequence[TrialView]) -> None:
     """Write `front.json`, `front.csv`, `front.png` and `report.html`, each atomically.
 
     Args:
         sweep_dir: The sweep's folder.
-        content: What `front_content` returned.
+        front: Of the sweep.
         views: The sweep's trials, for the success rate of each task.
     """
-    write_front(sweep_dir, content)
-    files.write_bytes(sweep_dir / files.FRONT_PNG, picture.draw_png(content))
+    files.write_json(sweep_dir / files.FRONT_JSON, front.to_json())
+    files.write_text(sweep_dir / files.FRONT_CSV, front_csv(front))
+    files.write_bytes(sweep_dir / files.FRONT_PNG, picture.draw_png(front))
     sweep_yaml = sweep_dir / files.SWEEP_YAML
     text = masked(sweep_yaml.read_text(encoding="utf-8")) if sweep_yaml.exists() else ""
-    page = report_page(content, views, text, picture.draw_svg(content))
+    page = report_page(front, views, text, picture.draw_svg(front))
     files.write_text(sweep_dir / files.REPORT_HTML, page)
 
 
-def front_csv(content: Mapping[str, Any]) -> str:
-    """Every told trial as a row: all keys of its point, then a column a parameter.
+def front_csv(front: Front) -> str:
+    """Every finished trial as a row: all keys of its point, then a column per parameter.
 
     What a point holds of a category becomes columns of its own, e.g. `success_low.object`.
     """
-    points = [_flat(point) for point in content["points"]]
+    points = [_flat(point) for point in front.to_json()["points"]]
     keys = [key for key in points[0] if key != "params"] if points else []
     names = sorted({name for point in points for name in point["params"]})
     text = io.StringIO()
@@ -62,31 +58,31 @@ def front_csv(content: Mapping[str, Any]) -> str:
 
 
 def _flat(point: Mapping[str, Any]) -> dict[str, Any]:
-    """A point with a key for each value of each category."""
+    """A point of front.json with a key for each value of each category."""
     flat = {key: value for key, value in point.items() if key != "categories"}
-    for category, counts in point.get("categories", {}).items():
-        flat |= {of_category(name, category): value for name, value in counts.items()}
+    for category, values in point.get("categories", {}).items():
+        flat |= {of_category(name, category): value for name, value in values.items()}
     return flat
 
 
-def print_front(content: Mapping[str, Any], console: Console | None = None) -> None:
+def print_front(front: Front, console: Console | None = None) -> None:
     """Print the front, the seed's claims where they were tried, failures, and how to read it."""
     console = console or _console()
     console.print()
-    if wording.front_points(content):
-        console.print(tables.front_table(content))
+    if front.members:
+        console.print(tables.front_table(front))
     else:
-        console.print(f"{content['sweep']}: no trial on the front yet")
-    categories = tables.categories_table(wording.front_points(content))
-    for table in (categories, tables.claims_table(content), tables.failures_table(content)):
+        console.print(f"{front.sweep}: no trial on the front yet")
+    categories = tables.categories_table(front.members)
+    for table in (categories, tables.claims_table(front), tables.failures_table(front)):
         if table is not None:
             console.print()
             console.print(table)
     console.print()
-    console.print(wording.counts_line(content))
-    for line in simulation.warnings(content["simulator"]):
+    console.print(wording.counts_line(front))
+    for line in simulation.warnings(front.simulator):
         console.print(line, style="yellow", highlight=False)
-    for line in tables.notes(content):
+    for line in tables.notes(front):
         console.print(line, style="dim", highlight=False)
 
 

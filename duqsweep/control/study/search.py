@@ -16,9 +16,9 @@ from duqsweep.control.config.declare import Params
 from duqsweep.control.config.space import Asked, Space
 from duqsweep.control.config.sweep_config import SweepConfig
 from duqsweep.control.front.objectives import objective_values
-from duqsweep.control.front.reference import sweep_reference
-from duqsweep.control.front.trials import TrialReader, TrialView
 from duqsweep.control.study.ruling import MIN_SPEEDUP, Rival, ruled_out
+from duqsweep.control.trials.reader import TrialReader, TrialView
+from duqsweep.control.trials.reference import sweep_reference
 from duqsweep.errors import ConfigError
 from duqsweep.spec import Trial
 
@@ -106,12 +106,11 @@ class FullEvaluation:
         if view.vitals is None or not self._may_rule_out(view.trial):
             return None
         rivals = [
-            Rival(other.number, self._speed(other), other.counts[0], sum(other.counts[:2]))
+            Rival(other.number, self._speed(other), other.counts.successes, other.counts.ran)
             for other in self._reader.read()
             if other.vitals is not None and other.number != view.number and other.result is not None
         ]
-        successes, failures, _errors = view.counts
-        return ruled_out(self._speed(view), successes, successes + failures, rivals)
+        return ruled_out(self._speed(view), view.counts.successes, view.counts.ran, rivals)
 
     def _speed(self, view: TrialView) -> float:
         """How many times faster than the unquantized policy a nominal episode is."""

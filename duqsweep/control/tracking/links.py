@@ -7,14 +7,12 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
-from duqsweep import files
-from duqsweep.categories import SUCCESS_RATE
+from duqsweep.control.front.measures import CALL_MS, SUCCESS_RATE
+from duqsweep.control.front.records import read_front
 from duqsweep.control.tracking.mlflow_client import default_uri
 from duqsweep.control.tracking.runids import known_runs
-from duqsweep.control.view import wording
 from duqsweep.masking import without_user
 
 ENVIRONMENT = '"$MLFLOW_TRACKING_URI"'
@@ -24,7 +22,7 @@ _MODE = "workflowType=machine_learning"
 
 
 def links(sweep_dir: Path, uri: str | None = None) -> list[str]:
-    """How to open MLflow, the sweep and its trials there, and the front compared; a line each.
+    """Where to find the sweep, its trials and its front compared in MLflow; one line each.
 
     Args:
         sweep_dir: The sweep's folder.
@@ -40,15 +38,14 @@ def links(sweep_dir: Path, uri: str | None = None) -> list[str]:
     base = without_user(uri).rstrip("/") if uri and remote else LOCAL_UI
     lines = [] if remote else [f"MLflow:   {_ui_command(sweep_dir, uri)}"]
     lines.append(f"sweep:    {run_link(base, known['experiment'], known['parent'])}")
-    content = _content(sweep_dir)
-    by_success = content is None or wording.plays(content)
-    success = wording.success_measure(content).replace(".", "/") if content else SUCCESS_RATE
-    best_first = (success, False) if by_success else ("call_ms", True)
+    front = read_front(sweep_dir)
+    by_success = front is None or front.plays
+    success = front.success.name.replace(".", "/") if front else SUCCESS_RATE.name
+    best_first = (success, False) if by_success else (CALL_MS.name, True)
     lines.append(
         f"trials:   {trials_link(base, known['experiment'], known['parent'], *best_first)}"
     )
-    front = wording.front_points(content) if content else []
-    numbers = [str(point["trial"]) for point in front]
+    numbers = [str(point.trial) for point in front.members] if front else []
     compared = [known["trials"][number] for number in numbers if number in known["trials"]]
     if len(compared) > 1:
         lines.append(f"compare:  {compare_link(base, known['experiment'], compared)}")
@@ -56,9 +53,9 @@ def links(sweep_dir: Path, uri: str | None = None) -> list[str]:
 
 
 def trials_link(
-    base: str, experiment: str, parent: str, metric: str = "success_rate", rising: bool = False
+    base: str, experiment: str, parent: str, metric: str = SUCCESS_RATE.name, rising: bool = False
 ) -> str:
-    """The page of a sweep's trials, ordered by a metric; best success first unless told."""
+    """The page of a sweep's trials, ordered by a metric; best success first by default."""
     wanted = quote(f"tags.`mlflow.parentRunId` = '{parent}'")
     order = f"orderByKey={quote(f'metrics.`{metric}`')}&orderByAsc={str(rising).lower()}"
     return f"{base}/#/experiments/{experiment}/runs?{_MODE}&searchFilter={wanted}&{order}"
@@ -73,11 +70,6 @@ def compare_link(base: str, experiment: str, run_ids: list[str]) -> str:
     """The page that compares some runs."""
     runs, experiments = (quote(json.dumps(ids)) for ids in (run_ids, [experiment]))
     return f"{base}/#/compare-runs?runs={runs}&experiments={experiments}&{_MODE}"
-
-
-def _content(sweep_dir: Path) -> dict[str, Any] | None:
-    path = sweep_dir / files.FRONT_JSON
-    return files.read_json(path) if path.exists() else None
 
 
 def _ui_command(sweep_dir: Path, uri: str | None) -> str:

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from duqsweep import files
-from duqsweep.control.front.reference import sweep_reference
-from duqsweep.control.front.trials import TrialReader
+from duqsweep.control.front.records import read_front
 from duqsweep.control.tracking import runs
 from duqsweep.control.tracking.mlflow_client import default_uri, import_client
 from duqsweep.control.tracking.runids import remember_runs, sweep_key
 from duqsweep.control.tracking.runs import RunRecord
+from duqsweep.control.trials.reader import TrialReader
+from duqsweep.control.trials.reference import sweep_reference
 from duqsweep.errors import DuqsweepError
 from duqsweep.fingerprint import digest
 from duqsweep.locking import try_lock
@@ -40,7 +41,7 @@ ARTIFACTS = (
     files.LEDGER_JSON,
 )
 _LOCK_POLL_S = 0.1
-_BATCH = 1000  # metrics a call, MLflow's own limit
+_BATCH = 1000  # metrics per call, MLflow's own limit
 _PAGE = 1000
 
 
@@ -89,7 +90,7 @@ class Mirror:
         After an error the next call looks up anew what is there.
 
         Args:
-            final: The sweep rests: its parent run ends when no trial runs.
+            final: The controller has ended: the parent run ends when no trial runs.
         """
         try:
             with _locked(self._dir):
@@ -105,15 +106,13 @@ class Mirror:
         if self._client is None:
             self._connect()
         key = sweep_key(self._dir)
-        front = self._dir / files.FRONT_JSON
-        content = files.read_json(front) if front.exists() else None
-        points = {point["trial"]: point for point in content["points"]} if content else {}
-        parent = runs.sweep_record(
-            self._dir.name, views, content, sweep_reference(self._dir), final
-        )
+        front = read_front(self._dir)
+        reference = sweep_reference(self._dir)
+        points = {point.trial: point for point in front.points} if front else {}
+        parent = runs.sweep_record(self._dir.name, views, front, final)
         parent_id = self._write(key, parent, {})
         for view in views:
-            source = (view, points.get(view.number))
+            source = (view, points.get(view.number), reference)
             if self._described.get(view.number) == source:
                 continue
             tags = {"mlflow.parentRunId": parent_id}

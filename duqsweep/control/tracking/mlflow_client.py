@@ -20,7 +20,7 @@ def import_client() -> Any:
 
     MLflow takes these settings from the environment only; what the user has set stays.
     """
-    # Each retry would be a line of its own; what comes of them is told.
+    # Each retry would be a line of its own; only their outcome is reported.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     for name, value in (
         ("MLFLOW_DISABLE_TELEMETRY", "true"),

@@ -1,17 +1,23 @@
-"""What MLflow shall hold of a sweep and of each trial, worked out from the files alone."""
+"""The MLflow runs of a sweep and of its trials, computed from the files alone."""
 
 from __future__ import annotations
 
 import getpass
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from duqsweep.categories import named_category
 from duqsweep.codec import encode
+from duqsweep.control.front import formats
 from duqsweep.control.front.history import front_history
-from duqsweep.control.front.reference import Reference
-from duqsweep.control.front.trials import TrialView
+from duqsweep.control.front.measures import SUCCESS_RATE, measures_of
+from duqsweep.control.front.records import Front, FrontPoint
+from duqsweep.control.front.simulator import SweepSimulator
+from duqsweep.control.front.success import SuccessEstimate
+from duqsweep.control.trials.reader import TrialView
+from duqsweep.control.trials.reference import Reference
 from duqsweep.control.view import wording
 from duqsweep.control.view.headline import headline
 from duqsweep.control.view.simulation import simulator_line, warnings
@@ -37,12 +43,15 @@ class RunRecord:
         return encode(self)
 
 
-def trial_record(view: TrialView, point: Mapping[str, Any] | None) -> RunRecord:
+def trial_record(
+    view: TrialView, point: FrontPoint | None, reference: Reference | None
+) -> RunRecord:
     """The run of one trial.
 
     Args:
         view: The trial.
-        point: Its entry in `front.json`; None before it is told.
+        point: Its place in the front; None before the trial has one.
+        reference: The sweep's.
     """
     trial = view.trial
     statuses = {"running": "RUNNING", "open": "KILLED", "failed": "FAILED"}
@@ -52,14 +61,14 @@ def trial_record(view: TrialView, point: Mapping[str, Any] | None) -> RunRecord:
         "duqsweep.trial": str(view.number),
         "duqsweep.fingerprint": trial.fingerprint,
         "duqsweep.outcome": view.outcome,
-        "duqsweep.front": str(bool(point and point["on_front"])).lower(),
+        "duqsweep.front": str(point is not None and point.on_front).lower(),
         "mlflow.source.name": "duqsweep",
         "mlflow.user": getpass.getuser(),
     }
     if trial.name:
         tags["duqsweep.name"] = trial.name
-    if point and point["p_front"] is not None:
-        tags["duqsweep.p_front"] = wording.probability(point["p_front"])
+    if point and point.p_front is not None:
+        tags["duqsweep.p_front"] = formats.probability(point.p_front)
     if view.vitals:
         tags["duqsweep.kernel"] = view.vitals.kernel
         if view.vitals.git:
@@ -68,7 +77,12 @@ def trial_record(view: TrialView, point: Mapping[str, Any] | None) -> RunRecord:
         tags["duqsweep.reason"] = view.result.reason[:_TAG_LIMIT]
         if view.result.traceback:
             tags["mlflow.note.content"] = f"```\n{view.result.traceback[-_TAG_LIMIT:]}\n```"
-    metrics = [*_vitals_metrics(view), *_episode_metrics(view), *_result_metrics(view, point)]
+    metrics = [
+        *_measure_metrics(view, reference),
+        *_vitals_metrics(view),
+        *_episode_metrics(view),
+        *_success_metrics(view),
+    ]
     return RunRecord(
         name=f"trial {view.number} {trial.name or ''}".strip(),
         params={name: _text(value) for name, value in wording.short_params(trial.params).items()},
@@ -84,19 +98,26 @@ def _text(value: bool | int | float | str) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
 
+def _measure_metrics(view: TrialView, reference: Reference | None) -> list[_Metric]:
+    """Every measure that the trial has so far; of a category: `success_rate/object`."""
+    metrics: list[_Metric] = []
+    for name, measure in measures_of(view.trial.spec.protocol).items():
+        value = measure.read(view, reference)
+        at = view.ended_ms if measure.needs_episodes else view.measured_ms
+        if value is not None and at is not None:
+            metrics.append((name.replace(".", "/"), float(value), at, 0))
+    return metrics
+
+
 def _vitals_metrics(view: TrialView) -> list[_Metric]:
     vitals, at = view.vitals, view.measured_ms
     if vitals is None or at is None:
         return []
     values = {
-        "speedup": vitals.speedup,
-        "weights_mb": vitals.weights_mb,
-        "mean_weight_bits": vitals.mean_weight_bits,
         "layers_quantized": float(vitals.layers_quantized),
-        "action_error": vitals.action_error,
-        "call_ms": vitals.call_ms.p50,
-        "call_ms_p95": vitals.call_ms.p95,
-        "reference_call_ms": vitals.reference_call_ms,
+        "node_call_ms": vitals.call_ms.p50,  # `call_ms` is scaled to the sweep's reference
+        "node_call_ms_p95": vitals.call_ms.p95,
+        "node_reference_call_ms": vitals.reference_call_ms,
         "compile_s": vitals.compile_s,
         **{f"part_ms.{name}": value for name, value in vitals.parts_ms.items()},
         **{f"modelled.{name}": value for name, value in vitals.modelled.items()},
@@ -107,7 +128,7 @@ def _vitals_metrics(view: TrialView) -> list[_Metric]:
 
 
 def _episode_metrics(view: TrialView) -> list[_Metric]:
-    """One step an episode; keys differ from the objectives', which stay single values."""
+    """One step per episode; keys differ from the objectives', which stay single values."""
     clock = float(view.measured_ms or view.started_ms)
     metrics: list[_Metric] = []
     successes = ran = 0
@@ -123,28 +144,20 @@ def _episode_metrics(view: TrialView) -> list[_Metric]:
     return metrics
 
 
-def _result_metrics(view: TrialView, point: Mapping[str, Any] | None) -> list[_Metric]:
+def _success_metrics(view: TrialView) -> list[_Metric]:
+    """The counts and the interval of the success rate."""
     if view.result is None or view.ended_ms is None:
         return []
-    values: dict[str, Any] = {
-        "episodes": view.result.episodes,
-        "successes": view.result.successes,
-        "errors": view.result.errors,
-        "success_rate": view.result.success_rate,
-        "steps_to_success": view.steps_to_success,
-    }
-    if point:
-        values |= {name: point[name] for name in ("success_low", "success_high", "episode_time_s")}
-        for category, counts in point.get("categories", {}).items():
-            values[f"success_rate/{category}"] = counts["success_rate"]
-    return [(k, float(v), view.ended_ms, 0) for k, v in values.items() if v is not None]
+    values = encode(SuccessEstimate.of(view.result.counts))
+    del values[SUCCESS_RATE.name]  # is among the measures
+    known = {name: float(value) for name, value in values.items() if value is not None}
+    return [(name, value, view.ended_ms, 0) for name, value in known.items()]
 
 
 def sweep_record(
     sweep: str,
     views: Sequence[TrialView],
-    content: Mapping[str, Any] | None,
-    reference: Reference | None,
+    front: Front | None,
     final: bool,
 ) -> RunRecord:
     """The parent run.
@@ -152,9 +165,8 @@ def sweep_record(
     Args:
         sweep: Its name.
         views: Its trials, at least one.
-        content: `front.json`'s content; None before the first trial is told.
-        reference: The sweep's reference.
-        final: Whether the sweep rests.
+        front: Of the sweep; None before the first trial has a result.
+        final: Whether the controller has ended.
     """
     spec = views[0].trial.spec
     running = not final or any(view.result is None for view in views)
@@ -163,14 +175,14 @@ def sweep_record(
         "mlflow.source.name": "duqsweep",
         "mlflow.user": getpass.getuser(),
     }
-    if content:
-        tags["mlflow.note.content"] = description(content)[:_TAG_LIMIT]
-        tags |= _simulator_tags(content["simulator"])
+    if front:
+        tags["mlflow.note.content"] = description(front)[:_TAG_LIMIT]
+        tags |= _simulator_tags(front.simulator)
     ended = [view.ended_ms for view in views if view.ended_ms is not None]
     return RunRecord(
         name=sweep,
         params={"policy": spec.policy.name, "suite": spec.protocol.suite},
-        metrics=tuple(_history_metrics(views, content, reference)),
+        metrics=tuple(_history_metrics(views, front)),
         tags=tags,
         status="RUNNING" if running else "FINISHED",
         started_ms=min(view.started_ms for view in views),
@@ -178,27 +190,30 @@ def sweep_record(
     )
 
 
-def _simulator_tags(simulator: Mapping[str, Any] | None) -> dict[str, str]:
+def _simulator_tags(simulator: SweepSimulator | None) -> dict[str, str]:
     """What played the episodes, searchable: `tags.duqsweep.assets = "original"`."""
     if simulator is None:
         return {}
-    names = ("mujoco", "robosuite", "assets", "protocol")
-    tags = {f"duqsweep.{name}": str(simulator[name]) for name in names}
-    return {**tags, "duqsweep.renderer": ",".join(simulator["renderers"])}
+    info = simulator.info
+    return {
+        "duqsweep.mujoco": info.mujoco,
+        "duqsweep.robosuite": info.robosuite,
+        "duqsweep.assets": info.assets,
+        "duqsweep.protocol": simulator.protocol,
+        "duqsweep.renderer": ",".join(simulator.renderers),
+    }
 
 
-def _history_metrics(
-    views: Sequence[TrialView], content: Mapping[str, Any] | None, reference: Reference | None
-) -> list[_Metric]:
+def _history_metrics(views: Sequence[TrialView], front: Front | None) -> list[_Metric]:
     """Hypervolume and best success after each trial, as far as all earlier trials have ended.
 
     A value that was written can then not change when an older trial ends late.
     """
-    if content is None or reference is None:
+    if front is None or front.reference is None:
         return []
     metrics: list[_Metric] = []
     at = 0
-    for step in front_history(content, views, reference):
+    for step in front_history(front, views):
         at = max(at, step.ended_ms)
         metrics.append(("hypervolume", step.hypervolume, at, step.trial))
         if step.best_success is not None:
@@ -206,38 +221,28 @@ def _history_metrics(
     return metrics
 
 
-def _played(point: Mapping[str, Any]) -> list[str]:
-    rate, time_s = point["success_rate"], point["episode_time_s"]
-    return [wording.percent(rate), wording.interval(point), wording.seconds(time_s)]
-
-
-def _timed(point: Mapping[str, Any]) -> list[str]:
-    facts = (wording.number(point[name]) for name in ("weights_mb", "action_error"))
-    return [wording.milliseconds(point["call_ms"]), *facts]
-
-
-def description(content: Mapping[str, Any]) -> str:
+def description(front: Front) -> str:
     """The front as Markdown, for the parent run's page."""
-    lines = [headline(content), "", f"{wording.counts_line(content)}", ""]
-    for warning in warnings(content["simulator"]):
+    lines = [headline(front), "", f"{wording.counts_line(front)}", ""]
+    for warning in warnings(front.simulator):
         lines += [f"**{warning}**", ""]
-    plays = wording.plays(content)
-    results = ["success", "95 %", "time"] if plays else ["call", "weights [MB]", "action error"]
-    names = wording.categories(content["points"])
-    categories = [f"{name} [%]" for name in names]
-    header = ["trial", *results, *categories, "speed-up", "kernel", "settings"]
+    measures = [m for m in wording.shown_measures(front) if named_category(m.name) is None]
+    names = wording.categories(front.points)
+    header = ["trial"]
+    for measure in measures:
+        header += [measure.column, *(["95 %"] if measure is SUCCESS_RATE else [])]
+    header += [*(f"{name} [%]" for name in names), "kernel", "settings"]
     lines += [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
-    for point in wording.front_points(content):
-        cells = [
-            wording.label(point),
-            *(_played(point) if plays else _timed(point)),
-            *(wording.category_cell(point, name) for name in names),
-            wording.ratio(point["speedup"]),
-            point["kernel"] or wording.NONE,
-            f"`{wording.settings(wording.telling_params(point, content))}`",
-        ]
+    for point in front.members:
+        cells = [wording.point_label(point)]
+        for measure in measures:
+            interval = [wording.interval(point.success)] if measure is SUCCESS_RATE else []
+            cells += [point.text(measure), *interval]
+        cells += [wording.category_cell(point, name) for name in names]
+        settings = wording.telling_settings(point.params, front)
+        cells += [point.kernel or formats.NONE, f"`{settings}`"]
         lines.append(f"| {' | '.join(cells)} |")
-    played_by = simulator_line(content["simulator"])
+    played_by = simulator_line(front.simulator)
     lines += ["", played_by] if played_by else []
     lines += ["", "Open `report.html` under *Artifacts* for the picture and every trial."]
     return "\n".join(lines)

@@ -20,7 +20,7 @@ _GATHER_S = 2.0  # events of this long become one update
 
 
 class Tracker(Protocol):
-    """What the loop tells whoever keeps a copy of the sweep. No call waits, none raises."""
+    """Receives the loop's events and keeps a copy of the sweep. No call waits, none raises."""
 
     def sweep_started(self) -> None:
         """The sweep's folder exists."""
@@ -53,7 +53,7 @@ class NullTracker:
 
 
 class MlflowTracker:
-    """Mirrors the folder in a thread of its own; after a failure it pauses, ever longer."""
+    """Mirrors the folder in a thread of its own; after each further failure it pauses longer."""
 
     def __init__(
         self, sweep_dir: Path, uri: str | None = None, first_pause_s: float = _FIRST_PAUSE_S

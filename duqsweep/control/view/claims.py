@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from duqsweep.control.view.wording import NONE, ratio, seconds
+from duqsweep.control.front.formats import NONE, ratio
+from duqsweep.control.front.measures import EPISODE_TIME_S, SPEEDUP
+from duqsweep.control.front.records import Front, FrontPoint
 
 BASELINE = "seed_current"  # what the document calls 1×: DuQuant on the whole DiT, per-block loop
 
@@ -42,16 +42,16 @@ HEADER = (
 )
 
 
-def compare_claims(content: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """One row (see `HEADER`) a claim; empty unless the baseline and one more plan were measured.
+def compare_claims(front: Front) -> list[tuple[str, ...]]:
+    """One row (see `HEADER`) per claim; empty unless the baseline and one more plan were measured.
 
     Speed-ups are over the baseline, as in the document; the loss is the baseline's success rate
     minus the plan's, in percentage points.
     """
     measured = {
-        point["name"]: point
-        for point in content["points"]
-        if point["name"] and point["outcome"] != "failed" and point["speedup"]
+        point.name: point
+        for point in front.points
+        if point.name and point.outcome != "failed" and point.value(SPEEDUP)
     }
     base = measured.get(BASELINE)
     if base is None or not any(claim.plan in measured for claim in CLAIMS[1:]):
@@ -59,22 +59,26 @@ def compare_claims(content: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return [_row(claim, measured.get(claim.plan), base) for claim in CLAIMS]
 
 
-def _row(claim: Claim, point: Mapping[str, Any] | None, base: Mapping[str, Any]) -> tuple[str, ...]:
+def _row(claim: Claim, point: FrontPoint | None, base: FrontPoint) -> tuple[str, ...]:
     claimed = (claim.plan, claim.what, claim.episode_time, claim.speedup, claim.loss)
-    if point is None:
+    speedup = point.value(SPEEDUP) if point else None
+    base_speedup = base.value(SPEEDUP)
+    if point is None or not speedup or not base_speedup:
         return (*claimed, NONE, NONE, NONE)
-    gain = ratio(point["speedup"] / base["speedup"])
-    return (*claimed, seconds(point["episode_time_s"]), gain, _loss(point, base))
+    gain = ratio(speedup / base_speedup)
+    return (*claimed, point.text(EPISODE_TIME_S), gain, _loss(point, base))
 
 
-def _loss(point: Mapping[str, Any], base: Mapping[str, Any]) -> str:
-    if point["success_rate"] is None or base["success_rate"] is None:
+def _loss(point: FrontPoint, base: FrontPoint) -> str:
+    rate, base_rate = point.success.success_rate, base.success.success_rate
+    if rate is None or base_rate is None:
         return NONE
-    loss = 100 * (base["success_rate"] - point["success_rate"])
     # The wider half of each interval, added in quadrature: enough to see what is noise.
-    halves = [
-        max(p["success_high"] - p["success_rate"], p["success_rate"] - p["success_low"])
-        for p in (point, base)
-    ]
-    noise = 100 * (halves[0] ** 2 + halves[1] ** 2) ** 0.5
-    return f"{loss:+.1f} ±{noise:.0f}"
+    noise = 100 * (_half_width(point) ** 2 + _half_width(base) ** 2) ** 0.5
+    return f"{100 * (base_rate - rate):+.1f} ±{noise:.0f}"
+
+
+def _half_width(point: FrontPoint) -> float:
+    success = point.success
+    ends = (success.success_low, success.success_high)
+    return max(abs(end - (success.success_rate or 0.0)) for end in ends if end is not None)

@@ -1,14 +1,14 @@
-"""What one sees while a sweep runs: a live table on a terminal, one line an event elsewhere."""
+"""What one sees while a sweep runs: a live table on a terminal, one line per event elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import TextIO
 
 from rich.console import Console
 
+from duqsweep.control.front.records import Front
 from duqsweep.control.view import wording
 from duqsweep.control.view.livetable import LiveTable
 from duqsweep.control.view.progress import NullProgress, Plan, Progress, Quiet
@@ -20,7 +20,7 @@ __all__ = ["EventLines", "LiveTable", "NullProgress", "Plan", "Progress", "open_
 
 
 def open_progress(plan: Plan, stream: TextIO | None = None) -> Progress:
-    """A live table where `stream` (standard output) is a terminal, else one line an event."""
+    """A live table where `stream` (standard output) is a terminal, else one line per event."""
     stream = stream or sys.stdout
     console = Console(file=stream)
     if console.is_terminal and not console.is_dumb_terminal:
@@ -29,7 +29,7 @@ def open_progress(plan: Plan, stream: TextIO | None = None) -> Progress:
 
 
 class EventLines(Quiet):
-    """One line an event: for logs, pipes and schedulers."""
+    """One line per event: for logs, pipes and schedulers."""
 
     def __init__(self, plan: Plan, stream: TextIO) -> None:
         self._plan = plan
@@ -68,14 +68,13 @@ class EventLines(Quiet):
         """See `Progress`."""
         self._line(text)
 
-    def front(self, content: Mapping[str, Any]) -> None:
+    def front(self, front: Front) -> None:
         """A line when another set of trials is on the front."""
-        points = wording.front_points(content)
-        numbers = [point["trial"] for point in points]
+        numbers = [point.trial for point in front.members]
         if numbers == self._front:
             return
         self._front = numbers
-        shown = [f"{point['trial']} ({wording.in_short(point)})" for point in points]
+        shown = [f"{point.trial} ({wording.in_short(point)})" for point in front.members]
         self._line(f"front: {' '.join(shown)}")
 
     def message(self, text: str) -> None:

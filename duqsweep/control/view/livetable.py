@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from duqsweep.control.front import formats
+from duqsweep.control.front.records import Front
 from duqsweep.control.view import tables, wording
 from duqsweep.control.view.progress import Plan
 from duqsweep.result import ENDINGS, TrialResult, Vitals
@@ -33,14 +34,14 @@ class _Running:
 
 @dataclass
 class LiveTable:
-    """Redraws in place; events that matter scroll by above."""
+    """Redraws in place; results and messages scroll above it."""
 
     plan: Plan
     console: Console
     clock: Callable[[], float] = time.monotonic
     _running: dict[int, _Running] = field(default_factory=dict)
     _results: dict[int, TrialResult] = field(default_factory=dict)
-    _content: Mapping[str, Any] | None = None
+    _front: Front | None = None
     _begun: float = 0.0
     _live: Live | None = None
 
@@ -95,9 +96,9 @@ class LiveTable:
         self._running.pop(number, None)
         self.console.print(Text(text))
 
-    def front(self, content: Mapping[str, Any]) -> None:
+    def front(self, front: Front) -> None:
         """See `Progress`."""
-        self._content = content
+        self._front = front
 
     def message(self, text: str) -> None:
         """See `Progress`."""
@@ -109,8 +110,8 @@ class LiveTable:
     def view(self) -> RenderableType:
         """What the terminal shows now."""
         parts: list[RenderableType] = [self._running_table()]
-        if self._content and wording.front_points(self._content):
-            parts += ["", tables.front_table(self._content, _FRONT_ROWS), ""]
+        if self._front and self._front.members:
+            parts += ["", tables.front_table(self._front, _FRONT_ROWS), ""]
         parts.append(Text(self._status(), style="bold"))
         return Group(*parts)
 
@@ -121,40 +122,39 @@ class LiveTable:
         for number, row in sorted(self._running.items()):
             rate = row.successes / row.episodes if row.episodes else None
             table.add_row(
-                f"{number} {row.trial.name or ''}".strip(),
-                *([f"{row.episodes}/{each}", wording.percent(rate)] if each else []),
-                wording.ratio(row.vitals.speedup) if row.vitals else "measuring",
-                wording.duration(self.clock() - row.since),
+                wording.label(number, row.trial.name),
+                *([f"{row.episodes}/{each}", formats.percent(rate)] if each else []),
+                formats.ratio(row.vitals.speedup) if row.vitals else "measuring",
+                formats.duration(self.clock() - row.since),
                 self._settings(row.trial),
             )
         return table
 
     def _settings(self, trial: Trial) -> str:
-        if self._content is None or not self._content["points"]:
+        if self._front is None or not self._front.points:
             return wording.settings(wording.short_params(trial.params))
-        return tables.telling_settings({"params": trial.params}, self._content)
+        return wording.telling_settings(trial.params, self._front)
 
     def _status(self) -> str:
-        walked = sum(result.episodes for result in self._results.values())
-        walked += sum(row.episodes for row in self._running.values())
-        if self._content:  # also knows what earlier runs of this sweep walked
-            walked = max(walked, self._content["episodes"])
+        played = sum(result.episodes for result in self._results.values())
+        played += sum(row.episodes for row in self._running.values())
+        if self._front:  # also counts what earlier runs of this sweep played
+            played = max(played, self._front.episodes)
         elapsed = self.clock() - self._begun
         done = len(self._results)
         parts = [f"{self._done()} of {self.plan.trials} trials"]
         if self.plan.episodes_per_trial:
-            parts += [f"{walked:,} episodes", f"{self._saved():,} saved"]
-        parts.append(f"{wording.duration(elapsed)} so far")
+            parts += [f"{played:,} episodes", f"{self._saved():,} saved"]
+        parts.append(f"{formats.duration(elapsed)} so far")
         if done:
-            parts.append(f"about {wording.duration(self._left_s(elapsed))} left")
+            parts.append(f"about {formats.duration(self._left_s(elapsed))} left")
         return " · ".join(parts)
 
     def _done(self) -> int:
         """Trials that are over, those of earlier runs of this sweep included."""
-        if self._content is None:
+        if self._front is None:
             return len(self._results)
-        counts: Mapping[str, int] = self._content["counts"]
-        over = sum(count for name, count in counts.items() if name in ENDINGS)
+        over = sum(count for name, count in self._front.counts.items() if name in ENDINGS)
         return max(len(self._results), over)
 
     def _saved(self) -> int:

@@ -1,12 +1,12 @@
-"""What the loop of a sweep tells its watcher, and the watcher that says nothing."""
+"""The events that a sweep's loop reports to its watcher, and the watcher that shows nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
 
+from duqsweep.control.front.records import Front
 from duqsweep.result import TrialResult, Vitals
 from duqsweep.spec import Trial
 
@@ -22,7 +22,7 @@ class Plan:
 
 
 class Progress(Protocol):
-    """What the loop tells its watcher; a context manager that gives the terminal back."""
+    """Receives the loop's events; a context manager that restores the terminal."""
 
     def __enter__(self) -> Progress:
         """Start watching."""
@@ -33,31 +33,31 @@ class Progress(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop watching, however the loop ended."""
+        """Stop watching, whether the loop returned or raised."""
 
     def started(self, trial: Trial) -> None:
-        """A trial was submitted, or taken up again."""
+        """A trial was submitted, for the first time or again."""
 
     def vitals(self, number: int, vitals: Vitals) -> None:
         """A trial's benchmark is done."""
 
     def progressed(self, number: int, episodes: int, successes: int) -> None:
-        """A trial has walked so many episodes."""
+        """A trial has played so many episodes."""
 
     def ended(self, number: int, result: TrialResult) -> None:
-        """A trial is over, well or badly."""
+        """A trial has a result."""
 
     def died(self, number: int, text: str) -> None:
-        """A trial's job died; `text` says how, and what becomes of the trial."""
+        """A trial's job died; `text` says how, and what happens to the trial."""
 
-    def front(self, content: Mapping[str, Any]) -> None:
-        """The front may have changed; `content` is `front_content`'s."""
+    def front(self, front: Front) -> None:
+        """The front may have changed."""
 
     def message(self, text: str) -> None:
         """Anything else the user should know."""
 
     def tick(self) -> None:
-        """Called whenever the loop turns, so that clocks go on."""
+        """Called whenever the loop turns, so that clocks advance."""
 
 
 class Quiet:
@@ -76,7 +76,7 @@ class Quiet:
 
 
 class NullProgress(Quiet):
-    """Says nothing."""
+    """Shows nothing."""
 
     def started(self, trial: Trial) -> None:
         """Nothing."""
@@ -93,7 +93,7 @@ class NullProgress(Quiet):
     def died(self, number: int, text: str) -> None:
         """Nothing."""
 
-    def front(self, content: Mapping[str, Any]) -> None:
+    def front(self, front: Front) -> None:
         """Nothing."""
 
     def message(self, text: str) -> None:

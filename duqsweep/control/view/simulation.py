@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from duqsweep.control.front.simulator import SweepSimulator
 
 _ASSETS = {
     "original": "LIBERO's own assets",
@@ -12,7 +11,7 @@ _ASSETS = {
 }
 
 
-def simulator_line(simulator: Mapping[str, Any] | None) -> str | None:
+def simulator_line(simulator: SweepSimulator | None) -> str | None:
     """Versions, assets, renderer and protocol in one line; None for a sweep without episodes.
 
     Args:
@@ -20,16 +19,17 @@ def simulator_line(simulator: Mapping[str, Any] | None) -> str | None:
     """
     if simulator is None:
         return None
-    drawn = f", drawn by {' and '.join(simulator['renderers'])}" if simulator["renderers"] else ""
-    whose = simulator["protocol"]
+    info = simulator.info
+    drawn = f", drawn by {' and '.join(simulator.renderers)}" if simulator.renderers else ""
+    whose = simulator.protocol
     protocol = "" if whose == "own" else f", as {whose} evaluates"
     return (
-        f"simulator: {simulator['suite']} in MuJoCo {simulator['mujoco']} and robosuite "
-        f"{simulator['robosuite']}, {_ASSETS[simulator['assets']]}{drawn}{protocol}"
+        f"simulator: {simulator.suite} in MuJoCo {info.mujoco} and robosuite {info.robosuite}, "
+        f"{_ASSETS[info.assets]}{drawn}{protocol}"
     )
 
 
-def warnings(simulator: Mapping[str, Any] | None) -> list[str]:
+def warnings(simulator: SweepSimulator | None) -> list[str]:
     """Why success rates must not be compared: with published ones, or among the sweep's trials.
 
     Args:
@@ -38,15 +38,16 @@ def warnings(simulator: Mapping[str, Any] | None) -> list[str]:
     if simulator is None:
         return []
     found = []
-    if simulator["stand_ins"]:
+    info = simulator.info
+    if info.stand_ins:
         found.append(
-            f"not LIBERO's pictures: {simulator['stand_ins']} of the {simulator['asset_files']} "
-            f"asset files of {simulator['suite']} are stand-ins; do not compare these success "
+            f"not LIBERO's pictures: {info.stand_ins} of the {info.asset_files} "
+            f"asset files of {simulator.suite} are stand-ins; do not compare these success "
             "rates with published ones (pip install 'duqsweep[libero]' brings LIBERO's own)"
         )
-    if len(simulator["renderers"]) > 1:
+    if len(simulator.renderers) > 1:
         found.append(
-            f"trials saw pictures of different renderers ({', '.join(simulator['renderers'])}), "
+            f"trials saw pictures of different renderers ({', '.join(simulator.renderers)}), "
             "which differ slightly; set suite.renderer to one of them to compare closely"
         )
     return found

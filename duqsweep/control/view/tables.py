@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Protocol
 
 from rich import box
 from rich.table import Table
 
 from duqsweep.categories import named_category
+from duqsweep.control.front import formats
+from duqsweep.control.front.measures import (
+    CALL_MS,
+    EPISODE_TIME_S,
+    SPEEDUP,
+    SUCCESS_RATE,
+    Measure,
+)
+from duqsweep.control.front.records import Front
 from duqsweep.control.view import wording
 from duqsweep.control.view.claims import HEADER, compare_claims
 from duqsweep.control.view.simulation import simulator_line
 
-_Point = Mapping[str, Any]
 _KERNELS = {
     "fake": wording.SIMULATED,
-    "loop": "one small product a rotation block, kept as the slow baseline",
+    "loop": "one small product per rotation block, kept as the slow baseline",
     "int8": "products of 8-bit integers on the GPU; counted while they ran",
     "w4a8": "8-bit inputs times weights of 4 bits, two in a byte; wider weights as int8; counted "
     "while they ran",
 }
+
+
+class LabelledPoint(wording.CategoryPoint, Protocol):
+    """A trial with its success by category, its number and its name."""
+
+    @property
+    def trial(self) -> int:
+        """The trial's number."""
+
+    @property
+    def name(self) -> str | None:
+        """Of the plan that it is."""
 
 
 def new_table(title: str, numbers: Sequence[str], texts: Sequence[str]) -> Table:
@@ -28,7 +48,7 @@ def new_table(title: str, numbers: Sequence[str], texts: Sequence[str]) -> Table
 
     Args:
         title: Stands above it, on the left.
-        numbers: Headings of the columns that come first; the first of them is a label.
+        numbers: Headings of the first columns; the first of them is a label.
         texts: Headings of the columns that follow.
     """
     table = Table(
@@ -46,31 +66,33 @@ def new_table(title: str, numbers: Sequence[str], texts: Sequence[str]) -> Table
     return table
 
 
-def front_table(content: Mapping[str, Any], rows: int | None = None) -> Table:
+def front_table(front: Front, rows: int | None = None) -> Table:
     """The trials on the front, best success first, then fastest; the first `rows` of them."""
-    plays = wording.plays(content)
-    told = ("success_rate", "episode_time_s", "call_ms")
-    extra = [o["name"] for o in content["objectives"] if o["name"] not in told]
-    headings = [named_category(name) or name for name in extra]
-    points = wording.front_points(content)[:rows]
-    kernels = ["kernel"] if len({point["kernel"] for point in points}) > 1 else []
-    results = ["success (95 %)", "of", "time", "speed-up", "p"] if plays else ["call", "speed-up"]
-    table = new_table(
-        f"front of {content['sweep']}", ["trial", *results, *headings, *kernels], ["settings"]
-    )
-    for point in points:
+    measures = wording.shown_measures(front)
+    headings = {measure.name: [measure.column] for measure in measures}
+    if front.plays:
+        headings[SUCCESS_RATE.name] = [f"{SUCCESS_RATE.column} (95 %)", "of"]
+        headings[SPEEDUP.name] = [SPEEDUP.column, "p"]
+    kernels = ["kernel"] if len({point.kernel for point in front.members}) > 1 else []
+    columns = ["trial", *(name for names in headings.values() for name in names), *kernels]
+    table = new_table(f"front of {front.sweep}", columns, ["settings"])
+    for point in front.members[:rows]:
+        cells = {measure.name: [point.text(measure)] for measure in measures}
+        if front.plays:
+            success = f"{point.text(SUCCESS_RATE)} ({wording.interval(point.success)})"
+            cells[SUCCESS_RATE.name] = [success, str(point.success.counts.episodes)]
+            cells[SPEEDUP.name].append(formats.probability(point.p_front))
         table.add_row(
-            wording.label(point),
-            *(_played(point) if plays else _timed(point)),
-            *(wording.measured(name, point[name]) for name in extra),
-            *(point[name] or wording.NONE for name in kernels),
-            telling_settings(point, content),
+            wording.point_label(point),
+            *(cell for texts in cells.values() for cell in texts),
+            *([point.kernel or formats.NONE] if kernels else []),
+            wording.telling_settings(point.params, front),
         )
     return table
 
 
 def categories_table(
-    points: Sequence[_Point], title: str = "success by category, in % (95 % interval)"
+    points: Sequence[LabelledPoint], title: str = "success by category, in % (95 % interval)"
 ) -> Table | None:
     """A row per point, a column per category; None where the suite has no categories."""
     names = wording.categories(points)
@@ -79,43 +101,28 @@ def categories_table(
     table = new_table(title, ["trial", *names], [])
     for point in points:
         cells = (wording.category_cell(point, name) for name in names)
-        table.add_row(wording.label(point), *cells)
+        table.add_row(wording.label(point.trial, point.name), *cells)
     return table
 
 
-def _played(point: _Point) -> list[str]:
-    return [
-        f"{wording.percent(point['success_rate'])} ({wording.interval(point)})",
-        str(point["episodes"]),
-        wording.seconds(point["episode_time_s"]),
-        wording.ratio(point["speedup"]),
-        wording.probability(point["p_front"]),
-    ]
-
-
-def _timed(point: _Point) -> list[str]:
-    return [wording.milliseconds(point["call_ms"]), wording.ratio(point["speedup"])]
-
-
-def failures_table(content: Mapping[str, Any]) -> Table | None:
+def failures_table(front: Front) -> Table | None:
     """Trials that failed, with their reason; None when there is none."""
-    failed = [point for point in content["points"] if point["outcome"] == "failed"]
+    failed = [point for point in front.points if point.outcome == "failed"]
     if not failed:
         return None
     table = new_table("failed", ["trial"], ["reason", "settings"])
     for point in failed:
-        table.add_row(wording.label(point), wording.why(point), telling_settings(point, content))
+        table.add_row(
+            wording.point_label(point),
+            wording.cause(point.error_type, point.reason),
+            wording.telling_settings(point.params, front),
+        )
     return table
 
 
-def telling_settings(point: _Point, content: Mapping[str, Any]) -> str:
-    """The parameters of a point that differ between trials of the sweep, in one line."""
-    return wording.settings(wording.telling_params(point, content))
-
-
-def claims_table(content: Mapping[str, Any]) -> Table | None:
+def claims_table(front: Front) -> Table | None:
     """The seed's claims beside what was measured; None unless the sweep ran the seed's plans."""
-    rows = compare_claims(content)
+    rows = compare_claims(front)
     if not rows:
         return None
     title = "the document's claims (for pi0.5 on a GPU), and what was measured"
@@ -128,29 +135,39 @@ def claims_table(content: Mapping[str, Any]) -> Table | None:
     return table
 
 
-def notes(content: Mapping[str, Any]) -> list[str]:
+def notes(front: Front) -> list[str]:
     """What one must know to read the tables."""
-    reference = content["reference"]
-    if wording.plays(content):
+    measures = wording.shown_measures(front)
+    always = {SUCCESS_RATE.name, EPISODE_TIME_S.name, SPEEDUP.name}
+    if front.plays:
         lines = [
             "success: with its 95 % interval (Wilson), of so many episodes",
             "p: the probability of being on the front",
             "time: policy time of an episode of nominal length; "
-            "speed-up: of a call, over the eager reference"
-            + (f" ({wording.seconds(reference['episode_time_s'])})" if reference else ""),
+            f"speed-up: of a call, over the eager reference{_at_reference(EPISODE_TIME_S, front)}",
         ]
     else:
+        always.add(CALL_MS.name)
         lines = [
-            "call: median time of a policy call; speed-up: over the eager, unquantized reference"
-            + (f" ({wording.milliseconds(reference['call_ms'])})" if reference else ""),
-            "action_error: normalised RMSE to the reference's actions on recorded observations",
+            "call: median time of a policy call; "
+            f"speed-up: over the eager, unquantized reference{_at_reference(CALL_MS, front)}",
         ]
-    if any(objective["name"] == "modelled_time_s" for objective in content["objectives"]):
-        lines.append(
-            "modelled_time_s: not measured; an episode's seconds if each layer kept to the limits "
-            "of an H200 at these bits"
-        )
-    played_by = simulator_line(content["simulator"])
+    lines += [
+        f"{measure.name}: {measure.explanation}"
+        for measure in measures
+        if measure.name not in always and measure.explanation and not named_category(measure.name)
+    ]
+    played_by = simulator_line(front.simulator)
     lines += [played_by] if played_by else []
-    kernels = {point["kernel"] for point in content["points"]}
-    return lines + [f"kernel {name}: {text}" for name, text in _KERNELS.items() if name in kernels]
+    return lines + kernel_notes(front)
+
+
+def kernel_notes(front: Front) -> list[str]:
+    """A line per kernel that ran: what it means for times."""
+    kernels = {point.kernel for point in front.points}
+    return [f"kernel {name}: {text}" for name, text in _KERNELS.items() if name in kernels]
+
+
+def _at_reference(measure: Measure, front: Front) -> str:
+    value = front.reference.value(measure) if front.reference else None
+    return "" if value is None else f" ({measure.text(value)})"

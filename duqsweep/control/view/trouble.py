@@ -1,4 +1,4 @@
-"""What a user is told when jobs died and trials stay open."""
+"""The message to the user when jobs died and trials stay open."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Confirmation: what a front's points are worth on initial states that the search never saw.
 
-The chosen trials are walked once over a ledger of reserved states, with a number of episodes fixed
+The chosen trials play a ledger of reserved states once, with a number of episodes fixed
 beforehand, so the intervals are exact whatever the search did: Clopper-Pearson at 1 - 0.05/K for K
 points (Bonferroni), and the exact paired test (McNemar) against the unquantized policy.
 """
@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from duqsweep import files
 from duqsweep.assignment import Assignment
-from duqsweep.categories import counts_by_category
+from duqsweep.codec import FLAT, encode
 from duqsweep.control.front.intervals import clopper_pearson
-from duqsweep.control.front.trials import TrialView, read_trials
+from duqsweep.control.front.success import Interval, SuccessEstimate
+from duqsweep.control.trials.reader import TrialView, read_trials
 from duqsweep.errors import ConfigError
 from duqsweep.spec import LedgerEntry, Trial
 from duqsweep.worker.ledger import write_ledger
@@ -27,7 +30,7 @@ ALPHA = 0.05
 
 
 class FixedTrials:
-    """A search that evaluates given trials to the same number of episodes and asks nothing."""
+    """A search that evaluates given trials to the same number of episodes and proposes none."""
 
     def __init__(self, trials: Sequence[int], episodes: int) -> None:
         """Evaluate `trials` to `episodes` each."""
@@ -40,7 +43,7 @@ class FixedTrials:
         return Assignment(self._left.pop(0), self._episodes) if self._left else None
 
     def ended(self, view: TrialView) -> None:
-        """Nothing to remember: the files say it all."""
+        """Nothing to remember: the files hold everything."""
 
     def ruled_out(self, view: TrialView) -> str | None:
         """Never: the number of episodes was fixed beforehand."""
@@ -73,7 +76,7 @@ def prepare(sweep_dir: Path, trials: Sequence[Trial], ledger: Sequence[LedgerEnt
 
 
 def unconfirmed(folder: Path, trials: Sequence[int], episodes: int) -> list[int]:
-    """Those of `trials` that have neither failed nor walked `episodes` in the folder."""
+    """Those of `trials` that have neither failed nor played `episodes` episodes in the folder."""
     settled = {
         view.number
         for view in read_trials(folder)
@@ -82,66 +85,76 @@ def unconfirmed(folder: Path, trials: Sequence[int], episodes: int) -> list[int]
     return [number for number in trials if number not in settled]
 
 
-def confirmation(folder: Path, reference: int | None) -> dict[str, Any]:
-    """What the confirmed trials are worth: the content of confirm.json.
+@dataclass(frozen=True)
+class ConfirmedPoint:
+    """One trial on states that the search never saw."""
+
+    trial: int
+    name: str | None
+    params: dict[str, bool | int | float | str]
+    success: SuccessEstimate = field(metadata=FLAT)  # an exact interval, held jointly
+    wins: int  # common episodes that only this trial solved
+    losses: int  # common episodes that only the reference solved
+    p_value: float | None  # two-sided; None without a reference
+    categories: dict[str, SuccessEstimate]
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """What the confirmed trials are worth: the content of confirm.json."""
+
+    simultaneous_confidence: float  # that all intervals hold
+    reference_trial: int | None  # that the others are paired with
+    points: tuple[ConfirmedPoint, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data; `categories` is left out where the suite has none."""
+        data = encode(self)
+        for point in data["points"]:
+            if not point["categories"]:
+                del point["categories"]
+        return data
+
+
+def confirmation(folder: Path, reference: int | None) -> Confirmation:
+    """What the confirmed trials are worth.
 
     Args:
         folder: The confirmation's folder.
         reference: The trial that the others are paired with; None: no paired test.
 
     Returns:
-        `points` with success_rate, exact simultaneous success_low and success_high, episodes, and
-        against the reference wins, losses and p_value (two-sided). Where the suite has categories,
-        each point has `categories`, whose intervals hold jointly over all points and categories.
+        A point per trial that has played episodes, with Clopper-Pearson intervals that hold jointly
+        over all points. Where the suite has categories, their intervals hold jointly over all
+        points and categories.
     """
     views = [view for view in read_trials(folder) if view.result and view.result.episodes]
     against = next((view for view in views if view.number == reference), None)
     confidence = 1 - ALPHA / max(len(views), 1)
-    return {
-        "simultaneous_confidence": 1 - ALPHA,
-        "reference_trial": reference,
-        "points": [_point(view, against, confidence) for view in views],
-    }
+    points = tuple(_point(view, against, confidence) for view in views)
+    return Confirmation(1 - ALPHA, reference, points)
 
 
-def _point(view: TrialView, against: TrialView | None, confidence: float) -> dict[str, Any]:
-    successes, failures, errors = view.counts
-    ran = successes + failures
-    low, high = clopper_pearson(successes, ran, confidence) if ran else (0.0, 1.0)
+def _point(view: TrialView, against: TrialView | None, confidence: float) -> ConfirmedPoint:
     wins, losses = _discordant(view, against) if against else (0, 0)
-    categories = _categories(view, confidence)
-    return {
-        "trial": view.number,
-        "name": view.trial.name,
-        "params": view.trial.params,
-        "episodes": len(view.episodes),
-        "errors": errors,
-        "success_rate": successes / ran if ran else None,
-        "success_low": low,
-        "success_high": high,
-        "wins": wins,
-        "losses": losses,
-        "p_value": mcnemar(wins, losses) if against else None,
-        **({"categories": categories} if categories else {}),
-    }
+    jointly = 1 - (1 - confidence) / max(len(view.categories), 1)
+    return ConfirmedPoint(
+        trial=view.number,
+        name=view.trial.name,
+        params=view.trial.params,
+        success=SuccessEstimate.of(view.counts, _exact(confidence)),
+        wins=wins,
+        losses=losses,
+        p_value=mcnemar(wins, losses) if against else None,
+        categories={
+            name: SuccessEstimate.of(counts, _exact(jointly))
+            for name, counts in view.categories.items()
+        },
+    )
 
 
-def _categories(view: TrialView, confidence: float) -> dict[str, dict[str, Any]]:
-    counted = counts_by_category(view.episodes, view.trial.spec.protocol)
-    found = {}
-    for category, counts in counted.items():
-        jointly = 1 - (1 - confidence) / len(counted)
-        low, high = (0.0, 1.0)
-        if counts.ran:
-            low, high = clopper_pearson(counts.successes, counts.ran, jointly)
-        found[category] = {
-            "episodes": counts.episodes,
-            "errors": counts.errors,
-            "success_rate": counts.success_rate,
-            "success_low": low,
-            "success_high": high,
-        }
-    return found
+def _exact(confidence: float) -> Interval:
+    return partial(clopper_pearson, confidence=confidence)
 
 
 def _discordant(view: TrialView, against: TrialView) -> tuple[int, int]:

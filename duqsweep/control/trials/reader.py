@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from duqsweep import files
-from duqsweep.result import EpisodeRecord, TrialResult, Vitals, final_attempts
+from duqsweep.categories import counts_by_category
+from duqsweep.result import EpisodeRecord, SuccessCounts, TrialResult, Vitals, final_attempts
 from duqsweep.spec import Trial
 
 _WATCHED = (
@@ -46,14 +48,17 @@ class TrialView:
             return self.result.outcome
         return "open" if self.death else "running"
 
-    @property
-    def counts(self) -> tuple[int, int, int]:
-        """Successes, failures and errors over the episodes walked so far."""
-        errors = sum(record.error is not None for record in self.episodes)
-        successes = sum(record.success for record in self.episodes if record.error is None)
-        return successes, len(self.episodes) - errors - successes, errors
+    @cached_property
+    def counts(self) -> SuccessCounts:
+        """How the episodes ended that were played so far."""
+        return SuccessCounts.of(self.episodes)
 
-    @property
+    @cached_property
+    def categories(self) -> dict[str, SuccessCounts]:
+        """The same for each category, in the suite's order; empty where it has none."""
+        return counts_by_category(self.episodes, self.trial.spec.protocol)
+
+    @cached_property
     def steps_to_success(self) -> float | None:
         """Mean control steps of the successful episodes."""
         steps = [e.steps for e in self.episodes if e.success and e.error is None]

@@ -13,7 +13,7 @@ from typing import Any
 
 from duqsweep import files
 from duqsweep.codec import decode, encode
-from duqsweep.control.front.trials import TrialView
+from duqsweep.control.trials.reader import TrialView
 from duqsweep.errors import SpecError
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import yaml
 
+from duqsweep.control.front.measures import ACTION_ERROR, EPISODE_TIME_S
+from duqsweep.control.front.records import Front, FrontPoint
 from duqsweep.errors import ConfigError
 from duqsweep.spec import FULL_PRECISION, INTEGER_KERNELS, QuantSpec, Trial
 
@@ -16,83 +18,93 @@ _FASTEST = re.compile(r"fastest@(success(?:\.\w+)?>=|action_error<=)(\d*\.?\d+(?
 PICKS = "knee, fastest@success>=X, fastest@success.CATEGORY>=X or fastest@action_error<=X"
 
 
-def pick(points: Sequence[Mapping[str, Any]], rule: str) -> int:
-    """The trial that a rule chooses among the points of a front.json.
+def pick(front: Front, rule: str) -> int:
+    """The trial that a rule chooses among the points of a front.
 
     Args:
-        points: `points` of front.json.
+        front: Of a sweep.
         rule: `knee`, the front's farthest point from the line between its ends; or
             `fastest@success>=X`, the fastest whose success rate is at least X (in one category:
             `fastest@success.CATEGORY>=X`); or `fastest@action_error<=X`. Knees are between success
-            and time, and where no episode was walked between action error and time.
+            and time, and where no episode was played between action error and time.
 
     Raises:
         ConfigError: The rule is unknown, or no point meets it.
     """
-    front = [point for point in points if point["on_front"]]
-    if not front:
+    members = [point for point in front.points if point.on_front]
+    if not members:
         raise ConfigError("the front is empty: there is nothing to pick")
     if rule == "knee":
-        return int(knee(front)["trial"])
+        return knee(members).trial
     wanted = _FASTEST.fullmatch(rule.replace(" ", ""))
     if not wanted:
         raise ConfigError(f"--pick must be {PICKS}, got {rule!r}")
     bound, limit = wanted[1], float(wanted[2])
-    good = [point for point in front if _meets(point, bound, limit)]
+    good = [point for point in members if _meets(point, bound, limit)]
     if not good:
         raise ConfigError(
-            f"no point of the front has {bound} {wanted[2]}; {_closest(front, bound)}"
+            f"no point of the front has {bound} {wanted[2]}; {_closest(members, bound)}"
         )
-    return int(min(good, key=lambda point: point["episode_time_s"])["trial"])
+    return min(good, key=_time).trial
 
 
-def _meets(point: Mapping[str, Any], bound: str, limit: float) -> bool:
+def _time(point: FrontPoint) -> float:
+    time_s = point.value(EPISODE_TIME_S)
+    return math.inf if time_s is None else time_s
+
+
+def _meets(point: FrontPoint, bound: str, limit: float) -> bool:
     if bound == "action_error<=":
-        return bool(point["action_error"] <= limit)
+        error = point.value(ACTION_ERROR)
+        return error is not None and error <= limit
     rate = _rate(point, bound)
     return rate is not None and rate >= limit
 
 
-def _rate(point: Mapping[str, Any], bound: str) -> float | None:
+def _rate(point: FrontPoint, bound: str) -> float | None:
     """The rate that `success>=`, or `success.CATEGORY>=`, bounds."""
     category = bound.removesuffix(">=").partition(".")[2]
     if not category:
-        rate: float | None = point["success_rate"]
-        return rate
-    known = point.get("categories", {})
-    if category not in known:
-        named = ", ".join(known) or "none"
+        return point.success.success_rate
+    if category not in point.categories:
+        named = ", ".join(point.categories) or "none"
         raise ConfigError(f"there is no category {category!r}; categories are: {named}")
-    rate = known[category]["success_rate"]
-    return rate
+    return point.categories[category].success_rate
 
 
-def _closest(front: Sequence[Mapping[str, Any]], bound: str) -> str:
+def _closest(members: Sequence[FrontPoint], bound: str) -> str:
     if bound == "action_error<=":
-        return f"the best has {min(point['action_error'] for point in front):.3g}"
-    rates = [rate for rate in (_rate(point, bound) for point in front) if rate is not None]
+        return f"the best has {-max(map(_goodness, members)):.3g}"
+    rates = [rate for rate in (_rate(point, bound) for point in members) if rate is not None]
     if not rates:
-        return "its trials walked no episodes: pick knee or fastest@action_error<=X"
+        return "its trials played no episodes: pick knee or fastest@action_error<=X"
     return f"the best has {max(rates):.3f}"
 
 
-def knee(front: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+def knee(members: Sequence[FrontPoint]) -> FrontPoint:
     """The point of a front farthest from the line between its fastest and its best one.
 
-    The best succeeds most often, or where no episode was walked has the smallest action error. Both
+    The best succeeds most often, or where no episode was played has the smallest action error. Both
     axes are scaled to the front's own range first; of a front of one or two points, the best.
     """
-    played = all(point["success_rate"] is not None for point in front)
-    goods = [point["success_rate"] if played else -point["action_error"] for point in front]
-    times = [point["episode_time_s"] for point in front]
+    rates = [point.success.success_rate for point in members]
+    played = [rate for rate in rates if rate is not None]
+    goods = played if len(played) == len(members) else [_goodness(p) for p in members]
+    times = [_time(point) for point in members]
     good_span, time_span = max(goods) - min(goods), max(times) - min(times)
-    if len(front) < 3 or not good_span or not time_span:
-        return front[goods.index(max(goods))]
+    if len(members) < 3 or not good_span or not time_span:
+        return members[goods.index(max(goods))]
     gains = [
         (good - min(goods)) / good_span - (time - min(times)) / time_span
         for good, time in zip(goods, times, strict=True)
     ]
-    return front[gains.index(max(gains))]
+    return members[gains.index(max(gains))]
+
+
+def _goodness(point: FrontPoint) -> float:
+    """Minus the action error."""
+    error = point.value(ACTION_ERROR)
+    return -math.inf if error is None else -error
 
 
 def as_plan(trial: Trial, sweep: str) -> str:

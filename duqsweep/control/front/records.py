@@ -1,0 +1,148 @@
+"""A front as a record: the content of `front.json`, written and read back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from duqsweep import files
+from duqsweep.categories import SUCCESS_RATE, is_success_rate, named_category
+from duqsweep.codec import FLAT, decode, encode
+from duqsweep.control.front.measures import (
+    CALL_MS,
+    EPISODE_TIME_S,
+    MEASURES,
+    Measure,
+    find_measure,
+)
+from duqsweep.control.front.objectives import Objective
+from duqsweep.control.front.simulator import SweepSimulator
+from duqsweep.control.front.success import SuccessEstimate
+from duqsweep.errors import ConfigError, EvaluationError, SpecError
+from duqsweep.result import Outcome
+
+
+@dataclass(frozen=True)
+class FrontReference:
+    """The unquantized, eager policy that all times of a sweep are scaled to."""
+
+    call_ms: float  # median latency of a policy call
+    nominal_calls: int  # of an episode
+    episode_time_s: float
+    timed_by_trial: int
+    hardware: dict[str, Any]
+    trial: int | None  # the sweep's own trial of the unquantized policy
+    success_rate: float | None  # of that trial
+
+    def value(self, measure: Measure) -> float | None:
+        """What the unquantized policy has; None for all but measured times."""
+        read = measure.at_reference
+        return None if read is None else read(self.call_ms, self.nominal_calls)
+
+
+@dataclass(frozen=True)
+class FrontPoint:
+    """One finished trial: its settings, its measures and its place."""
+
+    trial: int
+    name: str | None  # of the plan that it is
+    params: dict[str, bool | int | float | str]
+    success: SuccessEstimate = field(metadata=FLAT)  # Wilson's interval at 95 %
+    measures: dict[str, float | None] = field(metadata=FLAT)  # all but `success_rate`, by name
+    kernel: str | None  # that ran; None for a trial that was not benchmarked
+    compile: bool
+    num_steps: int  # denoising steps
+    layers_quantized: int | None
+    on_front: bool
+    p_front: float | None  # probability of being on the front; None where that is not estimated
+    outcome: Outcome
+    reason: str
+    error_type: str | None
+    categories: dict[str, SuccessEstimate] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.measures:
+            if name not in MEASURES and named_category(name) is None:
+                raise SpecError(f"trial {self.trial} of a front has the unknown key {name!r}")
+
+    def value(self, measure: Measure) -> float | None:
+        """The trial's value; None where it has none."""
+        if measure.name == SUCCESS_RATE:
+            return self.success.success_rate
+        return self.measures.get(measure.name)
+
+    def text(self, measure: Measure) -> str:
+        """The trial's value as tables show it."""
+        return measure.text(self.value(measure))
+
+    def estimate(self, success: Measure) -> SuccessEstimate:
+        """The estimate behind a success rate, of all episodes or of a category's."""
+        category = named_category(success.name)
+        return self.success if category is None else self.categories[category]
+
+
+@dataclass(frozen=True)
+class Front:
+    """All finished trials of a sweep, and which of them no other beats."""
+
+    sweep: str
+    objectives: tuple[Objective, ...]  # most important first
+    reference: FrontReference | None  # None before the first benchmark
+    simulator: SweepSimulator | None  # None for a suite without episodes
+    hypervolume: float  # that the front dominates
+    counts: dict[str, int]  # outcome → trials, running ones included
+    episodes: int  # of all trials, running ones included
+    points: tuple[FrontPoint, ...]  # by trial
+
+    @property
+    def plays(self) -> bool:
+        """Whether any trial played an episode; a sweep of latency alone plays none."""
+        return self.episodes > 0
+
+    @property
+    def success(self) -> Measure:
+        """The success rate that the sweep trades first; where it trades none, the overall one."""
+        names = (objective.name for objective in self.objectives)
+        return find_measure(next(filter(is_success_rate, names), SUCCESS_RATE))
+
+    @property
+    def members(self) -> tuple[FrontPoint, ...]:
+        """The points on the front, best success first, then fastest."""
+        time = EPISODE_TIME_S if self.plays else CALL_MS
+        success = self.success
+        on_front = [point for point in self.points if point.on_front]
+        return tuple(
+            sorted(on_front, key=lambda p: (-(p.value(success) or 0.0), p.value(time) or 0.0))
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `front.json`; `categories` is left out where the suite has none."""
+        data = encode(self)
+        for point in data["points"]:
+            if not point["categories"]:
+                del point["categories"]
+        return data
+
+    @classmethod
+    def from_json(cls, data: Any) -> Front:
+        """Raises SpecError on unknown, missing or impossible values."""
+        return decode(cls, data)
+
+
+def read_front(sweep_dir: Path) -> Front | None:
+    """The front that a sweep's folder holds; None where no `front.json` was written yet.
+
+    Raises:
+        ConfigError: The file is torn, or not of this version of duqsweep.
+    """
+    path = sweep_dir / files.FRONT_JSON
+    if not path.exists():
+        return None
+    try:
+        return Front.from_json(files.read_json(path))
+    except (EvaluationError, SpecError) as error:
+        raise ConfigError(
+            f"{path} is no front of this version of duqsweep ({error}); delete it, and `sync` "
+            "writes it again from the trials' files"
+        ) from error
