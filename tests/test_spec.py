@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duqsweep.errors import SpecError
+from duqsweep.errors import ConfigError, SpecError
 from duqsweep.fingerprint import fingerprint
+from duqsweep.quant.select import check_layer
 from duqsweep.spec import (
     BITS_ALLOWED,
     LayerBits,
@@ -154,10 +155,10 @@ def test_an_integer_kernel_refuses_what_it_cannot_compute(
 def test_an_integer_kernel_takes_at_most_eight_bits(bits: tuple[int, int], fits: bool) -> None:
     quant = QuantSpec(kernel="int8")
     if fits:
-        quant.check_kernel("q_proj", bits)
+        check_layer(quant, "q_proj", (64, 64), bits)
         return
-    with pytest.raises(SpecError, match=rf"'q_proj' has W{bits[0]}A{bits[1]}; use kernel=fake"):
-        quant.check_kernel("q_proj", bits)
+    with pytest.raises(ConfigError, match=rf"'q_proj' has W{bits[0]}A{bits[1]}; use kernel=fake"):
+        check_layer(quant, "q_proj", (64, 64), bits)
 
 
 def test_an_integer_kernel_is_refused_on_a_cpu_where_it_would_run() -> None:

@@ -20,8 +20,7 @@ from hydra.core.override_parser.types import (
 from hydra.errors import HydraException
 
 from duqsweep.errors import ConfigError
-
-Scalar = bool | int | float | str
+from duqsweep.setting import Scalar
 
 FORMS = "choice(16, 32), int(interval(1, 10)), interval(0.0, 0.8), range(1, 11), tag(log, …)"
 
@@ -46,12 +45,12 @@ class IntRange:
     log: bool = False
 
     @property
-    def values(self) -> tuple[int, ...]:
+    def values(self) -> range:
         """All of them, ascending."""
-        return tuple(range(self.low, self.high + 1, self.step))
+        return range(self.low, self.high + 1, self.step)
 
     def __contains__(self, value: object) -> bool:
-        return type(value) is int and value in range(self.low, self.high + 1, self.step)
+        return type(value) is int and value in self.values
 
 
 @dataclass(frozen=True)
