@@ -43,7 +43,7 @@ class Pack:
     first_rotation: Tensor | None = None  # (1, block, block) float32: before the reordering
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors that are there, by name."""
+        """Its tensors by name, without those that are None."""
         named = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: tensor for name, tensor in named.items() if tensor is not None}
 
@@ -164,7 +164,7 @@ def _dtype(name: str, expected: dict[str, tuple[int, ...]]) -> torch.dtype:
 
 
 def _weight_hash(weight: Tensor) -> str:
-    """`_tensor_hash`, once for a tensor that is not written to: at full size it takes seconds."""
+    """`_tensor_hash`, computed again only after a change: at full size it takes seconds."""
     known = _HASHES.get(weight)
     if known is None or known[0] != weight._version:
         known = _HASHES[weight] = (weight._version, _tensor_hash(weight))

@@ -139,9 +139,9 @@ def _heading(spec: TrialSpec, costs: Sequence[PartCost]) -> str:
 
 def _costs_table(costs: Sequence[PartCost], vitals: Vitals | None) -> str:
     heads = ["part", "linears", "quantized", "forwards", "tokens", "rotations", "rotations"]
-    units = ["", "", "", "a call", "a forward", "a forward", "a call"]
+    units = ["", "", "", "per call", "per forward", "per forward", "per call"]
     heads += ["GFLOP", "weights MB", "packed MB"]
-    units += ["a call"] * 3
+    units += ["per call"] * 3
     rows = [
         [
             cost.part,
@@ -159,7 +159,7 @@ def _costs_table(costs: Sequence[PartCost], vitals: Vitals | None) -> str:
     total = ["all", f"{linears}", f"{quantized}", "", "", "", f"{rotations:,}"]
     rows.append([*total, *(f"{x:,.1f}" for x in _sums(costs))])
     if vitals is not None:
-        heads, units = [*heads, "measured"], [*units, "ms a call"]
+        heads, units = [*heads, "measured"], [*units, "ms per call"]
         times = [*(vitals.parts_ms.get(cost.part) for cost in costs), vitals.call_ms.p50]
         rows = [
             [*row, "-" if ms is None else f"{ms:.2f}"] for row, ms in zip(rows, times, strict=True)
@@ -178,7 +178,7 @@ def _sums(costs: Sequence[PartCost]) -> tuple[float, float, float]:
 def _footnotes(vitals: Vitals | None) -> str:
     notes = [
         "Modelled: linear layers and rotations; attention products, norms and embeddings are left "
-        "out. Weights are read once a forward, in full precision or packed at their bits with "
+        "out. Weights are read once per forward, in full precision or packed at their bits with "
         "scales and rotations; kernels `fake` and `loop` read full precision.",
     ]
     if vitals is None:

@@ -1,4 +1,4 @@
-"""Text of a search space to domains and conditions; values follow Hydra's own sweep grammar."""
+"""Parses domains and conditions of a search space; values follow Hydra's own sweep grammar."""
 
 from __future__ import annotations
 

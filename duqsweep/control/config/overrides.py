@@ -1,4 +1,4 @@
-"""Settings given on the command line: that they count, or are refused, and never vanish."""
+"""Refuses settings on the command line that would change no trial."""
 
 from __future__ import annotations
 

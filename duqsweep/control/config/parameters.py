@@ -1,4 +1,4 @@
-"""The space as text to its parameters: keys, values and conditions that exist and fit."""
+"""Reads the space of a configuration: its parameters, with values and conditions that fit."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def check_points(
 
 
 def values_to_try(domain: Domain) -> Sequence[Scalar]:
-    """Values that show whether all of a domain are possible."""
+    """Values of a domain that show whether all its values are possible."""
     if isinstance(domain, Choice):
         return domain.values
     if isinstance(domain, FloatRange) or len(domain.values) > ONE_BY_ONE:
@@ -84,7 +84,7 @@ def values_to_try(domain: Domain) -> Sequence[Scalar]:
 def _combinations(
     parameters: Sequence[Parameter], rule: Sequence[str]
 ) -> Iterator[Mapping[str, Scalar]]:
-    """What a rule looks at, and what decides whether that is searched, in all combinations.
+    """All combinations of what a rule looks at and of what the conditions of that look at.
 
     The bits of single layers change together: a layer is refused for its own bits alone.
     """

@@ -61,7 +61,7 @@ TRACKINGS = ("sqlite", "server", "none")
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """One sweep, as asked for; `Space.from_config` checks its space."""
+    """One sweep, as configured; `Space.from_config` checks its space."""
 
     name: str
     directory: Path  # absolute
@@ -81,10 +81,10 @@ class SweepConfig:
 
 
 def compose(overrides: Sequence[str], config_dir: Path | None = None) -> SweepConfig:
-    """The sweep that a command line asks for; see `compose.load` for the forms of `overrides`.
+    """The sweep that a command line configures; see `compose.load` for the forms of `overrides`.
 
     Raises:
-        ConfigError: Anything about it is wrong that shows without looking at the machine.
+        ConfigError: It has a mistake that can be found without looking at the machine.
     """
     return to_config(load(overrides, config_dir))
 
