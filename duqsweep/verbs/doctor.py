@@ -143,11 +143,11 @@ def _slurm() -> str:
 def check_assets(protocol: ProtocolSpec) -> str:
     """Where LIBERO's assets are, and whether they are its own; raises ConfigError if missing."""
     of_libero = protocol.suite in OFFICIAL_TASKS or protocol.suite in PRO_SUITES
-    suite = protocol.suite if of_libero else "libero_10"
-    found = find_assets(replace(protocol, suite=suite))
+    name = protocol.suite if of_libero else "libero_10"
+    found = find_assets(replace(protocol, suite=name))
     if not found.changed:
-        return f"all {len(found.needed)} files of {suite} in {found.folder} are LIBERO's own"
+        return f"all {len(found.needed)} files of {name} in {found.folder} are LIBERO's own"
     return (
-        f"{len(found.changed)} of the {len(found.needed)} files of {suite} in {found.folder} are "
+        f"{len(found.changed)} of the {len(found.needed)} files of {name} in {found.folder} are "
         "stand-ins: pictures are not LIBERO's"
     )

@@ -21,8 +21,8 @@ GOAL = "libero_goal_object"
 @pytest.fixture
 def wanted(protocol: ProtocolSpec) -> ProtocolSpec:
     """A protocol of two categories of libero_pro_goal."""
-    suite = replace(protocol, suite="libero_pro_goal", tasks=10)
-    return replace(suite, categories=("original", "object"))
+    whole = replace(protocol, suite="libero_pro_goal", tasks=10)
+    return replace(whole, categories=("original", "object"))
 
 
 def refusal(protocol: ProtocolSpec) -> str:
