@@ -59,31 +59,28 @@ class Setting:
             key: Dotted name for the message, e.g. "quant.block_size".
             value: The value.
         """
-        if value is None and self.optional:
-            return
-        if self.allowed and value not in self.allowed:
-            shown = repr(value) if isinstance(value, str) else value
-            raise SpecError(f"{key} must be {self.rule}, got {shown}")
-        if not isinstance(value, (int, float)):
-            return
-        low = self.low if self.above is None else self.above
-        is_low = low is not None and not (value >= low if self.above is None else value > low)
-        if is_low or (self.high is not None and not value <= self.high):
-            raise SpecError(f"{key} must be {self.rule}, got {value}")
+        if not (value is None and self.optional) and not self._allows(value):
+            raise SpecError(f"{key} must be {self.rule}, got {value!r}")
+
+    def _allows(self, value: Any) -> bool:
+        if self.allowed:
+            return value in self.allowed
+        return (
+            (self.low is None or value >= self.low)
+            and (self.above is None or value > self.above)
+            and (self.high is None or value <= self.high)
+        )
 
     @property
     def rule(self) -> str:
         """What is allowed, e.g. "one of 16, 32", "1 to 100" or "int"; follows "must be"."""
         if self.allowed:
             return self.allowed_text or f"one of {', '.join(map(str, self.allowed))}"
-        if self.above is not None:
-            most = "" if self.high is None else f" and at most {self.high:g}"
-            return f"more than {self.above:g}{most}"
-        if self.low is not None:
-            if self.high is None:
-                return f"at least {self.low:g}"
+        if self.low is not None and self.high is not None:
             return f"{_number(self.low)} to {_number(self.high)}"
-        return self.kind.__name__
+        words = {"at least": self.low, "more than": self.above, "at most": self.high}
+        bounds = [f"{word} {_number(bound)}" for word, bound in words.items() if bound is not None]
+        return " and ".join(bounds) or self.kind.__name__
 
     def changes_pack(self, record: Any, rounded: bool) -> bool:
         """Whether the setting shapes the packed weights of a layer.
