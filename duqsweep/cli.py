@@ -26,7 +26,7 @@ VERBS = {
     "export": "settings of one trial: export DIR --trial N|--pick RULE [--format yaml|openpi-env]",
     "sync": "rebuild MLflow from a sweep's files: sync DIR [--uri URI]",
     "evaluate": "one trial, here and now: evaluate [--episodes N] [--plan NAME] [overrides]",
-    "explain": "the cost model: where the time of a policy call goes: explain [overrides]",
+    "explain": "where a call's time goes: explain [overrides]; what can be set: explain --settings",
     "doctor": "check rendering, GPU, SLURM, assets and MLflow on this machine",
 }
 

@@ -7,7 +7,8 @@ import json
 from typing import Any
 
 from duqsweep.codec import encode
-from duqsweep.spec import FULL_PRECISION, QuantSpec, TrialSpec
+from duqsweep.setting import declared_settings
+from duqsweep.spec import FULL_PRECISION, TrialSpec
 
 
 def digest(data: Any) -> str:
@@ -25,21 +26,13 @@ def fingerprint(spec: TrialSpec, bits: dict[str, tuple[int, int]]) -> str:
             layers left at 16/16 may be present or absent.
     """
     quantized = {name: list(pair) for name, pair in bits.items() if min(pair) < FULL_PRECISION}
-    method = _effective_method(spec.quant) if quantized else {}
-    data = encode(spec)
-    data["quant"] = {"bits": quantized, "method": method}
+    data = {section: _effective(getattr(spec, section)) for section in encode(spec)}
+    data["quant"] = {"bits": quantized, "method": data["quant"] if quantized else {}}
     return digest(data)
 
 
-def _effective_method(quant: QuantSpec) -> dict[str, Any]:
-    """The knobs that change what a quantized layer computes; the others at one fixed value."""
-    method = encode(quant)
-    del method["rules"], method["layer_bits"]
-    rotated, grouped = quant.rotation != "none", quant.weight_group_size > 0
-    if not rotated and not grouped:
-        method["permutation"] = "none"  # an order alone changes no sum
-    if not rotated and (not grouped or quant.permutation != "zigzag"):
-        del method["block_size"]
-    if quant.act_scale != "static":
-        del method["act_percentile"]
-    return method
+def _effective(record: Any) -> dict[str, Any]:
+    """The settings of a record that have an effect beside its others: name → value."""
+    values = encode(record)
+    declared = declared_settings(type(record))
+    return {name: values[name] for name in declared if declared[name].is_used(record)}

@@ -7,16 +7,19 @@ knows Hydra, Optuna, torch or LIBERO.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from duqsweep.codec import decode, encode
 from duqsweep.errors import SpecError
+from duqsweep.setting import Rule, check_settings, setting
 
 FULL_PRECISION = 16
 BITS_ALLOWED = (2, 3, 4, 5, 6, 7, 8, FULL_PRECISION)
+BITS_TEXT = "2 to 8, or 16 for full precision"
 BLOCK_SIZES = (16, 32, 64, 128)
 GROUP_SIZES = (0, 32, 64, 128)  # 0: a whole row
+MAX_SEED = 2**31 - 1  # NumPy's, torch's and the simulator's generators take all of these
 # Kernels that multiply integers, and what they cannot do: the inputs' scales must be known before
 # the product and the same along its sum, and one order and one rotation serve all of a layer.
 INTEGER_KERNELS = ("int8", "w4a8")
@@ -27,7 +30,6 @@ _INTEGER_METHODS: dict[str, tuple[object, ...]] = {
     "smoothing": (0.0,),
 }
 INTEGER_NEEDS = "needs a CUDA GPU (compute capability 8.0 or higher) and triton"
-_INTEGER_BITS = 8  # at most, of weights and activations
 
 Rotation = Literal["hadamard", "svd", "greedy", "none"]
 Permutation = Literal["zigzag", "prototype", "none"]
@@ -40,12 +42,7 @@ Device = Literal["auto", "cpu", "cuda"]
 def check_bits(bits: int, what: str) -> None:
     """Raise SpecError unless `bits` is 2 to 8, or 16 for full precision."""
     if bits not in BITS_ALLOWED:
-        raise SpecError(f"{what} must be 2 to 8, or 16 for full precision, got {bits}")
-
-
-def _check_positive(value: float, what: str) -> None:
-    if not value > 0:
-        raise SpecError(f"{what} must be positive, got {value}")
+        raise SpecError(f"{what} must be {BITS_TEXT}, got {bits}")
 
 
 @dataclass(frozen=True)
@@ -89,115 +86,255 @@ class LayerBits:
             )
 
 
+def mixes_channels(quant: QuantSpec) -> bool:
+    """Whether neighbouring input channels are rotated together or share a scale.
+
+    Where they are not, their order changes no result.
+    """
+    return quant.rotation != "none" or quant.weight_group_size > 0
+
+
+def has_blocks(quant: QuantSpec) -> bool:
+    """Whether the block size has an effect: blocks are rotated, or balanced by their order."""
+    balances = quant.permutation == "zigzag" and mixes_channels(quant)
+    return quant.rotation != "none" or balances
+
+
+def _has_static_scales(quant: QuantSpec) -> bool:
+    return quant.act_scale == "static"
+
+
+def _check_integer_method(quant: QuantSpec) -> None:
+    if quant.kernel not in INTEGER_KERNELS:
+        return
+    for name, allowed in _INTEGER_METHODS.items():
+        value = getattr(quant, name)
+        if value not in allowed:
+            listed = " or ".join(str(option).lower() for option in allowed)
+            raise SpecError(
+                f"kernel={quant.kernel} needs {name}={listed}, got {str(value).lower()}; "
+                "kernel=fake takes any"
+            )
+
+
+def _check_device(quant: QuantSpec, device: Device) -> None:
+    if quant.rules and quant.kernel in INTEGER_KERNELS and device == "cpu":
+        raise SpecError(
+            f"kernel={quant.kernel} {INTEGER_NEEDS}, and runtime.device is cpu; "
+            "kernel=fake runs there"
+        )
+
+
+# What several settings of the quantizer must fulfil together; `quant.select` has the rules of
+# single layers.
+METHOD_RULES = (Rule(("kernel", *_INTEGER_METHODS), _check_integer_method),)
+DEVICE_RULE = Rule(("kernel", "rules"), _check_device)
+
+
 @dataclass(frozen=True)
 class QuantSpec:
     """How the selected layers are quantized (DESIGN: select, calibrate, freeze)."""
 
     rules: tuple[LayerRule, ...] = ()  # empty: the policy stays as it is
     layer_bits: tuple[LayerBits, ...] = ()
-    rotation: Rotation = "hadamard"
-    block_size: int = 16  # channels that one rotation mixes; divides the layer's input width
-    permutation: Permutation = "zigzag"
-    row_rotation: bool = False  # also rotate the outputs, and back
-    weight_scale: WeightScale = "mse"
-    weight_group_size: int = 0  # input channels that share a weight scale; 0: a whole row
-    act_scale: ActScale = "per_token"
-    act_percentile: float = 99.9  # of |x| per channel, for static scales
-    smoothing: float = 0.0  # SmoothQuant's alpha; 0: none
-    kernel: Kernel = "fake"
+    rotation: Rotation = field(
+        default="hadamard",
+        metadata=setting("orthogonal matrix that mixes the channels of each block"),
+    )
+    block_size: int = field(
+        default=16,
+        metadata=setting(
+            "channels that one rotation mixes; divides the layer's input width",
+            allowed=BLOCK_SIZES,
+            used=has_blocks,
+        ),
+    )
+    permutation: Permutation = field(
+        default="zigzag",
+        metadata=setting(
+            "order of the input channels; zigzag balances the blocks", used=mixes_channels
+        ),
+    )
+    row_rotation: bool = field(
+        default=False, metadata=setting("whether the outputs are rotated too, and back")
+    )
+    weight_scale: WeightScale = field(
+        default="mse",
+        metadata=setting(
+            "how a weight scale is chosen: least squared error, or the largest weight",
+            packs="rounded",
+        ),
+    )
+    weight_group_size: int = field(
+        default=0,
+        metadata=setting(
+            "input channels that share a weight scale; 0: a whole row",
+            allowed=GROUP_SIZES,
+            packs="rounded",
+        ),
+    )
+    act_scale: ActScale = field(
+        default="per_token",
+        metadata=setting(
+            "scale of the activations: computed for each token, or calibrated for each channel",
+            packs="none",
+        ),
+    )
+    act_percentile: float = field(
+        default=99.9,
+        metadata=setting(
+            "percentile of |x| of a channel that a static scale covers",
+            above=50,
+            high=100,
+            packs="none",
+            used=_has_static_scales,
+        ),
+    )
+    smoothing: float = field(
+        default=0.0, metadata=setting("SmoothQuant's alpha; 0: no smoothing", low=0, high=1)
+    )
+    kernel: Kernel = field(
+        default="fake",
+        metadata=setting(
+            "how products are computed: simulated (fake; loop: block by block), or in integers",
+            packs="none",
+        ),
+    )
 
     def __post_init__(self) -> None:
-        if self.block_size not in BLOCK_SIZES:
-            raise SpecError(f"block_size must be one of {list(BLOCK_SIZES)}, got {self.block_size}")
-        if self.weight_group_size not in GROUP_SIZES:
-            raise SpecError(
-                f"weight_group_size must be 0 (a row), 32, 64 or 128, got {self.weight_group_size}"
-            )
-        if not 0.0 <= self.smoothing <= 1.0:
-            raise SpecError(f"smoothing must lie in [0, 1], got {self.smoothing}")
-        if not 50.0 < self.act_percentile <= 100.0:
-            raise SpecError(f"act_percentile must lie in (50, 100], got {self.act_percentile}")
-        if self.kernel in INTEGER_KERNELS:
-            self._check_integer_method()
-
-    def check_kernel(self, layer: str, bits: tuple[int, int]) -> None:
-        """Raise SpecError unless the kernel can compute a layer of these weight and input bits."""
-        if self.kernel in INTEGER_KERNELS and max(bits) > _INTEGER_BITS:
-            raise SpecError(
-                f"kernel={self.kernel} multiplies integers of 2 to {_INTEGER_BITS} bits, and layer "
-                f"{layer!r} has W{bits[0]}A{bits[1]}; use kernel=fake, or leave the layer at 16/16"
-            )
-
-    def _check_integer_method(self) -> None:
-        for knob, allowed in _INTEGER_METHODS.items():
-            value = getattr(self, knob)
-            if value not in allowed:
-                listed = " or ".join(str(option).lower() for option in allowed)
-                raise SpecError(
-                    f"kernel={self.kernel} needs {knob}={listed}, got {str(value).lower()}; "
-                    "kernel=fake takes any"
-                )
+        check_settings(self, "quant")
+        for rule in METHOD_RULES:
+            rule.of(self)()
 
 
 @dataclass(frozen=True)
 class PolicySpec:
     """Which policy, and how it is called."""
 
-    name: str  # "embedded" or "pi05_libero"
-    checkpoint: str | None = None  # folder; None: the shipped weights (embedded only)
-    tokenizer: str | None = None  # sentencepiece file of a pi0.5; None: in the checkpoint's folder
-    num_steps: int = 10  # Euler steps of the flow, 1 to 100
+    name: str = field(metadata=setting("embedded or pi05_libero", shared=True))
+    checkpoint: str | None = field(
+        default=None,
+        metadata=setting(
+            "folder of the weights; null: the shipped ones (embedded only)", shared=True, path=True
+        ),
+    )
+    tokenizer: str | None = field(
+        default=None,
+        metadata=setting(
+            "sentencepiece file of a pi0.5; null: in the checkpoint's folder",
+            shared=True,
+            path=True,
+        ),
+    )
+    num_steps: int = field(
+        default=10, metadata=setting("denoising (Euler) steps of the flow", low=1, high=100)
+    )
 
     def __post_init__(self) -> None:
-        if not 1 <= self.num_steps <= 100:
-            raise SpecError(f"num_steps must be 1 to 100, got {self.num_steps}")
+        check_settings(self, "policy")
 
 
 @dataclass(frozen=True)
 class RuntimeSpec:
     """How the policy is executed."""
 
-    # torch.compile on a CPU; on a GPU fused kernels, the whole call in one CUDA graph.
-    compile: bool = False
-    device: Device = "auto"  # auto: cuda where there is one
-    threads: int = 1  # CPU threads of the policy
+    compile: bool = field(
+        default=False,
+        metadata=setting(
+            "torch.compile on a CPU; on a GPU fused kernels, the whole call in one CUDA graph"
+        ),
+    )
+    device: Device = field(
+        default="auto",
+        metadata=setting("where the policy runs; auto: cuda where there is one", shared=True),
+    )
+    threads: int = field(default=1, metadata=setting("CPU threads of the policy", low=1))
 
     def __post_init__(self) -> None:
-        _check_positive(self.threads, "threads")
+        check_settings(self, "runtime")
 
 
 @dataclass(frozen=True)
 class ProtocolSpec:
     """How an episode runs: the suite and its constants."""
 
-    suite: str  # "duq_mini", one of LIBERO's, or "recorded", which has no episodes
-    tasks: int  # number of tasks; where there are categories, of each
-    init_states: int  # initial states a task; the first half is searched, the second reserved
-    image_px: int  # side of the square camera images, as rendered; a policy resizes
-    max_steps: int  # control steps after which an episode has failed
-    nominal_steps: int  # control steps of a typical success; sets the nominal calls of an episode
-    settle_steps: int  # idle steps before the first observation
-    replan_steps: int  # actions executed of each predicted chunk
-    seed: int = 7  # of the ledger's order and the flow noise
-    # Folder of LIBERO's assets, or the file of suite `recorded`; None: the package's own lookup.
-    assets: str | None = None
-    renderer: Literal["auto", "osmesa", "egl"] = "auto"  # auto: egl where a GPU draws
-    # Whose evaluation this follows, where they differ; our own suites have one protocol.
-    protocol: Literal["own", "openpi", "lerobot"] = "own"
-    # Forms in which the suite has each task, e.g. "original" and "object"; empty: one form only.
-    categories: tuple[str, ...] = ()
-    pro_files: str | None = None  # folder of LIBERO-PRO's tasks; None: where they are installed
+    suite: str = field(
+        metadata=setting(
+            "duq_mini, one of LIBERO's, or recorded, which has no episodes", shared=True
+        )
+    )
+    tasks: int = field(
+        metadata=setting("number of tasks; where there are categories, of each", low=1, shared=True)
+    )
+    init_states: int = field(
+        metadata=setting(
+            "initial states per task; the first half is searched, the second reserved",
+            low=2,
+            shared=True,
+        )
+    )
+    image_px: int = field(
+        metadata=setting(
+            "side of the square camera images, as rendered; a policy resizes", low=1, shared=True
+        )
+    )
+    max_steps: int = field(
+        metadata=setting("control steps after which an episode has failed", low=1, shared=True)
+    )
+    nominal_steps: int = field(
+        metadata=setting(
+            "control steps of a typical success; sets the nominal calls of an episode",
+            low=1,
+            shared=True,
+        )
+    )
+    settle_steps: int = field(
+        metadata=setting("idle steps before the first observation", low=0, shared=True)
+    )
+    replan_steps: int = field(metadata=setting("actions executed of each predicted chunk", low=1))
+    seed: int = field(
+        default=7,
+        metadata=setting(
+            "of the ledger's order and the flow noise", low=0, high=MAX_SEED, shared=True
+        ),
+    )
+    assets: str | None = field(
+        default=None,
+        metadata=setting(
+            "folder of LIBERO's assets, or the file of suite recorded; null: those installed",
+            shared=True,
+            path=True,
+        ),
+    )
+    renderer: Literal["auto", "osmesa", "egl"] = field(
+        default="auto", metadata=setting("auto: egl where a GPU draws, else osmesa", shared=True)
+    )
+    protocol: Literal["own", "openpi", "lerobot"] = field(
+        default="own",
+        metadata=setting(
+            "whose evaluation is followed, where they differ; own: our suites have one",
+            shared=True,
+        ),
+    )
+    categories: tuple[str, ...] = field(
+        default=(),
+        metadata=setting(
+            "forms in which the suite has each task, e.g. original and object; empty: one form",
+            shared=True,
+        ),
+    )
+    pro_files: str | None = field(
+        default=None,
+        metadata=setting(
+            "folder of LIBERO-PRO's tasks; null: where they are installed", shared=True, path=True
+        ),
+    )
 
     def __post_init__(self) -> None:
-        for what in ("tasks", "image_px", "max_steps", "nominal_steps", "replan_steps"):
-            _check_positive(getattr(self, what), what)
+        check_settings(self, "suite")
         twice = [name for name in self.categories if self.categories.count(name) > 1]
         if twice:
-            raise SpecError(f"categories must be different, got {twice[0]!r} twice")
-        if self.init_states < 2:
-            raise SpecError(f"init_states must be at least 2, got {self.init_states}")
-        if self.settle_steps < 0:
-            raise SpecError(f"settle_steps must not be negative, got {self.settle_steps}")
+            raise SpecError(f"suite.categories must be different, got {twice[0]!r} twice")
 
     @property
     def nominal_calls(self) -> int:
@@ -237,12 +374,7 @@ class TrialSpec:
     protocol: ProtocolSpec
 
     def __post_init__(self) -> None:
-        quant = self.quant
-        if quant.rules and quant.kernel in INTEGER_KERNELS and self.runtime.device == "cpu":
-            raise SpecError(
-                f"kernel={quant.kernel} {INTEGER_NEEDS}, and runtime.device is cpu; "
-                "kernel=fake runs there"
-            )
+        DEVICE_RULE.of(self.quant)(self.runtime.device)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data; `from_json` is the inverse."""

@@ -25,6 +25,7 @@ BASE = {
     "processes",
     "result",
     "seams",
+    "setting",
     "spec",
 }
 HEAVY = {"torch", "libero", "robosuite", "mujoco"}

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duqsweep.codec import FLAT, decode, encode
-from duqsweep.errors import SpecError
+from duqsweep.errors import ConfigError, SpecError
 from duqsweep.fingerprint import fingerprint
+from duqsweep.quant.select import check_layer
+from duqsweep.setting import Rule
 from duqsweep.spec import (
     BITS_ALLOWED,
     LayerBits,
@@ -84,6 +86,30 @@ def test_the_prototypes_lambda_is_not_offered_because_it_changes_nothing() -> No
         TrialSpec.from_json(data)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"block_size": 48}, "quant.block_size must be one of 16, 32, 64, 128, got 48"),
+        ({"rotation": "svd2"}, "quant.rotation must be one of hadamard, .*, got 'svd2'"),
+        ({"smoothing": float("nan")}, "quant.smoothing must be 0 to 1, got nan"),
+        ({"smoothing": -0.1}, "quant.smoothing must be 0 to 1, got -0.1"),
+        ({"act_percentile": 50.0}, "quant.act_percentile must be more than 50 and at most 100"),
+        ({"act_percentile": 100.5}, "quant.act_percentile must be .*, got 100.5"),
+    ],
+)
+def test_an_impossible_value_is_refused_with_its_key_and_rule(
+    change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(SpecError, match=message):
+        spec(**change)
+
+
+def test_a_rule_is_shown_only_the_settings_that_it_declares() -> None:
+    rule = Rule(("rotation",), lambda quant: quant.kernel)
+    with pytest.raises(AttributeError, match="kernel"):
+        rule.of(QuantSpec())()
+
+
 def test_a_wrong_type_is_refused_with_its_place() -> None:
     data = spec().to_json()
     data["policy"]["num_steps"] = "ten"
@@ -155,10 +181,10 @@ def test_an_integer_kernel_refuses_what_it_cannot_compute(
 def test_an_integer_kernel_takes_at_most_eight_bits(bits: tuple[int, int], fits: bool) -> None:
     quant = QuantSpec(kernel="int8")
     if fits:
-        quant.check_kernel("q_proj", bits)
+        check_layer(quant, "q_proj", (64, 64), bits)
         return
-    with pytest.raises(SpecError, match=rf"'q_proj' has W{bits[0]}A{bits[1]}; use kernel=fake"):
-        quant.check_kernel("q_proj", bits)
+    with pytest.raises(ConfigError, match=rf"'q_proj' has W{bits[0]}A{bits[1]}; use kernel=fake"):
+        check_layer(quant, "q_proj", (64, 64), bits)
 
 
 def test_an_integer_kernel_is_refused_on_a_cpu_where_it_would_run() -> None:

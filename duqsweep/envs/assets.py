@@ -67,12 +67,12 @@ def instructions(protocol: ProtocolSpec) -> list[str]:
         ConfigError: hf-libero, which has the tasks of the official suites, is not installed; or
             LIBERO-PRO's tasks are not.
     """
-    suite = protocol.suite
-    if suite == MINI:
+    name = protocol.suite
+    if name == MINI:
         return sorted(task.instruction for task in mini.TASKS)
-    if suite in OFFICIAL_TASKS:
-        return sorted(_official_instructions(suite).values())
-    if suite in PRO_SUITES:
+    if name in OFFICIAL_TASKS:
+        return sorted(_official_instructions(name).values())
+    if name in PRO_SUITES:
         return _pro_instructions(protocol)
     return []
 

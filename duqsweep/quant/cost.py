@@ -45,9 +45,9 @@ H200 = Machine(bytes_per_s=4.25e12, flops_per_s=7.9e14, int8_ops_per_s=9.4e14)
 class _Layer:
     """What one linear layer costs."""
 
-    rotations: int  # small products with one block, each pass
-    flops: float  # each pass
-    bytes_read: float  # each pass: weights, scales, rotations
+    rotations: int  # small products with one block, per pass
+    flops: float  # per pass
+    bytes_read: float  # per pass: weights, scales, rotations
     bytes_stored: float
 
 
@@ -70,7 +70,7 @@ def modelled(
     Returns:
         expert_forwards_per_call; rotations_per_call: blocks multiplied, inputs and outputs;
         flops_per_call: linear layers and rotations; bytes_per_call: weights at their bits, their
-        scales and the rotations, read once a pass.
+        scales and the rotations, read once per pass.
 
     Raises:
         ConfigError: A layer matches no part of `work`, or several.

@@ -17,7 +17,7 @@ from duqsweep.quant.fold import build_pack
 from duqsweep.quant.kernels import BUILDERS
 from duqsweep.quant.linear import LinearParts
 from duqsweep.quant.packs import Pack, expected_shapes, load_or_build, pack_key
-from duqsweep.quant.select import Bits, check_widths
+from duqsweep.quant.select import Bits, check_layer
 from duqsweep.spec import FULL_PRECISION, QuantSpec
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def freeze(
     build = BUILDERS[quant.kernel]
     for name, pair in bits.items():
         linear = linear_named(module, name)
-        check_widths(quant, name, (linear.out_features, linear.in_features), pair)
+        check_layer(quant, name, (linear.out_features, linear.in_features), pair)
         if name not in stats:
             raise EvaluationError(f"layer {name!r} has no calibration statistics")
         weight = linear.weight.detach()

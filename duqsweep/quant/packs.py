@@ -1,7 +1,7 @@
-"""The cache of quantized layers: one file a pack, named by the hash of everything that shaped it.
+"""The cache of quantized layers: one file per pack, named by the hash of everything that shaped it.
 
 Settings that do not shape a pack (activation bits, denoising steps, the kernel) are not in its
-name, so that trials which differ only there share it.
+name, so that trials which differ only there share it: each setting of the quantizer declares it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from duqsweep.errors import EvaluationError
 from duqsweep.files import write_bytes
 from duqsweep.fingerprint import digest
 from duqsweep.quant.select import permutes, rotates_twice, shares_rotation
+from duqsweep.setting import declared_settings
 from duqsweep.spec import FULL_PRECISION, QuantSpec
 
 # Weight → its version and its hash.
 _HASHES: MutableMapping[Tensor, tuple[int, str]] = WeakTensorKeyDictionary()
-FORMAT = 2  # raise it when the same settings give other numbers
+FORMAT = 3  # raise it when the same settings give other numbers
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Pack:
     first_rotation: Tensor | None = None  # (1, block, block) float32: before the reordering
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors that are there, by name."""
+        """Its tensors by name, without those that are None."""
         named = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: tensor for name, tensor in named.items() if tensor is not None}
 
@@ -63,27 +64,24 @@ def pack_key(
         layer: Dotted name of the layer.
         weight: (out, in) its weight; every byte counts.
         weight_bits: 2 to 8, or 16.
-        quant: The settings, of which only those that shape this pack count.
+        quant: The settings, of which those count that declare that they shape such a pack.
         act_max: (in,) from calibration; counts where permutation or smoothing look at it.
         samples: (n, in) from calibration; count where the greedy rotation is made for them.
     """
+    rounded = weight_bits < FULL_PRECISION
     shaped_by: dict[str, Any] = {
         "format": FORMAT,
         "checkpoint": weights_id,
         "layer": layer,
         "weight": _weight_hash(weight),
         "weight_bits": weight_bits,
-        "rotation": quant.rotation,
-        "row_rotation": quant.row_rotation,
-        "permutation": quant.permutation if permutes(quant) else "none",
-        "smoothing": quant.smoothing,
+        "settings": {
+            name: getattr(quant, name)
+            for name, setting in declared_settings(QuantSpec).items()
+            if setting.changes_pack(quant, rounded)
+        },
     }
-    zigzags = shaped_by["permutation"] == "zigzag"
-    if quant.rotation != "none" or zigzags:
-        shaped_by["block_size"] = quant.block_size
-    if weight_bits < FULL_PRECISION:
-        shaped_by["weight_scale"] = quant.weight_scale
-        shaped_by["weight_group_size"] = quant.weight_group_size
+    zigzags = permutes(quant) and quant.permutation == "zigzag"
     greedy = quant.rotation == "greedy"
     if (zigzags and not greedy) or quant.smoothing > 0:
         shaped_by["act_max"] = _tensor_hash(act_max)
@@ -166,7 +164,7 @@ def _dtype(name: str, expected: dict[str, tuple[int, ...]]) -> torch.dtype:
 
 
 def _weight_hash(weight: Tensor) -> str:
-    """`_tensor_hash`, once for a tensor that is not written to: at full size it takes seconds."""
+    """`_tensor_hash`, computed again only after a change: at full size it takes seconds."""
     known = _HASHES.get(weight)
     if known is None or known[0] != weight._version:
         known = _HASHES[weight] = (weight._version, _tensor_hash(weight))

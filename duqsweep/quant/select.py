@@ -9,16 +9,21 @@ import re
 from collections.abc import Mapping
 
 from duqsweep.errors import ConfigError
+from duqsweep.setting import Rule
 from duqsweep.spec import (
     BLOCK_SIZES,
     FULL_PRECISION,
     GROUP_SIZES,
+    INTEGER_KERNELS,
     LayerBits,
     LayerRule,
     QuantSpec,
+    has_blocks,
+    mixes_channels,
 )
 
 Bits = tuple[int, int]  # weight bits, activation bits
+INTEGER_BITS = 8  # at most, of weights and activations that a kernel multiplies
 PACKED_BITS = 4  # and fewer: kernel w4a8 stores two codes in a byte
 
 Shape = tuple[int, int]  # out features, in features
@@ -54,8 +59,10 @@ def select_layers(quant: QuantSpec, layers: Mapping[str, Shape]) -> dict[str, Bi
             )
     bits = {name: _bits_of(name, quant.rules, quant.layer_bits) for name in layers}
     selected = {name: pair for name, pair in bits.items() if min(pair) < FULL_PRECISION}
+    checks = [rule.of(quant) for rule in LAYER_RULES]
     for name, pair in selected.items():
-        check_widths(quant, name, layers[name], pair)
+        for check in checks:
+            check(name, layers[name], pair)
     return selected
 
 
@@ -68,13 +75,8 @@ def is_under(name: str, path: str) -> bool:
 
 
 def permutes(quant: QuantSpec) -> bool:
-    """Whether input channels are reordered.
-
-    Where nothing mixes neighbouring channels (no rotation, no weight groups) their order changes no
-    result, and is left alone.
-    """
-    mixes = quant.rotation != "none" or quant.weight_group_size > 0
-    return quant.permutation != "none" and mixes
+    """Whether input channels are reordered; where nothing mixes them they are left alone."""
+    return quant.permutation != "none" and mixes_channels(quant)
 
 
 def shares_rotation(quant: QuantSpec) -> bool:
@@ -87,21 +89,40 @@ def rotates_twice(quant: QuantSpec) -> bool:
     return quant.rotation == "greedy" and permutes(quant)
 
 
-def check_widths(quant: QuantSpec, name: str, shape: Shape, bits: Bits) -> None:
+def check_layer(quant: QuantSpec, name: str, shape: Shape, bits: Bits) -> None:
     """Raise ConfigError unless `name` fits the blocks, the groups and the kernel of `quant`."""
-    rows, columns = shape
-    quant.check_kernel(name, bits)
+    for rule in LAYER_RULES:
+        rule.of(quant)(name, shape, bits)
+
+
+def _check_bits(quant: QuantSpec, name: str, shape: Shape, bits: Bits) -> None:
+    if quant.kernel in INTEGER_KERNELS and max(bits) > INTEGER_BITS:
+        raise ConfigError(
+            f"kernel={quant.kernel} multiplies integers of 2 to {INTEGER_BITS} bits, and layer "
+            f"{name!r} has W{bits[0]}A{bits[1]}; use kernel=fake, or leave the layer at 16/16"
+        )
+
+
+def _check_row_rotation(quant: QuantSpec, name: str, shape: Shape, bits: Bits) -> None:
     if quant.row_rotation and quant.rotation in ("none", "greedy"):
         raise ConfigError(
             "row_rotation=true rotates outputs as rotation=hadamard or svd does, and rotation is "
             f"{quant.rotation}"
         )
-    needs_blocks = quant.rotation != "none" or (quant.permutation == "zigzag" and permutes(quant))
-    if needs_blocks and columns % quant.block_size:
-        raise ConfigError(_uneven("block_size", quant.block_size, name, "input", columns))
-    if quant.row_rotation and rows % quant.block_size:
-        raise ConfigError(_uneven("block_size", quant.block_size, name, "output", rows))
-    group = quant.weight_group_size
+
+
+def _check_input_blocks(quant: QuantSpec, name: str, shape: Shape, bits: Bits) -> None:
+    if has_blocks(quant) and shape[1] % quant.block_size:
+        raise ConfigError(_uneven("block_size", quant.block_size, name, "input", shape[1]))
+
+
+def _check_output_blocks(quant: QuantSpec, name: str, shape: Shape, bits: Bits) -> None:
+    if quant.row_rotation and shape[0] % quant.block_size:
+        raise ConfigError(_uneven("block_size", quant.block_size, name, "output", shape[0]))
+
+
+def _check_groups(quant: QuantSpec, name: str, shape: Shape, bits: Bits) -> None:
+    columns, group = shape[1], quant.weight_group_size
     if group and bits[0] < FULL_PRECISION and columns % group:
         raise ConfigError(_uneven("weight_group_size", group, name, "input", columns))
     packed = quant.kernel == "w4a8" and bits[0] <= PACKED_BITS
@@ -110,6 +131,16 @@ def check_widths(quant: QuantSpec, name: str, shape: Shape, bits: Bits) -> None:
             f"kernel=w4a8 packs channel j of layer {name!r} with channel j + {columns // 2}, so "
             f"that weight_group_size {group} must divide half of its input width {columns}"
         )
+
+
+# What a quantized layer must fulfil; each check gets its name, its shape and its bits.
+LAYER_RULES = (
+    Rule(("kernel",), _check_bits),
+    Rule(("row_rotation", "rotation"), _check_row_rotation),
+    Rule(("block_size", "rotation", "permutation", "weight_group_size"), _check_input_blocks),
+    Rule(("block_size", "row_rotation"), _check_output_blocks),
+    Rule(("kernel", "weight_group_size"), _check_groups),
+)
 
 
 def _bits_of(name: str, rules: tuple[LayerRule, ...], layer_bits: tuple[LayerBits, ...]) -> Bits:

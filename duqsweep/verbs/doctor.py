@@ -1,6 +1,6 @@
-"""`duqsweep doctor`: what works on this machine, part by part, and what to do where it does not.
+"""`duqsweep doctor`: what works on this machine, and what to do where something does not.
 
-Overrides say for which policy and suite, e.g. suite=libero_goal suite.renderer=egl.
+Overrides choose the policy and the suite, e.g. suite=libero_goal suite.renderer=egl.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MIN_CONTRAST = 10
 
 
 def main(arguments: list[str]) -> int:
-    """Check every part and print a line each.
+    """Check every part and print one line for each.
 
     Returns:
         0 when all that such a sweep needs works, else 1.
@@ -60,14 +60,14 @@ def main(arguments: list[str]) -> int:
 
 def _run(name: str, check: Callable[[], str], trace: bool, required: bool = True) -> bool:
     try:
-        said = check()
-    except Exception as error:  # a doctor reports whatever it finds, and goes on
+        found = check()
+    except Exception as error:  # the other checks run all the same
         mark = "FAIL" if required else "none"
         print(f"[{mark}] {name}: {' '.join(str(error).split()) or type(error).__name__}")
         if trace:
             traceback.print_exc(file=sys.stdout)
         return False
-    print(f"[ ok ] {name}: {said}")
+    print(f"[ ok ] {name}: {found}")
     return True
 
 
@@ -117,7 +117,7 @@ def _mlflow() -> str:
     with tempfile.TemporaryDirectory() as folder:
         from mlflow import MlflowClient
 
-        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it logs every table
         client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
         client.create_experiment("doctor", artifact_location=folder)
     return "writes a database"
@@ -143,11 +143,11 @@ def _slurm() -> str:
 def check_assets(protocol: ProtocolSpec) -> str:
     """Where LIBERO's assets are, and whether they are its own; raises ConfigError if missing."""
     of_libero = protocol.suite in OFFICIAL_TASKS or protocol.suite in PRO_SUITES
-    suite = protocol.suite if of_libero else "libero_10"
-    found = find_assets(replace(protocol, suite=suite))
+    name = protocol.suite if of_libero else "libero_10"
+    found = find_assets(replace(protocol, suite=name))
     if not found.changed:
-        return f"all {len(found.needed)} files of {suite} in {found.folder} are LIBERO's own"
+        return f"all {len(found.needed)} files of {name} in {found.folder} are LIBERO's own"
     return (
-        f"{len(found.changed)} of the {len(found.needed)} files of {suite} in {found.folder} are "
+        f"{len(found.changed)} of the {len(found.needed)} files of {name} in {found.folder} are "
         "stand-ins: pictures are not LIBERO's"
     )

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from duqsweep import exit_codes, files
-from duqsweep.control.config.declare import Params
 from duqsweep.control.config.overrides import given_settings
+from duqsweep.control.config.parameters import Params
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, check_inputs, compose
 from duqsweep.control.front.formats import number

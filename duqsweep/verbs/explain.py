@@ -1,14 +1,17 @@
-"""`duqsweep explain`: the cost model of a policy call as a table, and the document it answers."""
+"""`duqsweep explain`: the cost model of a policy call, and the settings of a trial, as tables."""
 
 from __future__ import annotations
 
 import argparse
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from omegaconf import MISSING
 
 from duqsweep.checkpoint.locate import policy_sizes
 from duqsweep.checkpoint.sizes import sizes_of
+from duqsweep.control.config.settings import DECLARED, LAYERS
 from duqsweep.control.config.sweep_config import compose
 from duqsweep.control.explain.cost import PartCost, call_costs
 from duqsweep.control.explain.document import PROTOTYPE, Document, comparison, mistakes
@@ -16,6 +19,7 @@ from duqsweep.errors import ConfigError
 from duqsweep.files import read_json
 from duqsweep.quant.select import rotates_twice
 from duqsweep.result import PICTURES, PROMPT_TOKENS, Vitals
+from duqsweep.setting import Setting
 from duqsweep.spec import TrialSpec
 
 # A group is chosen once, so these give way to the user's; other keys may come twice, the last wins.
@@ -25,7 +29,7 @@ WIDTH = 100
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the cost model.
+    """Print the cost model, or with --settings every setting of a trial.
 
     Args:
         arguments: Overrides as of a sweep, e.g. policy=embedded, policy.num_steps=5,
@@ -39,8 +43,12 @@ def main(arguments: Sequence[str]) -> int:
     """
     parser = argparse.ArgumentParser(prog="duqsweep explain", description=main.__doc__)
     parser.add_argument("--vitals", type=Path, metavar="FILE", help="vitals.json of a trial")
+    parser.add_argument("--settings", action="store_true", help="list the settings of a trial")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     options = parser.parse_intermixed_args(list(arguments))
+    if options.settings:
+        print(_settings_tables())
+        return 0
     spec = _spec(options.overrides)
     vitals = None if options.vitals is None else read_vitals(options.vitals, spec)
     reads = None if vitals is None else _reads(vitals)
@@ -84,6 +92,39 @@ def _spec(overrides: Sequence[str]) -> TrialSpec:
     return compose([*groups, *DEFAULTS, *overrides]).base.spec({})
 
 
+def _settings_tables() -> str:
+    """Every declared setting: those that a trial can set, then those of a whole sweep."""
+    own = {key: declared for key, declared in DECLARED.items() if not declared.shared}
+    common = {key: declared for key, declared in DECLARED.items() if declared.shared}
+    return (
+        "Settings of a trial: a space searches them, plans and overrides set them\n"
+        f"{_settings_table(own)}\n\n"
+        f"Settings that all trials of a sweep share: overrides set them\n{_settings_table(common)}"
+    )
+
+
+def _settings_table(declared: Mapping[str, Setting]) -> str:
+    rows = [["key", "values", "default", "meaning"]]
+    for key, each in declared.items():
+        shown = f"{key}.N" if f"{key}." == LAYERS else key
+        rows.append([shown, _values_text(each), _default_text(each.default), each.help])
+    return table(rows, right=False)
+
+
+def _values_text(declared: Setting) -> str:
+    kinds = {"bool": "true, false", "str": "text"}
+    text = kinds.get(declared.rule, declared.rule.removeprefix("one of "))
+    return f"{text}, or null" if declared.optional else text
+
+
+def _default_text(default: object) -> str:
+    if default == MISSING:
+        return "of its group"
+    if default is None or isinstance(default, bool):
+        return {None: "null", False: "false", True: "true"}[default]
+    return str(default) if default or isinstance(default, (int, float)) else "none"
+
+
 def _heading(spec: TrialSpec, costs: Sequence[PartCost]) -> str:
     quantized = sum(cost.quantized for cost in costs)
     quant = spec.quant
@@ -98,9 +139,9 @@ def _heading(spec: TrialSpec, costs: Sequence[PartCost]) -> str:
 
 def _costs_table(costs: Sequence[PartCost], vitals: Vitals | None) -> str:
     heads = ["part", "linears", "quantized", "forwards", "tokens", "rotations", "rotations"]
-    units = ["", "", "", "a call", "a forward", "a forward", "a call"]
+    units = ["", "", "", "per call", "per forward", "per forward", "per call"]
     heads += ["GFLOP", "weights MB", "packed MB"]
-    units += ["a call"] * 3
+    units += ["per call"] * 3
     rows = [
         [
             cost.part,
@@ -118,7 +159,7 @@ def _costs_table(costs: Sequence[PartCost], vitals: Vitals | None) -> str:
     total = ["all", f"{linears}", f"{quantized}", "", "", "", f"{rotations:,}"]
     rows.append([*total, *(f"{x:,.1f}" for x in _sums(costs))])
     if vitals is not None:
-        heads, units = [*heads, "measured"], [*units, "ms a call"]
+        heads, units = [*heads, "measured"], [*units, "ms per call"]
         times = [*(vitals.parts_ms.get(cost.part) for cost in costs), vitals.call_ms.p50]
         rows = [
             [*row, "-" if ms is None else f"{ms:.2f}"] for row, ms in zip(rows, times, strict=True)
@@ -137,7 +178,7 @@ def _sums(costs: Sequence[PartCost]) -> tuple[float, float, float]:
 def _footnotes(vitals: Vitals | None) -> str:
     notes = [
         "Modelled: linear layers and rotations; attention products, norms and embeddings are left "
-        "out. Weights are read once a forward, in full precision or packed at their bits with "
+        "out. Weights are read once per forward, in full precision or packed at their bits with "
         "scales and rotations; kernels `fake` and `loop` read full precision.",
     ]
     if vitals is None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import re
 from pathlib import Path
 
 import pytest
 
 from duqsweep.conf_dir import conf_dir, group_options
-from duqsweep.control.config.sweep_config import check_inputs, compose, load
+from duqsweep.control.config.settings import LAYERS, SETTABLE, setting_of
+from duqsweep.control.config.space import Space
+from duqsweep.control.config.sweep_config import SweepConfig, check_inputs, compose, load
 from duqsweep.control.front.objectives import Objective
 from duqsweep.errors import ConfigError
 from duqsweep.fingerprint import fingerprint
@@ -167,10 +171,12 @@ KNOBS = {
     "quant.weight_scale": "absmax",
     "quant.weight_group_size": 64,
     "quant.act_scale": "static",
+    "quant.act_percentile": 99.0,
     "quant.smoothing": 0.5,
     "quant.kernel": "loop",
     "policy.num_steps": 4,
     "runtime.compile": True,
+    "runtime.threads": 2,
     "suite.replan_steps": 10,
 }
 
@@ -179,11 +185,46 @@ KNOBS = {
 def test_turning_a_knob_makes_another_trial(key):
     base = compose(["+sweep=smoke"]).base
 
+    beside = {"quant.act_scale": "static"} if key == "quant.act_percentile" else {}
+
     def identity(changes):
-        spec = base.spec(changes)
+        spec = base.spec({**beside, **changes})
         return fingerprint(spec, select_layers(spec.quant, base.layers))
 
     assert identity({key: KNOBS[key]}) != identity({})
+
+
+def test_every_setting_of_a_trial_is_a_knob():
+    assert {re.sub(r"\.\d+$", ".", key) for key in KNOBS} == {*SETTABLE, LAYERS}
+
+
+@functools.cache
+def smoke() -> SweepConfig:
+    return compose(["+sweep=smoke"])
+
+
+def impossible_values(declared):
+    """A value of another type, and one of the setting's type that is not allowed, if any."""
+    yield 1 if declared.kind is str else "word"
+    bound = declared.low if declared.above is None else declared.above
+    if declared.allowed:
+        yield {int: 1, str: "unheard-of"}[declared.kind]
+    elif bound is not None:
+        yield declared.kind(bound - 1)
+
+
+@pytest.mark.parametrize("key", [*SETTABLE, f"{LAYERS}1"])
+def test_an_impossible_value_is_refused_wherever_it_is_given(key):
+    steps = {"policy.num_steps": "choice(2, 3)"}
+    for value in impossible_values(setting_of(key)):
+        for changes in (
+            {"space": {key: value}},
+            {"space": {key: f"choice({value})"}},
+            {"plans": {"mine": {key: value}}, "enqueue": ("mine",)},
+            {"space": steps, "when": {"policy.num_steps": f"{key} == {value}"}},
+        ):
+            with pytest.raises(ConfigError, match=f"{key} must be .*, got {value!r}"):
+                Space.from_config(dataclasses.replace(smoke(), **changes))
 
 
 @pytest.mark.parametrize(

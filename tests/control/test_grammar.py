@@ -53,6 +53,8 @@ def test_a_value_means_what_hydra_means_by_it(text, domain):
         ("tag(log, range(1, 5))", "tags fit intervals"),
         ("range(5, 5)", "empty"),
         ("range(1, 5, 0)", "step is 0"),
+        ("range(1, 1000000000)", "more than 100,000 values; an interval may"),
+        ("range(0, 1, 1e-9)", "more than 100,000 values"),
         ("choice(1, 1)", "twice"),
         ("choice()", "empty choice"),
         ("choice(a, null)", "NoneType"),

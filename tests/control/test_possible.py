@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duqsweep.control.config.declare import Parameter
 from duqsweep.control.config.grammar import Choice, Condition
+from duqsweep.control.config.parameters import Parameter
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import compose
 from duqsweep.errors import ConfigError

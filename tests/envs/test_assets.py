@@ -60,9 +60,9 @@ def nothing_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def official(protocol, folder: Path | None, suite: str = "libero_goal"):
+def official(protocol, folder: Path | None, name: str = "libero_goal"):
     named = None if folder is None else str(folder)
-    return replace(protocol, suite=suite, tasks=10, assets=named)
+    return replace(protocol, suite=name, tasks=10, assets=named)
 
 
 def fill(folder: Path, suite: str = "libero_goal", **other: bytes) -> Path:

@@ -21,8 +21,8 @@ GOAL = "libero_goal_object"
 @pytest.fixture
 def wanted(protocol: ProtocolSpec) -> ProtocolSpec:
     """A protocol of two categories of libero_pro_goal."""
-    suite = replace(protocol, suite="libero_pro_goal", tasks=10)
-    return replace(suite, categories=("original", "object"))
+    whole = replace(protocol, suite="libero_pro_goal", tasks=10)
+    return replace(whole, categories=("original", "object"))
 
 
 def refusal(protocol: ProtocolSpec) -> str:
@@ -43,10 +43,10 @@ def test_a_category_is_named_once_and_at_least_one_is(wanted):
         replace(wanted, categories=("object", "object"))
 
 
-@pytest.mark.parametrize("suite", ["duq_mini", "libero_goal"])
-def test_other_suites_have_no_categories(suite, wanted):
-    said = refusal(replace(wanted, suite=suite, tasks=6))
-    assert f"suite {suite} has no categories" in said
+@pytest.mark.parametrize("name", ["duq_mini", "libero_goal"])
+def test_other_suites_have_no_categories(name, wanted):
+    said = refusal(replace(wanted, suite=name, tasks=6))
+    assert f"suite {name} has no categories" in said
     assert "libero_pro_goal" in said
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from duqsweep.errors import ConfigError
-from duqsweep.quant.select import check_widths, is_under, select_layers
+from duqsweep.quant.select import check_layer, is_under, select_layers
 from duqsweep.spec import LayerBits, LayerRule, QuantSpec
 
 LAYERS = {
@@ -134,6 +134,6 @@ def test_selecting_and_costing_import_no_torch() -> None:
 def test_packed_codes_need_groups_that_divide_half_a_row() -> None:
     quant = QuantSpec(rules=(LayerRule("fc1", 4, 8),), weight_group_size=128, kernel="w4a8")
     with pytest.raises(ConfigError, match="128 must divide half of its input width 1152"):
-        check_widths(quant, "fc1", (4304, 1152), (4, 8))
-    check_widths(quant, "fc1", (4304, 1152), (8, 8))  # a code a byte
-    check_widths(quant, "up_proj", (4096, 1024), (4, 8))
+        check_layer(quant, "fc1", (4304, 1152), (4, 8))
+    check_layer(quant, "fc1", (4304, 1152), (8, 8))  # a code a byte
+    check_layer(quant, "up_proj", (4096, 1024), (4, 8))

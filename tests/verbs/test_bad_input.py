@@ -86,7 +86,7 @@ MISTAKES = {
     ),
     "unknown block size": (
         ["+sweep=tiny", "quant.block_size=48"],
-        r"block_size must be one of \[16, 32, 64, 128\], got 48",
+        "quant.block_size must be one of 16, 32, 64, 128, got 48",
     ),
     "block size that does not divide a width": (
         ["+sweep=tiny", "space.quant.block_size=choice(16, 128)", "quant.row_rotation=true"],

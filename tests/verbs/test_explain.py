@@ -101,7 +101,7 @@ def test_the_page_sets_the_documents_numbers_beside_what_happens(
     for number in ("4,608", "2,304", "69,120", "235", "76,608", "27,072", "270,720"):
         assert number in page
     rows = {name: (counted, real) for name, counted, real in comparison(Document(), pi05_costs())}
-    assert rows["DiT forwards a call"] == ("30", "10")
+    assert rows["DiT forwards per call"] == ("30", "10")
     assert rows["DiT compute over LLM compute"] == ("1.5 to 7", "0.03")
     assert len(mistakes(Document(), pi05_costs())) == 10
 

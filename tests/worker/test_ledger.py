@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from duqsweep.errors import SpecError
 from duqsweep.files import write_json
-from duqsweep.spec import ProtocolSpec
+from duqsweep.spec import MAX_SEED, ProtocolSpec
 from duqsweep.worker.ledger import make_ledger, read_ledger, write_ledger
 
 FIRST_BLOCK = [(1, 24), (5, 7), (2, 14), (3, 2), (0, 2), (4, 20)]
@@ -31,7 +31,7 @@ def protocol(tasks: int = 6, init_states: int = 50, seed: int = 7) -> ProtocolSp
     )
 
 
-@given(st.integers(1, 12), st.integers(2, 50), st.integers(0, 2**31), st.booleans())
+@given(st.integers(1, 12), st.integers(2, 50), st.integers(0, MAX_SEED), st.booleans())
 def test_every_block_holds_every_task_once(
     tasks: int, states: int, seed: int, reserved: bool
 ) -> None:
@@ -41,7 +41,7 @@ def test_every_block_holds_every_task_once(
     assert [e.i for e in entries] == list(range(len(entries)))
 
 
-@given(st.integers(1, 12), st.integers(2, 50), st.integers(0, 2**31))
+@given(st.integers(1, 12), st.integers(2, 50), st.integers(0, MAX_SEED))
 def test_search_and_reserved_ledgers_split_all_states_between_them(
     tasks: int, states: int, seed: int
 ) -> None:
@@ -56,7 +56,7 @@ def test_search_and_reserved_ledgers_split_all_states_between_them(
 NAMES = ("original", "language", "object", "swap", "task")
 
 
-@given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 2**31), st.booleans())
+@given(st.integers(1, 12), st.integers(1, 5), st.integers(0, MAX_SEED), st.booleans())
 def test_categories_take_turns(tasks: int, count: int, seed: int, reserved: bool) -> None:
     given_protocol = replace(protocol(tasks, 10, seed), categories=NAMES[:count])
     entries = make_ledger(given_protocol, reserved)

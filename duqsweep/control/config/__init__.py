@@ -1,1 +1,1 @@
-"""What was asked for: conf/ to a checked sweep, its settings and its search space."""
+"""From conf/ and overrides to a checked sweep: its settings and its search space."""

@@ -1,4 +1,4 @@
-"""Overrides to a composed configuration: Hydra's part, with its errors put into one line."""
+"""Composes a configuration from overrides by Hydra, and puts Hydra's errors into one line."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _reason(text: str) -> str:
 
 def _plain(word: str) -> str:
     if re.match(r"[+~]*hydra[./]", word):
-        raise ConfigError(f"{word} has no effect: Hydra only composes here, nothing of it runs")
+        raise ConfigError(f"{word} has no effect: Hydra only composes the configuration here")
     return in_hydras_grammar(f"+{word}" if word.startswith("sweep=") else word)
 
 

@@ -1,4 +1,4 @@
-"""Text of a search space to domains and conditions; values follow Hydra's own sweep grammar."""
+"""Parses domains and conditions of a search space; values follow Hydra's own sweep grammar."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from hydra.core.override_parser.types import (
 from hydra.errors import HydraException
 
 from duqsweep.errors import ConfigError
+from duqsweep.setting import Scalar
 
-Scalar = bool | int | float | str
-
+MOST_VALUES = 100_000  # of a range, which are listed one by one
 FORMS = "choice(16, 32), int(interval(1, 10)), interval(0.0, 0.8), range(1, 11), tag(log, …)"
 
 
@@ -46,12 +46,12 @@ class IntRange:
     log: bool = False
 
     @property
-    def values(self) -> tuple[int, ...]:
+    def values(self) -> range:
         """All of them, ascending."""
-        return tuple(range(self.low, self.high + 1, self.step))
+        return range(self.low, self.high + 1, self.step)
 
     def __contains__(self, value: object) -> bool:
-        return type(value) is int and value in range(self.low, self.high + 1, self.step)
+        return type(value) is int and value in self.values
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,10 @@ def _range(key: str, text: str, sweep: RangeSweep) -> Domain:
         raise _refused(key, text, "tags fit intervals: tag(log, int(interval(1, 64)))")
     if sweep.step == 0:
         raise _refused(key, text, "its step is 0")
+    assert sweep.start is not None
+    assert sweep.stop is not None
+    if (sweep.stop - sweep.start) / sweep.step > MOST_VALUES:
+        raise _refused(key, text, f"it has more than {MOST_VALUES:,} values; an interval may")
     values = sorted(sweep.range())
     if not values:
         raise _refused(key, text, "it is empty; the stop of a range is not part of it")

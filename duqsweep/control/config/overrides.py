@@ -1,11 +1,11 @@
-"""Settings given on the command line: that they count, or are refused, and never vanish."""
+"""Refuses settings on the command line that would change no trial."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-from duqsweep.control.config.settings import LAYERS, SETTABLE
+from duqsweep.control.config.settings import setting_of
 from duqsweep.control.config.space import Space
 from duqsweep.errors import ConfigError
 
@@ -16,7 +16,7 @@ def given_settings(words: Sequence[str]) -> dict[str, str]:
     """The settings of a trial that `words` give: key → word."""
     found = ((_SETTING.fullmatch(word), word) for word in words)
     given = {match[1]: word for match, word in found if match}
-    return {k: word for k, word in given.items() if k in SETTABLE or k.startswith(LAYERS)}
+    return {key: word for key, word in given.items() if setting_of(key) is not None}
 
 
 def check_effect(words: Sequence[str], space: Space) -> None:

@@ -1,7 +1,7 @@
 """Whether every point of a space can be evaluated, found without trying them all.
 
-Each rule that refuses a trial looks at few settings. So it is enough to try, for each rule, all
-combinations of what it looks at; what all others have is then of no matter to it. Whatever is
+Each rule that refuses a trial declares the few settings that it looks at. So it is enough to try,
+for each rule, all combinations of these; the other settings do not matter to it. Whatever is
 refused on the way is a point of the space, so nothing is refused wrongly.
 """
 
@@ -14,22 +14,32 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from duqsweep.control.config.declare import Parameter, Params
-from duqsweep.control.config.grammar import Choice, Domain, FloatRange, Scalar
-from duqsweep.control.config.settings import ACT_BITS, FIRST_LAST, INCLUDE, LAYERS, WEIGHT_BITS
+from duqsweep.control.config.grammar import Choice, Domain, FloatRange
+from duqsweep.control.config.parameters import Parameter, Params
+from duqsweep.control.config.settings import ACT_BITS, FIRST_LAST, LAYERS, SELECTION, WEIGHT_BITS
+from duqsweep.quant.select import LAYER_RULES
+from duqsweep.setting import Rule, Scalar
+from duqsweep.spec import DEVICE_RULE, METHOD_RULES
 
 ONE_BY_ONE = 1000  # whole numbers of a range; in a wider one the ends show what the bounds refuse
 MOST = 5000  # combinations that are tried for one rule; of more, a seeded sample
-_KERNEL, _ROTATION, _ROWS = "quant.kernel", "quant.rotation", "quant.row_rotation"
-_GROUP = "quant.weight_group_size"
-_BITS = (INCLUDE, WEIGHT_BITS, ACT_BITS, FIRST_LAST, LAYERS)
-# The rules, by what they look at: quant.select.check_widths, spec.QuantSpec.
+_BITS = (WEIGHT_BITS, ACT_BITS, FIRST_LAST, LAYERS)
+
+
+def _keys(rule: Rule) -> tuple[str, ...]:
+    """The keys of the settings that a rule of the quantizer looks at."""
+    keys: dict[str, None] = {}
+    for name in rule.fields:
+        keys |= dict.fromkeys(SELECTION if name == "rules" else (f"quant.{name}",))
+    return tuple(keys)
+
+
+# What each rule looks at; those of layers also at what decides which layers are quantized.
+_METHOD_KEYS = tuple(_keys(rule) for rule in METHOD_RULES)
 RULES = (
-    (_KERNEL, _ROTATION, _ROWS, "quant.act_scale", "quant.smoothing"),  # what integers can do
-    (_ROWS, _ROTATION, *_BITS),  # outputs are rotated by some rotations only
-    ("quant.block_size", _ROTATION, "quant.permutation", _GROUP, *_BITS),  # blocks of inputs
-    ("quant.block_size", _ROWS, *_BITS),  # blocks of outputs
-    (_KERNEL, _GROUP, *_BITS),  # bits that a kernel multiplies, groups that it packs
+    *_METHOD_KEYS,
+    _keys(DEVICE_RULE),
+    *((*_keys(rule), *SELECTION) for rule in LAYER_RULES),
 )
 
 Try = Callable[[Params, bool], None]  # raises ConfigError; true: with the layers it quantizes
@@ -48,7 +58,8 @@ def check_points(
         attempt: Tries one point.
     """
     for parameter in parameters:
-        if parameter.key not in RULES[0]:
+        # What the method's rules look at may be impossible beside the base's other values only.
+        if not any(parameter.key in keys for keys in _METHOD_KEYS):
             for value in values_to_try(parameter.domain):
                 attempt({parameter.key: value}, False)
     seen: set[tuple[tuple[str, Scalar], ...]] = set()
@@ -61,8 +72,8 @@ def check_points(
                 attempt(point, True)
 
 
-def values_to_try(domain: Domain) -> tuple[Scalar, ...]:
-    """Values that show whether all of a domain are possible."""
+def values_to_try(domain: Domain) -> Sequence[Scalar]:
+    """Values of a domain that show whether all its values are possible."""
     if isinstance(domain, Choice):
         return domain.values
     if isinstance(domain, FloatRange) or len(domain.values) > ONE_BY_ONE:
@@ -73,7 +84,7 @@ def values_to_try(domain: Domain) -> tuple[Scalar, ...]:
 def _combinations(
     parameters: Sequence[Parameter], rule: Sequence[str]
 ) -> Iterator[Mapping[str, Scalar]]:
-    """What a rule looks at, and what decides whether that is searched, in all combinations.
+    """All combinations of what a rule looks at and of what the conditions of that look at.
 
     The bits of single layers change together: a layer is refused for its own bits alone.
     """
@@ -105,10 +116,10 @@ def _product(axes: Sequence[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
         yield tuple(rng.choice(axis) for axis in axes)
 
 
-def _telling(parameter: Parameter) -> tuple[Scalar, ...]:
+def _telling(parameter: Parameter) -> Sequence[Scalar]:
     """One value of each kind that the rules tell apart: 4 bits and fewer, 8 and fewer, 16."""
     values = values_to_try(parameter.domain)
-    if _rule_key(parameter.key) not in _BITS[1:]:
+    if _rule_key(parameter.key) not in _BITS:
         return values
     kinds = {(bits > 4) + (bits > 8): bits for bits in values if isinstance(bits, int)}
     return tuple(kinds.values())

@@ -15,9 +15,9 @@ LIMIT_S = 1.0  # a sound one takes milliseconds
 
 
 def check_regexes(regexes: Iterable[str], layers: Collection[str]) -> None:
-    """Raise ConfigError for a regex whose search does not come to an end.
+    """Raise ConfigError for a regex whose search takes too long.
 
-    One that does not compile is told where it is used.
+    One that does not compile is reported where it is used.
     """
     for regex in dict.fromkeys(regexes):
         try:
@@ -31,14 +31,14 @@ def check_regexes(regexes: Iterable[str], layers: Collection[str]) -> None:
         except TimeoutError as error:
             raise ConfigError(
                 f"regex {regex!r} takes more than {LIMIT_S:g} s on the names of layers: a "
-                "repetition inside of a repetition, as (a+)+, tries every way to split a name; "
-                "write it without"
+                "repetition inside a repetition, e.g. (a+)+, tries every way to split a name; "
+                "rewrite it without"
             ) from error
 
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in the block after so long; other threads than the first have no limit."""
+    """Raise TimeoutError in the block after `seconds`; other threads have no limit."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

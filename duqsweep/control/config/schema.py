@@ -1,40 +1,108 @@
 """The keys of conf/ and their types, so that Hydra refuses a misspelt key or a wrong type.
 
-Not frozen, because Hydra merges files into them; `config.to_config` makes checked records of them.
+The sections `policy`, `suite`, `quant` and `runtime` take their keys from the settings that
+`duqsweep.spec` declares. Not frozen, because Hydra merges files into them; `sweep_config.to_config`
+makes checked records of them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+import dataclasses
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from duqsweep.spec import PolicySpec, ProtocolSpec, QuantSpec, RuntimeSpec
+from duqsweep.setting import Setting, declared_settings, setting
+from duqsweep.spec import (
+    BITS_ALLOWED,
+    BITS_TEXT,
+    PolicySpec,
+    ProtocolSpec,
+    QuantSpec,
+    RuntimeSpec,
+)
 
-_QUANT = QuantSpec()
-_RUNTIME = RuntimeSpec()
 ROOT = "schema"  # its name in the defaults list of conf/config.yaml
+_C = TypeVar("_C")
+
+
+def _with_settings_of(record: type, *left_out: str) -> Callable[[type[_C]], type[_C]]:
+    """Give a class of the schema the fields of `record` that are settings, but for some."""
+
+    def add(cls: type[_C]) -> type[_C]:
+        for declared in declared_settings(record).values():
+            if declared.name not in left_out:
+                cls.__annotations__[declared.name] = _schema_type(declared.hint)
+                setattr(cls, declared.name, _schema_field(record, declared))
+        return cls
+
+    return add
+
+
+def _schema_field(record: type, declared: Setting) -> Any:
+    (own,) = (each for each in fields(record) if each.name == declared.name)
+    # A list of values may stand in the type, which is a plain one here.
+    metadata = {**own.metadata, "allowed": declared.allowed}
+    if isinstance(own.default, tuple):
+        return field(default_factory=partial(list, own.default), metadata=metadata)
+    default = MISSING if own.default is dataclasses.MISSING else own.default
+    return field(default=default, metadata=metadata)
+
+
+def _schema_type(hint: Any) -> Any:
+    """The type under which OmegaConf holds a value of type `hint`."""
+    arguments = typing.get_args(hint)
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        return type(arguments[0])
+    if origin is tuple:
+        return list[_schema_type(arguments[0])]  # type: ignore[misc]
+    if origin in (types.UnionType, typing.Union):
+        (inner,) = (argument for argument in arguments if argument is not type(None))
+        return _schema_type(inner) | None
+    return hint
 
 
 @dataclass
+@_with_settings_of(PolicySpec)
 class PolicyConfig:
     """Group policy/: which policy, and how it is called."""
-
-    name: str = MISSING
-    checkpoint: str | None = None  # folder; null: the shipped weights
-    tokenizer: str | None = None  # sentencepiece file of a pi0.5; null: in the checkpoint's folder
-    num_steps: int = PolicySpec.num_steps
 
 
 @dataclass
 class WeightBitsConfig:
-    """Bits of the weights: one default, and what replaces it; 2 to 8, or 16."""
+    """Bits of the weights: one default, and what replaces it."""
 
-    default: int = 4
-    first_last: int | None = None  # the first and the last layer of each stack
-    layers: dict[str, int] = field(default_factory=dict)  # "7", or a path such as "gemma_expert…"
+    default: int = field(
+        default=4,
+        metadata=setting(
+            "weight bits of the layers that quant.include reaches",
+            allowed=BITS_ALLOWED,
+            allowed_text=BITS_TEXT,
+        ),
+    )
+    first_last: int | None = field(
+        default=None,
+        metadata=setting(
+            "weight bits of the first and the last layer of each stack; null: the default",
+            allowed=BITS_ALLOWED,
+            allowed_text=BITS_TEXT,
+        ),
+    )
+    layers: dict[str, int] = field(
+        default_factory=dict,
+        metadata=setting(
+            "weight bits of single layers: number, or path such as gemma_expert.model.layers.0",
+            allowed=BITS_ALLOWED,
+            allowed_text=BITS_TEXT,
+        ),
+    )
 
 
 @dataclass
@@ -47,52 +115,39 @@ class RuleConfig:
 
 
 @dataclass
+@_with_settings_of(QuantSpec)
 class QuantConfig:
-    """How layers are quantized; the values are those of `spec.QuantSpec`."""
+    """Which layers are quantized, with how many bits, and how."""
 
-    include: str = "none"  # a name in `includes`, or a regex on openpi's layer names
+    include: str = field(
+        default="none",
+        metadata=setting("layers: a name in `includes`, or a regex on openpi's layer names"),
+    )
     rules: list[RuleConfig] = field(default_factory=list)
     weight_bits: WeightBitsConfig = field(default_factory=WeightBitsConfig)
-    act_bits: int = 8
-    rotation: str = _QUANT.rotation
-    block_size: int = _QUANT.block_size
-    permutation: str = _QUANT.permutation
-    row_rotation: bool = _QUANT.row_rotation
-    weight_scale: str = _QUANT.weight_scale
-    weight_group_size: int = _QUANT.weight_group_size
-    act_scale: str = _QUANT.act_scale
-    act_percentile: float = _QUANT.act_percentile
-    smoothing: float = _QUANT.smoothing
-    kernel: str = _QUANT.kernel
+    act_bits: int = field(
+        default=8,
+        metadata=setting(
+            "activation bits of the layers that quant.include reaches",
+            allowed=BITS_ALLOWED,
+            allowed_text=BITS_TEXT,
+        ),
+    )
 
 
 @dataclass
+@_with_settings_of(RuntimeSpec)
 class RuntimeConfig:
     """How the policy is executed."""
 
-    compile: bool = _RUNTIME.compile
-    device: str = _RUNTIME.device
-    threads: int = _RUNTIME.threads
-
 
 @dataclass
+@_with_settings_of(ProtocolSpec, "suite", "seed")
 class SuiteConfig:
-    """Group suite/: the episodes and the constants of their protocol (`spec.ProtocolSpec`)."""
+    """Group suite/: the episodes and their constants."""
 
-    name: str = MISSING
-    tasks: int = MISSING
-    init_states: int = MISSING
-    image_px: int = MISSING
-    max_steps: int = MISSING
-    nominal_steps: int = MISSING
-    settle_steps: int = MISSING
-    replan_steps: int = MISSING
-    assets: str | None = None
-    renderer: str = ProtocolSpec.renderer
-    protocol: str = ProtocolSpec.protocol
+    name: str = _schema_field(ProtocolSpec, declared_settings(ProtocolSpec)["suite"])
     protocols: dict[str, dict[str, int]] = field(default_factory=dict)  # constants of each
-    categories: list[str] = field(default_factory=list)  # of LIBERO-PRO; empty: the suite has none
-    pro_files: str | None = None
 
 
 @dataclass
@@ -117,7 +172,7 @@ class LauncherConfig:
     """Group launcher/: where the trials run."""
 
     name: str = MISSING  # inline, local or slurm
-    jobs: int = 0  # at once; 0: one a CPU core
+    jobs: int = 0  # at once; 0: one per CPU core
     reuse: bool = True  # a job takes one assignment after another
     timeout_min: int = 240
     idle_s: float = 60.0  # without an assignment, after which a job ends by itself
@@ -138,7 +193,7 @@ class SamplerConfig:
 
     name: str = MISSING  # tpe, nsga2, gp, random or grid
     startup_trials: int = 10  # tpe and gp: random ones first
-    population: int = 20  # nsga2: trials a generation
+    population: int = 20  # nsga2: trials per generation
 
 
 @dataclass
@@ -162,7 +217,7 @@ class RootConfig:
 
     name: str | None = None
     dir: str = "sweeps/${name}"  # relative to where the command was typed
-    seed: int = 7  # of sampler, ledger and flow noise
+    seed: int = ProtocolSpec.seed  # of sampler, ledger and flow noise
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     suite: SuiteConfig = field(default_factory=SuiteConfig)
     quant: QuantConfig = field(default_factory=QuantConfig)

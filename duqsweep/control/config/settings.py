@@ -1,73 +1,84 @@
-"""The keys that a trial may set, and how their values make a `TrialSpec`."""
+"""The keys that a trial can set, and how their values make a `TrialSpec`."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, is_dataclass
+from typing import Any, TypeVar, get_type_hints
 
-from duqsweep.codec import encode
-from duqsweep.control.config.grammar import Scalar
+from duqsweep.codec import decode, encode
+from duqsweep.control.config.schema import PolicyConfig, QuantConfig, RuntimeConfig, SuiteConfig
 from duqsweep.errors import ConfigError
-from duqsweep.spec import LayerRule, PolicySpec, ProtocolSpec, RuntimeSpec, TrialSpec
+from duqsweep.setting import Scalar, Setting, declared_settings
+from duqsweep.spec import LayerRule, PolicySpec, ProtocolSpec, QuantSpec, RuntimeSpec, TrialSpec
 
 Settings = Mapping[str, Scalar | None]
 
-_QUANT_FIELDS: dict[str, type] = {  # names of spec.QuantSpec
-    "rotation": str,
-    "block_size": int,
-    "permutation": str,
-    "row_rotation": bool,
-    "weight_scale": str,
-    "weight_group_size": int,
-    "act_scale": str,
-    "act_percentile": float,
-    "smoothing": float,
-    "kernel": str,
-}
 INCLUDE = "quant.include"
 KERNEL = "quant.kernel"
 WEIGHT_BITS = "quant.weight_bits.default"
 FIRST_LAST = "quant.weight_bits.first_last"
 LAYERS = "quant.weight_bits.layers."  # then a layer's number, or a dotted path
 ACT_BITS = "quant.act_bits"
-NUM_STEPS = "policy.num_steps"
-COMPILE = "runtime.compile"
-THREADS = "runtime.threads"
-REPLAN_STEPS = "suite.replan_steps"
+# What decides which layers are quantized, with how many bits.
+SELECTION = (INCLUDE, WEIGHT_BITS, ACT_BITS, FIRST_LAST, LAYERS)
 
-SETTABLE: dict[str, type] = {
-    INCLUDE: str,
-    WEIGHT_BITS: int,
-    FIRST_LAST: int,
-    ACT_BITS: int,
-    **{f"quant.{name}": kind for name, kind in _QUANT_FIELDS.items()},
-    NUM_STEPS: int,
-    COMPILE: bool,
-    THREADS: int,
-    REPLAN_STEPS: int,
+SECTIONS = {
+    "quant": QuantConfig,
+    "policy": PolicyConfig,
+    "runtime": RuntimeConfig,
+    "suite": SuiteConfig,
 }
+_R = TypeVar("_R")
 
 
-def check_settable(key: str, where: str) -> type:
-    """The type of a key that a trial may set.
+def _declared(prefix: str, section: type) -> Iterator[tuple[str, Setting]]:
+    settings = declared_settings(section)
+    for name, hint in get_type_hints(section).items():
+        if is_dataclass(hint):
+            yield from _declared(f"{prefix}.{name}", hint)  # type: ignore[arg-type]
+        elif name in settings:
+            yield f"{prefix}.{name}", settings[name]
+
+
+# Every declared setting, and those of a trial; single layers are under `LAYERS` without the dot.
+DECLARED = {key: s for name, section in SECTIONS.items() for key, s in _declared(name, section)}
+SETTABLE = {key: s for key, s in DECLARED.items() if not s.shared and f"{key}." != LAYERS}
+
+
+def setting_of(key: str) -> Setting | None:
+    """The declaration of a key that a trial can set; None for any other key."""
+    if key.startswith(LAYERS) and key != LAYERS:
+        return DECLARED[LAYERS.removesuffix(".")]
+    return SETTABLE.get(key)
+
+
+def check_settable(key: str, where: str) -> Setting:
+    """The declaration of a key that a trial can set.
 
     Raises:
         ConfigError: There is no such key, or all trials of a sweep share its value.
     """
-    if key in SETTABLE:
-        return SETTABLE[key]
-    if key.startswith(LAYERS) and key != LAYERS:
-        return int
+    declared = setting_of(key)
+    if declared is not None:
+        return declared
     inside = [known for known in (*SETTABLE, f"{LAYERS}*") if known.startswith(f"{key}.")]
     if inside:
         raise ConfigError(f"{where}: {key} is a group of keys: set {' or '.join(inside)}")
     raise ConfigError(
         f"{where}: a trial cannot set {key!r}{did_you_mean(key, SETTABLE)}; "
-        f"it can set {', '.join(SETTABLE)}, {LAYERS}N"
+        f"it can set {', '.join(SETTABLE)}, {LAYERS}N; "
+        "`python -m duqsweep explain --settings` says what each one does"
     )
+
+
+def check_value(declared: Setting, key: str, value: object) -> None:
+    """Raise ConfigError unless `value` has the type of the setting and is allowed."""
+    if type(value) is not declared.kind:
+        raise ConfigError(f"{key} must be {declared.kind.__name__}, got {value!r}")
+    declared.check(key, value)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -97,21 +108,14 @@ class Base:
             SpecError: A value has the wrong type or is impossible.
         """
         settings = {**self.settings, **changes}
-        policy = {**encode(self.policy), "num_steps": settings[NUM_STEPS]}
-        runtime = {
-            **encode(self.runtime),
-            "compile": settings[COMPILE],
-            "threads": settings[THREADS],
-        }
-        protocol = {**encode(self.protocol), "replan_steps": settings[REPLAN_STEPS]}
         rules = [*map(encode, self.rules), *self._included(settings)]
-        quant = {
-            "rules": rules,
-            "layer_bits": self._layer_bits(settings, [rule["include"] for rule in rules]),
-            **{name: settings[f"quant.{name}"] for name in _QUANT_FIELDS},
-        }
-        return TrialSpec.from_json(
-            {"policy": policy, "quant": quant, "runtime": runtime, "protocol": protocol}
+        layer_bits = self._layer_bits(settings, [rule["include"] for rule in rules])
+        quant = {**_of_a_trial(QuantSpec, "quant", settings), "rules": rules}
+        return TrialSpec(
+            policy=_changed(self.policy, "policy", settings),
+            quant=decode(QuantSpec, {**quant, "layer_bits": layer_bits}, "quant"),
+            runtime=_changed(self.runtime, "runtime", settings),
+            protocol=_changed(self.protocol, "suite", settings),
         )
 
     def _included(self, settings: Settings) -> list[dict[str, Any]]:
@@ -135,6 +139,18 @@ class Base:
                 path = f"layers.{name}" if name.isdigit() else name
                 found.append({"path": path, "weight_bits": bits})
         return found if includes else []
+
+
+def _of_a_trial(record: type, section: str, settings: Settings) -> dict[str, Any]:
+    """The values of those settings of `record` that a trial can set."""
+    names = (name for name, declared in declared_settings(record).items() if not declared.shared)
+    return {name: settings[f"{section}.{name}"] for name in names}
+
+
+def _changed(record: _R, section: str, settings: Settings) -> _R:
+    """The record with a trial's settings."""
+    values = {**encode(record), **_of_a_trial(type(record), section, settings)}
+    return decode(type(record), values, section)
 
 
 def stacks(layers: Iterable[str], includes: Iterable[str]) -> dict[str, int]:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from duqsweep.codec import encode
-from duqsweep.control.config.declare import (
+from duqsweep.control.config.grammar import Domain, FloatRange
+from duqsweep.control.config.parameters import (
     Parameter,
     Params,
     include_values,
     parameters_of,
     plan_params,
 )
-from duqsweep.control.config.grammar import Domain, FloatRange, Scalar
 from duqsweep.control.config.possible import check_points
 from duqsweep.control.config.regexes import check_regexes
 from duqsweep.control.config.settings import INCLUDE, Base, did_you_mean
@@ -27,6 +27,7 @@ from duqsweep.control.front.objectives import Objective
 from duqsweep.errors import ConfigError
 from duqsweep.fingerprint import digest, fingerprint
 from duqsweep.quant.select import select_layers
+from duqsweep.setting import Scalar
 from duqsweep.spec import Trial, TrialSpec
 
 GRID_LIMIT = 100_000  # points that a grid may have
@@ -191,7 +192,7 @@ class Space:
         return f"; {INCLUDE} takes a regex or one of {', '.join(self.base.includes)}{hint}"
 
 
-def _values(domain: Domain) -> tuple[Scalar, ...]:
+def _values(domain: Domain) -> Sequence[Scalar]:
     if isinstance(domain, FloatRange):
         raise ConfigError("a space with an interval of floats has infinitely many points")
     return domain.values

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,19 @@ from duqsweep.control.config.schema import (
     SamplerConfig,
     TrackingConfig,
 )
-from duqsweep.control.config.settings import LAYERS, SETTABLE, Base, did_you_mean
+from duqsweep.control.config.settings import (
+    LAYERS,
+    SETTABLE,
+    Base,
+    check_settable,
+    did_you_mean,
+)
 from duqsweep.control.front.objectives import Objective
 from duqsweep.envs.assets import RECORDED, instructions
 from duqsweep.envs.simulator_info import describe_simulator
 from duqsweep.errors import ConfigError
-from duqsweep.spec import LayerRule, PolicySpec, ProtocolSpec, RuntimeSpec, check_bits
+from duqsweep.setting import declared_settings
+from duqsweep.spec import LayerRule, PolicySpec, ProtocolSpec, RuntimeSpec
 
 __all__ = [
     "Budget",
@@ -51,12 +59,9 @@ SAMPLERS = ("tpe", "nsga2", "gp", "random", "grid")
 TRACKINGS = ("sqlite", "server", "none")
 
 
-MAX_SEED = 2**31 - 1  # NumPy's, torch's and the simulator's generators take all of these
-
-
 @dataclass(frozen=True)
 class SweepConfig:
-    """One sweep, as asked for; `Space.from_config` checks its space."""
+    """One sweep, as configured; `Space.from_config` checks its space."""
 
     name: str
     directory: Path  # absolute
@@ -76,10 +81,10 @@ class SweepConfig:
 
 
 def compose(overrides: Sequence[str], config_dir: Path | None = None) -> SweepConfig:
-    """The sweep that a command line asks for; see `compose.load` for the forms of `overrides`.
+    """The sweep that a command line configures; see `compose.load` for the forms of `overrides`.
 
     Raises:
-        ConfigError: Anything about it is wrong that shows without looking at the machine.
+        ConfigError: It has a mistake that can be found without looking at the machine.
     """
     return to_config(load(overrides, config_dir))
 
@@ -111,8 +116,7 @@ def to_config(config: DictConfig) -> SweepConfig:
         raise ConfigError(explain(error)) from error
     assert isinstance(root, RootConfig)
     name = _name(root.name)
-    if not 0 <= root.seed <= MAX_SEED:
-        raise ConfigError(f"seed must be 0 to {MAX_SEED}, got {root.seed}")
+    declared_settings(ProtocolSpec)["seed"].check("seed", root.seed)
     base = _base(root)
     budget = Budget(
         root.budget.trials, root.budget.episodes_per_trial, root.budget.tolerated_failures
@@ -164,31 +168,19 @@ def _name(name: str | None) -> str:
 
 
 def _base(root: RootConfig) -> Base:
-    paths = ("checkpoint", "tokenizer")
-    policy = decode(PolicySpec, _with_absolute_paths(vars(root.policy), paths), "policy")
-    quant = vars(root.quant)
-    bits = root.quant.weight_bits
-    settings = {
-        **{f"quant.{key}": value for key, value in quant.items() if f"quant.{key}" in SETTABLE},
-        "quant.weight_bits.default": bits.default,
-        "quant.weight_bits.first_last": bits.first_last,
-        **{f"{LAYERS}{path}": value for path, value in bits.layers.items()},
-        "policy.num_steps": root.policy.num_steps,
-        "runtime.compile": root.runtime.compile,
-        "runtime.threads": root.runtime.threads,
-        "suite.replan_steps": root.suite.replan_steps,
-    }
-    for key, value in settings.items():
-        if "_bits" in key and value is not None:  # also where nothing is quantized
-            check_bits(value, key)
+    policy = decode(PolicySpec, _with_absolute_paths(PolicySpec, vars(root.policy)), "policy")
+    settings = {key: attrgetter(key)(root) for key in SETTABLE}
+    settings |= {f"{LAYERS}{path}": bits for path, bits in root.quant.weight_bits.layers.items()}
+    for key, value in settings.items():  # bits also where nothing is quantized
+        check_settable(key, "the configuration").check(key, value)
     suite = {k: v for k, v in vars(root.suite).items() if k not in ("name", "protocols")}
-    suite = _with_absolute_paths(suite, ("assets", "pro_files"))
-    protocol = {"suite": root.suite.name, **suite, "seed": root.seed}
+    suite = {**_with_absolute_paths(ProtocolSpec, suite), "suite": root.suite.name}
+    runtime = _with_absolute_paths(RuntimeSpec, vars(root.runtime))
     sizes = policy_sizes(policy)
     base = Base(
         policy=policy,
-        runtime=decode(RuntimeSpec, vars(root.runtime), "runtime"),
-        protocol=decode(ProtocolSpec, protocol, "suite"),
+        runtime=decode(RuntimeSpec, runtime, "runtime"),
+        protocol=decode(ProtocolSpec, {**suite, "seed": root.seed}, "suite"),
         rules=tuple(
             decode(LayerRule, vars(rule), f"quant.rules[{i}]")
             for i, rule in enumerate(root.quant.rules)
@@ -210,11 +202,11 @@ def _cores(launcher: LauncherConfig) -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _with_absolute_paths(settings: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+def _with_absolute_paths(record: type, settings: Mapping[str, Any]) -> dict[str, Any]:
     paths = {
-        key: str(Path(settings[key]).expanduser().absolute())
-        for key in keys
-        if settings[key] is not None
+        name: str(Path(settings[name]).expanduser().absolute())
+        for name, declared in declared_settings(record).items()
+        if declared.path and settings[name] is not None
     }
     return {**settings, **paths}
 

@@ -1,4 +1,4 @@
-"""A sweep's own file as its author first writes it: what Hydra would misunderstand is told."""
+"""A sweep's own file as its author first writes it: what Hydra would misunderstand is refused."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def check_sweep_file(path: Path) -> None:
 
 
 def line_of(path: Path, key: str) -> int | None:
-    """The line on which a dotted key stands in a file; None where it cannot be told."""
+    """The line on which a dotted key stands in a file; None where it is not found."""
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)
     except (OSError, yaml.YAMLError):

@@ -1,4 +1,4 @@
-"""Words of a command line as Hydra's grammar wants them, where what is meant is plain."""
+"""Quotes the words of a command line that Hydra's grammar cannot read otherwise."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 _ASSIGNMENT = re.compile(r"(\+{0,2}[\w./@-]+=)(.*)", re.DOTALL)
-# Lists, mappings, quoted words and functions have a grammar of their own, whose mistakes are told.
+# Lists, mappings, quoted words and functions have their own grammar; Hydra reports mistakes there.
 _STRUCTURED = re.compile(r"\s*(?:[\[{'\"]|[A-Za-z_]+\()")
 
 
 def in_hydras_grammar(word: str) -> str:
     """`dir=/data/a&b` with its value quoted; a word that Hydra reads is left alone.
 
-    Paths such as `~/pi05`, and names with # & = or letters beyond ASCII, are no words to Hydra.
+    Hydra does not read paths such as `~/pi05`, nor names with # & = or letters beyond ASCII.
     """
     found = _ASSIGNMENT.fullmatch(word)
     if not found or _STRUCTURED.match(found[2]) or _is_read(word):

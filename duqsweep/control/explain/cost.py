@@ -32,12 +32,12 @@ class PartCost:
     linears: int
     quantized: int  # of them
     parameters: int  # in all its linears
-    forwards: int  # passes through its layers a call
+    forwards: int  # passes through its layers per call
     tokens: int  # rows in each pass
-    rotations: int  # blocks multiplied a call, where each block is a product of its own
-    flops: float  # a call, rotations included
-    full_bytes: float  # of weights a call, nothing quantized
-    packed_bytes: float  # of weights a call, each layer at its bits
+    rotations: int  # blocks multiplied per call, where each block is a product of its own
+    flops: float  # per call, rotations included
+    full_bytes: float  # of weights per call, nothing quantized
+    packed_bytes: float  # of weights per call, each layer at its bits
 
     @property
     def rotations_per_forward(self) -> int:

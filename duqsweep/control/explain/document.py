@@ -37,15 +37,15 @@ class Document:
     llm_width: int = 2048
     dit_width: int = 1024
     dit_forwards: int = 30  # "estimated"
-    calls: int = 18  # an episode
-    vision_ms: int = 500  # once an episode
-    llm_ms: int = 500  # once an episode
-    dit_ms: int = 13_000  # a call, quantized
-    dit_fp16_ms: int = 500  # a call
+    calls: int = 18  # per episode
+    vision_ms: int = 500  # once per episode
+    llm_ms: int = 500  # once per episode
+    dit_ms: int = 13_000  # per call, quantized
+    dit_fp16_ms: int = 500  # per call
 
     @property
     def llm_rotations(self) -> int:
-        """Rotations in one forward of the LLM: one width a layer, not one a linear."""
+        """Rotations in one forward of the LLM: one width per layer, not one per linear layer."""
         return self.llm_width // self.block * self.depth * self.sides
 
     @property
@@ -60,17 +60,17 @@ class Document:
 
     @property
     def episode_s(self) -> float:
-        """Seconds an episode with the DiT quantized."""
+        """Seconds per episode with the DiT quantized."""
         return self._episode_s(self.dit_ms)
 
     @property
     def llm_only_episode_s(self) -> float:
-        """Seconds an episode with only the LLM quantized."""
+        """Seconds per episode with only the LLM quantized."""
         return self._episode_s(self.dit_fp16_ms)
 
     @property
     def episode_s_all_parts_each_call(self) -> float:
-        """Seconds an episode by its own times, where image encoder and LLM run at every call."""
+        """Seconds per episode by its own times, where image encoder and LLM run at every call."""
         return self.calls * (self.vision_ms + self.llm_ms + self.dit_ms) / 1e3
 
     def _episode_s(self, dit_ms: int) -> float:
@@ -88,23 +88,23 @@ def comparison(document: Document, costs: Sequence[PartCost]) -> list[tuple[str,
             f"{document.dit_rotations:,}",
             f"{dit.rotations_per_forward:,}",
         ),
-        ("DiT forwards a call", f"{document.dit_forwards}", f"{dit.forwards}"),
+        ("DiT forwards per call", f"{document.dit_forwards}", f"{dit.forwards}"),
         (
-            "DiT rotations a call",
+            "DiT rotations per call",
             f"{document.dit_rotations_per_call:,}",
             f"{dit.rotations:,}",
         ),
-        ("vision and LLM forwards an episode", "1", f"{both_calls} (one a call)"),
+        ("vision and LLM forwards per episode", "1", f"{both_calls} (one per call)"),
         (
-            "seconds an episode",
+            "seconds per episode",
             f"{document.episode_s:.0f}",
             f"{document.episode_s_all_parts_each_call:.0f} by its own times, "
             f"{MEASURED_EPISODE_S:.0f} in its log",
         ),
         (
-            "seconds an episode, LLM only",
+            "seconds per episode, LLM only",
             f"{document.llm_only_episode_s:.0f}",
-            "not measured: FP16 was estimated at 0.5 s a call",
+            "not measured: FP16 was estimated at 0.5 s per call",
         ),
         (
             "DiT compute over LLM compute",
@@ -118,22 +118,21 @@ def mistakes(document: Document, costs: Sequence[PartCost]) -> list[str]:
     """Where the document is wrong, a sentence or two each."""
     _, llm, dit = costs
     return [
-        f"It counts {document.dit_forwards} DiT forwards a call (elsewhere 50); pi0.5 takes "
+        f"It counts {document.dit_forwards} DiT forwards per call (elsewhere 50); pi0.5 takes "
         f"{dit.forwards} Euler steps by default. It suggests a ddim scheduler: there is none, the "
         "flow is followed by Euler steps only.",
-        f"Image encoder and LLM run at every policy call, not once an episode: their cache serves "
+        f"Image encoder and LLM run at every policy call, not once per episode: their cache serves "
         f"the {dit.forwards} denoising steps of one call.",
-        f"pi05_libero makes {dit.tokens} actions a call in one pass, not 50, and none is sampled "
-        "one after the other.",
-        "It takes one width a layer. Each of the seven linears has blocks of its own, of its own "
-        f"input and output width: {dit.rotations_per_forward:,} rotations a DiT forward, not "
+        f"pi05_libero makes {dit.tokens} actions per call in one pass, not 50 one after the other.",
+        "It takes one width per layer. Each of the seven linears has blocks of its own, of its "
+        f"own input and output width: {dit.rotations_per_forward:,} rotations per DiT forward, not "
         f"{document.dit_rotations:,}.",
         f"Compute is tokens times parameters. The LLM reads {llm.tokens} tokens, the DiT "
         f"{dit.tokens}: in one call the LLM does {llm.flops / dit.flops:.0f} times the DiT's "
         "arithmetic, although it runs once.",
         "The time goes into launching a product and two copies for every block, not into the "
         "rotations' arithmetic. All blocks fit one batched product: on an H200 that alone took the "
-        "expert from 7,790 to 327 ms a call, and a compiled graph to 28.",
+        "expert from 7,790 to 327 ms per call, and a compiled graph to 28.",
         f"The only measurement is one call at {MEASURED_CALL_S * 1e3:,.0f} ms; FP16 at 500 ms was "
         "a guess, so every quoted speed-up divides a measurement by a guess.",
         "A larger block is said to cost accuracy. In DuQuant a larger block spreads outliers "

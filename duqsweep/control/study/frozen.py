@@ -7,7 +7,7 @@ from collections.abc import Collection
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from duqsweep.control.config.declare import Params
+from duqsweep.control.config.parameters import Params
 
 # User attributes of trials.
 PLAN = "plan"  # its name

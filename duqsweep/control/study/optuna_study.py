@@ -12,8 +12,8 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from duqsweep.control.config.declare import Parameter, Params
-from duqsweep.control.config.grammar import Choice, IntRange, Scalar
+from duqsweep.control.config.grammar import Choice, IntRange
+from duqsweep.control.config.parameters import Parameter, Params
 from duqsweep.control.config.space import GRID_LIMIT, Asked, Space
 from duqsweep.control.config.sweep_config import SweepConfig
 from duqsweep.control.study.frozen import (
@@ -31,6 +31,7 @@ from duqsweep.control.study.rebuild import finish_rebuilding, rebuild
 from duqsweep.control.study.samplers import make_sampler
 from duqsweep.control.study.storage import open_storage
 from duqsweep.errors import ConfigError
+from duqsweep.setting import Scalar
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from duqsweep import files
 from duqsweep.assignment import Assignment
-from duqsweep.control.config.declare import Params
+from duqsweep.control.config.parameters import Params
 from duqsweep.control.config.space import Asked, Space
 from duqsweep.control.config.sweep_config import SweepConfig
 from duqsweep.control.front.objectives import objective_values

@@ -1,9 +1,9 @@
-"""The space as text to its parameters: keys, values and conditions that exist and fit."""
+"""Reads the space of a configuration: its parameters, with values and conditions that fit."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,6 @@ from duqsweep.control.config.grammar import (
     Domain,
     FloatRange,
     IntRange,
-    Scalar,
     parse_condition,
     parse_domain,
 )
@@ -22,11 +21,13 @@ from duqsweep.control.config.settings import (
     LAYERS,
     Base,
     check_settable,
+    check_value,
     did_you_mean,
     stacks,
 )
 from duqsweep.control.config.sweep_config import SweepConfig
 from duqsweep.errors import ConfigError
+from duqsweep.setting import Scalar, Setting
 
 Params = dict[str, Scalar]
 
@@ -53,8 +54,8 @@ def parameters_of(config: SweepConfig) -> tuple[Parameter, ...]:
 def _domains(config: SweepConfig) -> dict[str, Domain]:
     domains: dict[str, Domain] = {}
     for key, value in config.space.items():
-        kind = check_settable(key, "space")
-        domain = _fitting(key, kind, parse_domain(key, value), value)
+        declared = check_settable(key, "space")
+        domain = _fitting(key, declared, parse_domain(key, value), value)
         if key == f"{LAYERS}*":
             domains |= {f"{LAYERS}{i}": domain for i in range(_depth(config))}
         else:
@@ -62,18 +63,30 @@ def _domains(config: SweepConfig) -> dict[str, Domain]:
     return domains
 
 
-def _fitting(key: str, kind: type, domain: Domain, text: Any) -> Domain:
-    """The domain with values of the key's own type."""
+def _fitting(key: str, declared: Setting, domain: Domain, text: Any) -> Domain:
+    """The domain with values of the setting's own type, each of them allowed."""
+    kind = declared.kind
     if kind is float:
-        return _as_floats(domain)
-    if isinstance(domain, FloatRange):
+        domain = _as_floats(domain)
+    if isinstance(domain, FloatRange) and (kind is not float or declared.allowed):
         hint = f"write int({text}) for whole numbers" if kind is int else "it takes a choice(…)"
         raise ConfigError(f"space key {key} is {kind.__name__}, and {text!r} gives floats: {hint}")
-    values = domain.values if isinstance(domain, Choice) else (domain.low,)
-    for value in values:
-        if type(value) is not kind:
-            raise ConfigError(f"space key {key} must be {kind.__name__}, got {value!r} in {text!r}")
+    for value in _values_to_check(declared, domain):
+        try:
+            check_value(declared, key, value)
+        except ConfigError as error:
+            raise ConfigError(f"space key {error} in {text!r}") from error
     return domain
+
+
+def _values_to_check(declared: Setting, domain: Domain) -> Iterable[Scalar]:
+    """Values of which one is refused if any value of the domain is."""
+    if isinstance(domain, Choice):
+        return domain.values
+    if isinstance(domain, FloatRange):
+        return (domain.low, domain.high)
+    # A bound refuses an end; of more values than are allowed, one is refused.
+    return (*domain.values[: len(declared.allowed) + 1], domain.low, domain.high)
 
 
 def _as_floats(domain: Domain) -> Domain:
@@ -115,13 +128,14 @@ def _conditions(
         if not keys:
             hint = did_you_mean(pattern, domains)
             raise ConfigError(f"when.{pattern}: the space has no such key{hint}")
-        kind = check_settable(condition.key, f"when.{pattern}")
+        declared = check_settable(condition.key, f"when.{pattern}")
+        for value in condition.values:
+            try:
+                check_value(declared, condition.key, value)
+            except ConfigError as error:
+                raise ConfigError(f"when.{pattern}: {error}") from error
         if condition.key not in {**base.settings, **domains}:
             raise ConfigError(f"when.{pattern}: {condition.key} has no value in this sweep")
-        for value in condition.values:
-            if type(value) is not kind:
-                allowed = f"{condition.key} is {kind.__name__}"
-                raise ConfigError(f"when.{pattern}: {allowed}, got {value!r}")
         conditions |= {key: condition for key in keys}
     return conditions
 
@@ -160,13 +174,16 @@ def _check_may_hold(parameter: Parameter, domains: Mapping[str, Domain], base: B
 
 
 def plan_params(name: str, plan: Mapping[str, Any]) -> Params:
-    """The settings of a plan; raises ConfigError for a key or type that a trial cannot have."""
+    """The settings of a plan; raises ConfigError for a key or value that a trial cannot have."""
     params: Params = {}
     for key, given in plan.items():
-        kind = check_settable(key, f"plan {name}")
-        params[key] = float(given) if kind is float and type(given) is int else given
-        if type(params[key]) is not kind:
+        declared = check_settable(key, f"plan {name}")
+        value = float(given) if declared.kind is float and type(given) is int else given
+        try:
+            check_value(declared, key, value)
+        except ConfigError as error:
             is_domain = re.match(r"(choice|range|interval|int|tag)\(", str(given))
             hint = "; a plan has one value, a choice belongs in the space" if is_domain else ""
-            raise ConfigError(f"plan {name}: {key} must be {kind.__name__}, got {given!r}{hint}")
+            raise ConfigError(f"plan {name}: {error}{hint}") from error
+        params[key] = value
     return params
