@@ -38,6 +38,9 @@ class Simulator:
         """
         from libero.libero.envs.env_wrapper import ControlEnv  # after prepare_libero
 
+        from duqsweep.envs.contacts import ContactCheck
+        from duqsweep.envs.control_step import ControlStep
+
         self.instruction = instruction
         self._image_px = image_px
         with quiet(), _global_seed(seed):
@@ -52,6 +55,8 @@ class Simulator:
         self.env: Any = control.env
         self.env.visualize({part: False for part in self.env._visualizations})  # no grip markers
         self.env._observables = {}  # see observe_robot
+        self.env.check_contact = ContactCheck(self.env)
+        self._control_step = ControlStep(self.env)
         self._built = self.state()
 
     def reset(self, state: NDArray[np.float64], settle_steps: int, as_libero: bool = False) -> None:
@@ -71,13 +76,9 @@ class Simulator:
 
         sim = self.env.sim
         mujoco.mj_resetData(sim.model._model, sim.data._data)
-        for robot in self.env.robots:
-            robot.gripper.current_action = np.zeros_like(robot.gripper.current_action)
         self.env.timestep, self.env.cur_time, self.env.done = 0, 0, False
         self._put(self._built if as_libero else state)
-        for robot in self.env.robots:
-            robot.controller.update(force=True)
-            robot.controller.reset_goal()
+        self._control_step.hold()
         if as_libero:
             self._put(state)
         self.env._post_process()
@@ -90,8 +91,8 @@ class Simulator:
 
     def step(self, action: NDArray[np.float64]) -> bool:
         """Apply one action ((7,), in [-1, 1]) for 50 ms; returns whether the goal holds."""
-        _, _, done, _ = self.env.step(action)
-        return bool(done)
+        self._control_step.run(action)
+        return self.goal_holds()
 
     def goal_holds(self) -> bool:
         """Whether the task's goal holds in the present state."""
@@ -144,6 +145,7 @@ class Simulator:
 
     def close(self) -> None:
         """Free model and renderer."""
+        del self._control_step  # it holds the model's memory
         self.env.close()
 
 
