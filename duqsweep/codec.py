@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
@@ -11,6 +12,9 @@ from typing import Any, TypeVar
 from duqsweep.errors import SpecError
 
 T = TypeVar("T")
+
+_shown = reprlib.Repr()  # values in messages: a damaged file may hold anything, of any length
+_shown.maxlevel, _shown.maxstring, _shown.maxother = 3, 80, 80
 
 
 def encode(record: Any) -> dict[str, Any]:
@@ -31,7 +35,7 @@ def decode(cls: type[T], data: Any, where: str = "") -> T:
         SpecError: `data` has an unknown key, lacks one without a default, or holds a wrong type.
     """
     if not isinstance(data, Mapping):
-        raise SpecError(f"{where or cls.__name__} must be an object, got {data!r}")
+        raise SpecError(f"{where or cls.__name__} must be an object, got {_shown.repr(data)}")
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(data) - set(fields))
@@ -57,20 +61,26 @@ def _decode_value(hint: Any, value: Any, where: str) -> Any:
         return _decode_union(args, value, where)
     if origin is typing.Literal:
         if value not in args:
-            raise SpecError(f"{where} must be one of {list(args)}, got {value!r}")
+            raise SpecError(f"{where} must be one of {list(args)}, got {_shown.repr(value)}")
         return value
     if origin is tuple:
         return _decode_tuple(args, value, where)
     if origin is dict:
         if not isinstance(value, Mapping):
-            raise SpecError(f"{where} must be an object, got {value!r}")
-        return {key: _decode_value(args[1], item, f"{where}.{key}") for key, item in value.items()}
+            raise SpecError(f"{where} must be an object, got {_shown.repr(value)}")
+        return {
+            key: _decode_value(args[1], item, f"{where}.{key if key.isprintable() else repr(key)}")
+            for key, item in value.items()
+        }
     if dataclasses.is_dataclass(hint):
         return decode(typing.cast(type, hint), value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise SpecError(f"{where} must be a float, got {_shown.repr(value)}") from error
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise SpecError(f"{where} must be {hint.__name__}, got {value!r}")
+        raise SpecError(f"{where} must be {hint.__name__}, got {_shown.repr(value)}")
     return value
 
 
@@ -88,10 +98,10 @@ def _decode_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
 
 def _decode_tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
-        raise SpecError(f"{where} must be a list, got {value!r}")
+        raise SpecError(f"{where} must be a list, got {_shown.repr(value)}")
     if args[-1] is Ellipsis:
         return tuple(_decode_value(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if len(args) != len(value):
-        raise SpecError(f"{where} must have {len(args)} entries, got {value!r}")
+        raise SpecError(f"{where} must have {len(args)} entries, got {_shown.repr(value)}")
     pairs = zip(args, value, strict=True)
     return tuple(_decode_value(arg, item, f"{where}[{i}]") for i, (arg, item) in enumerate(pairs))

@@ -92,7 +92,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # not JSON, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested too deep
         raise EvaluationError(f"{path} is not valid JSON: {error}") from error
 
 
@@ -121,7 +121,7 @@ def read_lines(path: Path) -> list[Any]:
 def _line(path: Path, number: int, line: bytes) -> Any:
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EvaluationError(f"{path}:{number} is not valid JSON: {error}") from error
 
 
