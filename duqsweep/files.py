@@ -67,9 +67,10 @@ def write_bytes(path: Path, data: bytes, private: bool = False) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError:
+    except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        error.filename, error.filename2 = str(path), None  # what the caller knows of
         raise
 
 
@@ -99,11 +100,15 @@ def read_json(path: Path) -> Any:
 def append_line(path: Path, data: Any) -> None:
     """Append `data` as one JSON line, durably, after cutting off a killed writer's torn line."""
     line = json.dumps(data, allow_nan=False, ensure_ascii=False) + "\n"
-    with path.open("ab+") as file:
-        _cut_torn_line(file)
-        file.write(line.encode())
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with path.open("ab+") as file:
+            _cut_torn_line(file)
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def read_lines(path: Path) -> list[Any]:
