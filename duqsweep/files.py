@@ -67,9 +67,10 @@ def write_bytes(path: Path, data: bytes, private: bool = False) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError:
+    except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        error.filename, error.filename2 = str(path), None  # what the caller knows of
         raise
 
 
@@ -92,18 +93,22 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # not JSON, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested too deep
         raise EvaluationError(f"{path} is not valid JSON: {error}") from error
 
 
 def append_line(path: Path, data: Any) -> None:
     """Append `data` as one JSON line, durably, after cutting off a killed writer's torn line."""
     line = json.dumps(data, allow_nan=False, ensure_ascii=False) + "\n"
-    with path.open("ab+") as file:
-        _cut_torn_line(file)
-        file.write(line.encode())
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with path.open("ab+") as file:
+            _cut_torn_line(file)
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def read_lines(path: Path) -> list[Any]:
@@ -121,7 +126,7 @@ def read_lines(path: Path) -> list[Any]:
 def _line(path: Path, number: int, line: bytes) -> Any:
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EvaluationError(f"{path}:{number} is not valid JSON: {error}") from error
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from duqsweep.checkpoint.pi05_folder import NAME, WEIGHTS
+from duqsweep.checkpoint.pi05_config import NAME
+from duqsweep.checkpoint.pi05_folder import WEIGHTS
 from duqsweep.checkpoint.sizes import sizes_of
 from duqsweep.policy.random_pi05 import RandomPi05, small_sizes, write_random
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from duqsweep.checkpoint.pi05_folder import CONFIG_JSON, read_folder, read_sizes
+from duqsweep.checkpoint.embedded_config import read_embedded
+from duqsweep.checkpoint.pi05_config import CONFIG_JSON, read_sizes
+from duqsweep.checkpoint.pi05_folder import read_folder
 from duqsweep.checkpoint.sizes import PolicySizes, sizes_of
 from duqsweep.errors import ConfigError
 from duqsweep.spec import PolicySpec
@@ -51,9 +53,9 @@ def check_checkpoint(spec: PolicySpec) -> None:
         return
     if spec.tokenizer is not None:
         raise ConfigError("policy.tokenizer is a pi0.5's; the embedded policy has words of its own")
-    for name in (CONFIG_JSON, WEIGHTS):
-        if not (folder / name).is_file():
-            raise ConfigError(f"checkpoint {folder} has no {name}")
+    read_embedded(folder / CONFIG_JSON)
+    if not (folder / WEIGHTS).is_file():
+        raise ConfigError(f"checkpoint {folder} has no {WEIGHTS}")
 
 
 def weights_id(spec: PolicySpec) -> str:

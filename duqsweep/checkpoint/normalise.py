@@ -1,10 +1,11 @@
 """How states and actions are scaled, by openpi's formulas and by LeRobot's.
 
-Both write them in several ways; all are one factor and one shift a value.
+Both write them in several ways; all are one factor and one shift per value.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 
 from duqsweep.errors import ConfigError, SpecError
 
-Stats = Mapping[str, NDArray[np.float64]]  # "mean", "std", "q01", "q99" → one number a value
+Stats = Mapping[str, NDArray[np.float64]]  # "mean", "std", "q01", "q99" → one number per value
 
 OPENPI_EPS = 1e-6
+# Numbers that overflow become infinite, and `Affine` refuses those.
+_quiet = np.errstate(over="ignore", invalid="ignore")
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,12 @@ class Affine:
     spread: tuple[float, ...]  # 0: the value never changed where the statistics were taken
 
     def __post_init__(self) -> None:
-        numbers = np.array([self.centre, self.spread])
-        if not np.isfinite(numbers).all() or numbers[1].min() < 0:
-            raise SpecError(
-                f"normalisation needs finite numbers and no negative spread, got {self}"
-            )
+        for i, (centre, spread) in enumerate(zip(self.centre, self.spread, strict=True)):
+            if not math.isfinite(centre) or not 0 <= spread < math.inf:
+                raise SpecError(
+                    "normalisation needs finite numbers and no negative spread, got centre "
+                    f"{centre:g} and spread {spread:g} for value {i}"
+                )
 
     def normalise(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
         """(..., n) in the simulator's units → about [-1, 1], or units of deviation."""
@@ -41,8 +45,9 @@ class Affine:
         return np.asarray(normalised * np.array(self.spread) + np.array(self.centre))
 
 
+@_quiet
 def openpi_affine(stats: Stats, count: int, quantiles: bool) -> Affine:
-    """As openpi scales states and actions.
+    """How openpi scales states and actions.
 
     Args:
         stats: Of states or of actions; what is longer than `count` was padding.
@@ -58,8 +63,9 @@ def openpi_affine(stats: Stats, count: int, quantiles: bool) -> Affine:
     return _affine(mean, std + OPENPI_EPS)
 
 
+@_quiet
 def lerobot_affine(stats: Stats, count: int, mode: str, eps: float, inverse: bool) -> Affine:
-    """As LeRobot scales them.
+    """How LeRobot scales them.
 
     Args:
         stats: Of states or of actions.

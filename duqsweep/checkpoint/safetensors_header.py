@@ -41,10 +41,12 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
             raise ConfigError(f"{path} is not a safetensors file")
         header = file.read(length)
     try:
-        entries = dict(json.loads(header))
+        entries = json.loads(header)
+        if not isinstance(entries, dict):
+            raise TypeError("its header is not an object")
         entries.pop("__metadata__", None)
         stored = {name: _stored(path, name, entry, 8 + length) for name, entry in entries.items()}
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ConfigError(f"{path} is not a safetensors file: {error}") from error
     end = max((held.start + held.nbytes for held in stored.values()), default=0)
     if end > size:
@@ -53,9 +55,14 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
 
 
 def _stored(path: Path, name: str, entry: dict[str, Any], data_start: int) -> StoredTensor:
+    if not name.isprintable():
+        raise ValueError(f"{name[:80]!r} is no tensor's name")
     dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     if dtype not in ITEM_BYTES:
-        raise ConfigError(f"{path}: {name} is {dtype}; allowed are {', '.join(ITEM_BYTES)}")
+        allowed = ", ".join(ITEM_BYTES)
+        raise ConfigError(f"{path}: {name} is {str(dtype)[:20]!r}; allowed are {allowed}")
+    if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
+        raise ValueError(f"shape and data_offsets of {name!r} must be whole numbers from 0 up")
     if end - begin != math.prod(shape) * ITEM_BYTES[dtype]:
         raise ConfigError(f"{path}: the header gives {name} {end - begin} bytes for {shape}")
     return StoredTensor(dtype, shape, data_start + begin, end - begin)

@@ -11,10 +11,18 @@ LLM = "paligemma_with_expert.paligemma.model.language_model"
 EXPERT = "paligemma_with_expert.gemma_expert.model"
 
 
-def _check_positive(record: object) -> None:
+# Beyond what any policy has: a damaged file must not ask for a million layers.
+DEEPEST, WIDEST = 1000, 10_000_000
+
+
+def _check_range(record: object) -> None:
     for name, value in vars(record).items():
-        if isinstance(value, int) and value < 1:
-            raise SpecError(f"{name} must be at least 1, got {value} in {type(record).__name__}")
+        most = DEEPEST if name == "depth" else WIDEST
+        if isinstance(value, int) and not 1 <= value <= most:
+            raise SpecError(
+                f"{name} must be at least 1 and at most {most}, got {str(value)[:20]} in "
+                f"{type(record).__name__}"
+            )
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,7 @@ class StackSizes:
     head_dim: int
 
     def __post_init__(self) -> None:
-        _check_positive(self)
+        _check_range(self)
         if self.heads % self.kv_heads or self.head_dim % 2:
             raise SpecError(f"heads must be a multiple of kv_heads and head_dim even, got {self}")
 
@@ -47,7 +55,7 @@ class VisionSizes:
     merge: int = 1  # merge x merge neighbouring patches become one token; pi0.5 merges none
 
     def __post_init__(self) -> None:
-        _check_positive(self)
+        _check_range(self)
         if self.width % self.heads:
             raise SpecError(f"heads must divide width, got {self}")
         if self.patches_per_side % self.merge:
@@ -78,7 +86,7 @@ class PolicySizes:
     cameras: int
 
     def __post_init__(self) -> None:
-        _check_positive(self)
+        _check_range(self)
         shared = ("depth", "heads", "kv_heads", "head_dim")
         for what in shared:
             if getattr(self.llm, what) != getattr(self.expert, what):

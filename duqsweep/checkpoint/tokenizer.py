@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 from duqsweep.checkpoint.io_spec import STATE_BINS
 from duqsweep.errors import ConfigError, EvaluationError
 
+# PaliGemma's model has Gemma's pieces, and 1,152 for places and outlines behind them, which no
+# prompt of pi0.5 uses. Source: PaliGemma, arXiv:2407.07726, section 3.1.
+GEMMA_PIECES = 256_000
+SPECIAL_IDS = (0, 1, 2, 3)  # pad, eos, bos, unk of Gemma and PaliGemma
+PROBE = "Task: pick up the bowl, State: 0 64 128 255 -1;\nAction: "
 NAMES = ("paligemma_tokenizer.model", "tokenizer.model")  # looked for in a checkpoint's folder
 
 
@@ -21,13 +26,14 @@ class PromptTokenizer:
     (lerobot 0.6.1, policies/pi05/processor_pi05.py).
     """
 
-    def __init__(self, path: Path, vocabulary: int, longest: int) -> None:
+    def __init__(self, path: Path, vocabulary: int, longest: int, fewest: int = 1) -> None:
         """Read a sentencepiece model.
 
         Args:
             path: The model's file.
             vocabulary: Embeddings of the policy.
             longest: Tokens that a prompt may have.
+            fewest: Pieces that the model has at least.
 
         Raises:
             ConfigError: It is no such file, or not this policy's.
@@ -36,13 +42,25 @@ class PromptTokenizer:
             self._model = sentencepiece.SentencePieceProcessor(model_file=str(path))
         except (OSError, RuntimeError) as error:
             raise ConfigError(f"{path} is not a sentencepiece model: {error}") from error
-        pieces = self._model.get_piece_size()
-        if pieces > vocabulary or self._model.bos_id() < 0:
-            raise ConfigError(
-                f"{path} is not the policy's tokenizer: it has {pieces} pieces for {vocabulary} "
-                f"embeddings, and the start token {self._model.bos_id()}"
-            )
+        fault = self._fault(vocabulary, fewest)
+        if fault:
+            raise ConfigError(f"{path} is not the policy's tokenizer: {fault}")
         self._longest = longest
+
+    def _fault(self, vocabulary: int, fewest: int) -> str:
+        """Why this is not the tokenizer that the policy was trained with; empty if it may be."""
+        model = self._model
+        pieces = model.get_piece_size()
+        if not fewest <= pieces <= vocabulary:
+            at_least = f"; at least {fewest} are needed" if pieces < fewest else ""
+            return f"it has {pieces} pieces for {vocabulary} embeddings{at_least}"
+        special = (model.pad_id(), model.eos_id(), model.bos_id(), model.unk_id())
+        if special != SPECIAL_IDS:
+            return f"its ids of pad, eos, bos and unk are {special}, PaliGemma's are {SPECIAL_IDS}"
+        ids = model.encode(PROBE)
+        if model.unk_id() in ids or model.decode(ids) != PROBE:
+            return f"it reads the prompt {PROBE!r} as {model.decode(ids)!r}"
+        return ""
 
     def with_state(self, instruction: str, state: NDArray[np.float64]) -> NDArray[np.int64]:
         """Ids of the instruction and the bins of the normalised state."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from duqsweep.checkpoint.embedded_config import read_embedded
 from duqsweep.checkpoint.locate import checkpoint_dir
-from duqsweep.checkpoint.pi05_folder import CONFIG_JSON
+from duqsweep.checkpoint.pi05_config import CONFIG_JSON
 from duqsweep.errors import ConfigError
-from duqsweep.files import read_json
 from duqsweep.spec import PolicySpec
 
 NAMED = 5  # unknown words in a message
@@ -20,16 +20,16 @@ def check_words(spec: PolicySpec, suite: str, instructions: Iterable[str]) -> No
     """
     if spec.name != "embedded":
         return
-    config = read_json(checkpoint_dir(spec) / CONFIG_JSON)
+    config = read_embedded(checkpoint_dir(spec) / CONFIG_JSON)
     spoken = [told.lower().split() for told in instructions]
-    unknown = sorted({word for words in spoken for word in words} - set(config["words"]))
+    unknown = sorted({word for words in spoken for word in words} - set(config.words))
     longest = max(map(len, spoken), default=0)
-    if not unknown and longest <= config["text_tokens"]:
+    if not unknown and longest <= config.text_tokens:
         return
     more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
     why = f"does not know {', '.join(unknown[:NAMED])}{more}"
     if not unknown:
-        why = f"reads {config['text_tokens']} words, and an instruction has {longest}"
+        why = f"reads {config.text_tokens} words, and an instruction has {longest}"
     raise ConfigError(
         f"the embedded policy cannot be told the tasks of {suite}: it {why}; it was trained on"
         " duq_mini, for other suites set policy=pi05_libero policy.checkpoint=FOLDER"

@@ -10,18 +10,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from duqsweep.checkpoint.embedded_config import STATE_VALUES, EmbeddedConfig, read_embedded
 from duqsweep.checkpoint.io_spec import ACTIONS
 from duqsweep.checkpoint.locate import WEIGHTS, check_checkpoint, checkpoint_dir
 from duqsweep.checkpoint.parameters import Shape, misfits
-from duqsweep.checkpoint.pi05_folder import CONFIG_JSON, read_folder
+from duqsweep.checkpoint.pi05_config import CONFIG_JSON
+from duqsweep.checkpoint.pi05_folder import read_folder
 from duqsweep.checkpoint.sizes import PolicySizes, sizes_of
-from duqsweep.codec import decode, encode
+from duqsweep.codec import encode
 from duqsweep.errors import EvaluationError
-from duqsweep.files import read_json, write_json
+from duqsweep.files import write_json
 from duqsweep.policy.pi05 import Pi05
 from duqsweep.policy.pi05_policy import Pi05Policy
 from duqsweep.policy.pi05_preprocess import Pi05Preprocessing
-from duqsweep.policy.preprocess import STATE_VALUES, EmbeddedConfig
+from duqsweep.policy.preprocess import EmbeddedPreprocessing
 from duqsweep.policy.weight_loading import (
     bytes_free,
     bytes_needed,
@@ -50,11 +52,11 @@ def load_policy(spec: PolicySpec, device: str) -> Pi05Policy:
         return load_pi05(spec, device, stream_dtype(device))
     check_checkpoint(spec)
     folder = checkpoint_dir(spec)
-    config = decode(EmbeddedConfig, read_json(folder / CONFIG_JSON), CONFIG_JSON)
+    config = read_embedded(folder / CONFIG_JSON)
     with torch.device("meta"):
         module = Pi05(config.sizes)
     _load_weights(module, folder / WEIGHTS, device)
-    return Pi05Policy(module.eval(), config, spec.num_steps)
+    return Pi05Policy(module.eval(), EmbeddedPreprocessing(config), spec.num_steps)
 
 
 def load_pi05(spec: PolicySpec, device: str, dtype: torch.dtype) -> Pi05Policy:

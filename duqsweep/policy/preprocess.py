@@ -16,58 +16,37 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from duqsweep.checkpoint.io_spec import ACTIONS, CAMERAS, STATE_BINS
+from duqsweep.checkpoint.embedded_config import STATE_VALUES, EmbeddedConfig
+from duqsweep.checkpoint.io_spec import CAMERAS, STATE_BINS
 from duqsweep.checkpoint.sizes import PolicySizes
-from duqsweep.errors import EvaluationError, SpecError
+from duqsweep.errors import EvaluationError
 from duqsweep.seams import Observation
 
-STATE_VALUES = 11  # position 3, rotation 6, fingers 2
 PADDING = 0  # token that fills an instruction up; the policy was trained with it in sight
 
 
 @dataclass(frozen=True)
-class EmbeddedConfig:
-    """What the embedded policy's weights need beside them: the content of its `config.json`.
+class EmbeddedPreprocessing:
+    """The `Preprocessing` of an embedded policy."""
 
-    It is the `Preprocessing` of a `Pi05Policy`.
-    """
-
-    sizes: PolicySizes
-    words: tuple[str, ...]  # token id = index; words[0] is padding
-    text_tokens: int  # an instruction is filled up to this many
-    state_low: tuple[float, ...]  # lower edge of the first bin of each state value
-    state_high: tuple[float, ...]
-    action_mean: tuple[float, ...]
-    action_std: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.state_low) != STATE_VALUES or len(self.state_high) != STATE_VALUES:
-            raise SpecError(f"state_low and state_high must have {STATE_VALUES} values")
-        if len(self.action_mean) != ACTIONS or len(self.action_std) != ACTIONS:
-            raise SpecError(f"action_mean and action_std must have {ACTIONS} values")
-        if min(self.action_std) <= 0 or np.any(np.less_equal(self.state_high, self.state_low)):
-            raise SpecError("action_std and state_high - state_low must be positive")
-        if self.sizes.vocabulary < self.first_bin + STATE_VALUES * STATE_BINS:
-            raise SpecError(f"{len(self.words)} words do not fit a vocabulary of these sizes")
-        if self.text_tokens + STATE_VALUES > self.sizes.prompt_tokens:
-            raise SpecError(f"text_tokens must leave room for {STATE_VALUES} state tokens")
+    config: EmbeddedConfig
 
     @property
-    def first_bin(self) -> int:
-        """Token id of the first state value's first bin: all bins end the vocabulary."""
-        return max(self.sizes.vocabulary - STATE_VALUES * STATE_BINS, len(self.words))
+    def sizes(self) -> PolicySizes:
+        """See `frontend.Preprocessing`."""
+        return self.config.sizes
 
     def images(self, observation: Observation, device: torch.device) -> Tensor:
         """See `frontend.Preprocessing`."""
-        return images(observation, self.sizes.vision.image_px, device)
+        return images(observation, self.config.sizes.vision.image_px, device)
 
     def prompt(self, observation: Observation) -> Tensor:
         """See `frontend.Preprocessing`."""
-        return prompt(observation, self)
+        return prompt(observation, self.config)
 
     def actions(self, normalised: NDArray[np.float32]) -> NDArray[np.float64]:
         """See `frontend.Preprocessing`."""
-        return denormalise_actions(normalised, self)
+        return denormalise_actions(normalised, self.config)
 
 
 def state_vector(

@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from duqsweep.checkpoint.io_spec import ACTIONS, STATE_VALUES
-from duqsweep.checkpoint.layouts import AFTER, BEFORE, LEROBOT_CAMERAS, NORM_STATS
+from duqsweep.checkpoint.layouts import LEROBOT_CAMERAS, NORM_STATS
 from duqsweep.checkpoint.parameters import (
     EMBEDDING,
     LEROBOT_PREFIX,
@@ -30,7 +30,8 @@ from duqsweep.checkpoint.parameters import (
     Shape,
     parameter_shapes,
 )
-from duqsweep.checkpoint.pi05_folder import CONFIG_JSON, NAME, WEIGHTS
+from duqsweep.checkpoint.pi05_config import AFTER, BEFORE, CONFIG_JSON, NAME
+from duqsweep.checkpoint.pi05_folder import WEIGHTS
 from duqsweep.checkpoint.sizes import PolicySizes, StackSizes, VisionSizes, sizes_of
 from duqsweep.checkpoint.tokenizer import NAMES
 from duqsweep.codec import encode

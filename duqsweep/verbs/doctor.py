@@ -18,6 +18,7 @@ from dataclasses import replace
 
 from duqsweep.checkpoint.locate import check_checkpoint
 from duqsweep.control.config.sweep_config import compose
+from duqsweep.control.dispatch.devices import take_device
 from duqsweep.envs.assets import OFFICIAL_TASKS, find_assets
 from duqsweep.envs.libero_pro import PRO_SUITES
 from duqsweep.spec import PolicySpec, ProtocolSpec
@@ -91,6 +92,7 @@ def check_simulator(protocol: ProtocolSpec) -> str:
     from duqsweep.envs.libero import open_environment
     from duqsweep.envs.rendering import resolve_renderer
 
+    take_device()
     environment = open_environment(protocol)
     try:
         seen = environment.reset(make_ledger(protocol)[0])

@@ -12,6 +12,7 @@ from duqsweep.control.config.overrides import given_settings
 from duqsweep.control.config.parameters import Params
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, check_inputs, compose
+from duqsweep.control.dispatch.devices import take_device
 from duqsweep.control.front.formats import number
 from duqsweep.control.front.simulator import sweep_simulator
 from duqsweep.control.front.success import SuccessEstimate
@@ -21,6 +22,7 @@ from duqsweep.control.view.simulation import simulator_line, warnings
 from duqsweep.errors import ConfigError
 from duqsweep.masking import masked
 from duqsweep.result import TrialResult
+from duqsweep.verbs.undo import undone_if_refused
 from duqsweep.worker.ledger import make_ledger, write_ledger
 from duqsweep.worker.simulator import check_simulator, write_simulator
 
@@ -69,6 +71,7 @@ def main(arguments: list[str]) -> int:
 
     from duqsweep.worker.evaluate import evaluate  # torch and the simulator take seconds to import
 
+    take_device()
     print(_settings(space, params))
     print(f"evaluating in {trial_dir}")
     result = evaluate(trial_dir, parsed.episodes)
@@ -79,14 +82,15 @@ def main(arguments: list[str]) -> int:
 def _make_folder(config: SweepConfig) -> Path:
     folder = config.directory
     simulator = check_simulator(folder, config.base.protocol)
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise ConfigError(f"cannot make the folder {folder}: {error}") from error
     private = masked(config.yaml) != config.yaml
-    files.write_text(folder / files.SWEEP_YAML, config.yaml, private)
-    write_ledger(folder / files.LEDGER_JSON, make_ledger(config.base.protocol))
-    write_simulator(folder, simulator)
+    with undone_if_refused(folder):
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise ConfigError(f"cannot make the folder {folder}: {error.strerror}") from error
+        files.write_text(folder / files.SWEEP_YAML, config.yaml, private)
+        write_ledger(folder / files.LEDGER_JSON, make_ledger(config.base.protocol))
+        write_simulator(folder, simulator)
     return folder
 
 

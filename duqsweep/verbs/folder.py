@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from duqsweep import files
+from duqsweep.control.config.addresses import check_folder, check_sqlite
 from duqsweep.control.config.compose import explain
 from duqsweep.control.config.schema import RootConfig
 from duqsweep.control.config.sweep_config import SweepConfig, to_config
@@ -42,11 +43,15 @@ def tracking_uri(config: SweepConfig) -> str | None:
     """Where MLflow's copy goes; None: a database in the folder.
 
     Raises:
-        ConfigError: A server is wanted, and none is named.
+        ConfigError: A server is wanted, and none is named; or a database has an impossible address.
     """
     if config.tracking.name == "none":
         return None
     uri = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
     if config.tracking.name == "server" and not uri:
         raise ConfigError("tracking=server needs tracking.uri=… or MLFLOW_TRACKING_URI")
-    return uri or None
+    if not uri:
+        check_folder(config.directory)
+        return None
+    check_sqlite(uri, "tracking.uri")
+    return uri

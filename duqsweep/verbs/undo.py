@@ -15,6 +15,7 @@ WRITTEN = (
     files.STUDY_LOG,
     files.IDENTITY_JSON,
     files.LEDGER_JSON,
+    files.SIMULATOR_JSON,
     files.SWEEP_YAML,
 )
 

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from duqsweep.checkpoint.embedded_config import EmbeddedConfig
 from duqsweep.checkpoint.sizes import PolicySizes
 from duqsweep.policy.preprocess import (
-    EmbeddedConfig,
     state_tokens,
     state_vector,
     text_tokens,

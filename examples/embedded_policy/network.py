@@ -7,9 +7,11 @@ import math
 import torch
 from torch import Tensor, nn
 
+from duqsweep.checkpoint.embedded_config import STATE_VALUES, EmbeddedConfig
+from duqsweep.checkpoint.io_spec import STATE_BINS
 from duqsweep.policy.gemma import AdaptiveRmsNorm
 from duqsweep.policy.pi05 import Pi05, euler_times
-from duqsweep.policy.preprocess import STATE_BINS, STATE_VALUES, EmbeddedConfig, scale_pixels
+from duqsweep.policy.preprocess import scale_pixels
 
 FOURIER_OCTAVES = 6
 SHIFT_PX = 1

@@ -151,7 +151,7 @@ def main() -> None:
     args = parser.parse_args()
     policy = load_policy(PolicySpec("embedded", str(args.checkpoint)), "cpu")
     module = policy.module
-    frames = make_frames(read_episodes(args.data, limit=60), policy.preprocessing, "cpu")
+    frames = make_frames(read_episodes(args.data, limit=60), policy.preprocessing.config, "cpu")
     generator = torch.Generator().manual_seed(0)
     chosen = torch.randperm(len(frames.pixels), generator=generator)[:FRAMES]
     images, prompt = scale_pixels(frames.pixels[chosen]), frames.prompt[chosen]
@@ -171,7 +171,7 @@ def main() -> None:
             kind = "dit" if "expert.model" in name else "llm"
             ratio = (largest.max() / largest.median()).item()
             ratios.setdefault(f"{kind} down_proj", []).append(round(ratio, 1))
-    save_checkpoint(args.out, module, policy.preprocessing)
+    save_checkpoint(args.out, module, policy.preprocessing.config)
     print(json.dumps({"largest_change": change, "largest_over_median": ratios}))
     if change > 1e-5:
         raise SystemExit(f"the policy changed by {change}")

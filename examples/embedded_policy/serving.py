@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from duqsweep.checkpoint.io_spec import ACTIONS
 from duqsweep.checkpoint.sizes import linear_layers
 from duqsweep.policy.load import load_policy
 from duqsweep.policy.pi05_policy import Pi05Policy
-from duqsweep.policy.preprocess import ACTIONS, denormalise_actions, images, prompt
+from duqsweep.policy.preprocess import denormalise_actions, images, prompt
 from duqsweep.quant.calibrate import calibrate
 from duqsweep.quant.freeze import freeze
 from duqsweep.quant.select import select_layers
@@ -93,7 +94,7 @@ class Server:
     ) -> list[NDArray[np.float64]]:
         """Action chunks for (observation, noise) pairs, computed as one batch."""
         policy = self._policy(setting)
-        network, config = policy.module, policy.preprocessing
+        network, config = policy.module, policy.preprocessing.config
         px = config.sizes.vision.image_px
         pixels = torch.cat([images(seen, px, self.device) for seen, _ in requests])
         words = torch.cat([prompt(seen, config) for seen, _ in requests]).to(self.device)

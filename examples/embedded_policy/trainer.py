@@ -10,8 +10,8 @@ from dataset import Frames
 from network import augment, embed_by_product, flow_loss, jitter_bins, keep_residuals_wide
 from torch import nn
 
+from duqsweep.checkpoint.embedded_config import EmbeddedConfig
 from duqsweep.policy.pi05 import Pi05
-from duqsweep.policy.preprocess import EmbeddedConfig
 
 PEAK_LR, WARM_UP_STEPS, WEIGHT_DECAY, CLIP = 1e-3, 500, 0.05, 1.0
 EMA_DECAY = 0.9995

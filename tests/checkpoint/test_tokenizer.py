@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duqsweep.checkpoint.tokenizer import PromptTokenizer, state_bins
+from duqsweep.checkpoint.tokenizer import GEMMA_PIECES, PromptTokenizer, state_bins
 from duqsweep.errors import ConfigError, EvaluationError
 from duqsweep.policy.random_pi05 import train_tokenizer
 
@@ -54,6 +55,43 @@ def test_a_prompt_that_is_too_long_is_refused(model: Path) -> None:
         PromptTokenizer(model, 300, 5).without_state("pick up the bowl")
 
 
-def test_another_policys_tokenizer_is_refused(model: Path) -> None:
-    with pytest.raises(ConfigError, match=r"\d+ pieces for 60 embeddings"):
+def other_model(path: Path, **options: object) -> Path:
+    """A sentencepiece model as other language models have it."""
+    written = BytesIO()
+    sentences = ["Task: pick up the bowl, State: 0 64 128 255 -1;", "Action: place it"]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences),
+        model_writer=written,
+        vocab_size=60,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **options,
+    )
+    path.write_bytes(written.getvalue())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({}, r"ids of pad, eos, bos and unk are \(-1, 2, 1, 0\), PaliGemma's are \(0, 1, 2, 3\)"),
+        (
+            {"pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3},
+            r"it reads the prompt 'Task: .*;\\nAction: ' as 'Task: .*Action:",
+        ),
+    ],
+    ids=["Llama's", "without line breaks"],
+)
+def test_another_language_models_tokenizer_is_refused(
+    options: dict[str, object], rule: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=rule):
+        PromptTokenizer(other_model(tmp_path / "tokenizer.model", **options), 300, 200)
+
+
+def test_a_tokenizer_of_another_vocabulary_is_refused(model: Path) -> None:
+    with pytest.raises(ConfigError, match=r"\d+ pieces for 60 embeddings$"):
         PromptTokenizer(model, 60, 200)
+    rule = r"\d+ pieces for 257152 embeddings; at least 256000 are needed"
+    with pytest.raises(ConfigError, match=rule):
+        PromptTokenizer(model, 257152, 200, GEMMA_PIECES)

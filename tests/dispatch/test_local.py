@@ -12,9 +12,11 @@ import pytest
 from light_lab import Lab, mailboxes, wait_for_ends
 
 from duqsweep.control.config.schema import LauncherConfig
+from duqsweep.control.dispatch.devices import cuda_devices, device_lines
 from duqsweep.control.dispatch.dispatcher import Assignment, open_dispatcher, open_launcher
-from duqsweep.control.dispatch.local import cuda_devices, device_lines
+from duqsweep.control.dispatch.inline import InlineDispatcher
 from duqsweep.errors import ConfigError
+from duqsweep.files import trial_dir
 
 NVIDIA_SMI = "#!/bin/sh\nprintf '0\\n1\\n2\\n'\n"
 
@@ -119,3 +121,41 @@ def test_robosuite_takes_the_device_of_the_second_worker(gpu: str) -> None:
     given = {"MUJOCO_EGL_DEVICE_ID": "0", "CUDA_VISIBLE_DEVICES": "0,1", "MUJOCO_GL": "osmesa"}
     done = in_worker(gpu, IMPORT, **given)
     assert done.returncode == 0, done.stderr
+
+
+TAKE = "from duqsweep.control.dispatch.devices import take_device; take_device(); "
+
+
+@pytest.mark.parametrize(
+    ("visible", "seen"), [("1", "1"), ("2,0", "2"), ("MIG-GPU-8e1f/1/0", "None"), ("", "None")]
+)
+def test_an_evaluation_in_this_process_renders_on_the_device_of_torch(
+    visible: str, seen: str
+) -> None:
+    code = TAKE + (
+        "import os, robosuite.utils.binding_utils; print(os.environ.get('MUJOCO_EGL_DEVICE_ID'))"
+    )
+    given = {"MUJOCO_EGL_DEVICE_ID": "0", "CUDA_VISIBLE_DEVICES": visible, "MUJOCO_GL": "osmesa"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **given},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == seen
+
+
+def test_inline_evaluates_on_that_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.setenv("MUJOCO_EGL_DEVICE_ID", "0")
+    seen = []
+    dispatcher = InlineDispatcher(
+        tmp_path,
+        lambda: lambda folder, until: seen.append(os.environ["MUJOCO_EGL_DEVICE_ID"]),
+    )
+    trial_dir(tmp_path, 0).mkdir(parents=True)
+    dispatcher.submit(Assignment(0, 1))
+    assert [end.failure for end in dispatcher.poll()] == [None]
+    assert seen == ["1"]

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from duqsweep.checkpoint.pi05_folder import CONFIG_JSON, NAME, WEIGHTS
+from duqsweep.checkpoint.pi05_config import CONFIG_JSON, NAME
+from duqsweep.checkpoint.pi05_folder import WEIGHTS
 from duqsweep.checkpoint.sizes import PolicySizes, StackSizes, VisionSizes
 from duqsweep.seams import Observation
 from duqsweep.spec import PolicySpec

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from duqsweep.checkpoint.locate import WEIGHTS, check_checkpoint, weights_id
 from duqsweep.checkpoint.sizes import PolicySizes
-from duqsweep.errors import ConfigError, EvaluationError, SpecError
+from duqsweep.errors import ConfigError, EvaluationError
 from duqsweep.policy.load import load_policy, save_random
 from duqsweep.spec import PolicySpec
 
@@ -63,7 +63,7 @@ def test_a_damaged_file_is_named(checkpoint: Path) -> None:
 def test_an_unknown_key_in_the_configuration_is_an_error(checkpoint: Path) -> None:
     path = checkpoint / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "flavour": 1}))
-    with pytest.raises(SpecError, match="flavour"):
+    with pytest.raises(ConfigError, match="flavour"):
         load_policy(spec(checkpoint), "cpu")
 
 

@@ -23,7 +23,6 @@ from pi05_parts import (
 )
 from safetensors.torch import load_file, save_file
 
-from duqsweep.checkpoint.layouts import AFTER, BEFORE
 from duqsweep.checkpoint.locate import check_checkpoint, policy_sizes, weights_id
 from duqsweep.checkpoint.parameters import (
     EMBEDDING,
@@ -32,6 +31,7 @@ from duqsweep.checkpoint.parameters import (
     UNUSED,
     parameter_shapes,
 )
+from duqsweep.checkpoint.pi05_config import AFTER, BEFORE
 from duqsweep.checkpoint.pi05_folder import WEIGHTS
 from duqsweep.checkpoint.safetensors_header import read_header
 from duqsweep.checkpoint.sizes import LLM, PolicySizes, sizes_of
@@ -304,7 +304,7 @@ def test_a_file_that_is_cut_short_says_by_how_much(openpi: Path) -> None:
 
 def test_weights_of_another_kind_are_refused(openpi: Path) -> None:
     save_file({"action_in_proj.bias": torch.ones(2, dtype=torch.int8)}, openpi / WEIGHTS)
-    with pytest.raises(ConfigError, match="is I8; allowed are F32, BF16, F16"):
+    with pytest.raises(ConfigError, match="is 'I8'; allowed are F32, BF16, F16"):
         check_checkpoint(spec(openpi))
 
 

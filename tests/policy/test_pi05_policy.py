@@ -73,7 +73,7 @@ def test_actions_are_eulers_of_the_flow(
     px = policy.preprocessing.sizes.vision.image_px
     with torch.no_grad():
         encoded = network.encode_images(images(observation, px, torch.device("cpu")))
-        cache = network.prefix(encoded, prompt(observation, policy.preprocessing))
+        cache = network.prefix(encoded, prompt(observation, policy.preprocessing.config))
         x, time = torch.from_numpy(noise)[None], 1.0
         while time > 0.5 / num_steps:
             velocity = network.velocity(x, cache, network.modulation(torch.tensor([time])))

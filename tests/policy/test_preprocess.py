@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from duqsweep.checkpoint.embedded_config import EmbeddedConfig
 from duqsweep.checkpoint.sizes import sizes_of
 from duqsweep.errors import EvaluationError, SpecError
 from duqsweep.policy.preprocess import (
-    EmbeddedConfig,
     denormalise_actions,
     state_tokens,
     state_vector,

@@ -41,7 +41,7 @@ def test_it_loads_has_the_announced_sizes_and_acts() -> None:
 
 
 def test_it_knows_every_word_of_its_suite() -> None:
-    config = load_policy(PolicySpec("embedded"), "cpu").preprocessing
+    config = load_policy(PolicySpec("embedded"), "cpu").preprocessing.config
     tokens = {tuple(text_tokens(text, config).tolist()) for text in INSTRUCTIONS}
     assert len(tokens) == len(INSTRUCTIONS)
 

@@ -132,6 +132,22 @@ MISTAKES = {
         ["+sweep=tiny", "storage.url=nowhere"],
         "cannot open storage.url nowhere: Could not parse",
     ),
+    "storage in a folder with a question mark": (
+        ["+sweep=tiny", "storage.url=sqlite:///a?b/study.db"],
+        r"storage.url must hold neither # nor \? in its path.*a\?b/study.db",
+    ),
+    "MLflow's database in a folder with a question mark": (
+        ["+sweep=tiny", "tracking=sqlite", "dir=what?"],
+        r"cannot lie in a folder with \? or # .*/what\?: set another dir=",
+    ),
+    "MLflow's database in a folder with a hash": (
+        ["+sweep=tiny", "tracking=sqlite", "dir=one#two"],
+        "cannot lie in a folder with .*/one#two: set another dir=",
+    ),
+    "MLflow's address with a hash": (
+        ["+sweep=tiny", "tracking=sqlite", "tracking.uri=sqlite:////tmp/a#b/mlflow.db"],
+        "tracking.uri must hold neither # nor .*a#b/mlflow.db",
+    ),
     "tracking server that is not named": (
         ["+sweep=tiny", "tracking=server"],
         "tracking=server needs tracking.uri=",

@@ -6,6 +6,7 @@ from collections import deque
 from pathlib import Path
 
 from duqsweep.assignment import Assignment, Ended
+from duqsweep.control.dispatch.devices import take_device
 from duqsweep.control.dispatch.jobfile import note_submission
 from duqsweep.errors import DispatchError
 from duqsweep.files import trial_dir
@@ -46,7 +47,9 @@ class InlineDispatcher:
         folder = trial_dir(self.sweep_dir, assignment.trial)
         failure = None
         try:
-            self._evaluator = self._evaluator or self._opener()
+            if self._evaluator is None:
+                take_device()
+                self._evaluator = self._opener()
             self._evaluator(folder, assignment.until_episode)
         except Exception as error:
             failure = broken(folder, error)

@@ -1,13 +1,11 @@
-"""Workers as processes of this machine, one a GPU, or one a core where there is none."""
+"""Workers as processes of this machine, one per GPU, or one per core where there is none."""
 
 from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import submitit
 
+from duqsweep.control.dispatch.devices import cuda_devices, device_lines
 from duqsweep.control.dispatch.launch import (
     JOB_FOLDER,
     LOG_SUFFIX,
@@ -123,30 +122,3 @@ def running_pid(mailbox: Mailbox) -> int | None:
     if job is None or start_ticks(int(job.job_id)) is None:
         return None
     return int(job.job_id)
-
-
-def device_lines(gpu: str) -> list[str]:
-    """Shell lines that give a worker its own device, for torch and for the renderer.
-
-    robosuite refuses a MUJOCO_EGL_DEVICE_ID that is not among CUDA_VISIBLE_DEVICES, also where it
-    renders on the CPU; so what this process was given must not reach a worker with another device.
-
-    Args:
-        gpu: As CUDA names it: a number, or the UUID of a GPU or of a MIG slice; empty: none.
-    """
-    # Without the first line, submitit hides all GPUs.
-    lines = [f"export CUDA_VISIBLE_DEVICES={shlex.quote(gpu)}", "unset MUJOCO_EGL_DEVICE_ID"]
-    return [*lines, f"export MUJOCO_EGL_DEVICE_ID={gpu}"] if gpu.isdigit() else lines
-
-
-def cuda_devices() -> list[str]:
-    """The CUDA devices that this process may use, as CUDA names them, found without torch."""
-    # A shared machine hands out its GPUs by this variable, and CUDA itself obeys it.
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [item.strip() for item in visible.split(",") if item.strip() not in ("", "-1")]
-    if shutil.which("nvidia-smi") is None:
-        return []
-    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    return answer.stdout.split() if answer.returncode == 0 else []

@@ -11,6 +11,7 @@ from optuna.storages.journal import JournalFileBackend, JournalStorage
 from sqlalchemy.exc import SQLAlchemyError
 
 from duqsweep import files
+from duqsweep.control.config.addresses import check_sqlite
 from duqsweep.errors import ConfigError
 from duqsweep.masking import masked
 
@@ -61,6 +62,7 @@ def cut_torn_line(path: Path) -> None:
 
 
 def _open_database(url: str) -> BaseStorage:
+    check_sqlite(url, "storage.url")
     shown = masked(url)
     server = url.startswith(("postgresql", "mysql"))
     connect = {"connect_timeout": TIMEOUT_S} if server else {}
