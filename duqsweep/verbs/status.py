@@ -57,6 +57,8 @@ def _trial(directory: Path, view: TrialView) -> dict[str, Any]:
         "name": view.trial.name,
         "params": view.trial.params,
         "outcome": view.outcome,
+        "state": view.status.state if view.status else "queued",
+        "cause": view.status.cause if view.status else None,
         "episodes": len(view.episodes),
         "successes": successes,
         "failures": failures,
@@ -101,7 +103,7 @@ def _print(state: dict[str, Any]) -> None:
         mark = "*" if trial["trial"] in state["front"] else ""
         table.add_row(
             f"{mark}{trial['trial']}",
-            trial["outcome"],
+            trial["state"],
             *(str(trial[name]) for name in ("episodes", "successes") if played),
             "" if ms is None else f"{ms:.3g}",
             ", ".join(failure["kind"] for failure in trial["job_failures"]),

@@ -12,6 +12,7 @@ from pathlib import Path
 from duqsweep import files
 from duqsweep.control.front.reference import ensure_reference
 from duqsweep.control.front.trials import read_trials
+from duqsweep.control.sweep_format import FORMAT, FORMAT_KEY
 from duqsweep.fingerprint import fingerprint
 from duqsweep.result import EpisodeRecord, LatencyStats, TrialResult, Vitals
 from duqsweep.spec import (
@@ -157,6 +158,7 @@ def write_sweep(
 ) -> Path:
     """A `dit_speed`: the seed's plans, searched trials, one crashed, one ruled out, one running."""
     sweep_dir.mkdir(parents=True, exist_ok=True)
+    files.write_json(sweep_dir / files.IDENTITY_JSON, {FORMAT_KEY: FORMAT})
     (sweep_dir / files.SWEEP_YAML).write_text(
         "name: dit_speed\nspace:\n  quant.weight_bits.default: choice(2, 3, 4, 8)\n"
         "  quant.block_size: choice(16, 32, 64)\n  policy.num_steps: int(interval(1, 10))\n"
