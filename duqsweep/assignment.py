@@ -8,11 +8,11 @@ from typing import Literal
 FailureKind = Literal["oom", "timeout", "preempted", "node", "setup", "cancelled", "crash", "lost"]
 Fault = Literal["policy", "machine"]
 
-# How a policy itself ends a job: it asks for too much memory, or crashes outside of the simulator.
-# Everything else is the machine's doing (its set-up, scheduler and renderer, or a person), and says
-# nothing about the trial.
+# Faults of the policy: it asks for too much memory, or crashes outside of the simulator. Everything
+# else is a fault of the machine (its set-up, scheduler and renderer, or a person), and does not
+# depend on the trial.
 POLICYS: tuple[FailureKind, ...] = ("oom", "crash")
-# The same assignment would run out of memory again, and whoever cancels a job does not want it back
+# The same assignment would run out of memory again, and who cancels a job does not want another one
 # at once.
 NOT_RETRIED: tuple[FailureKind, ...] = ("oom", "cancelled")
 # The scheduler's queue limits how often that happens, so it is retried without a limit.
@@ -21,7 +21,7 @@ ALWAYS_RETRIED: tuple[FailureKind, ...] = ("preempted",)
 
 @dataclass(frozen=True)
 class Assignment:
-    """Evaluate a trial on the ledger's entries up to (not including) `until_episode`."""
+    """Evaluate a trial on those of the first `until_episode` entries that are not finished yet."""
 
     trial: int
     until_episode: int
@@ -29,7 +29,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Failure:
-    """A job that ended without a result; a policy's own fault is in result.json instead."""
+    """A job that ended without a result. An exception of the policy is in result.json instead."""
 
     kind: FailureKind
     message: str
@@ -37,7 +37,7 @@ class Failure:
 
     @property
     def fault(self) -> Fault:
-        """Whose doing it was. Only a policy's own ends its trial."""
+        """Whose fault it was. Only a fault of the policy ends its trial."""
         return whose(self.kind)
 
 
@@ -55,5 +55,5 @@ def failure(kind: FailureKind, message: str) -> Failure:
 
 
 def whose(kind: str) -> Fault:
-    """Whose doing a failure of this kind is."""
+    """Whose fault a failure of this kind is."""
     return "policy" if kind in POLICYS else "machine"

@@ -37,6 +37,7 @@ JOB_JSON = "job.json"
 VITALS_JSON = "vitals.json"
 EPISODES_JSONL = "episodes.jsonl"
 RESULT_JSON = "result.json"
+STATE_JSON = "state.json"  # its state and why; the controller's, see control/trial_status.py
 LOG_TXT = "log.txt"
 FAILURES_JSONL = "failures.jsonl"  # how its jobs died, and when a person gave it again
 STOP = "stop"

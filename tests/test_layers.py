@@ -209,3 +209,10 @@ def test_planning_and_explaining_load_no_torch() -> None:
 def test_composing_a_configuration_loads_neither_torch_nor_mlflow() -> None:
     loaded = loaded_by("import duqsweep.control.config.sweep_config, duqsweep.control.config.space")
     assert not loaded & {*HEAVY, "mlflow", "submitit"}
+
+
+def test_the_loop_knows_protocols_and_no_part_that_does_concrete_work() -> None:
+    loop = next(path for path in FILES if module_name(path) == "control.sweep")
+    allowed = {"files", "assignment", "control.deaths", "control.trial_status"}
+    found = {name for name in ours(loop) if (PACKAGE / f"{name.replace('.', '/')}.py").exists()}
+    assert found <= allowed

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from duqsweep.control.study.writer import single_writer
+from duqsweep.control.study.controller_lock import controller_lock
 from duqsweep.errors import ConfigError, DuqsweepError
 from duqsweep.locking import try_lock
 
@@ -51,7 +51,7 @@ def test_one_process_holds_it_at_a_time(only, tmp_path):
 def test_a_file_system_without_locks_is_told_in_one_sentence(code, tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", lacks(code))
     monkeypatch.setattr(fcntl, "lockf", lacks(code))
-    with pytest.raises(DuqsweepError, match=r"has no locks.*dir=FOLDER"), single_writer(tmp_path):
+    with pytest.raises(DuqsweepError, match=r"has no locks.*dir=FOLDER"), controller_lock(tmp_path):
         pytest.fail("nobody may write")
 
 
@@ -64,12 +64,12 @@ def test_another_fault_of_the_disk_is_not_taken_for_a_missing_lock(tmp_path, mon
 def test_the_holder_of_a_folder_is_named(only, tmp_path):
     def second(folder: Path) -> str:
         try:
-            with single_writer(folder):
+            with controller_lock(folder):
                 return ""
         except ConfigError as error:
             return str(error)
 
-    with single_writer(tmp_path):
+    with controller_lock(tmp_path):
         read, write = multiprocessing.Pipe()
         process = multiprocessing.get_context("fork").Process(
             target=lambda: write.send(second(tmp_path))

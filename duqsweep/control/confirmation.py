@@ -8,8 +8,8 @@ points (Bonferroni), and the exact paired test (McNemar) against the unquantized
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,17 +37,21 @@ class FixedTrials:
         self._left = list(trials)
         self._episodes = episodes
 
-    def next(self, pending: Collection[int]) -> Assignment | None:
-        """See `sweep.Search`."""
-        self._left = [number for number in self._left if number not in pending]
+    def next(self, pending: Sequence[Assignment]) -> Assignment | None:
+        """See `protocols.Search`."""
+        numbers = {assignment.trial for assignment in pending}
+        self._left = [number for number in self._left if number not in numbers]
         return Assignment(self._left.pop(0), self._episodes) if self._left else None
 
-    def ended(self, view: TrialView) -> None:
-        """Nothing to remember: the files hold everything."""
+    def observed(self, view: TrialView) -> None:
+        """Nothing to remember: everything is in the files."""
 
-    def ruled_out(self, view: TrialView) -> str | None:
-        """Never: the number of episodes was fixed beforehand."""
-        return None
+    def is_final(self, view: TrialView) -> bool:
+        """See `protocols.Search`; `unconfirmed` gives out again what has fewer episodes."""
+        return True
+
+    def ended(self, view: TrialView) -> None:
+        """Nothing to remember: everything is in the files."""
 
 
 def prepare(sweep_dir: Path, trials: Sequence[Trial], ledger: Sequence[LedgerEntry]) -> Path:
@@ -71,7 +75,8 @@ def prepare(sweep_dir: Path, trials: Sequence[Trial], ledger: Sequence[LedgerEnt
         trial_dir = files.trial_dir(folder, trial.number)
         trial_dir.mkdir(parents=True, exist_ok=True)
         if not (trial_dir / files.SPEC_JSON).exists():
-            files.write_json(trial_dir / files.SPEC_JSON, trial.to_json())
+            spec = replace(trial, min_speedup=0.0)  # nothing is pruned
+            files.write_json(trial_dir / files.SPEC_JSON, spec.to_json())
     return folder
 
 

@@ -1,4 +1,4 @@
-"""What becomes of a trial whose job died: another job at once, another start later, or its end."""
+"""What happens to a trial whose job died: another job now, another start later, or its end."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from duqsweep import files
 from duqsweep.assignment import ALWAYS_RETRIED, Assignment, Failure
+from duqsweep.control.trial_status import TrialStatus, read_status, write_status
 
-RETRIES = 2  # without an episode in between
-STRIKES = 3  # jobs in a row that die the same way before they get anywhere
-RETRY = "retry"  # a line of failures.jsonl in place of a kind: a person gave the trial again
+RETRIES = 2  # of a trial at the same episode
+STRIKES = 3  # jobs in a row that die the same way before they make progress
+RETRY = "retry"  # a line of failures.jsonl in place of a kind: a person asked for the trial again
 
 Verdict = Literal["again", "open", "final"]
 
@@ -20,8 +21,8 @@ Verdict = Literal["again", "open", "final"]
 class Deaths:
     """The deaths of jobs since the controller started.
 
-    Only what a policy does ends its trial. Other deaths leave it open: it has no result, the study
-    hears nothing of it, and the next start of the sweep tries it again.
+    Only a fault of the policy ends its trial. Other deaths leave the trial open: it has no result,
+    the study is not told, and the next start of the sweep tries it again.
     """
 
     def __init__(self, sweep_dir: Path) -> None:
@@ -31,17 +32,20 @@ class Deaths:
         self._strikes: list[tuple[int, Failure]] = []
         self.open: dict[int, Failure] = {}  # trial → why its last job died
 
-    def judge(
+    def classify(
         self, assignment: Assignment, failure: Failure, episodes: int, began: bool, is_old: bool
     ) -> Verdict:
-        """Note a death, and say what becomes of its trial.
+        """Record a death, and return what happens to its trial.
 
         Args:
             assignment: What the job did.
             failure: How it died.
-            episodes: That the trial has walked.
-            began: Whether the job got anywhere: to a benchmark or an episode.
+            episodes: That the trial has played.
+            began: Whether the job got as far as a benchmark or an episode.
             is_old: An earlier controller submitted it, and it may have died before this one began.
+
+        Returns:
+            again: another job resumes it now; open: the next start does; final: the trial failed.
         """
         number = assignment.trial
         note_death(self._dir, number, failure, episodes)
@@ -61,15 +65,15 @@ class Deaths:
         return "open"
 
     def progress(self) -> None:
-        """Some job got somewhere: what kills others is not common to all."""
+        """A job made progress, so what kills others does not kill all."""
         self._strikes.clear()
 
     @property
     def common(self) -> Failure | None:
-        """How every job dies before it gets anywhere; None while that cannot be said.
+        """How every job dies before it makes progress; None while that is not known.
 
-        A job that cannot even start says nothing of its trial. For all other deaths two trials must
-        have seen them.
+        The death of a job that cannot start does not depend on its trial. Any other death counts
+        only if jobs of two trials died that way.
         """
         if len(self._strikes) < STRIKES:
             return None
@@ -90,7 +94,7 @@ class Deaths:
 
 
 def note_death(sweep_dir: Path, number: int, failure: Failure, episodes: int) -> None:
-    """Append a death, its cause and whose doing it was to the trial's failures.jsonl."""
+    """Append a death, its cause and whose fault it was to the trial's failures.jsonl."""
     line = {
         "kind": failure.kind,
         "fault": failure.fault,
@@ -107,17 +111,21 @@ def deaths_of(trial_dir: Path) -> list[dict[str, Any]]:
 
 
 def since_retry(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The deaths since a person last gave the trial again."""
+    """The deaths since a person last asked for the trial again."""
     marks = [place for place, line in enumerate(lines) if line["kind"] == RETRY]
     return list(lines[marks[-1] + 1 :] if marks else lines)
 
 
 def reopen(trial_dir: Path) -> None:
-    """Take a trial's result away, so that the next start evaluates the trial again.
+    """Remove a trial's result, so that the next start evaluates the trial again.
 
-    The result is kept as a line of failures.jsonl.
+    The result is kept as a line of failures.jsonl. Without a result a trial is not finished,
+    whatever its status, so a kill in between loses nothing.
     """
     path = trial_dir / files.RESULT_JSON
     line = {"kind": RETRY, "result": files.read_json(path), "at_s": round(time.time(), 3)}
     files.append_line(trial_dir / files.FAILURES_JSONL, line)
     path.unlink()
+    status = read_status(trial_dir)
+    until_episode = 0 if status is None else status.until_episode
+    write_status(trial_dir, TrialStatus("queued", "`retry` was called", until_episode))

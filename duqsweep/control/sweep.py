@@ -1,28 +1,30 @@
-"""The loop of a sweep: assign, wait, tell, show. It knows only protocols.
+"""The loop of a sweep: submit, poll, process, observe. It knows only protocols.
 
-Everything that must survive is in files before the loop goes on, so it may be killed at any moment:
-the next life re-attaches to jobs that still run and takes up trials that were asked and not told.
+All state is on disk before each step. After a restart the loop re-attaches to running jobs and
+resumes unfinished trials, so it may be killed at any moment.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from duqsweep import files
 from duqsweep.assignment import Assignment, Ended, Failure, failure
 from duqsweep.control.deaths import Deaths, Verdict
-from duqsweep.control.dispatch.dispatcher import Dispatcher
-from duqsweep.control.front.content import compute_front
-from duqsweep.control.front.objectives import Objective
-from duqsweep.control.trials.reader import TrialReader, TrialView
-from duqsweep.control.trials.reference import ensure_reference
-from duqsweep.control.view.live import Progress
-from duqsweep.worker.summary import summarise
+from duqsweep.control.trial_status import FINAL, State, TrialStatus
+
+if TYPE_CHECKING:
+    from duqsweep.control.dispatch.dispatcher import Dispatcher
+    from duqsweep.control.protocols import EarlyStopping, FrontKeeper, Search, Tracker, Trials
+    from duqsweep.control.trials.reader import TrialView
+    from duqsweep.control.view.progress import Progress
 
 TICK_S = 0.2
+STOPPED = "the sweep was asked to stop"
 THEN: dict[Verdict, str] = {
     "again": "another job resumes it",
     "open": "it stays open, the next start resumes it",
@@ -33,76 +35,59 @@ THEN: dict[Verdict, str] = {
 Ending = Literal["finished", "stopped", "broken"]
 
 
-class Search(Protocol):
-    """Decides what is worth evaluating next."""
+@dataclass(frozen=True)
+class Parts:
+    """What the loop connects."""
 
-    def next(self, pending: Collection[int]) -> Assignment | None:
-        """The next assignment; None while there is nothing to do until something pending ends.
-
-        Trials that an earlier life asked and did not tell come first. The trial's spec.json is
-        written.
-
-        Args:
-            pending: Numbers of the trials that run now.
-        """
-
-    def ended(self, view: TrialView) -> None:
-        """A trial has a result: remember it for good."""
-
-    def ruled_out(self, view: TrialView) -> str | None:
-        """Why a running trial is worth no further episode; None while it is."""
-
-
-class Tracker(Protocol):
-    """Mirrors the sweep elsewhere; never raises and never waits."""
-
-    def trial_changed(self, number: int) -> None:
-        """Files of a trial changed."""
-
-    def front_changed(self) -> None:
-        """front.json changed."""
+    search: Search
+    stopping: EarlyStopping
+    dispatcher: Dispatcher
+    trials: Trials
+    front: FrontKeeper
+    progress: Progress
+    tracker: Tracker
 
 
 class Sweep:
-    """One life of a sweep's controller."""
+    """One run of a sweep's controller."""
 
     def __init__(
-        self,
-        sweep_dir: Path,
-        objectives: Sequence[Objective],
-        search: Search,
-        dispatcher: Dispatcher,
-        progress: Progress,
-        tracker: Tracker,
-        sleep: Callable[[float], None] = time.sleep,
+        self, sweep_dir: Path, parts: Parts, sleep: Callable[[float], None] = time.sleep
     ) -> None:
-        """Nothing happens before `run`."""
+        """Nothing happens before `run`.
+
+        Args:
+            sweep_dir: The sweep's folder.
+            parts: What the loop connects.
+            sleep: Waits for so many seconds.
+        """
         self._dir = sweep_dir
-        self._objectives = objectives
-        self._search = search
-        self._dispatcher = dispatcher
-        self._progress = progress
-        self._tracker = tracker
+        self._search, self._stopping = parts.search, parts.stopping
+        self._dispatcher = parts.dispatcher
+        self._trials, self._front = parts.trials, parts.front
+        self._progress, self._tracker = parts.progress, parts.tracker
         self._sleep = sleep
-        self._reader = TrialReader(sweep_dir)
-        self._views = {view.number: view for view in self._reader.read()}
-        self._again: list[Assignment] = []  # their jobs died; they wait for a free place
-        self._ruled_out: set[int] = set()  # asked to stop because of what is known of them
+        self._views = {view.number: view for view in self._trials.read()}
+        self._waiting: list[Assignment] = []  # their jobs died; they wait for a free place
         self._begun_at: dict[int, tuple[bool, int]] = {}  # what trials had when last submitted
         self._reattached: set[int] = set()
         self.deaths = Deaths(sweep_dir)
 
     def run(self) -> Ending:
-        """Go on until the search has nothing left, or someone asks the sweep to stop.
+        """Run until the search has nothing left, or someone asks the sweep to stop.
+
+        1. Recover what an earlier controller left.
+        2. Submit assignments while there is a free place.
+        3. Observe running trials: report their progress, and prune.
+        4. Poll the dispatcher, and process every assignment that has ended.
+        5. Sleep, and repeat from 2.
 
         Raises:
-            DispatchError: The launcher refuses jobs; what runs goes on.
+            DispatchError: The launcher refuses jobs; running jobs continue.
         """
-        for assignment in self._dispatcher.reattach():
-            self._reattached.add(assignment.trial)
-            self._progress.message(f"trial {assignment.trial} still runs: re-attached")
-        while not self._told_to_stop():
-            self._assign()
+        self._recover()
+        while not self._is_asked_to_stop():
+            self._submit()
             if not self._dispatcher.pending():
                 return "finished"
             self._turn()
@@ -111,132 +96,222 @@ class Sweep:
         self._wind_down()
         return "stopped"
 
-    def _told_to_stop(self) -> bool:
+    def _is_asked_to_stop(self) -> bool:
         return (self._dir / files.STOP).exists()
 
-    def _wind_down(self) -> None:
-        """Let every running trial finish its episode; the next life takes them up again."""
-        for assignment in self._dispatcher.pending():
-            self._dispatcher.stop(assignment.trial, "the sweep was asked to stop")
-        self._again.clear()
-        while self._dispatcher.pending():
-            self._turn()
-
     def _turn(self) -> None:
-        self._show()
+        self._observe()
         for ended in self._dispatcher.poll():
-            self._collect(ended)
+            self._process(ended)
         self._progress.tick()
         self._sleep(TICK_S)
 
-    def _assign(self) -> None:
+    def _wind_down(self) -> None:
+        """Let every running trial finish its episode; the next start resumes them all."""
+        for assignment in self._dispatcher.pending():
+            self._dispatcher.stop(assignment.trial, STOPPED)
+            if not self._is_pending(assignment.trial):  # withdrawn: no job had begun it
+                self._set(assignment, "stopped", STOPPED)
+        self._waiting.clear()
+        while self._dispatcher.pending():
+            self._turn()
+
+    # 1. recover
+
+    def _recover(self) -> None:
+        """Take up running jobs, and process ends that no dispatcher will report again."""
+        for assignment in self._dispatcher.reattach():
+            self._reattached.add(assignment.trial)
+            self._progress.message(f"trial {assignment.trial} still runs: re-attached")
+        for view in list(self._views.values()):
+            if view.status is None:
+                continue
+            assignment = Assignment(view.number, view.status.until_episode)
+            is_pending, state = self._is_pending(view.number), view.status.state
+            if state == "pruned" and is_pending:
+                self._dispatcher.stop(view.number, view.status.cause)
+            elif state == "pruned" and not _is_result_of(view, assignment):
+                self._end_pruned(assignment)
+            elif state not in ("queued", "running") or is_pending:
+                continue
+            elif _has_reached(view, assignment) or view.outcome == "failed":
+                self._conclude(assignment)
+            elif state == "running":
+                self._set(assignment, "queued", "its job is gone")
+
+    # 2. submit
+
+    def _submit(self) -> None:
         while len(self._dispatcher.pending()) < self._dispatcher.capacity:
-            running = {assignment.trial for assignment in self._dispatcher.pending()}
-            waiting = {assignment.trial for assignment in self._again}
-            assignment = self._again.pop(0) if self._again else self._search.next(running | waiting)
+            pending = [*self._dispatcher.pending(), *self._waiting]
+            assignment = self._waiting.pop(0) if self._waiting else self._search.next(pending)
             if assignment is None:
                 return
-            view = self._look(assignment.trial)
+            view = self._set(assignment, "queued", "it waits for a job")
             self._begun_at[view.number] = _reached(view)
             self._dispatcher.submit(assignment)
+            self._set(assignment, "running", "a job has it")
             self._progress.started(view.trial)
             self._tracker.trial_changed(assignment.trial)
 
-    def _look(self, number: int) -> TrialView:
-        before = self._views.get(number)
-        view = self._views[number] = self._reader.view(number)
-        if before is not None and _reached(view) != _reached(before):
-            self.deaths.progress()
-        return view
+    # 3. observe
 
-    def _show(self) -> None:
-        """Tell the watchers what running trials have written since the last turn."""
+    def _observe(self) -> None:
+        """Report what running trials have written since the last turn, and prune them."""
         for assignment in self._dispatcher.pending():
             before = self._views.get(assignment.trial)
             view = self._look(assignment.trial)
             if before is view:
                 continue
             if view.vitals and not (before and before.vitals):
-                ensure_reference(self._dir, [view])
+                self._front.measured(view)
                 self._progress.vitals(view.number, view.vitals)
                 self._tracker.trial_changed(view.number)
             if view.episodes:
                 self._progress.progressed(view.number, len(view.episodes), view.counts.successes)
-            self._rule_out(view)
+            self._search.observed(view)
+            self._prune(assignment, view)
 
-    def _rule_out(self, view: TrialView) -> None:
-        if view.result or view.number in self._ruled_out:
+    def _prune(self, assignment: Assignment, view: TrialView) -> None:
+        if _state(view) == "pruned" or _has_reached(view, assignment):
             return
-        reason = self._search.ruled_out(view)
-        if reason:
-            self._ruled_out.add(view.number)
-            self._dispatcher.stop(view.number, reason)
+        decision = self._stopping.decide(view)
+        if decision is not None:
+            self._set(assignment, "pruned", decision.cause)
+            self._dispatcher.stop(view.number, decision.cause)
+            if not self._is_pending(view.number):  # withdrawn: no job had begun it
+                self._end_pruned(assignment)
 
-    def _collect(self, ended: Ended) -> None:
-        number = ended.assignment.trial
-        view = self._look(number)
-        if ended.failure is not None and not _has_reached(view, ended.assignment):
-            if self._judge(ended.assignment, ended.failure, view) != "final":
-                return
-            self._give_up(number, ended.failure)
-            view = self._look(number)
-        if view.result is None:
-            self._collect(Ended(ended.assignment, failure("lost", "it ended without a result")))
-        elif view.outcome == "stopped" and self._is_to_go_on(number):
-            self._progress.message(f"trial {number} stopped after {len(view.episodes)} episodes")
+    def _end_pruned(self, assignment: Assignment) -> None:
+        """End a trial that was pruned and has no job; it may have been too late to prune it."""
+        view = self._look(assignment.trial)
+        if not _is_result_of(view, assignment):
+            assert view.status is not None
+            self._trials.write_result(view.number, "stopped", view.status.cause)
+        self._conclude(assignment)
+
+    # 4. process
+
+    def _process(self, ended: Ended) -> None:
+        """Decide what an assignment's end means for its trial."""
+        assignment = ended.assignment
+        view = self._look(assignment.trial)
+        status = view.status
+        if status is not None and assignment.until_episode < status.until_episode:
+            # Reported once more after a restart: the trial has a later assignment, which the
+            # controller may not have been able to submit.
+            if status.state in ("queued", "running") and not self._is_pending(view.number):
+                self._waiting.append(Assignment(view.number, status.until_episode))
+            return
+        if _state(view) == "pruned":
+            self._end_pruned(assignment)
+        elif _has_reached(view, assignment) or (
+            ended.failure is None and _is_result_of(view, assignment)
+        ):
+            self._conclude(assignment)
         else:
-            self._tell(view)
+            self._died(assignment, ended.failure or failure("lost", "it ended without a result"))
 
-    def _is_to_go_on(self, number: int) -> bool:
-        """Whether a stopped trial was asked to stop for the sweep's sake and not for its own."""
-        asked = (files.trial_dir(self._dir, number) / files.STOP).exists()
-        return asked and number not in self._ruled_out
-
-    def _judge(self, assignment: Assignment, failure: Failure, view: TrialView) -> Verdict:
-        """What becomes of a trial whose job died; its assignment may be queued again."""
+    def _died(self, assignment: Assignment, failure: Failure) -> None:
+        """A job died: its assignment is queued, now or at the next start, or its trial failed."""
         number = assignment.trial
+        view = self._views[number]
         began = _reached(view) != self._begun_at.get(number, (False, 0))
         is_old = number in self._reattached
         self._reattached.discard(number)
-        verdict = self.deaths.judge(assignment, failure, len(view.episodes), began, is_old)
-        if verdict == "again":
-            self._again.append(assignment)
+        verdict = self.deaths.classify(assignment, failure, len(view.episodes), began, is_old)
         summary = failure.message.partition("\n")[0]
-        text = f"trial {number}: its job ended ({failure.kind}): {summary}; {THEN[verdict]}"
-        self._progress.died(number, text)
-        return verdict
+        text = f"its job ended ({failure.kind}): {summary}; {THEN[verdict]}"
+        self._progress.died(number, f"trial {number}: {text}")
+        if verdict == "final":
+            error = (failure.kind, failure.message)
+            self._trials.write_result(number, "failed", failure.message, error)
+            self._conclude(assignment)
+            return
+        self._set(assignment, "queued", text)
+        if verdict == "again":
+            self._waiting.append(assignment)
 
-    def _give_up(self, number: int, failure: Failure) -> None:
-        """Write the result that the dead job could not."""
-        view = self._look(number)
-        result = summarise(
-            view.episodes, "failed", failure.message, (failure.kind, failure.message)
-        )
-        files.write_json(files.trial_dir(self._dir, number) / files.RESULT_JSON, result.to_json())
-
-    def _tell(self, view: TrialView) -> None:
+    def _conclude(self, assignment: Assignment) -> None:
+        """A trial has a result: give it the state that follows, and tell everyone."""
+        view = self._look(assignment.trial)
         assert view.result is not None
-        ensure_reference(self._dir, [view])
-        self._search.ended(view)
-        self._progress.ended(view.number, view.result)
+        state, cause = self._state_after(view)
+        view = self._set(assignment, state, cause)
+        assert view.result is not None
+        if state == "stopped":
+            text = f"trial {view.number} stopped after {len(view.episodes)} episodes"
+            self._progress.message(text)
+            return
+        self._front.measured(view)
+        if state in FINAL:
+            self._search.ended(view)
+            self._progress.ended(view.number, view.result)
+        else:
+            self._search.observed(view)
+            self._progress.paused(view.number, view.result)
         self._tracker.trial_changed(view.number)
-        views = [self._views[number] for number in sorted(self._views)]
-        front = compute_front(self._dir, self._objectives, views)
-        files.write_json(self._dir / files.FRONT_JSON, front.to_json())
+        front = self._front.update([self._views[number] for number in sorted(self._views)])
         self._progress.front(front)
         self._tracker.front_changed()
 
+    def _state_after(self, view: TrialView) -> tuple[State, str]:
+        """The state of a trial whose assignment has ended with a result, and its cause."""
+        assert view.result is not None
+        if view.result.outcome == "failed":
+            return "failed", view.result.reason
+        if view.result.outcome == "complete":
+            return "complete" if self._search.is_final(view) else "paused", view.result.reason
+        if view.status is not None and view.status.state == "pruned":
+            return "pruned", view.status.cause
+        decision = self._stopping.decide(view)  # the worker ends a trial below `min_speedup`
+        if decision is not None:
+            return "pruned", decision.cause
+        return "stopped", view.result.reason
+
+    # common
+
+    def _is_pending(self, number: int) -> bool:
+        return any(assignment.trial == number for assignment in self._dispatcher.pending())
+
+    def _look(self, number: int) -> TrialView:
+        """The trial as it is now."""
+        return self._note(self._trials.view(number))
+
+    def _set(self, assignment: Assignment, state: State, cause: str) -> TrialView:
+        """Write a trial's status."""
+        status = TrialStatus(state, cause, assignment.until_episode)
+        return self._note(self._trials.set_status(assignment.trial, status))
+
+    def _note(self, view: TrialView) -> TrialView:
+        before = self._views.get(view.number)
+        self._views[view.number] = view
+        if before is not None and _reached(view) != _reached(before):
+            self.deaths.progress()
+        return view
+
+
+def _state(view: TrialView) -> State | None:
+    return None if view.status is None else view.status.state
+
 
 def _reached(view: TrialView) -> tuple[bool, int]:
-    """How far a trial is: whether it is benchmarked, and the episodes that it has walked."""
+    """How far a trial is: whether it is benchmarked, and the episodes that it has played."""
     return view.vitals is not None, len(view.episodes)
 
 
 def _has_reached(view: TrialView, assignment: Assignment) -> bool:
-    """Whether a trial is where its assignment ends, whatever befell the job afterwards."""
+    """Whether a trial is where its assignment ends, however its job ended after that."""
     result = view.result
     return (
         result is not None
         and result.outcome == "complete"
         and result.episodes >= assignment.until_episode
     )
+
+
+def _is_result_of(view: TrialView, assignment: Assignment) -> bool:
+    """Whether the trial has a result that is not that of an earlier, shorter assignment."""
+    if view.result is None:
+        return False
+    return view.result.outcome != "complete" or _has_reached(view, assignment)

@@ -115,20 +115,29 @@ def _evaluate(config: SweepConfig, folder: Path, trials: list[int], episodes: in
     """Walk the trials; returns what kept jobs from it."""
     # Imported here: submitit is slow to import, and a bad argument should be reported at once.
     from duqsweep.control.dispatch.dispatcher import open_dispatcher
-    from duqsweep.control.study.writer import single_writer
-    from duqsweep.control.sweep import Sweep
+    from duqsweep.control.study.controller_lock import controller_lock
+    from duqsweep.control.study.early_stopping import NoEarlyStopping
+    from duqsweep.control.sweep import Parts, Sweep
+    from duqsweep.control.sweep_files import FrontFiles, TrialFiles
     from duqsweep.control.tracking.tracker import NullTracker
     from duqsweep.control.view.live import open_progress
     from duqsweep.control.view.progress import Plan
 
     name = f"{config.name}, confirmation"
     plan = Plan(name, len(trials), episodes)
-    with terminate_as_interrupt(), single_writer(folder), open_progress(plan) as progress:
+    with terminate_as_interrupt(), controller_lock(folder), open_progress(plan) as progress:
         dispatcher = open_dispatcher(config.launcher, folder)
-        search = FixedTrials(trials, episodes)
-        tracker = NullTracker()
+        parts = Parts(
+            search=FixedTrials(trials, episodes),
+            stopping=NoEarlyStopping(),
+            dispatcher=dispatcher,
+            trials=TrialFiles(folder),
+            front=FrontFiles(folder, config.objectives),
+            progress=progress,
+            tracker=NullTracker(),
+        )
         try:
-            sweep = Sweep(folder, config.objectives, search, dispatcher, progress, tracker)
+            sweep = Sweep(folder, parts)
             return trouble_text(sweep.run(), sweep.deaths, "the same command")
         finally:  # after Ctrl-C the same command resumes at the next episode
             dispatcher.close(end_jobs=True)

@@ -15,6 +15,7 @@ from duqsweep.control.config.addresses import check_folder, check_sqlite
 from duqsweep.control.config.compose import explain
 from duqsweep.control.config.schema import RootConfig
 from duqsweep.control.config.sweep_config import SweepConfig, to_config
+from duqsweep.control.sweep_format import check_format
 from duqsweep.errors import ConfigError
 
 
@@ -22,7 +23,7 @@ def sweep_config(directory: Path) -> SweepConfig:
     """The sweep that lies in `directory`, from its sweep.yaml.
 
     Raises:
-        ConfigError: It is not a sweep's folder, or its sweep.yaml is of another version.
+        ConfigError: It is not a sweep's folder, or its files have another format.
     """
     path = directory / files.SWEEP_YAML
     if not path.is_file():
@@ -30,6 +31,7 @@ def sweep_config(directory: Path) -> SweepConfig:
             f"{directory} is not a sweep's folder: it has no {files.SWEEP_YAML}; "
             "sweeps lie in sweeps/<name>"
         )
+    check_format(directory)
     try:
         loaded = OmegaConf.load(path)
         config = OmegaConf.merge(OmegaConf.structured(RootConfig), loaded)

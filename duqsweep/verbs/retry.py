@@ -19,14 +19,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--trial", type=int, help="its number (default: all that failed)")
     parsed = parser.parse_args(arguments)
     config = sweep_config(parsed.directory)
-    from duqsweep.control.study.writer import single_writer
+    from duqsweep.control.study.controller_lock import controller_lock
 
-    with single_writer(config.directory):
+    with controller_lock(config.directory):
         views = _failed(config.name, read_trials(config.directory), parsed.trial)
         for view in views:
             reopen(files.trial_dir(config.directory, view.number))
     if not views:
-        print(f"{config.name} has no failed trial; open ones are resumed without being asked for")
+        print(f"{config.name} has no failed trial; open ones are resumed by the next start")
         return 0
     numbers = ", ".join(str(view.number) for view in views)
     print(

@@ -61,6 +61,8 @@ def _trial(directory: Path, view: TrialView, reference: Reference | None) -> dic
         "successes": view.counts.successes,
         "failures": view.counts.failures,
         "errors": view.counts.errors,
+        "state": view.status.state if view.status else "queued",
+        "cause": view.status.cause if view.status else None,
         **({"categories": categories} if categories else {}),
         **{measure.name: measure.read(view, reference) for measure in (CALL_MS, SPEEDUP)},
         "reason": view.result.reason if view.result else None,
@@ -100,7 +102,7 @@ def _print(state: dict[str, Any]) -> None:
         mark = "*" if trial["trial"] in state["front"] else ""
         table.add_row(
             f"{mark}{trial['trial']}",
-            trial["outcome"],
+            trial["state"],
             *(str(trial[name]) for name in ("episodes", "successes") if played),
             "" if ms is None else f"{ms:.3g}",
             ", ".join(failure["kind"] for failure in trial["job_failures"]),

@@ -18,6 +18,6 @@ def main(arguments: list[str]) -> int:
     files.write_text(directory / files.STOP, "")
     print(
         f"{config.name} was asked to stop: running trials finish their episode. "
-        f"To go on later: python -m duqsweep +sweep={config.name} with the same overrides"
+        f"To resume later: python -m duqsweep +sweep={config.name} with the same overrides"
     )
     return 0

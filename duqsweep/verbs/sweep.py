@@ -1,4 +1,4 @@
-"""`duqsweep +sweep=NAME …`: start a sweep, or go on with it where it stopped."""
+"""`duqsweep +sweep=NAME …`: start a sweep, or resume it where it stopped."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from duqsweep.control.config.overrides import check_effect
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, as_yaml, check_inputs, load, to_config
 from duqsweep.control.front.records import Front
+from duqsweep.control.sweep_format import check_format
 from duqsweep.control.view.trouble import trouble_text
 from duqsweep.errors import ConfigError
 from duqsweep.masking import masked
@@ -49,33 +50,35 @@ def main(arguments: list[str]) -> int:
     check_inputs(config)
     space = Space.from_config(config)
     check_effect(overrides, space)
-    _accept_earlier_life(config)
-    from duqsweep.control.study.writer import single_writer
+    _check_earlier_run(config)
+    from duqsweep.control.study.controller_lock import controller_lock
 
     with ExitStack() as held:
         with undone_if_refused(config.directory):
-            held.enter_context(single_writer(config.directory))
+            held.enter_context(controller_lock(config.directory))
             run = _Run(config, space)
         return run.main()
 
 
-def _accept_earlier_life(config: SweepConfig) -> None:
+def _check_earlier_run(config: SweepConfig) -> None:
     path = config.directory / files.SWEEP_YAML
     if config.directory.exists() and not os.access(config.directory, os.W_OK):
         raise ConfigError(f"cannot write the sweep's folder {config.directory}; set dir=FOLDER")
     if path.exists() and not os.access(path, os.R_OK):
         raise ConfigError(f"cannot read {path}")
+    check_format(config.directory)
 
 
 class _Run:
-    """One life of the controller; the folder is ours alone."""
+    """One run of the controller; it holds the folder's lock."""
 
     def __init__(self, config: SweepConfig, space: Space) -> None:
         # Imported here, because --help and --cfg must not pay for Optuna and submitit.
         from duqsweep.control.dispatch.dispatcher import open_dispatcher
+        from duqsweep.control.study.early_stopping import PruneSlow
         from duqsweep.control.study.identity import identity
         from duqsweep.control.study.optuna_study import open_study
-        from duqsweep.control.study.search import FullEvaluation
+        from duqsweep.control.study.search import FixedBudgetSearch
         from duqsweep.control.tracking.mlflow_client import default_uri
         from duqsweep.control.tracking.runids import remember_target
         from duqsweep.control.tracking.tracker import open_tracker
@@ -88,7 +91,8 @@ class _Run:
         self._dispatcher = open_dispatcher(config.launcher, self._dir)
         study = open_study(config, space)
         self._write_folder(f"# space: {space.hash}\n{config.yaml}", identity(config, space))
-        self._search = FullEvaluation(study, space, config)
+        self._stopping = PruneSlow(config)
+        self._search = FixedBudgetSearch(study, space, config, self._stopping)
         if config.tracking.name != "none":
             remember_target(self._dir, self._uri or default_uri(self._dir))
         self._tracker = open_tracker(config.tracking.name, self._dir, self._uri)
@@ -108,8 +112,9 @@ class _Run:
             files.write_text(path, sweep_yaml, private=masked(sweep_yaml) != sweep_yaml)
 
     def main(self) -> int:
-        """Loop, then show what came of it."""
-        from duqsweep.control.sweep import Sweep
+        """Run the loop, then show the result."""
+        from duqsweep.control.sweep import Parts, Sweep
+        from duqsweep.control.sweep_files import FrontFiles, TrialFiles
         from duqsweep.control.view.live import open_progress
         from duqsweep.control.view.progress import Plan
 
@@ -121,14 +126,16 @@ class _Run:
         try:
             with terminate_as_interrupt(), open_progress(plan) as progress:
                 self._tracker.sweep_started()
-                sweep = Sweep(
-                    self._dir,
-                    config.objectives,
-                    self._search,
-                    self._dispatcher,
-                    progress,
-                    self._tracker,
+                parts = Parts(
+                    search=self._search,
+                    stopping=self._stopping,
+                    dispatcher=self._dispatcher,
+                    trials=TrialFiles(self._dir),
+                    front=FrontFiles(self._dir, config.objectives),
+                    progress=progress,
+                    tracker=self._tracker,
                 )
+                sweep = Sweep(self._dir, parts)
                 ending = sweep.run()
                 trouble = trouble_text(ending, sweep.deaths, "the same command")
         except KeyboardInterrupt:
@@ -143,7 +150,7 @@ class _Run:
         return {path: path.stat().st_mtime_ns for path in paths}
 
     def _interrupted(self) -> None:
-        """Ask once whether jobs go on; without an answer they do."""
+        """Ask once whether jobs continue; without an answer they do."""
         end_jobs = False
         running = len(self._dispatcher.pending())
         if running and sys.stdin.isatty() and sys.stdout.isatty():

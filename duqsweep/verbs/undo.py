@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from duqsweep import files
-from duqsweep.control.study.writer import LOCK
+from duqsweep.control.study.controller_lock import LOCK
 
 # What a start writes before it may still be refused.
 WRITTEN = (

@@ -1,4 +1,4 @@
-"""Whose doing it is that an evaluation broke: the policy's, or that of the machine it ran on."""
+"""Whose fault a broken evaluation is: the policy's, or the machine's."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def in_simulator() -> Iterator[None]:
 
 
 class WatchedEnvironment:
-    """An environment whose crashes are told from the policy's."""
+    """An environment whose crashes are distinguished from the policy's."""
 
     def __init__(self, environment: Environment) -> None:
         """Watch `environment`."""

@@ -32,24 +32,27 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(trial_dir: Path, until_episode: int, bench: Bench | None = None) -> TrialResult:
-    """Walk a trial up to an episode of its sweep's ledger, and say how it went.
+    """Evaluate a trial up to an episode of its sweep's ledger.
 
-    Goes on after the last episode in the folder. Writes vitals.json before the first episode, a
-    line of episodes.jsonl after each, result.json at the end, and a log. A trial that is already
-    there, or failed before, gives the recorded result and loads nothing. The file `stop` in the
-    folder ends it between two episodes.
+    Plays those of the first `until_episode` entries that are not finished in the folder. Writes
+    vitals.json before the first episode, a line of episodes.jsonl after each, result.json at the
+    end, and a log. A trial that has reached the episode, or failed before, gives the recorded
+    result and loads nothing. The file `stop` in the folder ends it between two episodes.
+
+    Whether a trial is worth an episode is not decided here: the worker obeys `stop`, and the bound
+    `min_speedup` that the early-stopping strategy wrote into spec.json.
 
     Args:
         trial_dir: `trials/NNNN` of a sweep, with a spec.json; ledger.json lies two folders above.
-        until_episode: Number of ledger entries to have walked; 0 measures the vitals only.
-        bench: What this process keeps between trials; without it, all is loaded for this one.
+        until_episode: Number of ledger entries to have finished; 0 measures the vitals only.
+        bench: What this process keeps between trials; without it, everything is loaded anew.
 
     Returns:
-        The content of result.json. What the policy did wrong is in it and is not raised.
+        The content of result.json. An error of the policy is in it and is not raised.
 
     Raises:
         InfrastructureError: The machine failed, or another process evaluates this trial. Nothing is
-            lost: the same call, here or elsewhere, goes on.
+            lost: the same call, here or elsewhere, resumes it.
         SpecError: spec.json, or a file beside it, holds something impossible.
     """
     if bench is None:
@@ -58,23 +61,24 @@ def evaluate(trial_dir: Path, until_episode: int, bench: Bench | None = None) ->
     trial = Trial.from_json(files.read_json(trial_dir / files.SPEC_JSON))
     with exclusive(trial_dir / LOCK, LOCK_WAIT_S), _log_file(trial_dir / files.LOG_TXT):
         progress = Progress.read(trial_dir)
-        if progress.result and _is_settled(progress.result, until_episode):
+        if progress.result and _has_ended(progress.result, until_episode):
             return progress.result
-        log.info("trial %d from episode %d to %d", trial.number, progress.finished, until_episode)
+        left = until_episode - len(progress.finished)
+        log.info("trial %d: %d of %d episodes are left", trial.number, left, until_episode)
         result = _Evaluation(trial, trial_dir, until_episode, bench, progress).run()
         files.write_json(trial_dir / files.RESULT_JSON, result.to_json())
         log.info("trial %d %s: %s", trial.number, result.outcome, result.reason)
         return result
 
 
-def _is_settled(result: TrialResult, until_episode: int) -> bool:
+def _has_ended(result: TrialResult, until_episode: int) -> bool:
     if result.outcome == "failed":
         return True
     return result.outcome == "complete" and result.episodes >= until_episode
 
 
 class _Evaluation:
-    """One walk of one trial; the folder's lock is held."""
+    """One evaluation of one trial; the folder's lock is held."""
 
     def __init__(
         self, trial: Trial, trial_dir: Path, until_episode: int, bench: Bench, progress: Progress
@@ -89,9 +93,9 @@ class _Evaluation:
         self._attempts: dict[int, int] = {}  # of entries that are played again
 
     def run(self) -> TrialResult:
-        """Walk, and turn whatever the policy raises into a failed result."""
+        """Play the episodes; turn whatever the policy raises into a failed result."""
         try:
-            return self._walk()
+            return self._play_all()
         except InfrastructureError:
             raise
         except Exception as error:
@@ -103,18 +107,19 @@ class _Evaluation:
             kind = type(error).__name__
             return self._result("failed", f"{kind}: {error}", (kind, traceback.format_exc()))
 
-    def _walk(self) -> TrialResult:
+    def _play_all(self) -> TrialResult:
         again = self._to_repeat()
-        if self._vitals is not None and self._progress.finished >= self._until and not again:
+        left = self._unfinished()
+        if self._vitals is not None and not left and not again:
             return self._complete()
-        if self._told_to_stop() is not None:
+        if self._asked_to_stop() is not None:
             return self._stopped()
-        entries = [*again, *self._entries()]
+        entries = [*again, *self._ledger(left)]
         policy = self._ready_policy()
         if self._vitals and self._vitals.speedup < self._trial.min_speedup:
             return self._too_slow(self._vitals.speedup)
         for entry in entries:
-            if self._told_to_stop() is not None:
+            if self._asked_to_stop() is not None:
                 return self._stopped()
             self._play(policy, entry)
             reason = too_many_errors(self._episodes(), self._until)
@@ -122,23 +127,26 @@ class _Evaluation:
                 raise InfrastructureError(reason)
         return self._complete()
 
-    def _entries(self) -> list[LedgerEntry]:
+    def _unfinished(self) -> list[int]:
+        """Those of the first `until_episode` entries that need an attempt."""
+        return [i for i in range(self._until) if i not in self._progress.finished]
+
+    def _ledger(self, numbers: list[int]) -> list[LedgerEntry]:
         ledger = read_ledger(self._sweep_dir / files.LEDGER_JSON)
         if self._until > len(ledger):
             raise EvaluationError(
                 f"the ledger has {len(ledger)} episodes, asked for are {self._until}"
             )
-        return ledger[self._progress.finished : self._until]
+        return [ledger[i] for i in numbers]
 
     def _to_repeat(self) -> list[LedgerEntry]:
-        """Entries whose errors ended an earlier evaluation; the machine may have been mended."""
+        """Entries whose errors ended an earlier evaluation; the machine may have been repaired."""
         if too_many_errors(self._episodes(), self._until) is None:
             return []
-        ledger = read_ledger(self._sweep_dir / files.LEDGER_JSON)
         broken = [i for i, record in sorted(self._records.items()) if record.error is not None]
         for i in broken:
             self._attempts[i] = self._records.pop(i).attempt + 1
-        return [ledger[i] for i in broken if i < self._progress.finished]
+        return self._ledger([i for i in broken if i in self._progress.finished])
 
     def _ready_policy(self) -> Policy:
         cache_dir = self._sweep_dir / files.CACHE_DIR
@@ -169,7 +177,7 @@ class _Evaluation:
             log.warning("episode %d, attempt %d: %s", entry.i, attempt, record.error)
             self._bench.close_environment()
 
-    def _told_to_stop(self) -> str | None:
+    def _asked_to_stop(self) -> str | None:
         """Why, if the controller has left a `stop` file."""
         path = self._dir / files.STOP
         return path.read_text(encoding="utf-8") if path.exists() else None
@@ -178,18 +186,18 @@ class _Evaluation:
         return tuple(self._records.values())
 
     def _complete(self) -> TrialResult:
-        return self._result("complete", f"walked {len(self._records)} episodes")
+        return self._result("complete", f"played {len(self._records)} episodes")
 
     def _stopped(self) -> TrialResult:
-        why = self._told_to_stop() or "told to stop"
-        walked = f"after {len(self._records)} of {self._until} episodes"
-        return self._result("stopped", f"{why}; {walked}")
+        why = self._asked_to_stop() or "asked to stop"
+        played = f"after {len(self._records)} of {self._until} episodes"
+        return self._result("stopped", f"{why}; {played}")
 
     def _too_slow(self, speedup: float) -> TrialResult:
         return self._result(
             "stopped",
-            f"{speedup:.2f} times the speed of the unquantized policy, and at least "
-            f"{self._trial.min_speedup:.2f} is worth an episode",
+            f"{speedup:.2f} times the speed of the unquantized policy; the sweep gives an episode "
+            f"from {self._trial.min_speedup:.2f} on",
         )
 
     def _result(

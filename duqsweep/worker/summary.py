@@ -1,4 +1,4 @@
-"""A trial's files so far, and the result that they add up to."""
+"""The files of a trial so far, and its result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ class Progress:
 
     vitals: Vitals | None
     episodes: tuple[EpisodeRecord, ...]  # the last attempt of each ledger entry, in ledger order
-    pending_retry: bool  # the last entry errored once and its retry was never written
     result: TrialResult | None
 
     @classmethod
@@ -33,20 +32,23 @@ class Progress:
         vitals_path, result_path = trial_dir / files.VITALS_JSON, trial_dir / files.RESULT_JSON
         lines = files.read_lines(trial_dir / files.EPISODES_JSONL)
         episodes = final_attempts([EpisodeRecord.from_json(line) for line in lines])
-        last = episodes[-1] if episodes else None
         return cls(
             vitals=Vitals.from_json(files.read_json(vitals_path)) if vitals_path.exists() else None,
             episodes=tuple(episodes),
-            pending_retry=bool(last and last.error is not None and last.attempt == 0),
             result=TrialResult.from_json(files.read_json(result_path))
             if result_path.exists()
             else None,
         )
 
     @property
-    def finished(self) -> int:
-        """Ledger entries that need no more attempt."""
-        return len(self.episodes) - self.pending_retry
+    def finished(self) -> frozenset[int]:
+        """Ledger entries that need no more attempt: they ran, or their second attempt erred too.
+
+        Episodes may end in any order, so the set may have gaps.
+        """
+        return frozenset(
+            record.i for record in self.episodes if record.error is None or record.attempt > 0
+        )
 
 
 def too_many_errors(episodes: tuple[EpisodeRecord, ...], until_episode: int) -> str | None:

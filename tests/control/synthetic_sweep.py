@@ -10,6 +10,7 @@ from pathlib import Path
 
 from duqsweep import files
 from duqsweep.control.front.objectives import Objective
+from duqsweep.control.sweep_format import FORMAT, FORMAT_KEY
 from duqsweep.control.trials.reader import read_trials
 from duqsweep.control.trials.reference import ensure_reference
 from duqsweep.fingerprint import fingerprint
@@ -149,6 +150,7 @@ def write_sweep(
 ) -> Path:
     """A `dit_speed`: the seed's plans, searched trials, one crashed, one ruled out, one running."""
     sweep_dir.mkdir(parents=True, exist_ok=True)
+    files.write_json(sweep_dir / files.IDENTITY_JSON, {FORMAT_KEY: FORMAT})
     (sweep_dir / files.SWEEP_YAML).write_text(
         "name: dit_speed\nspace:\n  quant.weight_bits.default: choice(2, 3, 4, 8)\n"
         "  quant.block_size: choice(16, 32, 64)\n  policy.num_steps: int(interval(1, 10))\n"

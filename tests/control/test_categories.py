@@ -21,8 +21,10 @@ from duqsweep.control.front.content import compute_front
 from duqsweep.control.front.intervals import clopper_pearson, wilson
 from duqsweep.control.front.records import Front
 from duqsweep.control.report.report import front_csv, print_front, write_report
+from duqsweep.control.study.early_stopping import PruneSlow
+from duqsweep.control.study.identity import identity
 from duqsweep.control.study.optuna_study import open_study
-from duqsweep.control.study.search import FullEvaluation
+from duqsweep.control.study.search import FixedBudgetSearch
 from duqsweep.control.tracking.runs import description, trial_record
 from duqsweep.control.trials.reader import read_trials
 from duqsweep.control.trials.reference import ensure_reference, sweep_reference
@@ -93,8 +95,9 @@ class Life:
         self.config: SweepConfig = compose(words)
         space = Space.from_config(self.config)
         (folder / files.SWEEP_YAML).write_text(self.config.yaml)
+        files.write_json(folder / files.IDENTITY_JSON, identity(self.config, space))
         self.study = open_study(self.config, space)
-        self.search = FullEvaluation(self.study, space, self.config)
+        self.search = FixedBudgetSearch(self.study, space, self.config, PruneSlow(self.config))
 
     def run(self) -> Front:
         """To the end; the front."""

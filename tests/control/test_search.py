@@ -12,9 +12,11 @@ from duqsweep import files
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import compose
 from duqsweep.control.deaths import reopen
+from duqsweep.control.study.early_stopping import Incumbent, PruneSlow, too_slow
+from duqsweep.control.study.identity import identity
 from duqsweep.control.study.optuna_study import OptunaStudy, open_study
-from duqsweep.control.study.ruling import Rival, ruled_out
-from duqsweep.control.study.search import FullEvaluation
+from duqsweep.control.study.search import FixedBudgetSearch, Study
+from duqsweep.control.trial_status import State, TrialStatus, write_status
 from duqsweep.control.trials.reader import TrialReader, TrialView, read_trials
 from duqsweep.control.trials.reference import ensure_reference
 from duqsweep.errors import ConfigError
@@ -35,9 +37,15 @@ class Life:
         self.space = Space.from_config(self.config)
         self.study: OptunaStudy = open_study(self.config, self.space)
         if not (directory / files.SWEEP_YAML).exists():
+            parts = identity(self.config, self.space)
+            files.write_json(directory / files.IDENTITY_JSON, parts)
             files.write_text(directory / files.SWEEP_YAML, self.config.yaml)
-        self.search = FullEvaluation(self.study, self.space, self.config)
+        self.stopping = PruneSlow(self.config)
+        self.search = self.search_with(self.study)
         self.directory = directory
+
+    def search_with(self, study: Study) -> FixedBudgetSearch:
+        return FixedBudgetSearch(study, self.space, self.config, self.stopping)
 
     def trial(self, number: int) -> Trial:
         return Trial.from_json(
@@ -54,13 +62,20 @@ class Life:
             files.append_line(folder / files.EPISODES_JSONL, episode.to_json())
         result = make_result(episodes)
         files.write_json(folder / files.RESULT_JSON, result.to_json())
+        return self.conclude(number, "complete")
+
+    def conclude(self, number: int, state: State) -> TrialView:
+        """What the loop writes when a trial has a result."""
+        folder = files.trial_dir(self.directory, number)
+        until = self.config.budget.episodes_per_trial
+        write_status(folder, TrialStatus(state, "", until))
         return self.view(number)
 
     def crash(self, number: int) -> TrialView:
         result = TrialResult("failed", "boom", 0, 0, 0, None, "EvaluationError", "Traceback")
         path = files.trial_dir(self.directory, number) / files.RESULT_JSON
         files.write_json(path, result.to_json())
-        return self.view(number)
+        return self.conclude(number, "failed")
 
     def view(self, number: int) -> TrialView:
         view = TrialReader(self.directory).view(number)
@@ -119,9 +134,9 @@ def test_a_trial_that_was_handed_out_and_not_ended_is_handed_out_again(tmp_path)
 def test_a_trial_that_still_runs_is_not_handed_out_twice(tmp_path):
     running = Life(tmp_path).search.next(())
     later = Life(tmp_path)
-    assert later.search.next({running.trial}).trial != running.trial
+    assert later.search.next([running]).trial != running.trial
     later.search.ended(later.evaluate(running.trial))
-    assert later.study.history()[0].asked.number == running.trial
+    assert later.study.history()[0].proposed.number == running.trial
 
 
 def test_a_result_that_no_one_told_is_told_by_the_next_life(tmp_path):
@@ -130,7 +145,7 @@ def test_a_result_that_no_one_told_is_told_by_the_next_life(tmp_path):
     life.evaluate(assignment.trial)
     later = Life(tmp_path)
     assert later.search.next(()).trial != assignment.trial
-    assert [told.asked.number for told in later.study.history()] == [assignment.trial]
+    assert [told.proposed.number for told in later.study.history()] == [assignment.trial]
 
 
 def test_a_trial_that_was_only_stopped_goes_on(tmp_path):
@@ -140,6 +155,7 @@ def test_a_trial_that_was_only_stopped_goes_on(tmp_path):
     stopped = dataclasses.replace(view.result, outcome="stopped", reason="asked to")
     path = files.trial_dir(tmp_path, assignment.trial) / files.RESULT_JSON
     files.write_json(path, stopped.to_json())
+    life.conclude(assignment.trial, "stopped")
     assert Life(tmp_path).search.next(()) == assignment
 
 
@@ -147,7 +163,7 @@ def test_a_trial_without_a_result_is_never_told_and_the_next_start_takes_it_up(t
     life = Life(tmp_path)
     open_trial, other = life.search.next(()), life.search.next(())
     life.search.ended(life.evaluate(other.trial))
-    assert [told.asked.number for told in life.study.history()] == [other.trial]
+    assert [told.proposed.number for told in life.study.history()] == [other.trial]
     assert Life(tmp_path).search.next(()) == open_trial
 
 
@@ -158,7 +174,7 @@ def test_a_failed_trial_that_a_person_retries_is_forgotten_and_evaluated_again(t
     life.search.ended(life.crash(second.trial))
     reopen(files.trial_dir(tmp_path, second.trial))
     later = Life(tmp_path)
-    assert [told.asked.number for told in later.study.history()] == [first.trial]
+    assert [told.proposed.number for told in later.study.history()] == [first.trial]
     assert later.search.next(()) == second
     later.search.ended(later.evaluate(second.trial))
     assert [told.attrs["outcome"] for told in later.study.history()] == ["complete"] * 2
@@ -167,13 +183,25 @@ def test_a_failed_trial_that_a_person_retries_is_forgotten_and_evaluated_again(t
 def test_told_trials_go_on_when_the_budget_gives_them_more_episodes(tmp_path):
     life = Life(tmp_path, "budget.trials=2")
     life.run()
-    before = {told.asked.number: told.values for told in life.study.history()}
+    before = {told.proposed.number: told.values for told in life.study.history()}
     longer = Life(tmp_path, "budget.trials=2", "budget.episodes_per_trial=20")
     assert longer.study.history() == []
     assert longer.run() == list(before)
     assert [told.attrs["episodes"] for told in longer.study.history()] == [20, 20]
     again = Life(tmp_path, "budget.trials=2", "budget.episodes_per_trial=20")
     assert again.search.next(()) is None
+
+
+def test_a_trial_that_reached_a_smaller_budget_is_paused_and_resumed(tmp_path):
+    """A job of an earlier controller still ran when the budget was raised."""
+    running = Life(tmp_path, "budget.trials=1").search.next(())
+    longer = Life(tmp_path, "budget.trials=1", "budget.episodes_per_trial=20")
+    assert longer.search.next([running]) is None
+    longer.config = Life(tmp_path / "b", "budget.trials=1").config  # what the job was given
+    view = longer.evaluate(running.trial)
+    assert not longer.search.is_final(view)
+    longer.search.observed(longer.conclude(running.trial, "paused"))
+    assert longer.search.next(()) == dataclasses.replace(running, until_episode=20)
 
 
 def test_equal_trials_are_evaluated_once(tmp_path):
@@ -184,7 +212,7 @@ def test_equal_trials_are_evaluated_once(tmp_path):
     steps = {life.trial(number).spec.policy.num_steps for number in handed}
     assert len(handed) == len(steps) == 10
     told = life.study.history()
-    originals = {t.asked.number: t.values for t in told if t.duplicate_of is None}
+    originals = {t.proposed.number: t.values for t in told if t.duplicate_of is None}
     assert set(originals) == set(handed)
     assert all(t.values == originals[t.duplicate_of] for t in told if t.duplicate_of is not None)
 
@@ -205,7 +233,7 @@ def test_a_sampler_that_repeats_itself_does_not_end_the_search(tmp_path):
     space = ["space.quant.block_size=choice(16, 32)", "+space.policy.num_steps=range(1, 5)"]
     words = [*space, "budget.trials=6", "enqueue=[]"]
     life = Life(tmp_path, *words, sweep="smoke")
-    life.search = FullEvaluation(Stubborn(life.study), life.space, life.config)
+    life.search = life.search_with(Stubborn(life.study))
     assert len(life.run()) == 6
 
 
@@ -225,7 +253,7 @@ def test_a_crash_before_anything_is_known_is_told_once_something_is(tmp_path):
     life.search.ended(life.crash(first.trial))
     assert life.study.history() == []
     life.search.ended(life.evaluate(second.trial))
-    told = {told.asked.number: told.values[0] for told in life.study.history()}
+    told = {told.proposed.number: told.values[0] for told in life.study.history()}
     assert told[first.trial] == 0.0
     assert told[second.trial] > 0.5
 
@@ -242,41 +270,44 @@ def test_told_values_are_success_and_the_sweeps_own_seconds(tmp_path):
     )
 
 
-def test_slower_than_the_reference_is_ruled_out_before_any_episode():
-    assert "slower than the unquantized policy" in ruled_out(0.9, 0, 0, [])
-    assert ruled_out(0.97, 0, 0, []) is None  # within the margin of the clock
-    assert ruled_out(1.3, 0, 0, []) is None
+def test_slower_than_the_reference_is_pruned_before_any_episode():
+    assert "slower than the unquantized policy" in too_slow(0.9, 0, 0, [])
+    assert too_slow(0.97, 0, 0, []) is None  # within the margin of the clock
+    assert too_slow(1.3, 0, 0, []) is None
 
 
-def test_slower_than_a_rival_that_surely_succeeds_as_often_is_ruled_out():
-    sure, unsure = Rival(3, 2.0, 60, 60), Rival(3, 2.0, 11, 12)
-    assert "slower than trial 3" in ruled_out(1.5, 0, 0, [sure])
-    assert ruled_out(1.5, 0, 0, [unsure]) is None
-    assert ruled_out(1.95, 0, 0, [sure]) is None
-    assert ruled_out(2.5, 0, 0, [sure]) is None
-    assert ruled_out(1.5, 2, 12, [unsure]) is not None
+def test_slower_than_an_incumbent_that_surely_succeeds_as_often_is_pruned():
+    sure, unsure = Incumbent(3, 2.0, 60, 60), Incumbent(3, 2.0, 11, 12)
+    assert "slower than trial 3" in too_slow(1.5, 0, 0, [sure])
+    assert too_slow(1.5, 0, 0, [unsure]) is None
+    assert too_slow(1.95, 0, 0, [sure]) is None
+    assert too_slow(2.5, 0, 0, [sure]) is None
+    assert too_slow(1.5, 2, 12, [unsure]) is not None
 
 
-def test_plans_and_sweeps_of_other_objectives_rule_nothing_out(tmp_path):
+def test_plans_and_sweeps_of_other_objectives_prune_nothing(tmp_path):
     life = Life(tmp_path, "enqueue=[reference]")
     plan, point = life.search.next(()), life.search.next(())
     slow_plan = life.evaluate(plan.trial, speedup=0.2)
     slow_point = life.evaluate(point.trial, speedup=0.2)
-    assert life.search.ruled_out(slow_plan) is None
-    assert "0.20 times" in life.search.ruled_out(slow_point)
+    assert life.stopping.decide(slow_plan) is None
+    assert life.stopping.min_speedup(slow_plan.trial) == 0
+    assert "0.20 times" in life.stopping.decide(slow_point).cause
+    assert 0.2 < slow_point.trial.min_speedup == life.stopping.min_speedup(slow_point.trial)
     three = "objectives=[{name: success_rate}, {name: episode_time_s}, {name: weights_mb}]"
     other = Life(tmp_path / "b", "enqueue=[]", three)
     view = other.evaluate(other.search.next(()).trial, speedup=0.2)
-    assert other.search.ruled_out(view) is None
+    assert other.stopping.decide(view) is None
 
 
-def test_a_ruled_out_trial_is_told_by_the_next_life_instead_of_going_on(tmp_path):
+def test_a_pruned_trial_is_told_by_the_next_controller_instead_of_being_resumed(tmp_path):
     life = Life(tmp_path, "enqueue=[]")
     assignment = life.search.next(())
     life.evaluate(assignment.trial, speedup=0.3)
     stopped = TrialResult("stopped", "too slow", 0, 0, 0, None)
     folder = files.trial_dir(tmp_path, assignment.trial)
     files.write_json(folder / files.RESULT_JSON, stopped.to_json())
+    life.conclude(assignment.trial, "pruned")
     later = Life(tmp_path, "enqueue=[]")
     assert later.search.next(()).trial != assignment.trial
     (told,) = later.study.history()
@@ -295,7 +326,7 @@ def test_a_proposal_that_cannot_exist_is_told_as_failed_and_the_search_goes_on(t
         return possible(params)
 
     object.__setattr__(life.space, "spec", spec)
-    life.search = FullEvaluation(Stubborn(life.study), life.space, life.config)
+    life.search = life.search_with(Stubborn(life.study))
     assert len(life.run()) == 3
     failed = [t for t in life.study._study.trials if t.state.name == "FAIL"]
     assert {t.user_attrs["reason"] for t in failed} == {"such a block does not fit"}

@@ -16,9 +16,9 @@ import pytest
 from duqsweep import files
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import compose
+from duqsweep.control.study.controller_lock import controller_lock
 from duqsweep.control.study.optuna_study import OptunaStudy, open_study
 from duqsweep.control.study.storage import cut_torn_line
-from duqsweep.control.study.writer import single_writer
 from duqsweep.errors import ConfigError
 
 VALUES = (0.5, 1.0)
@@ -90,7 +90,7 @@ def test_values_of_plans_outside_the_space_are_kept_from_the_sampler_but_not_los
     study = opened(tmp_path)
     drain(study, 5)
     told = study.history()
-    assert [t.asked.name for t in told[:3]] == ["reference", "seed_current", "plan_a"]
+    assert [t.proposed.name for t in told[:3]] == ["reference", "seed_current", "plan_a"]
     assert told[0].asked.params["quant.include"] == "none"
     assert told[0].values == pytest.approx((1 - 1 / 11, 10.0))
     states = [t.state.name for t in study._study.get_trials()]
@@ -109,7 +109,7 @@ def test_a_second_life_knows_what_was_told_and_what_still_runs(tmp_path):
     left = [first.ask(), first.ask()]
     second = opened(tmp_path)
     assert second.running() == left
-    assert [t.asked for t in second.history()] == told
+    assert [t.proposed for t in second.history()] == told
     second.tell(left[0].number, VALUES, {"outcome": "complete"})
     assert second.running() == left[1:]
     assert second.history()[-1].attrs["outcome"] == "complete"
@@ -212,7 +212,7 @@ def test_a_database_holds_the_study_too(tmp_path):
     url = f"storage.url=sqlite:///{tmp_path}/study.db"
     first = opened(tmp_path / "a", url)
     told = drain(first, 6)
-    assert [t.asked for t in opened(tmp_path / "a", url).history()] == told
+    assert [t.proposed for t in opened(tmp_path / "a", url).history()] == told
     with pytest.raises(ConfigError, match=r"already holds a sweep.*/a; choose another name"):
         opened(tmp_path / "b", url)
 
@@ -234,18 +234,18 @@ def test_an_unreachable_storage_is_one_message_without_the_password(tmp_path, ur
 
 
 def test_a_second_controller_is_told_who_holds_the_sweep(tmp_path):
-    with single_writer(tmp_path / "s"):
+    with controller_lock(tmp_path / "s"):
         code = (
             "import sys; from pathlib import Path\n"
-            "from duqsweep.control.study.writer import single_writer\n"
-            "with single_writer(Path(sys.argv[1])): pass"
+            "from duqsweep.control.study.controller_lock import controller_lock\n"
+            "with controller_lock(Path(sys.argv[1])): pass"
         )
         run = subprocess.run(
             [sys.executable, "-c", code, str(tmp_path / "s")], capture_output=True, text=True
         )
     assert run.returncode == 1
     assert f"in use by another controller: process {os.getpid()} on " in run.stderr
-    with single_writer(tmp_path / "s"):
+    with controller_lock(tmp_path / "s"):
         assert json.loads((tmp_path / "s" / ".controller").read_text())["pid"] == os.getpid()
 
 
@@ -253,7 +253,7 @@ def test_a_sweeps_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(ConfigError, match="cannot write the sweep's folder"),
-        single_writer(tmp_path / "file" / "s"),
+        controller_lock(tmp_path / "file" / "s"),
     ):
         pass
 
@@ -269,7 +269,7 @@ def test_optuna_reads_the_journal_without_us(tmp_path):
 
 
 def known(study: OptunaStudy) -> list:
-    return [(told.asked, told.values, told.duplicate_of) for told in study.history()]
+    return [(told.proposed, told.values, told.duplicate_of) for told in study.history()]
 
 
 @pytest.mark.parametrize("storage", ["", "storage.url=sqlite:///{}/study.db"])
@@ -288,7 +288,7 @@ def test_reopened_trials_are_not_told_and_all_others_stay_as_they_were(tmp_path,
     assert later.running() == [asked[1], asked[5]]
     later.tell(1, VALUES, {})
     later.tell(5, VALUES, {})
-    values = {told.asked.number: told.values for told in later.history()}
+    values = {told.proposed.number: told.values for told in later.history()}
     assert values[1] == values[5] == values[6] == VALUES
     assert later.ask().number == 7
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,14 @@ from synthetic_sweep import (
 from duqsweep import files
 from duqsweep.assignment import Assignment, Ended, FailureKind, failure
 from duqsweep.control.deaths import RETRIES, deaths_of, reopen
-from duqsweep.control.sweep import Ending, Sweep
+from duqsweep.control.protocols import Prune
+from duqsweep.control.sweep import Ending, Parts, Sweep
+from duqsweep.control.sweep_files import FrontFiles, TrialFiles
+from duqsweep.control.trial_status import TrialStatus, read_status, write_status
 from duqsweep.control.trials.reader import TrialView
 from duqsweep.control.view.progress import NullProgress
 from duqsweep.result import TrialResult
+from duqsweep.spec import Trial
 
 EPISODES = 12
 
@@ -62,23 +66,42 @@ class Listed:
 
     sweep_dir: Path
     trials: int
+    final_at: int = EPISODES
     told: list[TrialView] = field(default_factory=list)
+    seen: list[TrialView] = field(default_factory=list)
     asked: int = 0
-    worthless: Callable[[TrialView], str | None] = lambda view: None
 
-    def next(self, pending: Collection[int]) -> Assignment | None:
+    def next(self, pending: Sequence[Assignment]) -> Assignment | None:
         if self.asked == self.trials:
             return None
         number, self.asked = self.asked, self.asked + 1
-        assert number not in pending
+        assert number not in {assignment.trial for assignment in pending}
         write_trial(self.sweep_dir, make_trial(number))
         return Assignment(number, EPISODES)
+
+    def observed(self, view: TrialView) -> None:
+        self.seen.append(view)
+
+    def is_final(self, view: TrialView) -> bool:
+        assert view.result is not None
+        return view.result.episodes >= self.final_at
 
     def ended(self, view: TrialView) -> None:
         self.told.append(view)
 
-    def ruled_out(self, view: TrialView) -> str | None:
-        return self.worthless(view)
+
+@dataclass
+class Rule:
+    """An early-stopping strategy that prunes for the reason that `worthless` gives."""
+
+    worthless: Callable[[TrialView], str | None] = lambda view: None
+
+    def decide(self, view: TrialView) -> Prune | None:
+        cause = self.worthless(view) if view.vitals else None
+        return None if cause is None else Prune(cause)
+
+    def min_speedup(self, trial: Trial) -> float:
+        return 0.0
 
 
 Event = Callable[["Scripted", Assignment], Ended | None]
@@ -176,16 +199,38 @@ class Ran:
         return {view.number: view.outcome for view in self.search.told}
 
 
-def run(folder: Path, script: dict[int, list[Event]], capacity: int = 1, **search: Any) -> Ran:
-    jobs = Scripted(folder, script, capacity)
-    listed, messages, mirror = Listed(folder, len(script), **search), Messages(), Mirror()
+def loop_over(
+    search: Listed, jobs: Scripted, watcher: NullProgress, rule: Rule, mirror: Mirror
+) -> Sweep:
+    folder = jobs.sweep_dir
     turns = itertools.count()
 
     def sleep(seconds: float) -> None:
         assert next(turns) < 100, "the loop does not end"
 
-    loop = Sweep(folder, OBJECTIVES, listed, jobs, messages, mirror, sleep)
+    front = FrontFiles(folder, OBJECTIVES)
+    return Sweep(
+        folder, Parts(search, rule, jobs, TrialFiles(folder), front, watcher, mirror), sleep
+    )
+
+
+def run(
+    folder: Path,
+    script: dict[int, list[Event]],
+    capacity: int = 1,
+    worthless: Callable[[TrialView], str | None] = lambda view: None,
+    **search: Any,
+) -> Ran:
+    jobs = Scripted(folder, script, capacity)
+    listed, messages, mirror = Listed(folder, len(script), **search), Messages(), Mirror()
+    loop = loop_over(listed, jobs, messages, Rule(worthless), mirror)
     return Ran(loop.run(), listed, jobs, messages.texts, mirror, loop)
+
+
+def status(folder: Path, number: int) -> TrialStatus:
+    found = read_status(files.trial_dir(folder, number))
+    assert found is not None
+    return found
 
 
 def test_as_many_trials_run_at_once_as_may_and_each_is_told_once(tmp_path):
@@ -225,6 +270,8 @@ def test_a_fault_of_the_machine_leaves_the_trial_open_and_the_next_start_tries_i
     noted = deaths_of(files.trial_dir(tmp_path, 0))
     assert [(line["kind"], line["fault"]) for line in noted] == [(kind, "machine")] * (RETRIES + 1)
     assert ran.loop.deaths.open[0].message == f"{kind} it was"
+    assert status(tmp_path, 0).state == "queued"
+    assert f"({kind})" in status(tmp_path, 0).cause
     # Deaths under an earlier controller do not count.
     again = run(tmp_path, {0: [*[dies(kind)] * RETRIES, completes]})
     assert again.outcomes == {0: "complete"}
@@ -243,7 +290,7 @@ def test_a_job_that_was_cancelled_while_no_controller_ran_is_replaced(tmp_path):
         tmp_path, {0: [dies("cancelled"), completes]}, running=[Assignment(0, EPISODES)]
     )
     listed = Listed(tmp_path, 0)
-    loop = Sweep(tmp_path, OBJECTIVES, listed, jobs, NullProgress(), Mirror(), lambda seconds: None)
+    loop = loop_over(listed, jobs, NullProgress(), Rule(), Mirror())
     assert loop.run() == "finished"
     assert [view.outcome for view in listed.told] == ["complete"]
 
@@ -320,15 +367,107 @@ def test_a_job_that_dies_after_its_result_was_written_has_not_failed(tmp_path):
     assert run(tmp_path, {0: [completes_and_dies]}).outcomes == {0: "complete"}
 
 
-def test_a_trial_that_is_ruled_out_is_stopped_once_and_told(tmp_path):
+def test_a_trial_that_is_pruned_is_stopped_once_and_told(tmp_path):
     ran = run(
         tmp_path,
         {0: [measures, measures, stops_when_told], 1: [completes]},
-        worthless=lambda view: "too slow" if view.vitals and view.number == 0 else None,
+        worthless=lambda view: "too slow" if view.number == 0 else None,
     )
     assert ran.jobs.stopped == {0: "too slow"}
     assert ran.outcomes == {0: "stopped", 1: "complete"}
     assert ran.jobs.submitted == [0, 1]
+    assert status(tmp_path, 0) == TrialStatus("pruned", "too slow", EPISODES)
+    assert status(tmp_path, 1).state == "complete"
+
+
+def test_a_pruned_trial_whose_job_dies_is_not_submitted_again(tmp_path):
+    ran = run(
+        tmp_path,
+        {0: [measures, measures, dies("node")], 1: [completes]},
+        worthless=lambda view: "too slow" if view.number == 0 else None,
+    )
+    assert ran.jobs.submitted == [0, 1]
+    assert ran.outcomes == {0: "stopped", 1: "complete"}
+    assert status(tmp_path, 0).state == "pruned"
+    assert ran.search.told[0].result.reason == "too slow"
+
+
+def test_a_trial_that_was_finished_before_it_could_be_pruned_is_complete(tmp_path):
+    ran = run(tmp_path, {0: [measures, measures, completes]}, worthless=lambda view: "too slow")
+    assert ran.jobs.stopped == {0: "too slow"}
+    assert ran.outcomes == {0: "complete"}
+    assert status(tmp_path, 0).state == "complete"
+
+
+def test_the_decision_to_prune_outlives_the_controller(tmp_path):
+    """It was written, and the controller was killed before the job was asked to stop."""
+    trial = make_trial(0)
+    write_trial(tmp_path, trial, make_vitals(trial, 1.5))
+    folder = files.trial_dir(tmp_path, 0)
+    write_status(folder, TrialStatus("pruned", "too slow", EPISODES))
+    jobs = Scripted(tmp_path, {0: [stops_when_told]}, running=[Assignment(0, EPISODES)])
+    listed = Listed(tmp_path, 0)
+    assert loop_over(listed, jobs, NullProgress(), Rule(), Mirror()).run() == "finished"
+    assert jobs.stopped == {0: "too slow"}
+    assert [view.number for view in listed.told] == [0]
+    assert status(tmp_path, 0).state == "pruned"
+
+
+def test_a_pruned_trial_without_a_job_ends_at_the_next_start(tmp_path):
+    trial = make_trial(0)
+    write_trial(tmp_path, trial, make_vitals(trial, 1.5), make_episodes(0, 4, 0.5))
+    write_status(files.trial_dir(tmp_path, 0), TrialStatus("pruned", "too slow", EPISODES))
+    ran = run(tmp_path, {})
+    assert [(v.outcome, v.result.episodes) for v in ran.search.told] == [("stopped", 4)]
+    assert run(tmp_path, {}).search.told == []
+
+
+def test_an_assignment_that_is_reached_pauses_the_trial_unless_the_search_says_it_is_final(
+    tmp_path,
+):
+    ran = run(tmp_path, {0: [measures, completes]}, final_at=EPISODES + 1)
+    assert ran.outcomes == {}
+    assert status(tmp_path, 0).state == "paused"
+    assert [view.status.state for view in ran.search.seen][-1] == "paused"
+    assert ran.mirror.fronts == 1
+
+
+def test_a_result_that_no_dispatcher_reports_is_processed_at_the_next_start(tmp_path):
+    jobs = Scripted(tmp_path, {})
+    for number, outcome in enumerate(["complete", "stopped"]):
+        finish(jobs, Assignment(number, EPISODES), EPISODES, outcome)
+        folder = files.trial_dir(tmp_path, number)
+        write_status(folder, TrialStatus("running", "a job has it", EPISODES))
+    listed = Listed(tmp_path, 0)
+    loop_over(listed, jobs, NullProgress(), Rule(), Mirror()).run()
+    assert [view.number for view in listed.told] == [0]  # the other one is to be resumed
+    assert [status(tmp_path, number).state for number in (0, 1)] == ["complete", "queued"]
+
+
+def test_the_result_of_a_shorter_assignment_does_not_end_a_longer_one(tmp_path):
+    """A resumed trial has a result already; its job vanishes without another one."""
+    finish(Scripted(tmp_path, {}), Assignment(0, 4), 4)
+    write_status(files.trial_dir(tmp_path, 0), TrialStatus("paused", "", 4))
+    ran = run(tmp_path, {0: [vanishes, completes]})
+    assert ran.jobs.submitted == [0, 0]
+    assert [view.result.episodes for view in ran.search.told] == [EPISODES]
+
+
+@pytest.mark.parametrize("is_submitted", [True, False])
+def test_an_end_that_is_reported_twice_does_not_end_the_next_assignment(tmp_path, is_submitted):
+    finish(Scripted(tmp_path, {}), Assignment(0, 4), 4)
+    write_status(files.trial_dir(tmp_path, 0), TrialStatus("running", "", EPISODES))
+    old, new = Assignment(0, 4), Assignment(0, EPISODES)
+
+    def again(jobs: Scripted, one: Assignment) -> Ended | None:
+        return Ended(one, None) if one == old else None
+
+    script: dict[int, list[Event]] = {0: [again, measures, completes]}
+    # The later assignment was submitted, or the controller was killed just before that.
+    jobs = Scripted(tmp_path, script, running=[old, new] if is_submitted else [old])
+    listed = Listed(tmp_path, 0)
+    loop_over(listed, jobs, NullProgress(), Rule(), Mirror()).run()
+    assert [view.result.episodes for view in listed.told] == [EPISODES]
 
 
 def test_a_sweep_that_is_asked_to_stop_winds_down_and_tells_nothing_of_what_goes_on_later(tmp_path):
@@ -339,6 +478,7 @@ def test_a_sweep_that_is_asked_to_stop_winds_down_and_tells_nothing_of_what_goes
     assert set(ran.jobs.stopped) == {0, 1}
     assert ran.outcomes == {1: "complete"}
     assert "trial 0 stopped after 3 episodes" in ran.messages[-1]
+    assert status(tmp_path, 0).state == "stopped"
 
 
 def test_a_stop_is_obeyed_before_anything_is_begun(tmp_path):
@@ -359,9 +499,7 @@ def test_what_still_runs_from_an_earlier_life_is_awaited_and_said(tmp_path):
     write_trial(tmp_path, make_trial(7))
     jobs = Scripted(tmp_path, {7: [completes]}, running=[Assignment(7, EPISODES)])
     listed, messages = Listed(tmp_path, 0), Messages()
-    ending = Sweep(
-        tmp_path, OBJECTIVES, listed, jobs, messages, Mirror(), lambda seconds: None
-    ).run()
+    ending = loop_over(listed, jobs, messages, Rule(), Mirror()).run()
     assert ending == "finished"
     assert [view.number for view in listed.told] == [7]
     assert jobs.submitted == []

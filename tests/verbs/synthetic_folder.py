@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from duqsweep import files
+from duqsweep.control.sweep_format import FORMAT, FORMAT_KEY
 from duqsweep.result import EpisodeRecord, TrialResult
 from duqsweep.spec import PolicySpec, ProtocolSpec, QuantSpec, RuntimeSpec, Trial, TrialSpec
 
@@ -27,6 +28,7 @@ def write_walk(sweep_dir: Path, number: int, outcome: str | None, episodes: int)
     spec = TrialSpec(PolicySpec("embedded"), QuantSpec(), RuntimeSpec(), PROTOCOL)
     trial = Trial(number, None, {}, f"{number:016x}", spec)
     files.write_json(folder / files.SPEC_JSON, trial.to_json())
+    files.write_json(sweep_dir / files.IDENTITY_JSON, {FORMAT_KEY: FORMAT})
     for i in range(episodes):
         record = EpisodeRecord(i, "duq_mini", i % 6, i, 7, True, 90, 18, 0.1, 0.1, 0.2)
         files.append_line(folder / files.EPISODES_JSONL, record.to_json())

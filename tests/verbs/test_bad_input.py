@@ -14,6 +14,7 @@ from command_line import Command
 
 from duqsweep import cli, exit_codes, files
 from duqsweep.checkpoint.locate import WEIGHTS
+from duqsweep.control.sweep_format import FORMAT
 
 CONF = Path(__file__).parent / "conf"
 
@@ -343,11 +344,46 @@ def test_another_sweep_does_not_take_the_folder_over(sweep, refused, tmp_path):
     assert contents(sweep) == before
 
 
-def test_a_folder_of_an_older_version_is_known_by_its_sweep_yaml(sweep, refused, tmp_path):
+OLDER = {
+    "no identity": lambda path: path.unlink(),
+    "no number": lambda path: path.write_text('{"name": "tiny"}'),
+    "a list": lambda path: path.write_text("[]"),
+}
+READING = (
+    ["status"],
+    ["status", "--json"],
+    ["front"],
+    ["export", "--trial", "0"],
+    ["sync"],
+    ["confirm"],
+    ["stop"],
+    ["retry"],
+)
+
+
+@pytest.mark.parametrize("older", OLDER)
+def test_a_sweep_begun_with_an_older_version_is_refused_in_the_same_words(
+    older, sweep, refused, tmp_path
+):
     folder = Path(shutil.copytree(folder_of(sweep), tmp_path / "older"))
-    (folder / files.IDENTITY_JSON).unlink()
-    older = [f"dir={folder}" if word.startswith("dir=") else word for word in sweep]
-    assert "belongs to the sweep 'tiny', not to 'other'" in refused(*older, "name=other")
+    OLDER[older](folder / files.IDENTITY_JSON)
+    (folder / files.SWEEP_YAML).write_text("a_setting_of_then: 3\n")
+    words = [f"dir={folder}" if word.startswith("dir=") else word for word in sweep]
+    before = contents(words)
+    expected = (
+        f"the folder {folder}: this sweep was begun with an older duqsweep (format 1); this one "
+        f"writes format {FORMAT}: start a new one with name=…"
+    )
+    assert expected in refused(*words)
+    for verb in READING:
+        assert expected in refused(verb[0], str(folder), *verb[1:])
+    assert contents(words) == before
+
+
+def test_a_sweep_begun_with_a_newer_version_is_refused(sweep, refused, tmp_path):
+    folder = Path(shutil.copytree(folder_of(sweep), tmp_path / "newer"))
+    files.write_json(folder / files.IDENTITY_JSON, {"format": FORMAT + 1})
+    assert f"with a newer duqsweep (format {FORMAT + 1})" in refused("front", str(folder))
 
 
 @pytest.mark.parametrize(
@@ -382,10 +418,10 @@ def test_a_folder_without_the_right_to_write_is_refused(sweep, refused, monkeypa
 
 
 def test_a_second_controller_is_refused(sweep, refused):
-    from duqsweep.control.study.writer import single_writer
+    from duqsweep.control.study.controller_lock import controller_lock
 
     folder = next(Path(word[4:]) for word in sweep if word.startswith("dir="))
-    with single_writer(folder):
+    with controller_lock(folder):
         assert re.search(f"in use by another controller: process {os.getpid()} ", refused(*sweep))
 
 
@@ -409,4 +445,5 @@ def test_a_verb_refuses_what_a_sweep_does_not_hold(words, message, sweep, refuse
 
 def test_a_sweep_of_another_version_is_refused(sweep, refused, tmp_path):
     (tmp_path / files.SWEEP_YAML).write_text("colour: blue\n")
+    files.write_json(tmp_path / files.IDENTITY_JSON, {"format": FORMAT})
     assert "not of this version" in refused("front", str(tmp_path))

@@ -105,6 +105,20 @@ def test_an_error_whose_retry_was_never_made_is_retried_by_the_next_process(
     assert (result.outcome, result.errors) == ("complete", 0)
 
 
+def test_episodes_that_ended_out_of_order_are_neither_repeated_nor_left_out(
+    tmp_path: Path, trial_spec: TrialSpec
+) -> None:
+    trial_dir = make_trial(tmp_path, trial_spec)
+    evaluate(trial_dir, 6, bench_with(PaperSimulator()))
+    path = trial_dir / files.EPISODES_JSONL
+    written = path.read_text().splitlines(keepends=True)
+    path.write_text(written[5] + written[0] + written[3])
+    (trial_dir / files.RESULT_JSON).unlink()
+    result = evaluate(trial_dir, 5, bench_with(PaperSimulator()))
+    assert [line["i"] for line in lines(trial_dir)] == [5, 0, 3, 1, 2, 4]
+    assert (result.outcome, result.episodes) == ("complete", 6)
+
+
 @pytest.mark.parametrize("fault", [float("nan"), ValueError("a kernel without this shape")])
 def test_a_policy_fault_is_recorded_with_its_traceback_and_not_repeated(
     tmp_path: Path, trial_spec: TrialSpec, fault: float | Exception

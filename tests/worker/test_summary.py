@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from duqsweep import files
 from duqsweep.result import EpisodeRecord
-from duqsweep.worker.summary import summarise, too_many_errors
+from duqsweep.worker.summary import Progress, summarise, too_many_errors
 
 
 def record(
@@ -48,3 +51,11 @@ def test_more_than_one_error_in_twenty_fails_a_trial_but_never_a_single_one(
     episodes = tuple(record(i, success=False, error="lost") for i in range(errors))
     reason = too_many_errors(episodes, until)
     assert (reason is not None) == (errors >= 2 and 20 * errors > until)
+
+
+def test_the_finished_entries_are_a_set_with_gaps(tmp_path) -> None:
+    """Episodes may end in any order; an error that was not retried yet is not finished."""
+    retried = dataclasses.replace(record(6, success=False, error="x"), attempt=1)
+    for one in (record(4), record(0), record(2, success=False, error="x"), retried):
+        files.append_line(tmp_path / files.EPISODES_JSONL, one.to_json())
+    assert Progress.read(tmp_path).finished == {0, 4, 6}

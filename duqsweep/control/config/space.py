@@ -34,8 +34,8 @@ GRID_LIMIT = 100_000  # points that a grid may have
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A trial that a study wants evaluated."""
+class ProposedTrial:
+    """A trial that a study proposes to evaluate."""
 
     number: int
     params: Params

@@ -23,12 +23,12 @@ def settings_of(trial: FrozenTrial) -> Params:
 
 
 def told_values(trial: FrozenTrial) -> tuple[float, ...]:
-    """What it was told as; empty before that."""
+    """Its values; empty before it was told."""
     return tuple(trial.user_attrs.get(VALUES) or trial.values or ())
 
 
 def reopened(numbers: Collection[int], trial: FrozenTrial) -> FrozenTrial:
-    """The trial, but not told if it, or the one that it repeats, is one of `numbers`."""
+    """The trial; without its values if it, or the one that it duplicates, is in `numbers`."""
     if trial.number not in numbers and trial.user_attrs.get(DUPLICATE_OF) not in numbers:
         return trial
     kept = (PLAN, OUTSIDE, DUPLICATE_OF)

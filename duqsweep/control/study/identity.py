@@ -1,4 +1,4 @@
-"""Whose folder and study it is: folder, study and configuration are of one sweep, or refused."""
+"""Checks that folder, study and configuration belong to one sweep."""
 
 from __future__ import annotations
 
@@ -8,47 +8,46 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import yaml
 
 from duqsweep import files
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig
 from duqsweep.control.study.contents import checkpoint_contents
+from duqsweep.control.sweep_format import FORMAT, FORMAT_KEY, check_format, compare_format
 from duqsweep.errors import ConfigError
 
 # User attributes of the study.
-IDENTITY = "space"  # its name in older versions, when the space was all there was
+IDENTITY = "space"  # this name since format 1, so that a study of format 1 is recognized
 DIRECTORY = "directory"
 
 
 def identity(config: SweepConfig, space: Space) -> dict[str, Any]:
-    """Everything that two halves of one sweep must share, in named parts, as plain JSON data.
-
-    A part that an older version did not know is not compared.
-    """
+    """Everything that two halves of one sweep must share, in named parts, as plain JSON data."""
     contents = checkpoint_contents(config.base.policy)
-    parts = {"name": config.name, **space.identity(), "checkpoint": contents}
+    parts = {
+        FORMAT_KEY: FORMAT,
+        "name": config.name,
+        **space.identity(),
+        "checkpoint": contents,
+    }
     return dict(json.loads(json.dumps(parts)))
 
 
-def claim_folder(directory: Path, parts: Mapping[str, Any]) -> None:
-    """Raise ConfigError when the sweep's folder is another sweep's; writes nothing."""
+def check_folder(directory: Path, parts: Mapping[str, Any]) -> None:
+    """Raise ConfigError when the folder belongs to another sweep or format; writes nothing."""
+    check_format(directory)
     path = directory / files.IDENTITY_JSON
     if path.exists():
         _compare(files.read_json(path), parts, f"the folder {directory}")
-    elif (directory / files.SWEEP_YAML).exists():
-        known = yaml.safe_load((directory / files.SWEEP_YAML).read_text(encoding="utf-8"))
-        name = known.get("name") if isinstance(known, dict) else None
-        _compare({"name": name}, parts, f"the folder {directory}")
     elif has_trials(directory):
         raise ConfigError(
-            f"{directory} holds trials and no {files.SWEEP_YAML}, so that nothing says whose they "
-            "are: set another dir=FOLDER"
+            f"{directory} holds trials and no {files.SWEEP_YAML}, so that nothing says which sweep "
+            "they belong to: set another dir=FOLDER"
         )
 
 
-def claim_study(study: optuna.Study, config: SweepConfig, parts: Mapping[str, Any]) -> None:
-    """Write whose study it is; raise ConfigError when it is another's."""
+def check_study(study: optuna.Study, config: SweepConfig, parts: Mapping[str, Any]) -> None:
+    """Raise ConfigError when the study belongs to another sweep; a new one is marked as this."""
     known = study.user_attrs.get(IDENTITY)
     if known is None:
         study.set_user_attr(DIRECTORY, str(config.directory))
@@ -59,6 +58,7 @@ def claim_study(study: optuna.Study, config: SweepConfig, parts: Mapping[str, An
             f"the storage already holds a sweep {config.name!r}, in the folder "
             f"{study.user_attrs[DIRECTORY]}; choose another name=…"
         )
+    compare_format(known, "the study")
     _compare(known, parts, "the study")
 
 
@@ -79,18 +79,17 @@ def has_trials(directory: Path) -> bool:
     return any((directory / files.TRIALS_DIR).glob(f"*/{files.SPEC_JSON}"))
 
 
-def _compare(known: Mapping[str, Any], parts: Mapping[str, Any], whose: str) -> None:
-    if known.get("name", parts["name"]) != parts["name"]:
+def _compare(known: Mapping[str, Any], parts: Mapping[str, Any], where: str) -> None:
+    if known.get("name") != parts["name"]:
         raise ConfigError(
-            f"{whose} belongs to the sweep {known['name']!r}, not to {parts['name']!r}: choose "
-            "another dir=FOLDER, or go by its own name"
+            f"{where} belongs to the sweep {known.get('name')!r}, not to {parts['name']!r}: choose "
+            "another dir=FOLDER, or use its own name"
         )
-    shared = {key: value for key, value in parts.items() if key in known}
-    if known != {**known, **shared}:
+    if known != parts:
         raise ConfigError(
             f"sweep {parts['name']!r} was started with another "
-            f"{_difference(dict(known), {**known, **shared})}; undo the change, or start a new "
-            "sweep with name=…"
+            f"{_difference(dict(known), dict(parts))}; undo the change, or start a new sweep with "
+            "name=…"
         )
 
 

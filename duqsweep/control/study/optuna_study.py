@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from duqsweep.control.config.grammar import Choice, IntRange
 from duqsweep.control.config.parameters import Parameter, Params
-from duqsweep.control.config.space import GRID_LIMIT, Asked, Space
+from duqsweep.control.config.space import GRID_LIMIT, ProposedTrial, Space
 from duqsweep.control.config.sweep_config import SweepConfig
 from duqsweep.control.study.frozen import (
     DUPLICATE_OF,
@@ -26,7 +26,7 @@ from duqsweep.control.study.frozen import (
     settings_of,
     told_values,
 )
-from duqsweep.control.study.identity import check_new, claim_folder, claim_study, identity
+from duqsweep.control.study.identity import check_folder, check_new, check_study, identity
 from duqsweep.control.study.rebuild import finish_rebuilding, rebuild
 from duqsweep.control.study.samplers import make_sampler
 from duqsweep.control.study.storage import open_storage
@@ -35,17 +35,17 @@ from duqsweep.setting import Scalar
 
 
 @dataclass(frozen=True)
-class Told:
+class FinishedTrial:
     """A trial that the study knows the values of."""
 
-    asked: Asked
+    proposed: ProposedTrial
     values: tuple[float, ...]
     duplicate_of: int | None
     attrs: Mapping[str, Any]  # as given to `tell`
 
 
 class OptunaStudy:
-    """Ask and tell, resumable; one process at a time (`writer.single_writer`).
+    """Ask and tell, resumable; one process at a time (`controller_lock.controller_lock`).
 
     A plan that is no point of the space (another kernel, nothing quantized) is kept from the
     sampler: its trial has no parameters and, once told, the state PRUNED, with its values as an
@@ -71,18 +71,18 @@ class OptunaStudy:
             if trial.state == TrialState.RUNNING and DUPLICATE_OF in trial.user_attrs:
                 self._wait_for(trial.user_attrs[DUPLICATE_OF], trial.number)
         for original in self._values.keys() & self._duplicates.keys():
-            self._tell_duplicates(original)  # an earlier life was killed before that
-        # Enqueued by an earlier life and not asked.
+            self._tell_duplicates(original)  # the controller was killed before that
+        # Enqueued by an earlier controller and not asked for yet.
         self._enqueued = sum(trial.state == TrialState.WAITING for trial in frozen)
 
-    def ask(self, point: Params | None = None) -> Asked | None:
+    def ask(self, point: Params | None = None) -> ProposedTrial | None:
         """The next trial: enqueued plans first, then what the sampler proposes.
 
         Args:
             point: Take this point of the space instead of the sampler's.
 
         Returns:
-            None when there is nothing (left) to ask for: no space, or the grid is walked.
+            None when there is nothing (left) to ask for: no space, or every point of the grid was.
         """
         if self._enqueued:
             self._enqueued -= 1
@@ -101,17 +101,17 @@ class OptunaStudy:
             self._study.enqueue_trial(point)
         return self._ask_sampler()
 
-    def running(self) -> list[Asked]:
-        """Trials that were asked and not told, duplicates left out, by number."""
+    def running(self) -> list[ProposedTrial]:
+        """Trials that were proposed and not told, duplicates left out, by number."""
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return [self._resume(t) for t in trials if DUPLICATE_OF not in t.user_attrs]
 
     def told(self) -> list[int]:
         """Numbers of the trials that were told, duplicates left out."""
-        return [told.asked.number for told in self.history() if told.duplicate_of is None]
+        return [told.proposed.number for told in self.history() if told.duplicate_of is None]
 
     def reopen(self, numbers: Collection[int]) -> None:
-        """Forget what these trials and their duplicates were told as: they run again."""
+        """Forget the values of these trials and of their duplicates: they run again."""
         if numbers:
             self._take(rebuild(self._study, partial(reopened, numbers)))
 
@@ -119,8 +119,8 @@ class OptunaStudy:
         """Finish a trial, and every duplicate that waits for it; nothing if it was told before.
 
         Args:
-            number: Of a trial that was asked.
-            values: One an objective, finite.
+            number: Of a trial that was proposed.
+            values: One per objective, finite.
             attrs: What else to keep of it: outcome, reason, counts; plain JSON data.
         """
         if number not in self._values:
@@ -142,11 +142,11 @@ class OptunaStudy:
         else:
             self.tell(number, values, {})
 
-    def history(self) -> list[Told]:
+    def history(self) -> list[FinishedTrial]:
         """Every told trial, by number."""
         return [
-            Told(
-                asked=Asked(t.number, settings_of(t), t.user_attrs.get(PLAN)),
+            FinishedTrial(
+                proposed=ProposedTrial(t.number, settings_of(t), t.user_attrs.get(PLAN)),
                 values=told_values(t),
                 duplicate_of=t.user_attrs.get(DUPLICATE_OF),
                 attrs=dict(t.user_attrs),
@@ -170,7 +170,7 @@ class OptunaStudy:
         for duplicate in self._duplicates.pop(original, []):
             self.tell(duplicate, self._values[original], {})
 
-    def _ask_plan(self, name: str) -> Asked:
+    def _ask_plan(self, name: str) -> ProposedTrial:
         self._plans.add(name)
         point = self._space.point_of(name)
         if point is not None:
@@ -180,21 +180,21 @@ class OptunaStudy:
         attrs = {PLAN: name, OUTSIDE: params}
         self._study.add_trial(optuna.create_trial(state=TrialState.RUNNING, user_attrs=attrs))
         number = self._study.get_trials(deepcopy=False)[-1].number
-        return Asked(number, params, name)
+        return ProposedTrial(number, params, name)
 
-    def _ask_sampler(self) -> Asked:
+    def _ask_sampler(self) -> ProposedTrial:
         trial = self._study.ask()
         self._trials[trial.number] = trial
         params = self._space.draw(partial(_suggest, trial))
-        return Asked(trial.number, params, trial.user_attrs.get(PLAN))
+        return ProposedTrial(trial.number, params, trial.user_attrs.get(PLAN))
 
-    def _resume(self, frozen: FrozenTrial) -> Asked:
-        """A trial of an earlier life; settings that it was killed before drawing are drawn now."""
+    def _resume(self, frozen: FrozenTrial) -> ProposedTrial:
+        """A trial of an earlier controller; settings that were not drawn yet are drawn now."""
         name = frozen.user_attrs.get(PLAN)
         if OUTSIDE in frozen.user_attrs:
-            return Asked(frozen.number, frozen.user_attrs[OUTSIDE], name)
+            return ProposedTrial(frozen.number, frozen.user_attrs[OUTSIDE], name)
         params = self._space.draw(partial(_suggest, self._trial(frozen.number)))
-        return Asked(frozen.number, params, name)
+        return ProposedTrial(frozen.number, params, name)
 
     def _trial(self, number: int) -> optuna.Trial:
         if number not in self._trials:
@@ -207,7 +207,7 @@ class OptunaStudy:
 
 
 def open_study(config: SweepConfig, space: Space) -> OptunaStudy:
-    """Start the sweep's study, or go on with it.
+    """Start the sweep's study, or resume it.
 
     Raises:
         ConfigError: The storage cannot be reached, it holds another sweep under this name, the
@@ -219,11 +219,11 @@ def open_study(config: SweepConfig, space: Space) -> OptunaStudy:
             f"sampler=grid needs a space of at most {GRID_LIMIT} points, no intervals of floats"
         )
     parts = identity(config, space)
-    claim_folder(config.directory, parts)
+    check_folder(config.directory, parts)
     study = _load_or_create(config)
-    claim_study(study, config, parts)
+    check_study(study, config, parts)
     trials = study.get_trials(deepcopy=False)
-    # Another seed for each life, or a resumed sampler would repeat its first draws.
+    # Another seed for each run, or a resumed sampler would repeat its first draws.
     lived = [trial for trial in trials if trial.state != TrialState.WAITING]
     study.sampler = make_sampler(config.sampler, seed=(config.seed * 100_003 + len(lived)) % 2**31)
     grid = _grid(space, config.seed, trials) if config.sampler.name == "grid" else None

@@ -1,4 +1,4 @@
-"""What is worth evaluating next: full evaluation of what an Optuna sampler proposes."""
+"""What to evaluate next: each trial that an Optuna sampler proposes, to a fixed budget."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import Any, Protocol
 from duqsweep import files
 from duqsweep.assignment import Assignment
 from duqsweep.control.config.parameters import Params
-from duqsweep.control.config.space import Asked, Space
+from duqsweep.control.config.space import ProposedTrial, Space
 from duqsweep.control.config.sweep_config import SweepConfig
 from duqsweep.control.front.objectives import objective_values
-from duqsweep.control.study.ruling import MIN_SPEEDUP, Rival, ruled_out
+from duqsweep.control.protocols import EarlyStopping
+from duqsweep.control.trial_status import FINAL
 from duqsweep.control.trials.reader import TrialReader, TrialView
 from duqsweep.control.trials.reference import sweep_reference
 from duqsweep.errors import ConfigError
@@ -29,19 +30,19 @@ DRAWS = 300  # random points to look for a new one before the space counts as ex
 
 
 class Study(Protocol):
-    """Proposes points and remembers what became of them."""
+    """Proposes points and remembers the values of their trials."""
 
-    def ask(self, point: Params | None = None) -> Asked | None:
+    def ask(self, point: Params | None = None) -> ProposedTrial | None:
         """A new trial; None when there is nothing left to ask for."""
 
-    def running(self) -> list[Asked]:
-        """Trials that were asked and not told, duplicates left out."""
+    def running(self) -> list[ProposedTrial]:
+        """Trials that were proposed and not told, duplicates left out."""
 
     def told(self) -> list[int]:
         """Numbers of the trials that were told, duplicates left out."""
 
     def reopen(self, numbers: Collection[int]) -> None:
-        """Forget what these trials and their duplicates were told as: they run again."""
+        """Forget the values of these trials and of their duplicates: they run again."""
 
     def tell(self, number: int, values: Sequence[float], attrs: Mapping[str, Any]) -> None:
         """Finish a trial."""
@@ -53,78 +54,65 @@ class Study(Protocol):
         """Give a trial the values of an equal one, as soon as that has some."""
 
 
-class FullEvaluation:
-    """Every trial walks the ledger to `budget.episodes_per_trial`, then it is told.
+class FixedBudgetSearch:
+    """Every trial gets `budget.episodes_per_trial` episodes, then the study is told.
 
     Trials with equal fingerprints are one: only the first is evaluated, and only it counts against
-    the budget. A trial whose time alone rules it out is told with what is known of it; plans, which
-    the user asked for by name, are always evaluated.
+    the budget. Of a pruned trial the study is told what is known of it.
     """
 
-    def __init__(self, study: Study, space: Space, config: SweepConfig) -> None:
-        """Reads what earlier lives left in the sweep's folder."""
+    def __init__(
+        self, study: Study, space: Space, config: SweepConfig, stopping: EarlyStopping
+    ) -> None:
+        """Reads what earlier controllers left in the sweep's folder.
+
+        Args:
+            study: Proposes points.
+            space: Turns points into trials.
+            config: Of the sweep.
+            stopping: Gives each trial's `min_speedup`; the loop decides with the same one.
+        """
         self._study = study
         self._space = space
         self._config = config
+        self._stopping = stopping
         self._reader = TrialReader(config.directory)
         self._numbers: dict[str, int] = {}  # fingerprint → the trial that is evaluated
         for view in self._reader.read():
             self._numbers.setdefault(view.trial.fingerprint, view.number)
         study.reopen(self._to_reopen(study.told()))
-        self._left_over = study.running()  # of earlier lives
-        self._told_later: dict[int, TrialView] = {}  # without a reference or a worst value yet
+        self._unfinished = study.running()  # of earlier controllers
+        self._paused: dict[int, Trial] = {}  # reached an assignment of an earlier, smaller budget
+        self._pending_tells: dict[int, TrialView] = {}  # no reference or worst value known yet
         self._rng = random.Random(f"{config.seed}/{len(self._numbers)}")
 
-    def next(self, pending: Collection[int]) -> Assignment | None:
-        """The next assignment; None while there is nothing to do until something pending ends.
-
-        Trials that an earlier life asked and did not tell come first. The trial's spec.json is
-        written.
-
-        Args:
-            pending: Numbers of the trials that run now.
-        """
-        while self._left_over:
-            trial = self._take_up(self._left_over.pop(0))
-            if trial is not None and trial.number not in pending:
+    def next(self, pending: Sequence[Assignment]) -> Assignment | None:
+        """See `protocols.Search`."""
+        numbers = {assignment.trial for assignment in pending}
+        while self._unfinished:
+            trial = self._resume(self._unfinished.pop(0))
+            if trial is not None and trial.number not in numbers:
                 return self._assignment(trial)
+        if self._paused:
+            return self._assignment(self._paused.pop(min(self._paused)))
         trial = self._new_trial()
         return None if trial is None else self._assignment(trial)
 
+    def observed(self, view: TrialView) -> None:
+        """See `protocols.Search`."""
+        if view.status is not None and view.status.state == "paused":
+            self._paused[view.number] = view.trial
+
+    def is_final(self, view: TrialView) -> bool:
+        """See `protocols.Search`."""
+        return not self._is_unfinished(view)
+
     def ended(self, view: TrialView) -> None:
-        """A trial has a result: tell it, and those that had nothing to compare with so far."""
-        self._told_later[view.number] = view
-        for waiting in list(self._told_later.values()):
+        """Tell the study, also of trials that had nothing to compare with so far."""
+        self._pending_tells[view.number] = view
+        for waiting in list(self._pending_tells.values()):
             if self._tell(waiting):
-                del self._told_later[waiting.number]
-
-    def ruled_out(self, view: TrialView) -> str | None:
-        """Why a trial, just benchmarked, should get no (further) episode; None: it should.
-
-        A plan is never ruled out, nor a trial of a sweep that trades more than success and time.
-        """
-        if view.vitals is None or not self._may_rule_out(view.trial):
-            return None
-        rivals = [
-            Rival(other.number, self._speed(other), other.counts.successes, other.counts.ran)
-            for other in self._reader.read()
-            if other.vitals is not None and other.number != view.number and other.result is not None
-        ]
-        return ruled_out(self._speed(view), view.counts.successes, view.counts.ran, rivals)
-
-    def _speed(self, view: TrialView) -> float:
-        """How many times faster than the unquantized policy a nominal episode is."""
-        assert view.vitals is not None
-        return view.vitals.speedup * self._calls_saved(view.trial)
-
-    def _calls_saved(self, trial: Trial) -> float:
-        """Calls of a nominal episode as the sweep's base has it, over those of the trial."""
-        calls = trial.spec.protocol.nominal_calls
-        return self._config.base.protocol.nominal_calls / calls
-
-    def _may_rule_out(self, trial: Trial) -> bool:
-        names = {objective.name for objective in self._config.objectives}
-        return trial.name is None and names == {"success_rate", "episode_time_s"}
+                del self._pending_tells[waiting.number]
 
     def _to_reopen(self, told: Sequence[int]) -> list[int]:
         """Told trials that are to be evaluated again, or further than they were."""
@@ -136,11 +124,11 @@ class FullEvaluation:
         if view.result is None:
             return True
         short = view.result.episodes < self._config.budget.episodes_per_trial
-        return view.outcome == "complete" and short
+        return view.result.outcome == "complete" and short
 
-    def _take_up(self, asked: Asked) -> Trial | None:
-        """A trial of an earlier life; None when it needs no more work."""
-        trial = self._possible(asked)
+    def _resume(self, proposed: ProposedTrial) -> Trial | None:
+        """A trial of an earlier controller; None when it needs no more work."""
+        trial = self._possible(proposed)
         if trial is None:
             return None
         known = self._numbers.setdefault(trial.fingerprint, trial.number)
@@ -150,7 +138,8 @@ class FullEvaluation:
         if not (self._folder(trial.number) / files.SPEC_JSON).exists():
             return trial
         view = self._reader.view(trial.number)
-        if self._is_unfinished(view) or (view.outcome == "stopped" and not self.ruled_out(view)):
+        is_final = view.status is not None and view.status.state in FINAL
+        if self._is_unfinished(view) or not is_final:
             return view.trial
         self.ended(view)
         return None
@@ -162,10 +151,10 @@ class FullEvaluation:
             point = None if repeats < REPEATS else self._unseen_point()
             if repeats >= REPEATS and point is None:
                 return None
-            asked = self._study.ask(point)
-            if asked is None:
+            proposed = self._study.ask(point)
+            if proposed is None:
                 return None
-            trial = self._possible(asked)
+            trial = self._possible(proposed)
             if trial is None:
                 continue
             known = self._numbers.setdefault(trial.fingerprint, trial.number)
@@ -174,13 +163,13 @@ class FullEvaluation:
             self._study.duplicate(trial.number, known)
         return None
 
-    def _possible(self, asked: Asked) -> Trial | None:
-        """The trial that was asked for; one that cannot exist is told as failed, and None."""
+    def _possible(self, proposed: ProposedTrial) -> Trial | None:
+        """The proposed trial; None for one that cannot exist, which the study records as failed."""
         try:
-            return self._space.trial(asked.number, asked.params, asked.name)
+            return self._space.trial(proposed.number, proposed.params, proposed.name)
         except ConfigError as error:
-            log.warning("trial %d is impossible: %s", asked.number, error)
-            self._study.refuse(asked.number, str(error))
+            log.warning("trial %d is impossible: %s", proposed.number, error)
+            self._study.refuse(proposed.number, str(error))
             return None
 
     def _unseen_point(self) -> Params | None:
@@ -197,8 +186,7 @@ class FullEvaluation:
         folder = self._folder(trial.number)
         if not (folder / files.SPEC_JSON).exists():
             folder.mkdir(parents=True, exist_ok=True)
-            floor = MIN_SPEEDUP / self._calls_saved(trial) if self._may_rule_out(trial) else 0.0
-            spec = replace(trial, min_speedup=floor).to_json()
+            spec = replace(trial, min_speedup=self._stopping.min_speedup(trial)).to_json()
             files.write_json(folder / files.SPEC_JSON, spec)
         return Assignment(trial.number, self._config.budget.episodes_per_trial)
 
@@ -206,7 +194,7 @@ class FullEvaluation:
         return files.trial_dir(self._config.directory, number)
 
     def _tell(self, view: TrialView) -> bool:
-        """Whether the trial could be told."""
+        """Tell the study a trial's values; False while they are not known."""
         objectives = self._config.objectives
         reference = sweep_reference(self._config.directory)
         values = objective_values(view, objectives, reference)

@@ -19,7 +19,7 @@ TIMEOUT_S = 5  # to connect to a database
 
 
 class _Unlocked:
-    """The journal's lock: none, because `writer.single_writer` already keeps others away.
+    """The journal's lock: none, because `controller_lock` already keeps others away.
 
     Optuna's own leaves a link behind when its holder is killed, and waits 30 s for it.
     """

@@ -9,6 +9,7 @@ from typing import Any
 
 from duqsweep import files
 from duqsweep.categories import counts_by_category
+from duqsweep.control.trial_status import TrialStatus, read_status
 from duqsweep.result import EpisodeRecord, SuccessCounts, TrialResult, Vitals, final_attempts
 from duqsweep.spec import Trial
 
@@ -19,6 +20,7 @@ _WATCHED = (
     files.RESULT_JSON,
     files.JOB_JSON,
     files.FAILURES_JSONL,
+    files.STATE_JSON,
 )
 _Signature = tuple[tuple[int, int] | None, ...]
 
@@ -35,6 +37,7 @@ class TrialView:
     measured_ms: int | None  # when its vitals were written
     ended_ms: int | None  # when its result was written
     death: str | None = None  # how its last job died; None while one works on it
+    status: TrialStatus | None = None  # None before the controller has taken it
 
     @property
     def number(self) -> int:
@@ -120,6 +123,7 @@ def read_trial(folder: Path) -> TrialView:
         measured_ms=None if vitals is None else _written_ms(folder / files.VITALS_JSON),
         ended_ms=None if result is None else _written_ms(folder / files.RESULT_JSON),
         death=_death(folder),
+        status=read_status(folder),
     )
 
 

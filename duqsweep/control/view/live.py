@@ -64,6 +64,10 @@ class EventLines(Quiet):
             f"trial {number} {wording.result_text(result)} [{len(self._ended)}/{self._plan.trials}]"
         )
 
+    def paused(self, number: int, result: TrialResult) -> None:
+        """See `Progress`."""
+        self._line(f"trial {number} paused after {result.episodes} episodes")
+
     def died(self, number: int, text: str) -> None:
         """See `Progress`."""
         self._line(text)

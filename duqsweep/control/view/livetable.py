@@ -91,6 +91,11 @@ class LiveTable:
         text = Text(f"trial {number} {wording.result_text(result)}", style="red" if failed else "")
         self.console.print(text)
 
+    def paused(self, number: int, result: TrialResult) -> None:
+        """See `Progress`."""
+        self._running.pop(number, None)
+        self.console.print(Text(f"trial {number} paused after {result.episodes} episodes"))
+
     def died(self, number: int, text: str) -> None:
         """See `Progress`."""
         self._running.pop(number, None)

@@ -47,6 +47,9 @@ class Progress(Protocol):
     def ended(self, number: int, result: TrialResult) -> None:
         """A trial has a result."""
 
+    def paused(self, number: int, result: TrialResult) -> None:
+        """A trial has reached its assignment; it may get more episodes later."""
+
     def died(self, number: int, text: str) -> None:
         """A trial's job died; `text` says how, and what happens to the trial."""
 
@@ -88,6 +91,9 @@ class NullProgress(Quiet):
         """Nothing."""
 
     def ended(self, number: int, result: TrialResult) -> None:
+        """Nothing."""
+
+    def paused(self, number: int, result: TrialResult) -> None:
         """Nothing."""
 
     def died(self, number: int, text: str) -> None:

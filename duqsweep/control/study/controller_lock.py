@@ -1,4 +1,4 @@
-"""One controller a sweep: the lock that a second one is refused by."""
+"""One controller per sweep: the lock that refuses a second one."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ LOCK = ".controller"
 
 
 @contextmanager
-def single_writer(directory: Path) -> Iterator[None]:
-    """Make the sweep's folder and be its only controller while the block runs.
+def controller_lock(directory: Path) -> Iterator[None]:
+    """Make the sweep's folder, and keep other controllers out of it while the block runs.
 
     The system frees the lock when its holder dies, so a killed controller leaves nothing to clean.
 
