@@ -102,6 +102,7 @@ def test_tables_show_calls_and_no_success(front: Front) -> None:
     shown = stream.getvalue()
     assert "call" in shown
     assert "action_error" in shown
+    assert "weights_mb" in shown
     assert "6.83 ms" in shown
     assert "w4a8" in shown
     assert "no episodes" in shown

@@ -139,6 +139,8 @@ WEIGHTS_MB = Measure(
     label="weights",
     column="weights [MB]",
     read=_of_vitals(lambda vitals: vitals.weights_mb),
+    explanation="memory of all weights, 10^6 bytes: measured where a kernel reads packed weights, "
+    "otherwise computed from their bits.",
 )
 MEAN_WEIGHT_BITS = Measure(
     "mean_weight_bits",
@@ -147,6 +149,7 @@ MEAN_WEIGHT_BITS = Measure(
     label="mean bits of a weight",
     column="mean bits",
     read=_of_vitals(lambda vitals: vitals.mean_weight_bits),
+    explanation="mean over the weights of the quantized layers; 16 where none is quantized.",
 )
 ACTION_ERROR = Measure(
     "action_error",
