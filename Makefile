@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SWEEP ?= dit_speed
 
-.PHONY: setup sweep test lint types format clean
+.PHONY: setup sweep test test-interpreters lint types format clean
 
 setup:
 	@PYTHON=$(PYTHON) LIBERO=$(LIBERO) scripts/setup
@@ -15,6 +15,9 @@ sweep:
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-interpreters: setup
+	scripts/test-interpreters
 
 lint: setup
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shlex
 import signal
@@ -39,6 +40,9 @@ LEAVE_S = 3.0  # a worker that was asked to leave is killed after that
 # A process that has ended must be waited for, or it stays a zombie; one that has not must outlive
 # the launcher that started it.
 _started: list[submitit.Job[None]] = []
+# When it is deleted, submitit's job looks for a file, which can fail while the interpreter takes
+# its modules apart. So the jobs go before that.
+atexit.register(_started.clear)
 
 
 class LocalLauncher:
