@@ -40,6 +40,7 @@ RESULT_JSON = "result.json"
 LOG_TXT = "log.txt"
 FAILURES_JSONL = "failures.jsonl"  # how its jobs died, and when a person gave it again
 STOP = "stop"
+TRIAL_LOCK = ".lock"  # held by whoever evaluates the trial
 
 
 def trial_dir(sweep_dir: Path, number: int) -> Path:

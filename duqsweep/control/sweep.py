@@ -178,8 +178,10 @@ class Sweep:
         if ended.failure is not None and not _has_reached(view, ended.assignment):
             if self._judge(ended.assignment, ended.failure, view) != "final":
                 return
-            self._give_up(number, ended.failure)
             view = self._look(number)
+            if not _has_reached(view, ended.assignment):  # a result that came late stays
+                self._give_up(number, ended.failure)
+                view = self._look(number)
         if view.result is None:
             self._collect(Ended(ended.assignment, failure("lost", "it ended without a result")))
         elif view.outcome == "stopped" and self._is_to_go_on(number):
