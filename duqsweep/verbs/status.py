@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -14,15 +14,19 @@ from rich.table import Table
 from duqsweep import files
 from duqsweep.categories import counts_by_category
 from duqsweep.codec import encode
+from duqsweep.control.config.sweep_config import SweepConfig
 from duqsweep.control.deaths import deaths_of
 from duqsweep.control.front.content import front_content
 from duqsweep.control.front.trials import TrialView, read_trials
 from duqsweep.control.view.tables import new_table
 from duqsweep.verbs.folder import sweep_config
 
+if TYPE_CHECKING:
+    from duqsweep.control.dispatch.launch import JobView
+
 
 def main(arguments: list[str]) -> int:
-    """Print a row a trial, or with --json everything as data; returns 0."""
+    """Print a row per trial, or with --json everything as data; returns 0."""
     parser = argparse.ArgumentParser(prog="duqsweep status", description=__doc__)
     parser.add_argument("directory", type=Path, metavar="DIR", help="the sweep's folder")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -30,13 +34,16 @@ def main(arguments: list[str]) -> int:
     config = sweep_config(parsed.directory)
     views = read_trials(config.directory)
     content = front_content(config.directory, config.objectives, views)
+    jobs = _jobs(config)
     state = {
         "sweep": config.name,
         "stop_requested": (config.directory / files.STOP).exists(),
         "counts": content["counts"],
         "episodes": content["episodes"],
         "front": [point["trial"] for point in content["points"] if point["on_front"]],
-        "trials": [_trial(config.directory, view) for view in views],
+        "trials": [
+            _trial(config.directory, view) | {"job_state": jobs.get(view.number)} for view in views
+        ],
     }
     if parsed.json:
         json.dump(state, sys.stdout, indent=2, ensure_ascii=False)
@@ -44,6 +51,25 @@ def main(arguments: list[str]) -> int:
     else:
         _print(state)
     return 0
+
+
+def _jobs(config: SweepConfig) -> dict[int, dict[str, str]]:
+    """State (queued, held, running, ...) and reason of the jobs that work on trials."""
+    if not any((config.directory / files.WORKERS_DIR).glob("*")):
+        return {}
+    from duqsweep.control.dispatch.states import job_states  # submitit is slow to import
+
+    views: dict[int, JobView] = job_states(config.launcher, config.directory)
+    return {number: {"state": view.state, "reason": view.reason} for number, view in views.items()}
+
+
+def _state(trial: dict[str, Any]) -> str:
+    """The trial's outcome, or while it has none where its job stands, e.g. `queued (Priority)`."""
+    outcome, job = str(trial["outcome"]), trial["job_state"]
+    if outcome != "running" or job is None:
+        return outcome
+    reason = job["reason"]
+    return f"{job['state']} ({reason})" if reason not in ("", "None") else str(job["state"])
 
 
 def _trial(directory: Path, view: TrialView) -> dict[str, Any]:
@@ -101,7 +127,7 @@ def _print(state: dict[str, Any]) -> None:
         mark = "*" if trial["trial"] in state["front"] else ""
         table.add_row(
             f"{mark}{trial['trial']}",
-            trial["outcome"],
+            _state(trial),
             *(str(trial[name]) for name in ("episodes", "successes") if played),
             "" if ms is None else f"{ms:.3g}",
             ", ".join(failure["kind"] for failure in trial["job_failures"]),
