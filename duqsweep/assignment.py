@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-FailureKind = Literal["oom", "timeout", "preempted", "node", "setup", "cancelled", "crash", "lost"]
+FailureKind = Literal[
+    "oom", "timeout", "preempted", "node", "setup", "cancelled", "crash", "lost", "hung"
+]
 Fault = Literal["policy", "machine"]
 
 # Faults of the policy: it asks for too much memory, or crashes outside of the simulator. Everything

@@ -41,6 +41,7 @@ STATE_JSON = "state.json"  # its state and why; the controller's, see control/tr
 LOG_TXT = "log.txt"
 FAILURES_JSONL = "failures.jsonl"  # how its jobs died, and when a person gave it again
 STOP = "stop"
+TRIAL_LOCK = ".lock"  # held by whoever evaluates the trial
 
 
 def trial_dir(sweep_dir: Path, number: int) -> Path:

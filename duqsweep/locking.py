@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from pathlib import Path
 
 from duqsweep.errors import DuqsweepError
 
@@ -37,3 +38,16 @@ def try_lock(descriptor: int, path: str | os.PathLike[str]) -> bool:
         "controllers or workers apart; set dir=FOLDER on one that has (mount NFS with lock, "
         "Lustre with flock)"
     )
+
+
+def is_locked(path: Path) -> bool:
+    """Whether another process holds the lock on a file; false where there is no such file.
+
+    Raises:
+        DuqsweepError: The file system has no locks.
+    """
+    try:
+        with path.open("r+b") as file:
+            return not try_lock(file.fileno(), path)
+    except FileNotFoundError:
+        return False

@@ -2,22 +2,28 @@
 
     worker.json           the terms under which the worker serves, written before its job starts
     job.json              the job's id, once the launcher has given one
-    alive.json            who the worker is and what it does; written by the worker
+    alive.json            who the worker is and what it does; written by the worker, and touched
+                          every BEAT_S seconds while it runs
     inbox/000001.json     an assignment, put by the dispatcher
     claimed/000001.json   the same file, moved by the worker when it starts on it
     returned/000001.json  the same file, moved by the dispatcher out of the reach of a gone worker
     done/000001.json      the outcome, written by the worker
-    settled/000001.json   marked by the dispatcher when the sweep has been told
+    settled/000001.json   marked by the dispatcher when the sweep knows the outcome
     ended.json            why the worker left; it claims nothing after having written this
     stop                  asks the worker to leave at once
 
 Every hand-over is one rename, so exactly one side gets an assignment, whenever either is killed.
+
+A folder can be copied, moved or planted. So it names the place where it was made, and the name of
+its job follows from that place and a random secret: another folder cannot name this one's job.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -30,22 +36,40 @@ JOB_JSON = "job.json"
 ALIVE_JSON = "alive.json"
 ENDED_JSON = "ended.json"
 BOXES = ("inbox", "claimed", "returned", "done", "settled")
+BEAT_S = 2.0  # between two touches of alive.json
 
-LeaveReason = Literal["idle", "time", "stopped", "timeout", "preempted", "terminated", "served"]
+LeaveReason = Literal[
+    "idle", "time", "stopped", "timeout", "preempted", "terminated", "served", "hung"
+]
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What a worker is told when it is made; it never changes."""
+    """What a worker is given when it is made; it never changes."""
 
     id: str  # its folder's name
-    name: str  # of its job, unlike any other job's
+    folder: str  # absolute path of its folder when it was made
+    secret: str  # random
     idle_s: float  # without an assignment for so long, it leaves
     timeout_min: float  # the launcher ends the job after that
     signal_s: float  # before the end, the launcher sends SIGUSR2
+    hang_min: float  # an evaluation without any progress for so long is ended
     reuse: bool  # false: one assignment, then leave
     created_at: float  # Unix time
     host: str  # that submitted it
+    machine: str  # that submitted it; see `processes.machine_id`
+
+    @property
+    def proof(self) -> str:
+        """What the environment of every process of this worker holds, and of no other."""
+        return f"{self.secret}@{self.folder}"
+
+    @property
+    def job_name(self) -> str:
+        """The name of its job, unlike any other job's."""
+        folder = Path(self.folder)
+        mark = hashlib.sha256(self.proof.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+        return f"duqsweep-{folder.parent.parent.name}-{folder.name}-{mark}"
 
 
 @dataclass(frozen=True)
@@ -58,11 +82,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Alive:
-    """A worker's process, for people and for telling whether it still runs."""
+    """A worker's process, for people and to know whether it still runs."""
 
     pid: int
     start_ticks: int  # with the pid, names a process once and for all (until a reboot)
     host: str
+    machine: str  # in which the pid means this process; see `processes.machine_id`
     node: str | None  # SLURM's name of the machine
     job_id: str | None  # SLURM's
     started_at: float  # Unix time
@@ -74,6 +99,7 @@ class Left:
     """Why a worker left."""
 
     reason: LeaveReason
+    finished: int  # number of the last assignment with an outcome; 0: none
 
 
 @dataclass(frozen=True)
@@ -83,6 +109,9 @@ class Outcome:
     assignment: Assignment
     outcome: str | None
     failure: Failure | None
+    # SHA-256 of the trial's files as the worker left them. Other machines may see them only
+    # seconds later.
+    files: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,16 +126,28 @@ class Mailbox:
         return self.folder.parent.parent
 
     def create(self, terms: Terms) -> None:
-        """Make the folder; it must not exist."""
-        self.folder.mkdir(parents=True)
+        """Make the folder, which nobody else may write; it must not exist."""
+        self.folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.folder.mkdir(mode=0o700)
         for box in BOXES:
-            (self.folder / box).mkdir()
+            (self.folder / box).mkdir(mode=0o700)
         write_json(self.folder / WORKER_JSON, encode(terms))
 
     def terms(self) -> Terms | None:
         """None when whoever made the folder was killed before it was whole."""
         path = self.folder / WORKER_JSON
         return decode(Terms, read_json(path)) if path.exists() else None
+
+    def own_terms(self) -> Terms | None:
+        """The terms, if this very folder was made with them and belongs to this user; else None.
+
+        Raises:
+            DuqsweepError: worker.json is damaged or of another version.
+        """
+        if self.folder.is_symlink() or self.folder.stat().st_uid != os.geteuid():
+            return None
+        terms = self.terms()
+        return terms if terms is not None and terms.folder == str(self.folder) else None
 
     def set_job(self, job: Job) -> None:
         """Keep the job's id."""
@@ -133,7 +174,7 @@ class Mailbox:
         return self._move(number, "inbox", "returned")
 
     def finish(self, number: int, outcome: Outcome) -> None:
-        """Tell how a claimed assignment ended."""
+        """Record how a claimed assignment ended."""
         write_json(self._path("done", number), encode(outcome))
 
     def outcome(self, number: int) -> Outcome | None:
@@ -151,7 +192,7 @@ class Mailbox:
         return sorted(offered - set(self._numbers("settled")))
 
     def interrupted_numbers(self) -> list[int]:
-        """Claimed assignments without an outcome: an earlier life of this worker was killed."""
+        """Claimed assignments without an outcome: an earlier run of this worker was killed."""
         return sorted(
             set(self._numbers("claimed"))
             - set(self._numbers("done"))
@@ -174,19 +215,23 @@ class Mailbox:
         """Say what the worker does now."""
         write_json(self.folder / ALIVE_JSON, encode(alive))
 
+    def beat(self) -> None:
+        """Show that the worker still runs."""
+        os.utime(self.folder / ALIVE_JSON)
+
     def alive(self) -> Alive | None:
         """None before the worker has started."""
         path = self.folder / ALIVE_JSON
         return decode(Alive, read_json(path)) if path.exists() else None
 
-    def leave(self, reason: LeaveReason) -> None:
-        """The worker's last word."""
-        write_json(self.folder / ENDED_JSON, encode(Left(reason)))
+    def leave(self, reason: LeaveReason, finished: int) -> None:
+        """Write the worker's last file."""
+        write_json(self.folder / ENDED_JSON, encode(Left(reason, finished)))
 
-    def left(self) -> LeaveReason | None:
+    def left(self) -> Left | None:
         """Why the worker left; None while it may still claim."""
         path = self.folder / ENDED_JSON
-        return decode(Left, read_json(path)).reason if path.exists() else None
+        return decode(Left, read_json(path)) if path.exists() else None
 
     def ask_to_leave(self) -> None:
         """The worker leaves within a second, whatever it does."""

@@ -22,6 +22,7 @@ BASE = {
     "files",
     "fingerprint",
     "mailbox",
+    "private",
     "processes",
     "result",
     "seams",

@@ -224,8 +224,9 @@ class Sweep:
         text = f"its job ended ({failure.kind}): {summary}; {THEN[verdict]}"
         self._progress.died(number, f"trial {number}: {text}")
         if verdict == "final":
-            error = (failure.kind, failure.message)
-            self._trials.write_result(number, "failed", failure.message, error)
+            if not _has_reached(self._look(number), assignment):  # a result that came late stays
+                error = (failure.kind, failure.message)
+                self._trials.write_result(number, "failed", failure.message, error)
             self._conclude(assignment)
             return
         self._set(assignment, "queued", text)

@@ -8,12 +8,11 @@ import io
 import json
 import logging
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from duqsweep import files
+from duqsweep import files, private
 from duqsweep.envs.assets import libero_root
 
 log = logging.getLogger(__name__)
@@ -51,11 +50,14 @@ def quiet() -> Iterator[None]:
 
 
 def _write_config() -> Path:
-    """Write LIBERO's config.yaml, one folder an installation; its own first import would ask."""
+    """Write LIBERO's config.yaml, one folder per installation; its own first import would ask.
+
+    The file says where LIBERO finds initial states, which it unpickles. So nobody else may be able
+    to write it.
+    """
     root = libero_root()
     name = hashlib.sha256(str(root).encode()).hexdigest()[:8]
-    folder = Path(tempfile.gettempdir()) / f"duqsweep-libero-{os.getuid()}-{name}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = private.cache_folder(f"libero-{name}")
     config = {
         "benchmark_root": str(root),
         "bddl_files": str(root / "bddl_files"),

@@ -45,8 +45,15 @@ def main(arguments: list[str]) -> int:
         "--episodes", type=int, help="episodes per trial (default: all reserved ones)"
     )
     parser.add_argument("--trials", help="numbers with commas (default: the front)")
+    parser.add_argument(
+        "--trust-launcher",
+        action="store_true",
+        help="jobs run the shell lines and options of sbatch that the folder's sweep.yaml has",
+    )
     parsed = parser.parse_args(arguments)
     config = sweep_config(parsed.directory)
+    if not parsed.trust_launcher:
+        _refuse_commands(config)
     if config.base.protocol.suite == RECORDED:
         raise ConfigError(
             f"{config.name} is of suite {RECORDED}: it has no episodes to confirm with"
@@ -75,6 +82,21 @@ def main(arguments: list[str]) -> int:
     if trouble:
         print(trouble, file=sys.stderr)
     return _exit_code(folder, numbers, episodes)
+
+
+def _refuse_commands(config: SweepConfig) -> None:
+    """A folder may come from anybody: what it lets jobs run needs the user's consent."""
+    launcher = config.launcher
+    said = {
+        "setup": list(launcher.setup),
+        "additional_parameters": dict(launcher.additional_parameters),
+    }
+    commands = [f"launcher.{key}={value!r}" for key, value in said.items() if value]
+    if commands:
+        raise ConfigError(
+            f"jobs would run what {config.directory / files.SWEEP_YAML} says: "
+            f"{', '.join(commands)}; add --trust-launcher if that is what you want"
+        )
 
 
 def _exit_code(folder: Path, trials: list[int], episodes: int) -> int:

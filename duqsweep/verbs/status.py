@@ -6,13 +6,14 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from duqsweep import files
 from duqsweep.codec import encode
+from duqsweep.control.config.sweep_config import SweepConfig
 from duqsweep.control.deaths import deaths_of
 from duqsweep.control.front.content import compute_front
 from duqsweep.control.front.measures import CALL_MS, SPEEDUP
@@ -20,6 +21,9 @@ from duqsweep.control.trials.reader import TrialView, read_trials
 from duqsweep.control.trials.reference import Reference, sweep_reference
 from duqsweep.control.view.tables import new_table
 from duqsweep.verbs.folder import sweep_config
+
+if TYPE_CHECKING:
+    from duqsweep.control.dispatch.launch import JobView
 
 
 def main(arguments: list[str]) -> int:
@@ -32,13 +36,17 @@ def main(arguments: list[str]) -> int:
     views = read_trials(config.directory)
     front = compute_front(config.directory, config.objectives, views)
     reference = sweep_reference(config.directory)
+    jobs = _jobs(config)
     state = {
         "sweep": config.name,
         "stop_requested": (config.directory / files.STOP).exists(),
         "counts": front.counts,
         "episodes": front.episodes,
         "front": [point.trial for point in front.points if point.on_front],
-        "trials": [_trial(config.directory, view, reference) for view in views],
+        "trials": [
+            _trial(config.directory, view, reference) | {"job_state": jobs.get(view.number)}
+            for view in views
+        ],
     }
     if parsed.json:
         json.dump(state, sys.stdout, indent=2, ensure_ascii=False)
@@ -46,6 +54,25 @@ def main(arguments: list[str]) -> int:
     else:
         _print(state)
     return 0
+
+
+def _jobs(config: SweepConfig) -> dict[int, dict[str, str]]:
+    """State (queued, held, running, ...) and reason of the jobs that work on trials."""
+    if not any((config.directory / files.WORKERS_DIR).glob("*")):
+        return {}
+    from duqsweep.control.dispatch.states import job_states  # submitit is slow to import
+
+    views: dict[int, JobView] = job_states(config.launcher, config.directory)
+    return {number: {"state": view.state, "reason": view.reason} for number, view in views.items()}
+
+
+def _state(trial: dict[str, Any]) -> str:
+    """The trial's state, while it has a job with the job's reason: `queued (Priority)`."""
+    state, job = str(trial["state"]), trial["job_state"]
+    if state not in ("queued", "running") or job is None:
+        return state
+    reason = job["reason"]
+    return f"{job['state']} ({reason})" if reason not in ("", "None") else str(job["state"])
 
 
 def _trial(directory: Path, view: TrialView, reference: Reference | None) -> dict[str, Any]:
@@ -102,7 +129,7 @@ def _print(state: dict[str, Any]) -> None:
         mark = "*" if trial["trial"] in state["front"] else ""
         table.add_row(
             f"{mark}{trial['trial']}",
-            trial["state"],
+            _state(trial),
             *(str(trial[name]) for name in ("episodes", "successes") if played),
             "" if ms is None else f"{ms:.3g}",
             ", ".join(failure["kind"] for failure in trial["job_failures"]),

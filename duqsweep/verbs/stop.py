@@ -1,4 +1,4 @@
-"""`duqsweep stop DIR`: ask a running sweep to end; its trials finish their episode first."""
+"""`duqsweep stop DIR`: ask a running sweep to end; without a controller, end its jobs."""
 
 from __future__ import annotations
 
@@ -6,18 +6,39 @@ import argparse
 from pathlib import Path
 
 from duqsweep import files
+from duqsweep.control.config.sweep_config import SweepConfig
+from duqsweep.control.study.controller_lock import LOCK, controller_lock
+from duqsweep.locking import is_locked
 from duqsweep.verbs.folder import sweep_config
 
 
 def main(arguments: list[str]) -> int:
-    """Write the `stop` file that the controller looks for; returns 0."""
+    """Write the `stop` file that a controller looks for, or end the jobs; returns 0."""
     parser = argparse.ArgumentParser(prog="duqsweep stop", description=__doc__)
     parser.add_argument("directory", type=Path, metavar="DIR", help="the sweep's folder")
     directory = parser.parse_args(arguments).directory
     config = sweep_config(directory)
-    files.write_text(directory / files.STOP, "")
-    print(
-        f"{config.name} was asked to stop: running trials finish their episode. "
-        f"To resume later: python -m duqsweep +sweep={config.name} with the same overrides"
-    )
+    again = f"To resume: python -m duqsweep +sweep={config.name} with the same overrides"
+    if is_locked(directory / LOCK):
+        files.write_text(directory / files.STOP, "")
+        print(f"{config.name} was asked to stop: running trials finish their episode. {again}")
+        return 0
+    ended = _end_jobs(config)
+    jobs = f"{ended} jobs were ended, finished episodes are kept" if ended else "no jobs run"
+    print(f"{config.name} has no controller: {jobs}. {again}")
     return 0
+
+
+def _end_jobs(config: SweepConfig) -> int:
+    """End what an earlier controller left running; returns the number of jobs."""
+    # Imported here: submitit is slow to import.
+    from duqsweep.control.dispatch.dispatcher import open_launcher
+    from duqsweep.control.dispatch.pool import SubmititDispatcher
+
+    if config.launcher.name == "inline":
+        return 0
+    with controller_lock(config.directory):
+        launcher = open_launcher(config.launcher)
+        dispatcher = SubmititDispatcher(launcher, config.launcher, config.directory)
+        dispatcher.reattach()
+        return dispatcher.close(end_jobs=True)

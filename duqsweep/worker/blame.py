@@ -14,6 +14,7 @@ from duqsweep.assignment import FailureKind
 from duqsweep.errors import DuqsweepError, InfrastructureError
 from duqsweep.seams import Environment, Observation
 from duqsweep.spec import LedgerEntry
+from duqsweep.worker import pulse
 
 # Of a process that someone or something else ended; a program that crashes gets other signals.
 FROM_OUTSIDE = (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
@@ -41,7 +42,7 @@ def is_machines(error: BaseException) -> bool:
 
 
 def kind_of_death(exit_code: int | None) -> FailureKind:
-    """What the death of an evaluation's process means, when the memory sufficed."""
+    """What the death of an evaluation's process means, when there was enough memory."""
     if exit_code is not None and -exit_code in FROM_OUTSIDE:
         return "lost"
     return "node" if _in_simulator[0] else "crash"
@@ -55,6 +56,7 @@ def forget_simulator() -> None:
 @contextmanager
 def in_simulator() -> Iterator[None]:
     """Note that a sudden death of this process would be the simulator's or the renderer's."""
+    pulse.advance()
     before = _in_simulator[0]
     _in_simulator[0] = 1
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import logging
 import os
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from duqsweep.assignment import Assignment, Failure, failure
 from duqsweep.errors import DuqsweepError
-from duqsweep.files import LOG_TXT, trial_dir
+from duqsweep.files import EPISODES_JSONL, LOG_TXT, RESULT_JSON, VITALS_JSON, trial_dir
 from duqsweep.mailbox import Outcome
 from duqsweep.result import TrialResult
 from duqsweep.worker.blame import is_machines
@@ -47,6 +48,7 @@ def evaluate_assignments(
         opener: Called once, at the first assignment.
         parent: Process id of the worker, without which this process must not live.
     """
+    os.setpgid(0, 0)  # so that what it starts can be ended with it
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         return
@@ -63,10 +65,18 @@ def evaluate_assignments(
         try:
             evaluator = evaluator or opener()
             result = evaluator(folder, assignment.until_episode)
-            outcome = Outcome(assignment, result.outcome, None)
+            outcome = Outcome(assignment, result.outcome, None, promised_files(folder))
         except Exception as error:
             outcome = Outcome(assignment, None, broken(folder, error))
         connection.send(outcome)
+
+
+def promised_files(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files that a finished assignment leaves, by name."""
+    paths = [folder / name for name in (VITALS_JSON, EPISODES_JSONL, RESULT_JSON)]
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.exists()
+    }
 
 
 def broken(folder: Path, error: Exception) -> Failure:

@@ -24,7 +24,7 @@ from duqsweep.worker.vitals import measure_vitals
 
 __all__ = ["Bench", "evaluate"]
 
-LOCK = ".lock"
+
 LOCK_WAIT_S = 20.0  # a killed holder frees it at once; a living one must not be there
 ATTEMPTS = 2  # of an episode whose simulator fails
 
@@ -59,7 +59,7 @@ def evaluate(trial_dir: Path, until_episode: int, bench: Bench | None = None) ->
         with closing(Bench()) as own:
             return evaluate(trial_dir, until_episode, own)
     trial = Trial.from_json(files.read_json(trial_dir / files.SPEC_JSON))
-    with exclusive(trial_dir / LOCK, LOCK_WAIT_S), _log_file(trial_dir / files.LOG_TXT):
+    with exclusive(trial_dir / files.TRIAL_LOCK, LOCK_WAIT_S), _log_file(trial_dir / files.LOG_TXT):
         progress = Progress.read(trial_dir)
         if progress.result and _has_ended(progress.result, until_episode):
             return progress.result

@@ -21,6 +21,7 @@ from duqsweep.quant.freeze import freeze
 from duqsweep.quant.select import Bits, select_layers
 from duqsweep.seams import Policy
 from duqsweep.spec import QuantSpec, TrialSpec
+from duqsweep.worker import pulse
 from duqsweep.worker.bench import Bench, Reference
 from duqsweep.worker.hardware import allocated_bytes, check_kernel, resolve_device
 from duqsweep.worker.noise import flow_noise
@@ -111,6 +112,8 @@ def _warm_up(policy: Policy, observations: FixedObservations) -> list[float]:
 @contextmanager
 def phase(name: str) -> Iterator[None]:
     """Log how many seconds the block took."""
+    pulse.advance()
     start = time.perf_counter()
     yield
+    pulse.advance()
     log.info("%s: %.2f s", name, time.perf_counter() - start)

@@ -1,8 +1,9 @@
 """What a job runs: takes assignments from its folder until it has reason to leave.
 
-The worker itself only watches; a child process evaluates. So a crash, a kill for want of memory or
-a segmentation fault is told apart and reported, and costs neither the job nor its place in the
-queue.
+The worker itself only watches; a child process evaluates. So a crash, a kill for lack of memory or
+a segmentation fault is recognized and reported, and costs neither the job nor its place in the
+queue. The worker shows every few seconds that it runs, and ends an evaluation that does nothing for
+too long.
 """
 
 from __future__ import annotations
@@ -13,18 +14,21 @@ import os
 import signal
 import socket
 import time
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 from types import FrameType
 
 from duqsweep.assignment import Assignment, Failure, failure
-from duqsweep.mailbox import Alive, LeaveReason, Mailbox, Outcome, Terms
-from duqsweep.processes import oom_kills, start_ticks
+from duqsweep.mailbox import BEAT_S, Alive, LeaveReason, Mailbox, Outcome, Terms
+from duqsweep.processes import machine_id, oom_kills, start_ticks
+from duqsweep.worker import pulse
 from duqsweep.worker.blame import forget_simulator, kind_of_death
 from duqsweep.worker.child import OpenEvaluator, evaluate_assignments, open_evaluator
 
 POLL_S = 0.2
+STOPPED_S = 10.0  # a worker that could not look for so long was stopped
 SIGNAL_WAIT_S = 0.5  # a signal to the whole job may reach the child a little before the worker
 LAST_TENTH = 0.1  # of its time; no assignment is begun in it…
 LAST_TENTH_MAX_S = 600.0  # …nor is more time than this kept free
@@ -33,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 def serve(worker_dir: str, opener: OpenEvaluator = open_evaluator) -> None:
-    """Serve the dispatcher that made `worker_dir`, then leave a last word there.
+    """Serve the dispatcher that made `worker_dir`, then write there why the worker leaves.
 
     Args:
         worker_dir: `workers/<id>` of a sweep, with its `worker.json`.
@@ -42,7 +46,7 @@ def serve(worker_dir: str, opener: OpenEvaluator = open_evaluator) -> None:
     mailbox = Mailbox(Path(worker_dir))
     terms = mailbox.terms()
     if terms is None or mailbox.left() is not None:
-        return  # its dispatcher has given it up
+        return  # its dispatcher expects nothing of it any more
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
@@ -51,7 +55,7 @@ def serve(worker_dir: str, opener: OpenEvaluator = open_evaluator) -> None:
         reason = worker.run()
     finally:
         worker.end_child()
-    mailbox.leave(reason)
+    mailbox.leave(reason, worker.finished)
     log.info("worker %s leaves: %s", terms.id, reason)
 
 
@@ -62,13 +66,17 @@ class _Worker:
         self.opener = opener
         self.started_at = time.time()
         self.idle_since = time.monotonic()
-        self.number = 0
+        self.number = self.finished = 0
         self.current: Assignment | None = None
         self.child: ForkProcess | None = None
         self.connection: Connection | None = None
         self.oom_kills = 0
-        self.told: LeaveReason | None = None
-        # submitit's own handlers would raise in the middle of whatever runs.
+        self.leave_reason: LeaveReason | None = None
+        self.next_beat = 0.0  # monotonic
+        self.pulse = 0
+        self.advanced_at = 0.0  # monotonic; when the evaluation last did something
+        self.watched_at = 0.0  # monotonic; when this worker last looked
+        # Without handlers, both would end the worker before it can say why it leaves.
         signal.signal(signal.SIGUSR2, self._on_signal)
         signal.signal(signal.SIGTERM, self._on_signal)
 
@@ -77,7 +85,8 @@ class _Worker:
         interrupted = self.mailbox.interrupted_numbers()  # the scheduler has started the job again
         backlog = [(number, self.mailbox.assignment(number)) for number in interrupted]
         while True:
-            reason = self.told or ("stopped" if self.mailbox.asked_to_leave() else None)
+            self._beat()
+            reason = self.leave_reason or ("stopped" if self.mailbox.asked_to_leave() else None)
             if reason is not None:
                 return reason
             if self.current is not None:
@@ -93,7 +102,11 @@ class _Worker:
                 time.sleep(POLL_S)
 
     def end_child(self) -> None:
+        """End the evaluation and whatever it started."""
         if self.child is not None:
+            assert self.child.pid is not None
+            with suppress(ProcessLookupError):  # it has not made its group yet, or nothing is left
+                os.killpg(self.child.pid, signal.SIGKILL)
             self.child.kill()
             self.child.join()
             assert self.connection is not None
@@ -121,6 +134,8 @@ class _Worker:
             self.child = context.Process(target=evaluate_assignments, args=arguments)
             self.child.start()
             theirs.close()
+        self.pulse = pulse.count()
+        self.advanced_at = self.watched_at = time.monotonic()
         self.oom_kills = oom_kills()
         forget_simulator()
         assert self.connection is not None
@@ -135,19 +150,23 @@ class _Worker:
                 self._finish(self.connection.recv())
             elif not self.child.is_alive():
                 raise EOFError
+            elif self._is_hung():
+                self.leave_reason = "hung"
+                said = f"the evaluation did nothing for {self.terms.hang_min:g} minutes"
+                self._finish(Outcome(self.current, None, failure("hung", said)))
         except (EOFError, ConnectionResetError):
             self.child.join()
             code = self.child.exitcode
             if code == -signal.SIGTERM:
                 time.sleep(SIGNAL_WAIT_S)
-            if self.told is None:
+            if self.leave_reason is None:
                 self._finish(Outcome(self.current, None, self._death(code)))
 
     def _death(self, code: int | None) -> Failure:
         if code is not None and code < 0:
             name = signal.Signals(-code).name
             if -code == signal.SIGKILL and oom_kills() > self.oom_kills:
-                return failure("oom", "the kernel killed the evaluation for want of memory")
+                return failure("oom", "the kernel killed the evaluation for lack of memory")
             return failure(kind_of_death(code), f"the evaluation was killed by {name}")
         return failure(kind_of_death(code), f"the evaluation ended with exit code {code}")
 
@@ -155,23 +174,40 @@ class _Worker:
         if outcome.failure is not None:
             self.end_child()  # what it has loaded may be damaged
         self.mailbox.finish(self.number, outcome)
+        self.finished = self.number
         self.current = None
         self.idle_since = time.monotonic()
         self._say_alive()
 
+    def _is_hung(self) -> bool:
+        """Whether the evaluation has done nothing for `hang_min` minutes in which it could."""
+        now = time.monotonic()
+        if now - self.watched_at > STOPPED_S:  # a suspended job: the evaluation stood still too
+            self.advanced_at += now - self.watched_at
+        self.watched_at = now
+        if pulse.count() != self.pulse:
+            self.pulse, self.advanced_at = pulse.count(), now
+        return now - self.advanced_at > 60.0 * self.terms.hang_min
+
+    def _beat(self) -> None:
+        if time.monotonic() >= self.next_beat:
+            self.next_beat = time.monotonic() + BEAT_S
+            with suppress(OSError):  # a disk that does not answer now is no reason to end
+                self.mailbox.beat()
+
     def _say_alive(self) -> None:
         ticks = start_ticks(os.getpid())
         assert ticks is not None
-        # SLURM tells a job who and where it is only in its environment.
+        # SLURM says only in the environment which job this is, and where it runs.
         node, job_id = os.environ.get("SLURMD_NODENAME"), os.environ.get("SLURM_JOB_ID")
-        me = (os.getpid(), ticks, socket.gethostname(), node, job_id)
+        me = (os.getpid(), ticks, socket.gethostname(), machine_id(), node, job_id)
         self.mailbox.set_alive(Alive(*me, self.started_at, self.current))
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         left_s = 60.0 * self.terms.timeout_min - (time.time() - self.started_at)
         if number == signal.SIGTERM:
-            self.told = self.told or "terminated"
+            self.leave_reason = self.leave_reason or "terminated"
         elif left_s < 2 * self.terms.signal_s:
-            self.told = "timeout"
+            self.leave_reason = "timeout"
         else:
-            self.told = "preempted"
+            self.leave_reason = "preempted"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from duqsweep.result import LatencyStats
+from duqsweep.worker import pulse
 
 Call = Callable[[int], object]  # makes the call of round n
 Clock = Callable[[], float]  # seconds
@@ -26,6 +27,7 @@ class Effort:
 
 def time_call(call: Call, number: int, sync: Callable[[], None], clock: Clock) -> float:
     """Milliseconds of `call(number)`, the device idle before and after."""
+    pulse.advance()
     sync()
     start = clock()
     call(number)

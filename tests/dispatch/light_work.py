@@ -16,17 +16,21 @@ from duqsweep.files import (
     EPISODES_JSONL,
     RESULT_JSON,
     STOP,
+    TRIAL_LOCK,
     append_line,
     read_json,
     read_lines,
     write_json,
 )
 from duqsweep.result import TrialResult
+from duqsweep.worker import pulse
 from duqsweep.worker.blame import in_simulator
+from duqsweep.worker.lock import exclusive
 from duqsweep.worker.serve import serve
 
 PLAN = "plan.json"
 VISITS = "visits.jsonl"
+ORPHANS = "orphans.jsonl"
 
 
 def serve_lightly(worker_dir: str) -> None:
@@ -42,16 +46,22 @@ def open_light_evaluator():
 
 
 def evaluate_lightly(folder: Path, until_episode: int) -> TrialResult:
+    with exclusive(folder / TRIAL_LOCK, 5.0):
+        return _evaluate(folder, until_episode)
+
+
+def _evaluate(folder: Path, until_episode: int) -> TrialResult:
     plan = read_json(folder / PLAN)
     append_line(folder / VISITS, {"pid": os.getpid(), "begins": time.time()})
     if plan["mishap"] and len(read_lines(folder / VISITS)) <= plan["mishaps"]:
-        _come_to_grief(plan["mishap"])
+        _come_to_grief(plan["mishap"], folder)
     outcome = "complete"
     for i in range(len(read_lines(folder / EPISODES_JSONL)), until_episode):
         if (folder / STOP).exists():
             outcome = "stopped"
             break
         time.sleep(plan["episode_s"])
+        pulse.advance()
         append_line(folder / EPISODES_JSONL, {"i": i, "pid": os.getpid()})
     episodes = len(read_lines(folder / EPISODES_JSONL))
     if plan["mishap"] == "policy fault":
@@ -62,13 +72,23 @@ def evaluate_lightly(folder: Path, until_episode: int) -> TrialResult:
     return result
 
 
-def _come_to_grief(mishap: str) -> None:
+def _come_to_grief(mishap: str, folder: Path) -> None:
     if mishap == "raise":
         raise RuntimeError("a bug outside of the evaluation")
     if mishap == "node":
         raise InfrastructureError("the renderer is gone")
     if mishap == "memory":
         raise MemoryError
+    if mishap in ("hang", "crash") and os.fork() == 0:  # leaves an orphan
+        append_line(folder / ORPHANS, {"pid": os.getpid()})
+        time.sleep(600.0)
+        os._exit(0)
+    if mishap == "hang":
+        time.sleep(600.0)
+    if mishap == "crash":
+        while not (folder / ORPHANS).exists():
+            time.sleep(0.05)
+        os._exit(3)
     if mishap == "exit":
         os._exit(3)
     if mishap == "terminate":

@@ -148,7 +148,13 @@ class SlurmLab:
 
     def run(self, *command: str) -> str:
         done = subprocess.run(
-            command, env=self.environment(), capture_output=True, text=True, check=False, timeout=30
+            command,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=30,
         )
         if done.returncode != 0:
             raise RuntimeError(f"{command}: {done.stderr}")

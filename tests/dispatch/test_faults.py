@@ -12,6 +12,7 @@ from light_work import cannot_start
 
 from duqsweep.control.dispatch.dispatcher import Assignment
 from duqsweep.files import EPISODES_JSONL, read_lines
+from duqsweep.mailbox import Left
 from duqsweep.processes import start_ticks
 
 pytestmark = pytest.mark.parametrize(
@@ -87,7 +88,8 @@ def test_without_reuse_every_assignment_has_a_job_of_its_own(lab: Lab) -> None:
         lab.trial(number)
         dispatcher.submit(Assignment(number, 1))
         wait_for_ends(dispatcher, 1)
-    wait_until(lambda: [box.left() for box in mailboxes(lab)] == ["served", "served"])
+    served = Left("served", 1)
+    wait_until(lambda: [box.left() for box in mailboxes(lab)] == [served, served])
 
 
 def test_an_idle_worker_leaves_and_the_next_assignment_finds_another(lab: Lab) -> None:
@@ -96,7 +98,7 @@ def test_an_idle_worker_leaves_and_the_next_assignment_finds_another(lab: Lab) -
         lab.trial(number)
         dispatcher.submit(Assignment(number, 1))
         assert wait_for_ends(dispatcher, 1)[0].failure is None
-        wait_until(lambda: mailboxes(lab)[-1].left() == "idle")
+        wait_until(lambda: mailboxes(lab)[-1].left() == Left("idle", 1))
     assert len(mailboxes(lab)) == 2
 
 
@@ -110,7 +112,7 @@ def test_what_a_leaving_worker_did_not_take_goes_to_another(lab: Lab) -> None:
     pid = leaving.alive().pid
     os.kill(pid, signal.SIGSTOP)
     dispatcher.submit(Assignment(1, 1))
-    leaving.leave("idle")  # as if it had written this a moment before it saw the assignment
+    leaving.leave("idle", 1)  # as if it had written this a moment before it saw the assignment
     assert wait_for_ends(dispatcher, 1)[0].failure is None
     os.kill(pid, signal.SIGCONT)
     assert lab.visits(1) == 1

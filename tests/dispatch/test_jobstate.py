@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from duqsweep.control.dispatch.jobstate import Row, judge, read_rows
+from duqsweep.control.dispatch.jobstate import Row, classify, read_rows
 from duqsweep.mailbox import Alive, Mailbox
 
-ALIVE = Alive(4, 5, "host", None, "12", 1.5e9, None)
+ALIVE = Alive(4, 5, "host", "boot pid:[1]", None, "12", 1.5e9, None)
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_rows_are_found_by_name_and_the_latest_wins() -> None:
      "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "A_STATE_OF_NEXT_YEAR"],
 )  # fmt: skip
 def test_a_job_lives_in_every_state_that_is_not_final(box: Mailbox, state: str) -> None:
-    assert not judge(Row("1", state, "n1", "None"), box).ended
+    assert classify(Row("1", state, "n1", "None"), box).state not in ("ended", "absent")
 
 
 @pytest.mark.parametrize(
@@ -49,13 +49,29 @@ def test_a_job_lives_in_every_state_that_is_not_final(box: Mailbox, state: str) 
 )  # fmt: skip
 def test_final_states_are_told_apart(box: Mailbox, state: str, kind: str) -> None:
     box.set_alive(ALIVE)
-    view = judge(Row("1", state, "n1", "None"), box)
-    assert (view.ended, view.kind) == (True, kind)
+    view = classify(Row("1", state, "n1", "None"), box)
+    assert (view.state, view.kind) == ("ended", kind)
     assert state in view.message
 
 
 def test_a_job_that_nobody_knows_is_lost(box: Mailbox) -> None:
-    assert judge(None, box).kind == "lost"
+    view = classify(None, box)
+    assert (view.state, view.kind) == ("absent", "lost")
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "expected"),
+    [("PENDING", "Priority", "queued"), ("PENDING", "Resources", "queued"),
+     ("PENDING", "JobHeldUser", "held"), ("PENDING", "JobHeldAdmin", "held"),
+     ("PENDING", "launch failed requeued held", "held"), ("REQUEUE_HOLD", "None", "held"),
+     ("SUSPENDED", "None", "suspended"), ("COMPLETING", "None", "running"),
+     ("RUNNING", "None", "running"), ("A_STATE_OF_NEXT_YEAR", "None", "running")],
+)  # fmt: skip
+def test_jobs_that_wait_are_told_apart(
+    box: Mailbox, state: str, reason: str, expected: str
+) -> None:
+    view = classify(Row("7", state, "n1", reason), box)
+    assert (view.state, view.reason, view.job_id) == (expected, reason, "7")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +82,7 @@ def test_a_job_that_nobody_knows_is_lost(box: Mailbox) -> None:
 def test_want_of_memory_is_read_from_the_jobs_output(box: Mailbox, line: str) -> None:
     (box.folder / "job" / "5_0_log.err").write_text(f"one\n{line}\n")
     box.set_alive(ALIVE)
-    view = judge(Row("5", "FAILED", "n1", "NonZeroExitCode"), box)
+    view = classify(Row("5", "FAILED", "n1", "NonZeroExitCode"), box)
     assert view.kind == "oom"
     assert line in view.message
 
@@ -75,4 +91,4 @@ def test_want_of_memory_is_read_from_the_jobs_output(box: Mailbox, line: str) ->
 def test_a_job_that_ends_before_the_workers_first_word_could_not_be_set_up(
     box: Mailbox, state: str
 ) -> None:
-    assert judge(Row("1", state, "n1", "NonZeroExitCode"), box).kind == "setup"
+    assert classify(Row("1", state, "n1", "NonZeroExitCode"), box).kind == "setup"

@@ -10,9 +10,11 @@ import pytest
 
 from duqsweep.assignment import Assignment, failure
 from duqsweep.errors import SpecError
-from duqsweep.mailbox import Alive, Mailbox, Outcome, Terms
+from duqsweep.mailbox import Alive, Left, Mailbox, Outcome, Terms
 
-TERMS = Terms("0001-abcdef", "duqsweep-x", 60.0, 60.0, 30.0, True, 1.5e9, "login")
+ID = "0001-abcdef"
+PLACE = f"/sweeps/x/workers/{ID}"
+TERMS = Terms(ID, PLACE, "5ec2e7", 60.0, 60.0, 30.0, 60.0, True, 1.5e9, "login", "boot pid:[1]")
 
 
 @pytest.fixture
@@ -24,15 +26,15 @@ def box(tmp_path: Path) -> Mailbox:
 
 def test_every_record_comes_back_as_it_was_written(box: Mailbox) -> None:
     assert box.terms() == TERMS
-    alive = Alive(4, 5, "host", None, "12", 1.5e9, Assignment(3, 7))
+    alive = Alive(4, 5, "host", "boot pid:[1]", None, "12", 1.5e9, Assignment(3, 7))
     box.set_alive(alive)
     assert box.alive() == alive
     outcome = Outcome(Assignment(3, 7), None, failure("oom", "too big"))
     box.finish(1, outcome)
     assert box.outcome(1) == outcome
     assert box.left() is None
-    box.leave("idle")
-    assert box.left() == "idle"
+    box.leave("idle", 1)
+    assert box.left() == Left("idle", 1)
 
 
 def test_assignments_are_claimed_in_order_and_once(box: Mailbox) -> None:

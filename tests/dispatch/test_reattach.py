@@ -15,9 +15,11 @@ import pytest
 from light_controller import EPISODES
 from light_lab import Lab, mailboxes, wait_for_ends, wait_until
 
+from duqsweep.control.dispatch import pool
 from duqsweep.control.dispatch.dispatcher import Assignment, Dispatcher, Ended
 from duqsweep.files import EPISODES_JSONL, JOB_JSON, read_json, read_lines, trial_dir
-from duqsweep.mailbox import Mailbox, Terms
+from duqsweep.mailbox import Left, Mailbox, Terms
+from duqsweep.processes import machine_id
 
 BOTH = [Assignment(0, EPISODES), Assignment(1, EPISODES)]
 pytestmark = pytest.mark.parametrize(
@@ -80,7 +82,7 @@ def test_what_ended_while_no_controller_lived_is_told_by_the_next(lab: Lab) -> N
     with controller(lab) as process:
         process.kill()
         process.wait()
-    wait_until(lambda: all(box.left() == "idle" for box in mailboxes(lab)))
+    wait_until(lambda: all(box.left() == Left("idle", 1) for box in mailboxes(lab)))
     dispatcher = reattached(lab)
     check_everything_was_done_once(lab, dispatcher.poll())
     dispatcher.poll()
@@ -121,19 +123,36 @@ def test_a_worker_that_died_meanwhile_is_a_failure_to_be_retried(lab: Lab) -> No
     assert (ended.failure.kind, ended.failure.retry) == ("lost", True)
 
 
-def test_a_worker_whose_job_was_never_submitted_is_lost(lab: Lab) -> None:
+def terms(folder: Path) -> Terms:
+    """Of a worker that was made an hour ago."""
+    return Terms(
+        id=folder.name,
+        folder=str(folder),
+        secret="5ec2e7",
+        idle_s=60.0,
+        timeout_min=60.0,
+        signal_s=30.0,
+        hang_min=60.0,
+        reuse=True,
+        created_at=time.time() - 3600.0,
+        host=os.uname().nodename,
+        machine=machine_id(),
+    )
+
+
+def test_what_was_given_to_a_worker_whose_job_was_never_submitted_goes_to_another(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "UNCLEAR_S", 3.0)
     lab.trial(0)
-    box = Mailbox(lab.folder / "workers" / "0001-abcdef")
-    an_hour_ago = time.time() - 3600.0
-    host = os.uname().nodename
-    box.create(Terms(box.folder.name, "duqsweep-x", 60.0, 60, 30, True, an_hour_ago, host))
+    box = Mailbox(lab.folder.resolve() / "workers" / "0001-abcdef")
+    box.create(terms(box.folder))
     box.put(1, Assignment(0, 1))
     dispatcher = lab.open()
     assert dispatcher.reattach() == [Assignment(0, 1)]
-    (ended,) = wait_for_ends(dispatcher, 1)
-    assert ended.failure is not None
-    assert ended.failure.retry
-    assert lab.visits(0) == 0
+    assert wait_for_ends(dispatcher, 1) == [Ended(Assignment(0, 1), None)]
+    assert lab.visits(0) == 1
+    assert len(mailboxes(lab)) == 2
 
 
 def test_half_made_workers_are_ignored(lab: Lab) -> None:

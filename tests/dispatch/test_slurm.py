@@ -75,7 +75,7 @@ def test_a_suspended_job_has_not_ended(lab: Lab, slurm: SlurmLab) -> None:
     seen = jobstate.SlurmJobs()
     for _ in range(3):
         (view,) = seen.views(mailboxes(lab)).values()
-        assert not view.ended
+        assert view.state == "suspended"
     slurm.run("scontrol", "resume", job_id)
     dispatcher.stop(0, "asked to")
     assert wait_for_ends(dispatcher, 1)[0].failure is None

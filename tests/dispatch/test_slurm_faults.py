@@ -11,7 +11,7 @@ import pytest
 from light_lab import Lab, mailboxes, wait_for_ends, wait_until
 from slurm_lab import SlurmLab
 
-from duqsweep.control.dispatch import pool
+from duqsweep.control.dispatch import evidence, pool
 from duqsweep.control.dispatch.dispatcher import Assignment, Dispatcher
 from duqsweep.files import EPISODES_JSONL, read_lines
 from duqsweep.processes import start_ticks
@@ -54,7 +54,7 @@ def poll_until(dispatcher: Dispatcher, condition: Callable[[], bool]) -> list:
 def test_a_controller_that_is_away_for_a_while_ends_nothing_and_new_work_waits_for_it(
     lab: Lab, slurm: SlurmLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "PLACE_AGAIN_S", 1.0)
+    monkeypatch.setattr(pool, "BACK_OFF_S", 1.0)
     dispatcher, folder = one_running(lab)
     slurm.end("slurmctld", signal.SIGTERM)
     lab.trial(1)
@@ -71,8 +71,9 @@ def test_a_controller_that_is_away_for_a_while_ends_nothing_and_new_work_waits_f
 
 
 def test_a_job_that_the_controller_forgot_is_lost_and_its_trial_goes_on(
-    lab: Lab, slurm: SlurmLab
+    lab: Lab, slurm: SlurmLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(evidence, "ABSENT_S", 10.0)
     dispatcher, folder = one_running(lab)
     (box,) = mailboxes(lab)
     slurm.end("slurmctld", signal.SIGKILL)

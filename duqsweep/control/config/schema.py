@@ -175,6 +175,7 @@ class LauncherConfig:
     jobs: int = 0  # at once; 0: one per CPU core
     reuse: bool = True  # a job takes one assignment after another
     timeout_min: int = 240
+    hang_min: float = 60.0  # without any progress, after which an evaluation is ended
     idle_s: float = 60.0  # without an assignment, after which a job ends by itself
     cpus_per_task: int = 1
     gpus_per_node: int = 0

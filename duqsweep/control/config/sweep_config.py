@@ -232,6 +232,8 @@ def _check_launcher(launcher: LauncherConfig) -> None:
         )
     if launcher.timeout_min < 1 or launcher.idle_s <= 0:
         raise ConfigError("launcher.timeout_min starts at 1, and launcher.idle_s is positive")
+    if launcher.hang_min <= 0:
+        raise ConfigError(f"launcher.hang_min must be positive, got {launcher.hang_min:g}")
     if launcher.mem_gb is not None and launcher.mem_gb <= 0:
         raise ConfigError(
             f"launcher.mem_gb must be positive, or null to ask for none, got {launcher.mem_gb:g}"

@@ -16,43 +16,51 @@ __all__ = ["Assignment", "Dispatcher", "Ended", "Failure", "open_dispatcher", "o
 
 
 class Dispatcher(Protocol):
-    """Gives assignments to workers and tells how they ended."""
+    """Gives assignments to workers and reports how they ended."""
 
     capacity: int  # assignments that may run at once
 
     def submit(self, assignment: Assignment) -> None:
         """Have it evaluated; writes the trial's job.json and removes an old `stop`.
 
-        While a cluster does not answer, the assignment waits and is pending.
+        While a cluster takes no jobs, the assignment waits and is pending.
 
         Raises:
-            DispatchError: As many run as may, the trial runs already, or the launcher refuses.
+            DispatchError: As many run as may, or the trial runs already.
+            ConfigError: The launcher refuses the sweep's first job for good. Where the launcher is
+                slow to answer, a later `poll` raises this.
         """
 
     def pending(self) -> list[Assignment]:
-        """Submitted or re-attached, and not yet told as ended."""
+        """Submitted or re-attached, and not yet reported as ended."""
 
     def reattach(self) -> list[Assignment]:
-        """After a restart: what an earlier life submitted and was not told the end of.
+        """After a restart: what an earlier controller submitted and did not hear the end of.
 
-        Submits nothing. What has ended meanwhile is told by the next polls.
+        Submits nothing, and needs no permission to submit. What has ended meanwhile is reported by
+        the next polls.
         """
 
     def poll(self) -> list[Ended]:
         """What has ended since the last call; cheap enough for five calls a second.
 
-        An end counts as told when `poll` is called again: whoever is killed before that hears of
-        it once more.
+        An end counts as reported when `poll` is called again: after a kill before that, it is
+        reported once more.
         """
 
     def stop(self, trial: int, reason: str) -> None:
         """Ask the trial, for a reason that its result will give, to end after its current episode.
 
-        If no worker has begun it, it is withdrawn: pending no more, and no end is told.
+        If no worker has begun it, it is withdrawn: it is not pending any more, and no end is
+        reported.
         """
 
-    def close(self, end_jobs: bool) -> None:
-        """Leave: let the jobs go on (idle workers leave by themselves), or end them now."""
+    def close(self, end_jobs: bool) -> int:
+        """Leave: let the jobs continue (idle workers leave by themselves), or end them now.
+
+        Returns:
+            The number of workers whose jobs had not ended.
+        """
 
 
 def open_dispatcher(config: LauncherConfig, sweep_dir: Path) -> Dispatcher:
@@ -69,7 +77,9 @@ def open_dispatcher(config: LauncherConfig, sweep_dir: Path) -> Dispatcher:
         return InlineDispatcher(sweep_dir)
     from duqsweep.control.dispatch.pool import SubmititDispatcher
 
-    return SubmititDispatcher(open_launcher(config), config, sweep_dir)
+    dispatcher = SubmititDispatcher(open_launcher(config), config, sweep_dir)
+    dispatcher.check()
+    return dispatcher
 
 
 def open_launcher(config: LauncherConfig) -> Launcher:
@@ -77,7 +87,6 @@ def open_launcher(config: LauncherConfig) -> Launcher:
 
     Raises:
         ConfigError: The name is unknown, or the launcher cannot work here.
-        DispatchError: SLURM does not answer.
     """
     if config.name == "local":
         from duqsweep.control.dispatch.local import LocalLauncher

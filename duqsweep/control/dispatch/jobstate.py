@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from duqsweep.assignment import FailureKind
-from duqsweep.control.dispatch.launch import JobView, is_starting, log_tail
+from duqsweep.control.dispatch.launch import JobState, JobView, log_tail
 from duqsweep.mailbox import Mailbox
 
 log = logging.getLogger(__name__)
 
 ANSWER_S = 30.0  # a controller of SLURM that needs longer counts as down
+NO_ANSWER = "gave no answer"
 
+QUEUED = ("PENDING", "REQUEUED", "REQUEUE_FED", "SPECIAL_EXIT")
 # States that end a job, and what that means for an assignment without an outcome. All others, also
-# those of newer versions, are a job that lives: SUSPENDED and COMPLETING among them.
+# those of newer versions, are of a job that has not ended: SUSPENDED and COMPLETING among them.
 FINAL: dict[str, FailureKind] = {
     "BOOT_FAIL": "node",
     "CANCELLED": "cancelled",
@@ -31,6 +33,7 @@ FINAL: dict[str, FailureKind] = {
     "REVOKED": "lost",
     "TIMEOUT": "timeout",
 }
+HELD_REASONS = ("held", "hold")  # in squeue's reason, e.g. JobHeldUser, launch failed requeued held
 LAUNCH_TEXTS = ("slurm prolog",)  # the node could not begin the job, which SLURM then cancels
 OOM_TEXTS = ("oom-kill", "oom_kill", "exceeded memory limit", "exceeded job memory limit")
 
@@ -46,79 +49,95 @@ class Row:
 
 
 class SlurmJobs:
-    """Reads states, and believes the end of a job only when it has seen it twice.
-
-    A node failure can show for seconds although the job goes on, and an answer of a controller that
-    has just restarted can miss jobs.
-    """
+    """Reads the states of workers' jobs, which are found by name: SLURM uses ids again."""
 
     def __init__(self) -> None:
-        self._ends: dict[Path, int] = {}  # worker's folder → looks in a row at which it had ended
+        """Nothing has been asked yet."""
+        self._silent: set[str] = set()  # commands that gave no answer last time
 
     def views(self, mailboxes: Sequence[Mailbox]) -> dict[Path, JobView]:
         """By worker's folder; a missing one is not known now."""
-        listed = list_jobs()
+        listed = self._list()
         if listed is None:
             return {}
         names = {mailbox.folder: _name(mailbox) for mailbox in mailboxes}
-        forgotten = [
-            mailbox
-            for mailbox in mailboxes
-            if names[mailbox.folder] not in listed and not _is_young(mailbox)
-        ]
+        forgotten = [mailbox for mailbox in mailboxes if names[mailbox.folder] not in listed]
         if forgotten:
             listed |= self._remembered(forgotten)
-        views = {}
-        for mailbox in mailboxes:
-            row = listed.get(names[mailbox.folder])
-            if row is None and mailbox not in forgotten:
-                continue
-            view = judge(row, mailbox)
-            self._ends[mailbox.folder] = (self._ends.get(mailbox.folder, 0) + 1) * view.ended
-            if not view.ended or self._ends[mailbox.folder] > 1:
-                views[mailbox.folder] = view
-        return views
+        return {
+            mailbox.folder: classify(listed.get(names[mailbox.folder]), mailbox)
+            for mailbox in mailboxes
+        }
 
     def living_ids(self, mailboxes: Sequence[Mailbox]) -> list[str]:
-        """Ids of the workers' jobs that have not ended, found by name: ids come back."""
-        listed = list_jobs() or {}
+        """Ids of the workers' jobs that have not ended."""
+        listed = self._list() or {}
         rows = [listed.get(_name(mailbox)) for mailbox in mailboxes]
         return [row.job_id for row in rows if row is not None and row.state not in FINAL]
 
+    def _list(self) -> dict[str, Row] | None:
+        """This user's jobs by name, also those that ended lately; None without an answer."""
+        mine = f"--user={os.geteuid()}"
+        answer = self._ask(["squeue", "-h", "-a", "-r", mine, "-t", "all", "-o", "%i|%T|%N|%r|%j"])
+        return None if answer is None else read_rows(answer)
+
     def _remembered(self, mailboxes: Sequence[Mailbox]) -> dict[str, Row]:
+        """What the accounting, if there is one, knows of jobs that squeue does not list."""
         jobs = [mailbox.job() for mailbox in mailboxes]
         ids = ",".join(job.job_id for job in jobs if job is not None)
         if not ids:
             return {}
-        answer = ask(
+        answer = self._ask(
             ["sacct", "-n", "-P", "-X", "-j", ids, "-o", "JobIDRaw,State,NodeList,Reason,JobName"]
         )
         return read_rows(answer or "")
 
+    def _ask(self, command: list[str]) -> str | None:
+        """A command's output; None, with one warning until it answers again, when there is none."""
+        answer = run(command)
+        said = answer.stderr.strip()
+        if answer.returncode == 0 and (read_rows(answer.stdout) or not answer.stdout.strip()):
+            self._silent.discard(command[0])
+            return answer.stdout
+        if command[0] not in self._silent:
+            said = readable(said or answer.stdout) or f"exit code {answer.returncode}"
+            level = logging.WARNING if command[0] == "squeue" else logging.INFO
+            log.log(level, "%s gives no answer, and ends no job: %s", command[0], said)
+        self._silent.add(command[0])
+        return None
 
-def judge(row: Row | None, mailbox: Mailbox) -> JobView:
+
+def classify(row: Row | None, mailbox: Mailbox) -> JobView:
     """What SLURM's row, or its having none, says of a worker's job."""
     if row is None:
-        return JobView(True, "lost", "SLURM does not know its job any more")
+        return JobView("absent", message="SLURM does not know its job any more")
     kind = FINAL.get(row.state)
     if kind is None:
-        return JobView(False)
+        return JobView(_living_state(row), row.reason, row.job_id)
     tail = log_tail(mailbox)
     if kind == "lost" and any(text in tail.lower() for text in OOM_TEXTS):
         kind = "oom"
     if kind in ("lost", "oom") and mailbox.alive() is None:
-        kind = "setup"  # it ended before the worker's first word
+        kind = "setup"  # it ended before the worker started
     if kind == "cancelled" and any(text in tail.lower() for text in LAUNCH_TEXTS):
         kind = "node"
     message = f"SLURM job {row.job_id} on {row.node or 'no node'}: {row.state} ({row.reason})"
-    return JobView(True, kind, f"{message}\n{tail}".strip())
+    return JobView(
+        "ended",
+        row.reason,
+        row.job_id,
+        kind,
+        f"{message}\n{tail}".strip(),
+        is_proven=not row.node,  # it was never started
+    )
 
 
-def list_jobs() -> dict[str, Row] | None:
-    """This user's jobs by name, also those that ended lately; None when SLURM does not answer."""
-    mine = f"--user={os.geteuid()}"
-    answer = ask(["squeue", "-h", "-a", "-r", mine, "-t", "all", "-o", "%i|%T|%N|%r|%j"])
-    return None if answer is None else read_rows(answer)
+def _living_state(row: Row) -> JobState:
+    if row.state == "SUSPENDED":
+        return "suspended"
+    if row.state == "REQUEUE_HOLD" or any(text in row.reason.lower() for text in HELD_REASONS):
+        return "held"
+    return "queued" if row.state in QUEUED else "running"
 
 
 def read_rows(answer: str) -> dict[str, Row]:
@@ -132,31 +151,35 @@ def read_rows(answer: str) -> dict[str, Row]:
     return rows
 
 
-def ask(command: list[str]) -> str | None:
-    """A SLURM command's output; None, with a warning, when there is none now."""
-    answer = run(command)
-    if answer.returncode == 0:
-        return answer.stdout
-    log.warning("%s gives no answer: %s", command[0], answer.stderr.strip())
-    return None
-
-
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    """A SLURM command's answer; one that is missing or takes too long has failed."""
+    """A SLURM command's answer; one that is missing or takes too long has failed.
+
+    Names and comments of jobs may be of any encoding.
+    """
     try:
         return subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=ANSWER_S
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            timeout=ANSWER_S,
+            stdin=subprocess.DEVNULL,
         )
-    except (subprocess.TimeoutExpired, FileNotFoundError) as error:
-        return subprocess.CompletedProcess(command, 1, "", str(error))
+    except subprocess.TimeoutExpired:
+        said = f"{command[0]} {NO_ANSWER} within {ANSWER_S:g} s"
+    except OSError as error:
+        said = f"{command[0]}: {error.strerror}"
+    return subprocess.CompletedProcess(command, 1, "", said)
+
+
+def readable(said: str) -> str:
+    """The words of a command in one line, whatever bytes it printed."""
+    line = " ".join(said.split())
+    return "".join(char if char.isprintable() else "?" for char in line)[:300]
 
 
 def _name(mailbox: Mailbox) -> str:
     terms = mailbox.terms()
     assert terms is not None
-    return terms.name
-
-
-def _is_young(mailbox: Mailbox) -> bool:
-    """Whether its submission may still be under way."""
-    return mailbox.job() is None and is_starting(mailbox)
+    return terms.job_name

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import submitit
 
@@ -17,65 +18,93 @@ import duqsweep
 from duqsweep.assignment import FailureKind
 from duqsweep.errors import DispatchError
 from duqsweep.mailbox import Mailbox
+from duqsweep.processes import PROOF
 
 Entry = Callable[[str], None]  # what a job runs, given its worker's folder
 
-JOB_FOLDER = "job"  # in a worker's folder: submitit's pickles and the job's output
+JOB_FOLDER = "job"  # in a worker's folder: the job's script and output
 LOG_SUFFIX = "_log.err"  # submitit's name for standard error
 SIGNAL_S = 30  # between SIGUSR2 and the end of a job
 STARTING_S = 30.0  # a job that nobody has seen may still appear for so long after its submission
 LOG_LINES = 5
-SILENT_TEXTS = ("unable to contact slurm controller", "timed out")  # of SLURM's commands
+
+# queued: waits for its turn. held: waits for a person. absent: the launcher does not know it.
+JobState = Literal["queued", "held", "running", "suspended", "ended", "absent"]
 
 
-class SilentError(DispatchError):
-    """The launcher does not answer now; the same may be asked again later."""
+class SubmissionError(DispatchError):
+    """A launcher did not take a job."""
+
+    def __init__(self, said: str, asked: str, unclear: bool = False, is_final: bool = False):
+        """Keep what was said and what was asked for.
+
+        Args:
+            said: The launcher's own words.
+            asked: The request, for the user.
+            unclear: The job may have been taken nevertheless.
+            is_final: The same request will be refused again whatever runs.
+        """
+        super().__init__(f"{said}; asked for: {asked}")
+        self.said = said
+        self.unclear = unclear
+        self.is_final = is_final
 
 
 @dataclass(frozen=True)
 class JobView:
     """A worker's job as its launcher sees it."""
 
-    ended: bool
-    kind: FailureKind = "lost"  # what it means for an assignment without an outcome
+    state: JobState
+    reason: str = ""  # the launcher's word for why it waits or how it ended
+    job_id: str | None = None
+    kind: FailureKind = "lost"  # what an end means for an assignment without an outcome
     message: str = ""
+    is_proven: bool = False  # the end was seen, not only reported
 
 
 class Launcher(Protocol):
-    """Starts, watches and ends the jobs of workers."""
+    """Starts, watches and ends the jobs of workers.
+
+    `start` and `views` are called in threads, each in one thread at a time.
+    """
 
     name: str
     capacity: int  # workers that may run at once
     period_s: float  # between two looks at the jobs
 
+    def check(self) -> None:
+        """Ask, before anything else, whether such jobs could ever run.
+
+        Raises:
+            ConfigError: They could not.
+            DispatchError: Nobody answers.
+        """
+
     def start(self, mailbox: Mailbox, entry: Entry) -> str:
         """Submit the worker's job; returns its id.
 
         Raises:
-            DispatchError: It was refused.
-            SilentError: Nobody answered.
+            SubmissionError: It was refused, or nobody answered.
         """
 
     def views(self, mailboxes: Sequence[Mailbox]) -> dict[Path, JobView]:
         """One batched look at all jobs, by worker folder; a missing one is not known now."""
 
     def cancel(self, mailboxes: Sequence[Mailbox]) -> None:
-        """End these jobs now, as far as they have not ended."""
+        """End these jobs now, as far as they have not ended and prove to be the workers' own."""
 
 
-def submit(executor: submitit.Executor, mailbox: Mailbox, entry: Entry) -> submitit.Job[None]:
-    """Hand the worker's job to submitit; no result is ever asked from it."""
-    try:
-        return executor.submit(entry, str(mailbox.folder))
-    except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
-        if is_silence(str(error)):
-            raise SilentError(f"the job of {mailbox.folder.name} waits: {error}") from error
-        raise DispatchError(f"the job of {mailbox.folder.name} was refused: {error}") from error
+def worker_command(mailbox: Mailbox, entry: Entry) -> str:
+    """The shell command that a job consists of."""
+    words = ["-u", "-m", "duqsweep.worker", f"{entry.__module__}:{entry.__qualname__}"]
+    return shlex.join([sys.executable, *words, str(mailbox.folder)])
 
 
-def is_silence(said: str) -> bool:
-    """Whether a command of SLURM failed because its controller did not answer."""
-    return any(text in said.lower() for text in SILENT_TEXTS)
+def job_folder(mailbox: Mailbox) -> Path:
+    """The folder for the job's script and output, made if it is missing."""
+    folder = mailbox.folder / JOB_FOLDER
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
 
 
 def setup_lines(cpus_per_task: int, own: Sequence[str]) -> list[str]:
@@ -103,13 +132,21 @@ def is_starting(mailbox: Mailbox) -> bool:
 
 
 @contextmanager
-def outside_of_any_job() -> Iterator[None]:
+def outside_of_any_job(proof: str | None = None) -> Iterator[None]:
     """Submit as if from a login node, also when this process is itself a SLURM job.
 
     SLURM_ARRAY_JOB_ID would leak into the new job, which would then take the outer job's id.
+
+    Args:
+        proof: Goes into the environment of the new processes, to show whose they are.
     """
     conf = os.environ.get("SLURM_CONF")  # not a job's variable, yet clean_env removes it
     with submitit.helpers.clean_env():
         if conf is not None:
             os.environ["SLURM_CONF"] = conf
-        yield
+        if proof is not None:
+            os.environ[PROOF] = proof
+        try:
+            yield
+        finally:
+            os.environ.pop(PROOF, None)

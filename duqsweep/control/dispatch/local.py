@@ -6,31 +6,33 @@ import atexit
 import os
 import shlex
 import signal
-import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import submitit
 
+from duqsweep.assignment import FailureKind
 from duqsweep.control.dispatch.devices import cuda_devices, device_lines
 from duqsweep.control.dispatch.launch import (
-    JOB_FOLDER,
     LOG_SUFFIX,
     SIGNAL_S,
     Entry,
     JobView,
+    SubmissionError,
     is_starting,
+    job_folder,
     log_tail,
     outside_of_any_job,
     setup_lines,
-    submit,
+    worker_command,
 )
-from duqsweep.mailbox import Job, Mailbox
-from duqsweep.processes import start_ticks
+from duqsweep.mailbox import Mailbox
+from duqsweep.processes import has_proof, machine_id, start_ticks, with_proof
 
 if TYPE_CHECKING:
     from duqsweep.control.config.schema import LauncherConfig
@@ -43,6 +45,7 @@ _started: list[submitit.Job[None]] = []
 # When it is deleted, submitit's job looks for a file, which can fail while the interpreter takes
 # its modules apart. So the jobs go before that.
 atexit.register(_started.clear)
+_started_lock = Lock()
 
 
 class LocalLauncher:
@@ -57,10 +60,16 @@ class LocalLauncher:
         self.capacity = config.jobs or len(self.gpus) or len(os.sched_getaffinity(0))
         self._turn = count()
 
+    def check(self) -> None:
+        """This machine takes every job."""
+
     def start(self, mailbox: Mailbox, entry: Entry) -> str:
         """Start a process that outlives this one, and Ctrl-C at its terminal."""
-        executor = submitit.LocalExecutor(mailbox.folder / JOB_FOLDER)
-        output = mailbox.folder / JOB_FOLDER / f"launch{LOG_SUFFIX}"
+        terms = mailbox.terms()
+        assert terms is not None
+        folder = job_folder(mailbox)
+        executor = submitit.LocalExecutor(folder)
+        output = folder / f"launch{LOG_SUFFIX}"
         lines = [
             "trap '' INT HUP QUIT TSTP",  # of this process's terminal
             # A pipe that this process writes to must end with it.
@@ -72,9 +81,14 @@ class LocalLauncher:
             signal_delay_s=SIGNAL_S,
             setup=lines + setup_lines(self.config.cpus_per_task, self.config.setup),
         )
-        with outside_of_any_job():
-            job = submit(executor, mailbox, entry)
-        _started.append(job)
+        command = worker_command(mailbox, entry)
+        try:
+            with outside_of_any_job(terms.proof):
+                job = executor._submit_command(command)
+        except OSError as error:
+            raise SubmissionError(f"no process can be started: {error}", command) from error
+        with _started_lock:
+            _started.append(job)
         return str(job.job_id)
 
     def views(self, mailboxes: Sequence[Mailbox]) -> dict[Path, JobView]:
@@ -84,14 +98,15 @@ class LocalLauncher:
         return {folder: view for folder, view in views.items() if view is not None}
 
     def cancel(self, mailboxes: Sequence[Mailbox]) -> None:
-        """Wait a little for workers that were asked to leave, then kill them."""
+        """Wait a little for workers that were asked to leave, then kill all their processes."""
         deadline = time.monotonic() + LEAVE_S
         while time.monotonic() < deadline and any(map(running_pid, mailboxes)):
             wait_for_ended()
             time.sleep(0.05)
         for mailbox in mailboxes:
-            pid = running_pid(mailbox)
-            if pid is not None:
+            terms = mailbox.terms()
+            assert terms is not None
+            for pid in with_proof(terms.proof):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
@@ -100,29 +115,39 @@ class LocalLauncher:
 
     def _view(self, mailbox: Mailbox) -> JobView | None:
         terms = mailbox.terms()
-        if terms is not None and terms.host != socket.gethostname():
-            return JobView(True, "lost", f"it was started on another machine, {terms.host}")
+        assert terms is not None
         if running_pid(mailbox) is not None:
-            return JobView(False)
-        if mailbox.alive() is None and mailbox.job() is None and is_starting(mailbox):
-            return None
-        said = f"the worker's process could not start\n{log_tail(mailbox)}".strip()
-        if mailbox.alive() is None:
-            return JobView(True, "setup", said)
-        return JobView(True, "lost", said.replace("could not start", "vanished", 1))
+            return JobView("running")
+        if terms.machine != machine_id():
+            said = f"it was started on {terms.host}, another machine or before its restart"
+            return JobView("absent", message=said)
+        if mailbox.alive() is None and mailbox.job() is None:
+            said = "its process was never started"
+            return None if is_starting(mailbox) else JobView("absent", message=said)
+        kind: FailureKind = "setup" if mailbox.alive() is None else "lost"
+        what = "could not start" if kind == "setup" else "vanished"
+        said = f"the worker's process {what}\n{log_tail(mailbox)}".strip()
+        return JobView("ended", kind=kind, message=said, is_proven=True)
 
 
 def wait_for_ended() -> None:
     """Free the process table of jobs that have ended."""
-    _started[:] = [job for job in _started if not job.done()]
+    with _started_lock:
+        _started[:] = [job for job in _started if not job.done()]
 
 
 def running_pid(mailbox: Mailbox) -> int | None:
-    """The process that does the worker's job, if it runs: the worker, before that submitit's."""
-    alive = mailbox.alive()
-    if alive is not None:
-        return alive.pid if start_ticks(alive.pid) == alive.start_ticks else None
-    job: Job | None = mailbox.job()
-    if job is None or start_ticks(int(job.job_id)) is None:
+    """The process that does the worker's job, if it runs here: the worker, before that its shell.
+
+    Only a process whose environment names this worker counts, whatever the files say.
+    """
+    terms, alive, job = mailbox.terms(), mailbox.alive(), mailbox.job()
+    if terms is None or terms.machine != machine_id():
         return None
-    return int(job.job_id)
+    if alive is not None:
+        pid, runs = alive.pid, start_ticks(alive.pid) == alive.start_ticks
+    elif job is not None and job.job_id.isdigit():
+        pid, runs = int(job.job_id), start_ticks(int(job.job_id)) is not None
+    else:
+        return None
+    return pid if runs and has_proof(pid, terms.proof) else None

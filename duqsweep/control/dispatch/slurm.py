@@ -2,32 +2,53 @@
 
 from __future__ import annotations
 
-import shlex
+import re
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import submitit
 
-from duqsweep.control.dispatch.jobstate import SlurmJobs, run
+from duqsweep.control.dispatch.jobstate import NO_ANSWER, SlurmJobs, readable, run
 from duqsweep.control.dispatch.launch import (
-    JOB_FOLDER,
     SIGNAL_S,
     Entry,
     JobView,
-    SilentError,
-    is_silence,
+    SubmissionError,
+    job_folder,
     outside_of_any_job,
     setup_lines,
-    submit,
+    worker_command,
 )
-from duqsweep.errors import ConfigError
+from duqsweep.errors import ConfigError, DispatchError
+from duqsweep.files import write_text
 from duqsweep.mailbox import Mailbox
 
 if TYPE_CHECKING:
     from duqsweep.control.config.schema import LauncherConfig
+
+# What sbatch says when the request never reached SLURM's controller, or may have.
+DOWN_TEXTS = ("unable to contact slurm controller", "connection refused")
+UNCLEAR_TEXTS = ("timed out", NO_ANSWER, "zero bytes were transmitted", "message receive failure")
+# Refusals that pass by themselves: limits on what one user or account may have at once, and nodes
+# that are busy, down or drained.
+PASSING_TEXTS = (
+    "qos",
+    "assoc",
+    "accounting/qos policy",
+    "limit reached",
+    "busy",
+    "temporarily",
+    "try again",
+    "resource temporarily unavailable",
+    "i/o error",
+    "down, drained or reserved",
+    "slurm_persist_conn",
+    "authentication",
+    "munge",
+)
+NEVER_TEXTS = ("invalid",)  # e.g. "Invalid qos specification"
 
 OWN_FLAGS = ("array", "error", "job-name", "no-requeue", "output", "requeue", "signal", "time")
 
@@ -41,11 +62,10 @@ class SlurmLauncher:
     period_s = 2.0
 
     def __init__(self, config: LauncherConfig) -> None:
-        """Ask SLURM whether it would take such a job.
+        """Check the configuration; asks SLURM nothing.
 
         Raises:
-            ConfigError: There is no SLURM here, or it refuses these parameters for good.
-            SilentError: SLURM does not answer.
+            ConfigError: The number of jobs or an option of sbatch is impossible.
         """
         if config.jobs < 1:
             raise ConfigError(
@@ -54,19 +74,25 @@ class SlurmLauncher:
         self.config = config
         self.capacity = config.jobs
         self.flags = sbatch_flags(config)
-        check_flags({**self.flags, "time": config.timeout_min}, config.partition)
         self._jobs = SlurmJobs()
+
+    def check(self) -> None:
+        """Let sbatch judge such a job without submitting it.
+
+        Raises:
+            ConfigError: There is no SLURM here, or it refuses these parameters for good.
+            DispatchError: SLURM does not answer.
+        """
+        check_flags({**self.flags, "time": self.config.timeout_min}, self.config.partition)
 
     def start(self, mailbox: Mailbox, entry: Entry) -> str:
         """Submit one batch job; its name is the worker's own."""
         terms = mailbox.terms()
         assert terms is not None
-        # exec, so that the batch step's process is the worker and gets SIGUSR2 itself.
-        executor = submitit.SlurmExecutor(
-            mailbox.folder / JOB_FOLDER, python=f"exec {shlex.quote(sys.executable)}"
-        )
+        folder = job_folder(mailbox)
+        executor = submitit.SlurmExecutor(folder)
         executor.update_parameters(
-            job_name=terms.name,
+            job_name=terms.job_name,
             time=self.config.timeout_min,
             use_srun=False,
             setup=[
@@ -75,15 +101,34 @@ class SlurmLauncher:
             ],
             additional_parameters=dict(self.flags),
         )
+        # exec, so that the batch step's process is the worker and gets SIGUSR2 itself.
+        command = f"exec {worker_command(mailbox, entry)}"
+        script = folder / "submission.sh"
+        write_text(script, executor._make_submission_file_text(command, terms.id))
         with outside_of_any_job():
-            return str(submit(executor, mailbox, entry).job_id)
+            answer = run(["sbatch", str(script)])
+        said = readable(answer.stderr)
+        if answer.returncode:
+            raise refusal(said or f"sbatch ended with exit code {answer.returncode}", self._asked())
+        job_id = re.search(r"Submitted batch job ([0-9]+)", answer.stdout)
+        if job_id is None:
+            said = f"sbatch answers {readable(answer.stdout)!r} instead of a job's id"
+            raise SubmissionError(said, self._asked(), unclear=True)
+        return job_id[1]
+
+    def _asked(self) -> str:
+        return " ".join(["sbatch", *options({**self.flags, "time": self.config.timeout_min})])
 
     def views(self, mailboxes: Sequence[Mailbox]) -> dict[Path, JobView]:
         """What SLURM says of the jobs with the workers' names."""
         return self._jobs.views(mailboxes)
 
     def cancel(self, mailboxes: Sequence[Mailbox]) -> None:
-        """One scancel for all, with the ids that their names have now."""
+        """One scancel for all, with the ids that their names have now.
+
+        A name follows from the place of the worker's folder, so that no other folder, whatever its
+        files say, ends these jobs.
+        """
         job_ids = self._jobs.living_ids(mailboxes)
         if job_ids:
             run(["scancel", *job_ids])
@@ -112,7 +157,7 @@ def sbatch_flags(config: LauncherConfig) -> dict[str, str | int | float | bool]:
     if {"mem-per-cpu", "mem-per-gpu"} & {key for key, value in extra.items() if value is not None}:
         del wished["mem"]  # sbatch takes one of the three
     flags = {key: value for key, value in {**wished, **extra}.items() if value is not None}
-    # A pre-empted worker is replaced by the sweep, which knows whether it is still wanted.
+    # A preempted worker is replaced by the sweep, which knows whether it is still wanted.
     return {**flags, "signal": f"B:USR2@{SIGNAL_S}", "no-requeue": True}
 
 
@@ -130,27 +175,45 @@ def _flag_value(key: str, value: Any) -> str | int | float | bool | None:
     )
 
 
+def options(flags: Flags) -> list[str]:
+    """Flags as sbatch's command line has them."""
+    return [f"--{key}" if value is True else f"--{key}={value}" for key, value in flags.items()]
+
+
+def refusal(said: str, asked: str) -> SubmissionError:
+    """What a refusal of sbatch means for asking again."""
+    lower = said.lower()
+    passes = any(text in lower for text in (*DOWN_TEXTS, *UNCLEAR_TEXTS, *PASSING_TEXTS))
+    is_final = not passes or any(text in lower for text in NEVER_TEXTS)
+    unclear = any(text in lower for text in UNCLEAR_TEXTS)
+    return SubmissionError(f"sbatch refuses the job: {said}", asked, unclear, is_final)
+
+
 def check_flags(flags: Flags, partition: str | None) -> None:
     """Let sbatch judge the flags without submitting anything.
 
+    A refusal that passes by itself, such as a limit that is reached now, is none.
+
     Raises:
-        ConfigError: sbatch is missing or refuses them.
-        SilentError: SLURM does not answer.
+        ConfigError: sbatch is missing or refuses them for good.
+        DispatchError: SLURM does not answer.
     """
     if shutil.which("sbatch") is None:
         raise ConfigError(
             "launcher=slurm needs sbatch on PATH; launcher=local runs on this machine"
         )
-    options = [f"--{key}" if value is True else f"--{key}={value}" for key, value in flags.items()]
     with outside_of_any_job():
-        answer = run(["sbatch", "--test-only", *options, "--wrap=true"])
+        answer = run(["sbatch", "--test-only", *options(flags), "--wrap=true"])
     if answer.returncode == 0:
         return
-    said = " ".join(answer.stderr.split())
-    if is_silence(said):
-        raise SilentError(f"SLURM does not answer: {said}")
+    said = readable(answer.stderr)
+    if any(text in said.lower() for text in (*DOWN_TEXTS, *UNCLEAR_TEXTS)):
+        raise DispatchError(f"SLURM does not answer: {said}")
+    asked = " ".join(["sbatch", *options(flags)])
+    if not refusal(said, asked).is_final:
+        return
     hint = ""
     if "partition" in said.lower():
         known = sorted(set(run(["sinfo", "-h", "-o", "%R"]).stdout.split()))
         hint = f"; launcher.partition={partition}, this cluster has {known}"
-    raise ConfigError(f"sbatch refuses such a job: {said}{hint}")
+    raise ConfigError(f"sbatch refuses such a job: {said}{hint}; asked for: {asked}")

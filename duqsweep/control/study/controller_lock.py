@@ -11,6 +11,7 @@ from pathlib import Path
 
 from duqsweep.errors import ConfigError
 from duqsweep.locking import try_lock
+from duqsweep.private import close_to_others
 
 LOCK = ".controller"
 
@@ -28,6 +29,7 @@ def controller_lock(directory: Path) -> Iterator[None]:
     path = directory / LOCK
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        close_to_others(directory)
         file = path.open("a+", encoding="utf-8")
     except OSError as error:
         message = f"cannot write the sweep's folder {directory}: {error.strerror}; set dir=FOLDER"
