@@ -18,8 +18,8 @@ from duqsweep.inference.compiled_expert import CompiledExpert
 from duqsweep.inference.merged_expert import ExpertSource
 from duqsweep.inference.persistent_expert import PersistentExpert
 from duqsweep.inference.triton_expert import LONGEST_PREFIX, TritonExpert
-from duqsweep.kernels import expert_loop
-from duqsweep.kernels.expert_limits import TOKENS
+from duqsweep.kernels.expert import persistent
+from duqsweep.kernels.expert.limits import TOKENS
 from duqsweep.kernels.machine import interpreted
 from duqsweep.policy.pi05 import PrefixCache
 
@@ -66,7 +66,7 @@ def cuda_reason(source: ExpertSource) -> str | None:
     if reason is not None:
         return reason
     merged = source.merged
-    return expert_loop.unsupported_reason(
+    return persistent.unsupported_reason(
         merged.shape, merged.layers, merged.modulations.dtype, merged.longest_prefix
     )
 

@@ -14,9 +14,9 @@ from duqsweep.checkpoint.io_spec import CAMERAS
 from duqsweep.checkpoint.sizes import LLM, rows_a_pass
 from duqsweep.errors import EvaluationError
 from duqsweep.inference.weights import weights_of
-from duqsweep.kernels.expert_cuts import ExpertShape
-from duqsweep.kernels.expert_limits import shape_reason
-from duqsweep.kernels.expert_weights import LayerParts, LayerWeights, merge_layer, merge_reason
+from duqsweep.kernels.expert.limits import shape_reason
+from duqsweep.kernels.expert.tiling import ExpertShape
+from duqsweep.kernels.expert.weights import LayerParts, LayerWeights, merge_layer, merge_reason
 from duqsweep.kernels.projection_weights import ProjectionWeights
 from duqsweep.policy.gemma import ExpertLayer
 from duqsweep.policy.pi05 import Pi05, euler_times

@@ -1,7 +1,7 @@
 """The action expert's denoising loop as one GPU kernel, for one observation at a time.
 
 Equal to `Pi05.velocity` followed step by step, for integer weights of one format in all layers and
-the sizes of pi0.5, on GPUs from Hopper on; see `expert_loop.unsupported_reason`.
+the sizes of pi0.5, on GPUs from Hopper on; see `persistent.unsupported_reason`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from duqsweep.inference.merged_expert import MergedExpert
-from duqsweep.kernels.expert_loop import Loop, constants_of
-from duqsweep.kernels.expert_pack import RANKS, pack
+from duqsweep.kernels.expert.pack import RANKS, pack
+from duqsweep.kernels.expert.persistent import Loop, constants_of
 from duqsweep.policy.gemma import rotary_table
 from duqsweep.policy.pi05 import PrefixCache
 
@@ -33,7 +33,7 @@ class PersistentExpert:
         """Reorder the weights; compile the kernel where no other expert had these settings.
 
         Args:
-            merged: The expert, on a GPU, without an `expert_loop.unsupported_reason`.
+            merged: The expert, on a GPU, without an `persistent.unsupported_reason`.
         """
         self.shape, self.num_steps = merged.shape, merged.num_steps
         constants = constants_of(merged.shape, merged.layers)

@@ -83,7 +83,7 @@ class KernelRounding(Rounding):
         """
         super().__init__(weights)
         # Imported here: an installation without a GPU has no Triton.
-        import duqsweep.kernels.rounded_rows  # noqa: F401
+        import duqsweep.kernels.expert.fake_quant  # noqa: F401
 
         reason = kernel_reason(weights)
         if reason is not None:

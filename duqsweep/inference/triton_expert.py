@@ -15,9 +15,9 @@ from torch import Tensor
 
 from duqsweep.errors import EvaluationError
 from duqsweep.inference.merged_expert import MergedExpert
-from duqsweep.kernels.expert import Launcher
-from duqsweep.kernels.expert_buffers import buffers
-from duqsweep.kernels.expert_cuts import CUTS, Cuts
+from duqsweep.kernels.expert.buffers import buffers
+from duqsweep.kernels.expert.launch import Launcher
+from duqsweep.kernels.expert.tiling import CUTS, Cuts
 from duqsweep.kernels.machine import interpreted
 from duqsweep.kernels.projection_weights import ProjectionWeights
 from duqsweep.policy.gemma import KeysValues, rotary_table

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from duqsweep.kernels.pieces import gelu
+from duqsweep.kernels.triton_math import gelu
 
 
 @triton.jit

@@ -14,10 +14,10 @@ from duqsweep.kernels.epilogue import NOTHING, Epilogue
 from duqsweep.kernels.launches import note
 from duqsweep.kernels.machine import overlaps, require_gpu
 from duqsweep.kernels.norms import Norm
+from duqsweep.kernels.per_token_quant import round_tokens
 from duqsweep.kernels.product_kernels import general_kernel, many_tokens_kernel, unpack_kernel
 from duqsweep.kernels.projection_weights import ProjectionWeights
 from duqsweep.kernels.rotary import Rotary
-from duqsweep.kernels.tokens import round_tokens
 
 MANY_TOKENS = 64  # above, a product is bound by arithmetic
 

@@ -14,8 +14,8 @@ from duqsweep.errors import EvaluationError
 from duqsweep.kernels.projection_weights import largest_code
 from duqsweep.quant.calibrate import LayerStats, linear_named
 from duqsweep.quant.fold import build_pack
-from duqsweep.quant.kernels import BUILDERS
 from duqsweep.quant.linear import LinearParts
+from duqsweep.quant.linears import BUILDERS
 from duqsweep.quant.packs import Pack, expected_shapes, load_or_build, pack_key
 from duqsweep.quant.select import Bits, check_widths
 from duqsweep.spec import FULL_PRECISION, QuantSpec

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from duqsweep.kernels.expert_loop import Constants
+from duqsweep.kernels.expert.persistent import Constants
 from duqsweep.kernels.nvrtc import SOURCES, TOLD
 
 NVCC = shutil.which("nvcc")

@@ -11,10 +11,10 @@ from expert_reference import DEVICE, DTYPE, error, normed, random_weight, times,
 from torch import Tensor
 
 from duqsweep.errors import EvaluationError
-from duqsweep.kernels.expert import Launcher
-from duqsweep.kernels.expert_buffers import Buffers, buffers
-from duqsweep.kernels.expert_cuts import CUTS, AttentionCut, Cut, Cuts, ExpertShape
-from duqsweep.kernels.expert_weights import LayerParts, merge_layer
+from duqsweep.kernels.expert.buffers import Buffers, buffers
+from duqsweep.kernels.expert.launch import Launcher
+from duqsweep.kernels.expert.tiling import CUTS, AttentionCut, Cut, Cuts, ExpertShape
+from duqsweep.kernels.expert.weights import LayerParts, merge_layer
 from duqsweep.kernels.launches import counted
 from duqsweep.kernels.projection_weights import ProjectionWeights, concat
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from duqsweep.kernels.fragments import fragments
+from duqsweep.kernels.expert.fragments import fragments
 from duqsweep.kernels.projection_weights import pack_int4
 
 

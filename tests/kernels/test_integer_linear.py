@@ -11,9 +11,9 @@ from torch import nn
 from duqsweep.errors import EvaluationError
 from duqsweep.kernels.launches import counted
 from duqsweep.quant.fold import build_pack
-from duqsweep.quant.kernels import BUILDERS
-from duqsweep.quant.kernels.integer import IntegerLinear
 from duqsweep.quant.linear import LinearParts
+from duqsweep.quant.linears import BUILDERS
+from duqsweep.quant.linears.integer import IntegerLinear
 from duqsweep.spec import QuantSpec
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

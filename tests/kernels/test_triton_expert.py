@@ -16,7 +16,7 @@ from duqsweep.checkpoint.sizes import EXPERT, PolicySizes, StackSizes, linear_la
 from duqsweep.errors import EvaluationError
 from duqsweep.inference.merged_expert import merge_expert
 from duqsweep.inference.triton_expert import LONGEST_PREFIX, TritonExpert
-from duqsweep.kernels.expert_cuts import CUTS, AttentionCut, Cut, Cuts
+from duqsweep.kernels.expert.tiling import CUTS, AttentionCut, Cut, Cuts
 from duqsweep.kernels.launches import counted
 from duqsweep.policy.pi05 import Pi05, PrefixCache, euler_times
 from duqsweep.quant.calibrate import calibrate

@@ -25,8 +25,8 @@ from duqsweep.quant import quantizer
 from duqsweep.quant.calibrate import calibrate
 from duqsweep.quant.fold import build_pack
 from duqsweep.quant.freeze import freeze
-from duqsweep.quant.kernels import BUILDERS
 from duqsweep.quant.linear import DuQuantLinear, LinearParts
+from duqsweep.quant.linears import BUILDERS
 from duqsweep.spec import QuantSpec
 
 EXACT = outputs(tiny_policy())

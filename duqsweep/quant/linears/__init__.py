@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 
 from torch import nn
 
-from duqsweep.quant.kernels import fake, integer, loop
 from duqsweep.quant.linear import LinearParts
+from duqsweep.quant.linears import fake, integer, loop
 
 BUILDERS: Mapping[str, Callable[[LinearParts], nn.Module]] = {
     "fake": fake.build,

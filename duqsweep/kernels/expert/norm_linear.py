@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from duqsweep.kernels.expert_parts import (
+from duqsweep.kernels.expert.common import (
     begin,
     cut,
     modulated,
@@ -19,7 +19,7 @@ from duqsweep.kernels.expert_parts import (
     scale_tile,
     weight_tile,
 )
-from duqsweep.kernels.pieces import gelu
+from duqsweep.kernels.triton_math import gelu
 
 
 @triton.jit

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from duqsweep.kernels.expert_cuts import ExpertShape
+from duqsweep.kernels.expert.tiling import ExpertShape
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from duqsweep.errors import EvaluationError
 from duqsweep.inference.merged_expert import MergedExpert, merge_expert
 from duqsweep.inference.persistent_expert import PersistentExpert, SpreadPrefix
 from duqsweep.kernels import nvrtc
-from duqsweep.kernels.expert_cuts import ExpertShape
-from duqsweep.kernels.expert_limits import SIZES
-from duqsweep.kernels.expert_loop import PRODUCTS, unsupported_reason
-from duqsweep.kernels.expert_weights import LayerParts, LayerWeights, merge_layer
+from duqsweep.kernels.expert.limits import SIZES
+from duqsweep.kernels.expert.persistent import PRODUCTS, unsupported_reason
+from duqsweep.kernels.expert.tiling import ExpertShape
+from duqsweep.kernels.expert.weights import LayerParts, LayerWeights, merge_layer
 from duqsweep.kernels.launches import counted
 from duqsweep.spec import Kernel, LayerRule, QuantSpec
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from duqsweep.errors import EvaluationError
 from duqsweep.inference.rounding import KernelRounding, TorchRounding
+from duqsweep.kernels.expert.fake_quant import enter, leave
 from duqsweep.kernels.projection_weights import ProjectionWeights
-from duqsweep.kernels.rounded_rows import enter, leave
 from duqsweep.quant.rotation import hadamard
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

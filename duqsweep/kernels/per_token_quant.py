@@ -13,8 +13,8 @@ from torch import Tensor
 from duqsweep.kernels.launches import note
 from duqsweep.kernels.machine import interpreted, overlaps
 from duqsweep.kernels.norms import NORM_EPS, Norm
-from duqsweep.kernels.pieces import ROUNDING, SMALLEST_SCALE
 from duqsweep.kernels.projection_weights import largest_code
+from duqsweep.kernels.triton_math import ROUNDING, SMALLEST_SCALE
 
 NARROW = 2048  # channels; so narrow rows are faster in pairs, where there are many
 TOKENS_TOGETHER = 2

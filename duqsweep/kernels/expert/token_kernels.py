@@ -6,8 +6,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from duqsweep.kernels.expert_parts import begin, modulated
-from duqsweep.kernels.pieces import ROUNDING, SMALLEST_SCALE
+from duqsweep.kernels.expert.common import begin, modulated
+from duqsweep.kernels.triton_math import ROUNDING, SMALLEST_SCALE
 
 
 @triton.jit

@@ -12,11 +12,11 @@ from test_fragments import as_multiplied
 
 from duqsweep.errors import EvaluationError
 from duqsweep.kernels import nvrtc
-from duqsweep.kernels.expert_cuts import ExpertShape
-from duqsweep.kernels.expert_limits import SIZES
-from duqsweep.kernels.expert_loop import Constants, Loop, unsupported_reason
-from duqsweep.kernels.expert_pack import pack
-from duqsweep.kernels.expert_weights import LayerWeights
+from duqsweep.kernels.expert.limits import SIZES
+from duqsweep.kernels.expert.pack import pack
+from duqsweep.kernels.expert.persistent import Constants, Loop, unsupported_reason
+from duqsweep.kernels.expert.tiling import ExpertShape
+from duqsweep.kernels.expert.weights import LayerWeights
 from duqsweep.kernels.projection_weights import ProjectionWeights
 
 CLUSTERS = 15

@@ -10,14 +10,14 @@ import triton.language as tl
 from torch import Tensor
 
 from duqsweep.errors import EvaluationError
-from duqsweep.kernels.expert_attention import attention_kernel
-from duqsweep.kernels.expert_buffers import Buffers
-from duqsweep.kernels.expert_cuts import AttentionCut, Cut, ExpertShape
-from duqsweep.kernels.expert_entry import gate_up_kernel, qkv_kernel
-from duqsweep.kernels.expert_exit import exit_kernel
-from duqsweep.kernels.expert_limits import TOKENS
-from duqsweep.kernels.expert_step import step_kernel
-from duqsweep.kernels.expert_tokens import mix_kernel, norm_kernel, round_kernel
+from duqsweep.kernels.expert.attention import attention_kernel
+from duqsweep.kernels.expert.buffers import Buffers
+from duqsweep.kernels.expert.euler_step import step_kernel
+from duqsweep.kernels.expert.limits import TOKENS
+from duqsweep.kernels.expert.linear_residual import exit_kernel
+from duqsweep.kernels.expert.norm_linear import gate_up_kernel, qkv_kernel
+from duqsweep.kernels.expert.tiling import AttentionCut, Cut, ExpertShape
+from duqsweep.kernels.expert.token_kernels import mix_kernel, norm_kernel, round_kernel
 from duqsweep.kernels.launches import note
 from duqsweep.kernels.machine import overlaps
 from duqsweep.kernels.projection_weights import ProjectionWeights

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from duqsweep.errors import EvaluationError
-from duqsweep.kernels.expert_limits import TOKENS, shape_reason
+from duqsweep.kernels.expert.limits import TOKENS, shape_reason
 
 
 @dataclass(frozen=True)

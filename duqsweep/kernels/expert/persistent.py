@@ -11,15 +11,15 @@ from torch import Tensor
 
 from duqsweep.errors import EvaluationError
 from duqsweep.kernels import nvrtc
-from duqsweep.kernels.expert_cuts import ExpertShape
-from duqsweep.kernels.expert_limits import (
+from duqsweep.kernels.expert.limits import (
     SIZES,
     ProductFormat,
     loop_formats_reason,
     loop_sizes_reason,
 )
-from duqsweep.kernels.expert_pack import RANKS
-from duqsweep.kernels.expert_weights import LayerWeights
+from duqsweep.kernels.expert.pack import RANKS
+from duqsweep.kernels.expert.tiling import ExpertShape
+from duqsweep.kernels.expert.weights import LayerWeights
 from duqsweep.kernels.launches import note
 from duqsweep.kernels.machine import HOPPER
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
 from duqsweep.kernels.norms import NORM_EPS
-from duqsweep.kernels.pieces import ROUNDING, SMALLEST_SCALE
+from duqsweep.kernels.triton_math import ROUNDING, SMALLEST_SCALE
 
 # tanh-GELU is x·sigmoid(2·sqrt(2/π)·(x + 0.044715·x³)).
 GELU_FACTOR = tl.constexpr(1.5957691216057308)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from duqsweep.kernels.launches import counted
 from duqsweep.kernels.norms import Norm
-from duqsweep.kernels.tokens import round_tokens
+from duqsweep.kernels.per_token_quant import round_tokens
 from duqsweep.quant.rotation import hadamard, rotate_blocks
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -6,7 +6,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from duqsweep.kernels.expert_parts import begin
+from duqsweep.kernels.expert.common import begin
 
 
 @triton.jit

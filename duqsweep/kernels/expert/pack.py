@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from duqsweep.errors import EvaluationError
-from duqsweep.kernels.expert_cuts import ExpertShape
-from duqsweep.kernels.expert_weights import LayerWeights
-from duqsweep.kernels.fragments import TILE, fragments
+from duqsweep.kernels.expert.fragments import TILE, fragments
+from duqsweep.kernels.expert.tiling import ExpertShape
+from duqsweep.kernels.expert.weights import LayerWeights
 from duqsweep.kernels.projection_weights import ProjectionWeights, take_rows
 from duqsweep.kernels.rotary import Rotary
 
