@@ -13,13 +13,13 @@ from torch import Tensor
 
 from duqsweep.inference.merged_expert import MergedExpert
 from duqsweep.kernels.expert.pack import RANKS, pack
-from duqsweep.kernels.expert.persistent import Loop, constants_of
+from duqsweep.kernels.expert.persistent import PersistentLoop, constants_of
 from duqsweep.policy.gemma import rotary_table
 from duqsweep.policy.pi05 import PrefixCache
 
 
 @dataclass(frozen=True)
-class SpreadPrefix:
+class PersistentPrefix:
     """A prefix made ready for the loop."""
 
     length: int  # tokens
@@ -39,26 +39,26 @@ class PersistentExpert:
         constants = constants_of(merged.shape, merged.layers)
         packed = pack(merged.shape, merged.layers, RANKS * constants.clusters)
         table = merged.modulations.transpose(0, 1).clone(memory_format=torch.contiguous_format)
-        for i, order in enumerate(packed.orders[:, :2].flatten(0, 1).long()):
+        for i, order in enumerate(packed.permutations[:, :2].flatten(0, 1).long()):
             table[:, i, :2] = table[:, i, :2].index_select(-1, order)
         names = ("out_weight", "out_bias", "in_weight", "in_bias")
         projections = dict(zip(names, merged.projections, strict=True))
         self.tensors = {**vars(packed), **projections, "modulations": table}
-        self.loop = Loop(constants, merged.layers[0].qkv.format, table.device)
+        self.loop = PersistentLoop(constants, merged.layers[0].qkv.format, table.device)
 
     def compile(self) -> None:
         """Nothing: all of it is one kernel."""
 
-    def prepare(self, cache: PrefixCache) -> SpreadPrefix:
+    def prepare(self, cache: PrefixCache) -> PersistentPrefix:
         """Take a prefix of batch 1."""
         start = cache[0][0].shape[2]
         positions = torch.arange(start, start + self.shape.padded, device=cache[0][0].device)
         cosines, sines = rotary_table(positions, self.shape.head_dim)
-        keys_values = self.loop.spread([(keys[0], values[0]) for keys, values in cache])
+        keys_values = self.loop.divide_among_ranks([(keys[0], values[0]) for keys, values in cache])
         tensors = {"keys_values": keys_values, "cosines": cosines, "sines": sines}
-        return SpreadPrefix(start, tensors)
+        return PersistentPrefix(start, tensors)
 
-    def denoise(self, noise: Tensor, prefix: SpreadPrefix) -> Tensor:
+    def denoise(self, noise: Tensor, prefix: PersistentPrefix) -> Tensor:
         """Follow the flow from noise to actions, both (horizon, action_dim) in float32."""
         noise, actions = noise.contiguous(), torch.empty_like(noise)
         given = {**self.tensors, **prefix.tensors, "noise": noise, "actions": actions}
@@ -66,7 +66,7 @@ class PersistentExpert:
         return actions
 
     def products_done(self) -> dict[str, int]:
-        """See `Loop.products_done`."""
+        """See `PersistentLoop.products_done`."""
         return self.loop.products_done()
 
     def weights(self) -> list[Tensor]:

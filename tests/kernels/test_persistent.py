@@ -16,7 +16,7 @@ from torch import Tensor
 from duqsweep.checkpoint.sizes import EXPERT
 from duqsweep.errors import EvaluationError
 from duqsweep.inference.merged_expert import MergedExpert, merge_expert
-from duqsweep.inference.persistent_expert import PersistentExpert, SpreadPrefix
+from duqsweep.inference.persistent_expert import PersistentExpert, PersistentPrefix
 from duqsweep.kernels import nvrtc
 from duqsweep.kernels.expert.limits import SIZES
 from duqsweep.kernels.expert.persistent import PRODUCTS, unsupported_reason
@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(
         not torch.cuda.is_available() or torch.cuda.get_device_capability() < (9, 0),
-        reason="needs a GPU with clusters of programs",
+        reason="needs a GPU with thread block clusters",
     ),
 ]
 
@@ -197,7 +197,7 @@ def test_it_repeats_to_the_bit_whatever_was_left_behind() -> None:
 def test_fewer_clusters_give_the_same_actions(monkeypatch: pytest.MonkeyPatch) -> None:
     k = kit(50, 4, 16, 77)
     expected = k.expert.denoise(k.noise, k.expert.prepare(k.cache))
-    monkeypatch.setattr(nvrtc, "clusters_at_once", lambda programs, threads: 14)
+    monkeypatch.setattr(nvrtc, "max_active_clusters", lambda ctas, threads: 14)
     expert = PersistentExpert(k.merged)
     assert expert.loop.constants.clusters == 14
     assert torch.equal(expert.denoise(k.noise, expert.prepare(k.cache)), expected)
@@ -215,7 +215,7 @@ def test_merged_weights_stay_as_they_are() -> None:
 def test_a_prefix_without_room_is_refused() -> None:
     k = kit(50, 8, 16, 718)
     assert k.expert.loop.longest_prefix == 718  # two pictures and a prompt of 200 tokens fit
-    assert isinstance(k.expert.prepare(k.cache), SpreadPrefix)
+    assert isinstance(k.expert.prepare(k.cache), PersistentPrefix)
     longer = tuple((F.pad(keys, (0, 0, 0, 1)), values) for keys, values in k.cache)
     longer = tuple((keys, F.pad(values, (0, 0, 0, 1))) for keys, values in longer)
     with pytest.raises(EvaluationError, match="718 prefix tokens at most, got 719"):

@@ -1,9 +1,9 @@
-"""Weights in the order in which the lanes of a warp hand them to the tensor cores.
+"""Weights in the operand order of the tensor-core instruction `mma.m16n8k32` (fragments).
 
-A tile is eight outputs, a step 32 input channels: what one matrix instruction multiplies with. Lane
-4·g + q of it holds output g and, of each half of the step, channels 4·q to 4·q + 3. A chunk is the
-16 bytes that a lane loads at a time: two steps of it, or four where two int4 codes share a byte,
-the first half's in the low bits.
+A tile is 8 outputs and a step is 32 input channels: the operand of one instruction. Lane 4·g + q of
+a warp holds output g and, of each half of the step, channels 4·q to 4·q + 3. A chunk is the 16
+bytes that a lane loads at once: two steps of int8, or four steps of int4, where each byte holds a
+value of the first half of the step in its low bits and one of the second half in its high bits.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import torch
 from torch import Tensor
 
 TILE = 8  # outputs
-STEP = 32  # channels
+STEP = 32  # input channels
 LANES = 32
-CHUNK_BYTES = 16  # of a lane
+CHUNK_BYTES = 16  # per lane
 
 
 def fragments(values: Tensor) -> Tensor:
-    """Reorder a weight.
+    """Reorder a weight into fragments.
 
     Args:
-        values: (out, in) int8, or (out, in / 2) uint8 of `pack_int4`; out is a multiple of eight,
-            in of 64, or of 128 where two codes share a byte.
+        values: (out, in) int8, or (out, in / 2) uint8 of `pack_int4`; out is a multiple of 8,
+            in of 64, or of 128 for `pack_int4`.
 
     Returns:
-        (out / 8, chunks, 32, 16) uint8: tile, chunk of its channels, lane, byte.
+        (out / 8, chunks, 32, 16) uint8: tile, chunk, lane, byte.
     """
     packed = values.dtype == torch.uint8
     octets = _paired_in_steps(values) if packed else values.contiguous().view(torch.uint8)
@@ -37,7 +37,7 @@ def fragments(values: Tensor) -> Tensor:
 
 
 def _paired_in_steps(packed: Tensor) -> Tensor:
-    """Bytes of channels j and j + in / 2 → bytes of the two halves of a step, step after step."""
+    """Bytes that pair channels j and j + in / 2 → bytes that pair j and j + 16 of the same step."""
     first, second = packed.unflatten(1, (-1, 2, STEP // 2)).unbind(2)
     low = (first & 15) | (second << 4)
     high = (first >> 4) | (second & 0xF0)

@@ -1,12 +1,13 @@
-// Stands between two denoising steps: the velocity out of the stream, the actions into it.
+// Euler step: residual stream -> velocity -> updated actions -> residual stream of the next step.
 #pragma once
-#include "entry.cuh"
+#include "norm_linear.cuh"
 
-// Leaves denoising step `step` - 1 and enters step `step`, where there are such; a program a token.
-__device__ __forceinline__ void step_phase(const Arguments &g, int step, const Place &p) {
-    float *flow = &shared<float>(AT_SCALES);            // (ACTION), over what is not in use here
+// Finishes denoising step `step` - 1, unless `step` is 0, and starts step `step`, unless it is g.steps; one CTA per
+// token.
+DEVICE void euler_step_phase(const Arguments &g, int step, const ThreadPosition &p) {
+    float *noisy = &shared<float>(AT_SCALES);           // (ACTION), in memory that is free at this point
     u16 *normed = &shared<u16>(AT_CODES);               // (WIDTH)
-    float *partial = &shared<float>(AT_WARPS);
+    float *partial = &shared<float>(AT_WARP_PARTIALS);
     const int token = p.cta;
     if (token >= TOKENS) return;
     if (step > 0) {
@@ -20,7 +21,7 @@ __device__ __forceinline__ void step_phase(const Arguments &g, int step, const P
         float all = 0.f;
         for (int i = 0; i < WARPS; i++) all += partial[i];
         const float inverse = rsqrtf(all / WIDTH + EPS);
-        ((u32 *)normed)[p.thread] = narrow(
+        ((u32 *)normed)[p.thread] = to_bf16(
             low(pair) * inverse * low(factor) + low(shift), high(pair) * inverse * high(factor) + high(shift));
         __syncthreads();
         for (int a = p.warp; a < ACTION; a += WARPS) {
@@ -32,20 +33,20 @@ __device__ __forceinline__ void step_phase(const Arguments &g, int step, const P
             dot = warp_sum(dot);
             if (p.lane == 0) {
                 const float *from = step > 1 ? g.actions : g.noise;
-                const float velocity = rounded(dot + wide(__ldg(g.out_bias + a)));
+                const float velocity = round_bf16(dot + to_float(__ldg(g.out_bias + a)));
                 const float now = __ldcg(from + token * ACTION + a) - velocity * (1.f / g.steps);
                 g.actions[token * ACTION + a] = now;
-                flow[a] = rounded(now);
+                noisy[a] = round_bf16(now);
             }
         }
     } else if (p.thread < ACTION) {
-        flow[p.thread] = rounded(__ldcg(g.noise + token * ACTION + p.thread));
+        noisy[p.thread] = round_bf16(__ldcg(g.noise + token * ACTION + p.thread));
     }
     if (step == g.steps) return;
     __syncthreads();
     for (int output = p.thread; output < WIDTH; output += THREADS) {
-        float dot = wide(__ldg(g.in_bias + output));
-        for (int a = 0; a < ACTION; a++) dot += flow[a] * wide(__ldg(g.in_weight + output * ACTION + a));
-        g.stream[token * WIDTH + output] = narrow(dot);
+        float dot = to_float(__ldg(g.in_bias + output));
+        for (int a = 0; a < ACTION; a++) dot += noisy[a] * to_float(__ldg(g.in_weight + output * ACTION + a));
+        g.stream[token * WIDTH + output] = to_bf16(dot);
     }
 }
