@@ -112,11 +112,11 @@ def test_the_reason_names_what_the_kernel_cannot_run() -> None:
         return unsupported_reason(replace(SHAPE, width=width), layers, dtype, longest_prefix=712)
 
     plain = replace(weights, down=ProjectionWeights(torch.zeros(1024, 4096)))
-    assert reason([weights, plain]) == "1 of 8 products are not of integers"
+    assert reason([weights, plain]) == "1 of 8 products do not multiply integers"
     with pytest.raises(EvaluationError, match="multiplies integers"):
         pack(SHAPE, [plain], CTAS)
     assert reason([weights, layer(4)]) == "its products have several formats"
-    assert reason([layer(8, grouped=True)]) == "its weights have scales of groups of channels"
+    assert reason([layer(8, grouped=True)]) == "its weights have a scale per group of channels"
     assert reason([weights], width=512) == "it has a width of 512, not 1024"
     in_float = reason([weights], dtype=torch.float32)
     assert in_float == "the policy is in float32, not bfloat16"

@@ -1,4 +1,4 @@
-"""Rounding of tokens against float64: norms, permutation, every block size, odd widths."""
+"""Per-token quantization against float64: norms, permutation, every block size, odd widths."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from duqsweep.kernels.launches import counted
 from duqsweep.kernels.norms import Norm
-from duqsweep.kernels.per_token_quant import round_tokens
+from duqsweep.kernels.per_token_quant import per_token_quant
 from duqsweep.quant.rotation import hadamard, rotate_blocks
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -21,7 +21,7 @@ SHAPES = SMALL + FULL_SIZE * FULL
 
 
 def expected(rows: Tensor, order: Tensor | None, block: int, norm: Norm | None) -> Tensor:
-    """What is rounded, in float64."""
+    """The values to quantize, in float64."""
     if norm is not None:
         wide = rows.double()
         if norm.bias is not None:
@@ -46,7 +46,7 @@ def test_codes_and_scales_are_those_of_float64(
     reordered = norm and Norm(
         *(part if part is None else part[order] for part in vars(norm).values())
     )
-    codes, scales = round_tokens(rows, order, block, 8, reordered)
+    codes, scales = per_token_quant(rows, order, block, 8, reordered)
     values = expected(rows, order, block, norm)
     scale = values.abs().amax(-1) / 127
     assert ((scales.double() - scale).abs() <= 2e-6 * scale).all()
@@ -63,7 +63,7 @@ def test_a_norm_in_bf16_is_rounded_as_the_unquantized_one(
 ) -> None:
     rows = torch.randn(tokens, width, device=DEVICE).bfloat16()
     norm = Norm(torch.rand(width, device=DEVICE) + 0.5)
-    codes, scales = round_tokens(rows, None, block, 8, norm)
+    codes, scales = per_token_quant(rows, None, block, 8, norm)
     values = expected(rows, None, block, norm)
     found = codes.double() * scales[:, None]
     # Half a code, and where float32 and float64 round the norm to two neighbours in bf16.
@@ -74,20 +74,20 @@ def test_a_norm_in_bf16_is_rounded_as_the_unquantized_one(
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 def test_codes_use_the_bits_given(bits: int) -> None:
     rows = torch.randn(3, 64, device=DEVICE)
-    codes, _ = round_tokens(rows, None, 16, bits)
+    codes, _ = per_token_quant(rows, None, 16, bits)
     assert codes.abs().max() == (1 << (bits - 1)) - 1
 
 
 def test_a_token_of_zeros_is_zeros() -> None:
-    codes, scales = round_tokens(torch.zeros(2, 64, device=DEVICE), None, 16, 8)
+    codes, scales = per_token_quant(torch.zeros(2, 64, device=DEVICE), None, 16, 8)
     assert not codes.any()
     assert torch.equal(scales.cpu(), torch.full((2,), 1e-8))
 
 
 def test_rows_may_lie_apart() -> None:
     wide = torch.randn(3, 128, device=DEVICE)
-    codes, scales = round_tokens(wide[:, :64], None, 16, 8)
-    same, same_scales = round_tokens(wide[:, :64].contiguous(), None, 16, 8)
+    codes, scales = per_token_quant(wide[:, :64], None, 16, 8)
+    same, same_scales = per_token_quant(wide[:, :64].contiguous(), None, 16, 8)
     assert torch.equal(codes, same)
     assert torch.equal(scales, same_scales)
 
@@ -95,6 +95,6 @@ def test_rows_may_lie_apart() -> None:
 def test_launches_are_counted_by_kernel() -> None:
     with counted() as counts:
         for _ in range(2):
-            round_tokens(torch.randn(1, 32, device=DEVICE), None, 16, 8)
-    round_tokens(torch.randn(1, 32, device=DEVICE), None, 16, 8)
-    assert counts == {"round_tokens": 2}
+            per_token_quant(torch.randn(1, 32, device=DEVICE), None, 16, 8)
+    per_token_quant(torch.randn(1, 32, device=DEVICE), None, 16, 8)
+    assert counts == {"per_token_quant": 2}

@@ -1,4 +1,4 @@
-"""The denoising loop in one kernel: against float64 stage by stage, and against kernel `fake`."""
+"""The persistent kernel: each stage against float64, and the actions against kernel `fake`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from duqsweep.kernels import nvrtc
 from duqsweep.kernels.expert.limits import SIZES
 from duqsweep.kernels.expert.persistent import PRODUCTS, unsupported_reason
 from duqsweep.kernels.expert.tiling import ExpertShape
-from duqsweep.kernels.expert.weights import LayerParts, LayerWeights, merge_layer
+from duqsweep.kernels.expert.weights import LayerProjections, LayerWeights, merge_layer
 from duqsweep.kernels.launches import counted
 from duqsweep.spec import Kernel, LayerRule, QuantSpec
 
@@ -35,8 +35,8 @@ pytestmark = [
 
 WIDTH, HIDDEN, HEADS, DIM = 1024, 4096, 8, 256
 ACTION, STEPS = 7, 2
-# Relative to the norm of the result. The integers are exact; what differs is where numbers are
-# rounded to bf16, and a code where a value lies between two.
+# Relative to the norm of the result. Integer products are exact. The rest is rounding to bf16, and
+# codes of values halfway between two.
 BOUND = 1e-2
 
 
@@ -62,7 +62,7 @@ def kit(tokens: int, bits: int, block: int, prefix: int) -> Kit:
     gate, up = (random_codes(HIDDEN, WIDTH, bits, block, False) for _ in range(2))
     o = random_codes(WIDTH, HEADS * DIM, bits, block, False)
     down = random_codes(WIDTH, HIDDEN, bits, block, False)
-    layer = merge_layer(LayerParts((*q, *key_value), o, (gate, up), down))
+    layer = merge_layer(LayerProjections((*q, *key_value), o, (gate, up), down))
 
     def rows(*sizes: int) -> Tensor:
         return torch.randn(sizes).to("cuda", torch.bfloat16)
@@ -77,7 +77,7 @@ def kit(tokens: int, bits: int, block: int, prefix: int) -> Kit:
         longest_prefix=prefix,
     )
     assert unsupported_reason(merged.shape, merged.layers, modulations.dtype, prefix) is None
-    # As a prefix leaves them: not contiguous.
+    # Not contiguous, like those of a real prefix.
     keys, values = rows(1, prefix, 2, DIM).transpose(1, 2).split(1, dim=1)
     noise = torch.randn(tokens, ACTION, device="cuda")
     return Kit(merged, layer, PersistentExpert(merged), ((keys, values),), noise)
@@ -124,7 +124,7 @@ def test_each_stage_is_that_of_float64(tokens: int, bits: int, block: int, prefi
     assert error(k.stage("keys"), expected[:, HEADS]) < BOUND
     assert error(k.stage("values"), qkv[:, -1]) < BOUND
 
-    # From here on with what the kernel made, so that each stage is judged by itself.
+    # From here on, inputs are the kernel's own results, so that each stage is tested separately.
     keys, values = (
         torch.cat((part[0, 0].double(), k.stage(name)))
         for part, name in zip(k.cache[0], ("keys", "values"), strict=True)
@@ -134,9 +134,7 @@ def test_each_stage_is_that_of_float64(tokens: int, bits: int, block: int, prefi
     stream = stream + times(mixed.flatten(1), k.layer.o) * first[2].double()
     gate, up = times(normed(stream, second), k.layer.gate_up).chunk(2, dim=1)
     hidden = F.gelu(gate, approximate="tanh") * up
-    down = replace(
-        k.layer.down, permutation=None
-    )  # the kernel leaves channels as `down` wants them
+    down = replace(k.layer.down, permutation=None)  # the kernel stores permuted channels
     assert error(k.stage("hidden"), hidden[:, k.layer.down.permutation.long()]) < 2 * BOUND
     stream = stream + times(k.stage("hidden"), down) * second[2].double()
     assert error(k.stage("stream"), stream) < BOUND
@@ -170,10 +168,10 @@ def test_the_loop_gives_the_actions_of_kernel_fake(
 
 
 @torch.no_grad()
-def test_products_are_counted_where_they_are_made() -> None:
+def test_products_are_counted_where_they_are_computed() -> None:
     k = kit(10, 4, 16, 77)
     prefix = k.expert.prepare(k.cache)
-    for steps in (3, 1):  # of a schedule of one step: what runs is counted, not what should run
+    for steps in (3, 1):  # of a schedule of one step: the kernel counts what really runs
         given = {**k.expert.tensors, **prefix.tensors, "noise": k.noise}
         given["modulations"] = given["modulations"].repeat(3, 1, 1, 1)
         given["actions"] = torch.empty_like(k.noise)
@@ -182,7 +180,7 @@ def test_products_are_counted_where_they_are_made() -> None:
 
 
 @torch.no_grad()
-def test_it_repeats_to_the_bit_whatever_was_left_behind() -> None:
+def test_results_repeat_bit_for_bit_whatever_the_buffers_held() -> None:
     k = kit(10, 4, 16, 534)
     prefix = k.expert.prepare(k.cache)
     results = []

@@ -1,4 +1,4 @@
-"""Attention of the expert's tokens over the prefix and themselves, cut along the keys."""
+"""Attention of the action tokens over the prefix and themselves, split along the keys."""
 # mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
@@ -6,7 +6,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from duqsweep.kernels.expert.common import begin
+from duqsweep.kernels.expert.common import wait_then_launch
 
 
 @triton.jit
@@ -17,7 +17,7 @@ def attention_kernel(
     keys,
     values,
     partial,
-    peaks,
+    maxima,
     sums,
     prefix,
     tokens,
@@ -36,11 +36,11 @@ def attention_kernel(
     CHUNKS: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """A program: ROWS pairs (token, head of the group), CHUNK keys, COLUMNS channels of the values.
+    """A program: ROWS (token, head of the group) pairs, CHUNK keys, COLUMNS channels of the values.
 
-    Grid: (chunks, tiles of pairs, kv_heads * column tiles). Leaves the chunk's weighted values, not
-    divided by the sum of the weights, the largest score, and that sum. CHUNKS: room for chunks,
-    pairs: room for pairs in each.
+    Grid: (chunks, tiles of pairs, kv_heads * column tiles). Stores the chunk's weighted values
+    without dividing by the sum of the weights, its largest score (`maxima`), and that sum.
+    CHUNKS and pairs: sizes of the buffers, in chunks and in pairs per chunk.
     """
     PARTS: tl.constexpr = HEAD_DIM // COLUMNS
     dtype: tl.constexpr = queries.dtype.element_ty
@@ -48,20 +48,20 @@ def attention_kernel(
     d = tl.arange(0, HEAD_DIM)
     c = part * COLUMNS + tl.arange(0, COLUMNS)
     position = tl.program_id(0) * CHUNK + tl.arange(0, CHUNK)
-    early = (position < prefix)[:, None]
+    in_prefix = (position < prefix)[:, None]
     place = position[:, None]
-    early_k = tl.load(
-        prefix_keys + kv_head * key_head + place * key_token + d[None, :], mask=early, other=0.0
+    prefix_k = tl.load(
+        prefix_keys + kv_head * key_head + place * key_token + d[None, :], mask=in_prefix, other=0.0
     )
-    early_v = tl.load(
+    prefix_v = tl.load(
         prefix_values + kv_head * value_head + place * value_token + c[None, :],
-        mask=early,
+        mask=in_prefix,
         other=0.0,
     )
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     inside = (row // GROUP < tokens)[:, None]
     source = (row // GROUP * (KV_HEADS * GROUP) + kv_head * GROUP + row % GROUP)[:, None]
-    begin(PDL)
+    wait_then_launch(PDL)
     q = tl.load(
         queries + source * HEAD_DIM + d[None, :], mask=inside, other=0.0, cache_modifier=".cg"
     )
@@ -69,15 +69,15 @@ def attention_kernel(
     place = (kv_head * padded + position - prefix)[:, None] * HEAD_DIM
     own_k = tl.load(keys + place + d[None, :], mask=own, other=0.0, cache_modifier=".cg")
     own_v = tl.load(values + place + c[None, :], mask=own, other=0.0, cache_modifier=".cg")
-    k, v = tl.where(early, early_k, own_k), tl.where(early, early_v, own_v)
+    k, v = tl.where(in_prefix, prefix_k, own_k), tl.where(in_prefix, prefix_v, own_v)
     scores = tl.dot(q, tl.trans(k), input_precision="ieee") * (1.0 / tl.sqrt(HEAD_DIM * 1.0))
     scores = tl.where((position < prefix + tokens)[None, :], scores, float("-inf"))
-    peak = tl.max(scores, 1)
-    weights = tl.exp(scores - peak[:, None])
-    mixed = tl.dot(weights.to(dtype), v, input_precision="ieee")
+    maximum = tl.max(scores, 1)
+    weights = tl.exp(scores - maximum[:, None])
+    weighted = tl.dot(weights.to(dtype), v, input_precision="ieee")
     here = (kv_head * CHUNKS + tl.program_id(0)) * pairs + row
-    tl.store(partial + here[:, None] * HEAD_DIM + c[None, :], mixed, mask=inside)
+    tl.store(partial + here[:, None] * HEAD_DIM + c[None, :], weighted, mask=inside)
     if part == 0:
         real = row // GROUP < tokens
-        tl.store(peaks + here, peak, mask=real)
+        tl.store(maxima + here, maximum, mask=real)
         tl.store(sums + here, tl.sum(weights, 1), mask=real)

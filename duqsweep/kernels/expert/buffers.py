@@ -1,4 +1,4 @@
-"""What the expert's kernels pass on to one another."""
+"""The buffers through which the expert's Triton kernels pass results to one another."""
 
 from __future__ import annotations
 
@@ -12,24 +12,30 @@ from duqsweep.kernels.expert.tiling import ExpertShape
 
 @dataclass(frozen=True)
 class Buffers:
-    """Written and read by the kernels; rows from `tokens` on hold anything."""
+    """Buffers of one denoising loop; rows from `tokens` on are undefined."""
 
-    streams: tuple[Tensor, Tensor]  # (padded, width): of even and of odd steps
+    streams: tuple[Tensor, Tensor]  # (padded, width) each: residual stream of even and of odd steps
     queries: Tensor  # (padded, heads * head_dim)
-    keys: Tensor  # (kv_heads, padded, head_dim): rotated
+    keys: Tensor  # (kv_heads, padded, head_dim), with rotary positions
     values: Tensor
-    partial: Tensor  # (kv_heads, chunks, padded * group, head_dim) float32: attention's chunks
-    chunk_peaks: Tensor  # (kv_heads, chunks, padded * group) float32
+    partial: Tensor  # (kv_heads, chunks, padded * group, head_dim) float32: per chunk of keys
+    chunk_maxima: Tensor  # (kv_heads, chunks, padded * group) float32
     chunk_sums: Tensor
-    mixed: Tensor  # (padded, heads * head_dim)
+    attn: Tensor  # (padded, heads * head_dim): attention's result
     hidden: Tensor  # (padded, hidden)
-    codes: Tensor  # (padded * widest,) int8: what the next product multiplies
+    codes: Tensor  # (padded * widest,) int8: quantized input of the next product
     code_scales: Tensor  # (padded,) float32
 
 
-def buffers(shape: ExpertShape, chunks: int, like: Tensor) -> Buffers:
-    """Room for one denoising loop whose keys are cut into at most `chunks` chunks."""
-    padded, mixed = shape.padded, shape.heads * shape.head_dim
+def allocate_buffers(shape: ExpertShape, chunks: int, like: Tensor) -> Buffers:
+    """Allocate buffers for one denoising loop.
+
+    Args:
+        shape: Sizes of the expert.
+        chunks: The most chunks into which attention splits the keys.
+        like: A tensor of the dtype and device of the residual stream.
+    """
+    padded, attn = shape.padded, shape.heads * shape.head_dim
     pairs = (shape.kv_heads, chunks, padded * shape.heads // shape.kv_heads)
 
     def rows(*sizes: int) -> Tensor:
@@ -38,16 +44,16 @@ def buffers(shape: ExpertShape, chunks: int, like: Tensor) -> Buffers:
     def floats(*sizes: int) -> Tensor:
         return torch.zeros(*sizes, device=like.device)
 
-    widest = max(shape.width, mixed, shape.hidden)
+    widest = max(shape.width, attn, shape.hidden)
     return Buffers(
         streams=(rows(padded, shape.width), rows(padded, shape.width)),
-        queries=rows(padded, mixed),
+        queries=rows(padded, attn),
         keys=rows(shape.kv_heads, padded, shape.head_dim),
         values=rows(shape.kv_heads, padded, shape.head_dim),
         partial=floats(*pairs, shape.head_dim),
-        chunk_peaks=floats(*pairs),
+        chunk_maxima=floats(*pairs),
         chunk_sums=floats(*pairs),
-        mixed=rows(padded, mixed),
+        attn=rows(padded, attn),
         hidden=rows(padded, shape.hidden),
         codes=torch.zeros(padded * widest, dtype=torch.int8, device=like.device),
         code_scales=floats(padded),

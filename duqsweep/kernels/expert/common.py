@@ -1,11 +1,11 @@
-"""Pieces that the expert's kernels share: waiting, and products cut along their sum.
+"""What the expert's Triton kernels share: waiting for the previous kernel, and split-K products.
 
 A product of ten tokens is too small to give every warp a tile of outputs. So the input channels are
-cut into BATCHES spans, each multiplied on its own (a batched product: the warps share the batches),
-and the spans are summed in a fixed order.
+split into BATCHES spans. Each span is multiplied separately, as one batch of a batched product, so
+that the warps divide the batches; the spans are then summed in a fixed order.
 
-What another kernel of the loop wrote is read past the first-level cache (.cg): kernels overlap, so
-that cache may hold what was there before.
+Values that another kernel of the loop wrote are read from the L2 cache (.cg): kernels overlap, so
+the L1 cache may hold older values.
 """
 # mypy: disable-error-code="no-untyped-def"
 
@@ -16,10 +16,11 @@ import triton.language as tl
 
 
 @triton.jit
-def begin(PDL: tl.constexpr):
-    """Wait for the kernel before, once what does not depend on it is loaded; let the next start.
+def wait_then_launch(PDL: tl.constexpr):
+    """Wait for the previous kernel, then let the next one start (programmatic dependent launch).
 
-    Every kernel of the loop waits, so what an earlier one wrote is there too.
+    Kernels call it after loading everything that does not depend on the previous kernel. Since all
+    kernels of the loop wait, the results of earlier ones are complete, too.
     """
     if PDL:
         tl.extra.cuda.gdc_wait()
@@ -27,8 +28,8 @@ def begin(PDL: tl.constexpr):
 
 
 @triton.jit
-def modulated(stream, factor, shift, m, inside, WIDTH: tl.constexpr):
-    """Adaptive RMS norm of the rows m, in the dtype of the stream: (rows, WIDTH)."""
+def adaptive_norm(stream, factor, shift, m, inside, WIDTH: tl.constexpr):
+    """Adaptive RMS norm of the rows m, in the dtype of the residual stream: (rows, WIDTH)."""
     place = m[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
     x = tl.load(stream + place, mask=inside[:, None], other=0.0, cache_modifier=".cg")
     x = x.to(tl.float32)
@@ -44,11 +45,11 @@ def weight_tile(
     WIDTH: tl.constexpr,
     BATCHES: tl.constexpr,
     FORMAT: tl.constexpr,
-    ASSEMBLY: tl.constexpr,
+    INLINE_ASM: tl.constexpr,
 ):
     """Rows n of a weight as (BATCHES, rows, WIDTH / BATCHES).
 
-    FORMAT 4: in two halves of the batches; the codes come out times 16.
+    FORMAT 4: two tensors, each with half of the batches; the values are multiplied by 16.
     """
     SPAN: tl.constexpr = WIDTH // BATCHES
     k = tl.arange(0, SPAN)[None, None, :]
@@ -56,7 +57,7 @@ def weight_tile(
         batch = tl.arange(0, BATCHES // 2)[:, None, None]
         raw = tl.load(weight + n[None, :, None] * (WIDTH // 2) + batch * SPAN + k)
         raw = raw.to(tl.int8, bitcast=True)
-        if ASSEMBLY:  # four bytes an instruction; the compiler takes them one by one
+        if INLINE_ASM:  # four bytes per instruction; Triton would handle them one by one
             low = tl.inline_asm_elementwise(
                 "{ .reg .b32 t; shl.b32 t, $1, 4; and.b32 $0, t, 0xF0F0F0F0; }",
                 "=r,r",
@@ -87,9 +88,9 @@ def row_tile(
     FORMAT: tl.constexpr,
     FLAT: tl.constexpr,
 ):
-    """Rows m of what a weight multiplies, as the `weight_tile` is given; zeros where not inside.
+    """Rows m of the input, split like the `weight_tile`; zeros where not `inside`.
 
-    FLAT: loaded as rows, then cut: that needs less shared memory and more instructions.
+    FLAT: load whole rows, then split them; this needs less shared memory and more instructions.
     """
     PARTS: tl.constexpr = BATCHES // 2 if FORMAT == 4 else BATCHES
     SPAN: tl.constexpr = WIDTH // BATCHES
@@ -103,14 +104,14 @@ def row_tile(
     first = tl.load(place, mask=mask, other=0, cache_modifier=".cg")
     if FORMAT == 4:
         second = tl.load(place + WIDTH // 2, mask=mask, other=0, cache_modifier=".cg")
-        return cut(first, PARTS), cut(second, PARTS)
+        return split_spans(first, PARTS), split_spans(second, PARTS)
     else:
-        return (cut(first, PARTS),)
+        return (split_spans(first, PARTS),)
 
 
 @triton.jit
-def cut(rows, PARTS: tl.constexpr):
-    """(rows, channels) as (PARTS, rows, channels / PARTS), if they are not yet."""
+def split_spans(rows, PARTS: tl.constexpr):
+    """(rows, channels) → (PARTS, rows, channels / PARTS); tensors of that form stay as they are."""
     if len(rows.shape) == 3:
         return rows
     else:
@@ -127,7 +128,7 @@ def scale_tile(
     GROUPS: tl.constexpr,
     FORMAT: tl.constexpr,
 ):
-    """Scales of a `weight_tile`: (1, rows), or for groups, (BATCHES, rows) in its halves."""
+    """Scales of a `weight_tile`: (1, rows); with groups (BATCHES, rows), FORMAT 4 in halves."""
     UNIT: tl.constexpr = 1.0 / 16.0 if FORMAT == 4 else 1.0
     if FORMAT == 16:
         return (1.0,)
@@ -144,18 +145,19 @@ def scale_tile(
 
 @triton.jit
 def _sums(rows, tile, dtype: tl.constexpr):
-    """Products of spans, (BATCHES, rows, outputs), or one span's without that axis."""
+    """Products of the spans: (BATCHES, rows, outputs), or (rows, outputs) of a single span."""
     if rows.shape[0] == 1:
         flat = tl.reshape(tile, (tile.shape[1], tile.shape[2]))
         left = tl.reshape(rows, (rows.shape[1], rows.shape[2]))
         return tl.dot(left, tl.trans(flat), input_precision="ieee", out_dtype=dtype)
     else:
-        turned = tl.permute(tile, (0, 2, 1))
-        return tl.dot(rows, turned, input_precision="ieee", out_dtype=dtype)
+        transposed = tl.permute(tile, (0, 2, 1))
+        return tl.dot(rows, transposed, input_precision="ieee", out_dtype=dtype)
 
 
 @triton.jit
-def _whole(sums):
+def _total(sums):
+    """The sum over the spans: (rows, outputs)."""
     if len(sums.shape) == 2:
         return sums
     else:
@@ -164,7 +166,7 @@ def _whole(sums):
 
 @triton.jit
 def _scaled(sums, scale):
-    """Sum of the spans' integer products under scales of their own, (BATCHES, outputs)."""
+    """The sum over the spans, each with its own scales (BATCHES, outputs)."""
     if len(sums.shape) == 2:
         return sums.to(tl.float32) * scale
     else:
@@ -175,13 +177,13 @@ def _scaled(sums, scale):
 def product(parts, tile, scale, act_scale, GROUPS: tl.constexpr, FORMAT: tl.constexpr):
     """A `row_tile` times a `weight_tile`: float32 (rows, outputs)."""
     if FORMAT == 16:
-        return _whole(_sums(parts[0], tile[0], tl.float32))
+        return _total(_sums(parts[0], tile[0], tl.float32))
     else:
         total = _sums(parts[0], tile[0], tl.int32)
         if GROUPS == 1:
             if FORMAT == 4:
                 total += _sums(parts[1], tile[1], tl.int32)
-            total = _whole(total).to(tl.float32) * scale[0]
+            total = _total(total).to(tl.float32) * scale[0]
         else:
             total = _scaled(total, scale[0])
             if FORMAT == 4:

@@ -1,8 +1,8 @@
-"""Rows of an action expert as fake quantization leaves them: one kernel from residual to rounding.
+"""Fake quantization of the expert's tokens, fused with residual and norm, or with the gated GELU.
 
-A program takes one token and keeps its row in registers. The rounded values are numbers of the
-rows' own dtype, for a product in floating point. The operators take their place in a graph that
-torch.compile makes; rows lie without gaps and are a power of two wide.
+One program per token keeps the row in registers. The rounded values have the dtype of the rows, for
+a floating-point product. The operators can be part of a graph made by torch.compile. Rows are
+contiguous, and their width is a power of two.
 """
 
 from __future__ import annotations
@@ -21,66 +21,66 @@ from duqsweep.kernels.triton_math import ROUNDING, SMALLEST_SCALE
 # tanh-GELU is x·sigmoid(2·sqrt(2/π)·(x + 0.044715·x³)).
 GELU_FACTOR = tl.constexpr(1.5957691216057308)
 GELU_CUBE = tl.constexpr(0.044715)
-NARROWEST_TILE = 16
-CHANNELS_OF_WARP = 256
+MIN_TILE = 16
+CHANNELS_PER_WARP = 256
 
 
 @triton.jit
-def _round(  # type: ignore[no-untyped-def]
+def _fake_quantize(  # type: ignore[no-untyped-def]
     row,
-    order,
-    matrix,
+    permutation,
+    rotation,
     out,
-    top,
+    qmax,
     BLOCKS: tl.constexpr,
     BLOCK: tl.constexpr,
     ROTATED: tl.constexpr,
 ):
-    """Permute a row, multiply its blocks by the matrix, round with one scale and store."""
+    """Permute a row, multiply its blocks by the rotation, round with one scale, and store."""
     channel = tl.arange(0, BLOCKS)[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
-    values = tl.reshape(tl.gather(row, order, 0), (BLOCKS, BLOCK))
+    values = tl.reshape(tl.gather(row, permutation, 0), (BLOCKS, BLOCK))
     if ROTATED:
-        values = tl.dot(values, matrix, input_precision="ieee")
+        values = tl.dot(values, rotation, input_precision="ieee")
     values = values.to(tl.float32)
-    scale = tl.maximum(tl.max(tl.abs(values)) / top, SMALLEST_SCALE)
+    scale = tl.maximum(tl.max(tl.abs(values)) / qmax, SMALLEST_SCALE)
     rounded = ((values / scale + ROUNDING) - ROUNDING) * scale
     tl.store(out + channel, rounded.to(out.dtype.element_ty))
 
 
 @triton.jit
-def _load_matrix(matrix, BLOCK: tl.constexpr, ROTATED: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The rotation; nothing where there is none."""
+def _load_rotation(rotation, BLOCK: tl.constexpr, ROTATED: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The (BLOCK, BLOCK) rotation, if there is one."""
     if ROTATED:
         i, j = tl.arange(0, BLOCK)[:, None], tl.arange(0, BLOCK)[None, :]
-        return tl.load(matrix + i * BLOCK + j)
+        return tl.load(rotation + i * BLOCK + j)
     else:
         return 0.0
 
 
 @triton.jit
-def _enter(  # type: ignore[no-untyped-def]
+def _norm_fake_quant(  # type: ignore[no-untyped-def]
     x,
     update,
     gate,
     factor,
     shift,
-    order,
-    matrix,
-    total_out,  # not `stream`: torch's launchers have an argument of that name
+    permutation,
+    rotation,
+    total_out,  # not `stream`: torch's launchers have an argument with this name
     out,
     eps,
-    top,
+    qmax,
     BLOCKS: tl.constexpr,
     BLOCK: tl.constexpr,
     ROTATED: tl.constexpr,
 ):
-    """Gated residual, adaptive norm, rounding."""
+    """Gated residual, adaptive norm, fake quantization."""
     width: tl.constexpr = BLOCKS * BLOCK
     channel = tl.arange(0, width)
     at = tl.program_id(0) * width + channel
-    # All loads first: on so few tokens the time is what they take one after the other.
-    source = tl.load(order + channel).to(tl.int32)
-    rotation = _load_matrix(matrix, BLOCK, ROTATED)
+    # All loads first, so that they overlap: with few tokens, their latency dominates.
+    source = tl.load(permutation + channel).to(tl.int32)
+    loaded_rotation = _load_rotation(rotation, BLOCK, ROTATED)
     gates = tl.load(gate + channel).to(tl.float32)
     factors = tl.load(factor + channel).to(tl.float32)
     shifts = tl.load(shift + channel).to(tl.float32)
@@ -91,27 +91,29 @@ def _enter(  # type: ignore[no-untyped-def]
     total = total.to(tl.float32)
     inverse = tl.rsqrt(tl.sum(total * total) / width + eps)
     row = (total * inverse * factors + shifts).to(loaded.dtype)
-    _round(row, source, rotation, out + tl.program_id(0) * width, top, BLOCKS, BLOCK, ROTATED)
+    _fake_quantize(
+        row, source, loaded_rotation, out + tl.program_id(0) * width, qmax, BLOCKS, BLOCK, ROTATED
+    )
 
 
 @triton.jit
-def _leave(  # type: ignore[no-untyped-def]
+def _act_fake_quant(  # type: ignore[no-untyped-def]
     rows,
-    order,
-    matrix,
+    permutation,
+    rotation,
     out,
-    top,
+    qmax,
     BLOCKS: tl.constexpr,
     BLOCK: tl.constexpr,
     ROTATED: tl.constexpr,
     GATED: tl.constexpr,
 ):
-    """Rounding of rows, or of the tanh-GELU of their first halves times their second."""
+    """Fake quantization of rows; GATED: of tanh-GELU of the first half times the second half."""
     width: tl.constexpr = BLOCKS * BLOCK
     channel = tl.arange(0, width)
     token = tl.program_id(0)
-    source = tl.load(order + channel).to(tl.int32)
-    rotation = _load_matrix(matrix, BLOCK, ROTATED)
+    source = tl.load(permutation + channel).to(tl.int32)
+    loaded_rotation = _load_rotation(rotation, BLOCK, ROTATED)
     if GATED:
         loaded = tl.load(rows + token * 2 * width + channel)
         up = tl.load(rows + token * 2 * width + width + channel).to(tl.float32)
@@ -120,77 +122,80 @@ def _leave(  # type: ignore[no-untyped-def]
         row = (gate * tl.sigmoid(inner) * up).to(loaded.dtype)
     else:
         row = tl.load(rows + token * width + channel)
-    _round(row, source, rotation, out + token * width, top, BLOCKS, BLOCK, ROTATED)
+    _fake_quantize(row, source, loaded_rotation, out + token * width, qmax, BLOCKS, BLOCK, ROTATED)
 
 
-@triton_op("duqsweep::enter", mutates_args={})
-def enter(
+@triton_op("duqsweep::norm_fake_quant", mutates_args={})
+def norm_fake_quant(
     x: Tensor,
     update: Tensor,
     gate: Tensor,
     factor: Tensor,
     shift: Tensor,
-    order: Tensor,
-    matrix: Tensor,
-    top: int,
+    permutation: Tensor,
+    rotation: Tensor,
+    qmax: int,
 ) -> tuple[Tensor, Tensor]:
-    """Gated residual, adaptive RMS norm, permutation, block rotation and rounding of tokens.
+    """Gated residual, adaptive RMS norm, permutation, block rotation, per-token fake quantization.
 
     Args:
         x: (tokens, width).
-        update: Like x; the stream is x + update * gate.
+        update: (tokens, width); the residual stream becomes x + update * gate.
         gate: (width,).
-        factor: (width,) of the normed stream.
-        shift: (width,) added to it.
-        order: (width,) int16: where each permuted channel comes from.
-        matrix: (block, block) in the dtype of x, shared by all blocks; (1, 1): no rotation.
-        top: Largest code; a token's largest |x| becomes it.
+        factor: (width,), multiplied by the normed stream.
+        shift: (width,), added to that.
+        permutation: (width,) int16: the input channel of each permuted position.
+        rotation: (block, block) in the dtype of x, shared by all blocks; (1, 1): no rotation.
+        qmax: Largest code, to which a token's largest |x| is scaled.
 
     Returns:
-        The stream and the rounded tokens, both like x.
+        The residual stream and the rounded tokens, both (tokens, width).
     """
     stream, out = torch.empty_like(x), torch.empty_like(x)
-    wrap_triton(_enter)[(len(x),)](
+    wrap_triton(_norm_fake_quant)[(len(x),)](
         x,
         update,
         gate,
         factor,
         shift,
-        order,
-        matrix,
+        permutation,
+        rotation,
         stream,
         out,
         NORM_EPS,
-        float(top),
-        **_shape(x.shape[1], matrix),
+        float(qmax),
+        **_shape(x.shape[1], rotation),
     )
     return stream, out
 
 
-@triton_op("duqsweep::leave", mutates_args={})
-def leave(rows: Tensor, order: Tensor, matrix: Tensor, top: int, gated: bool) -> Tensor:
-    """Permutation, block rotation and rounding of tokens.
+@triton_op("duqsweep::act_fake_quant", mutates_args={})
+def act_fake_quant(
+    rows: Tensor, permutation: Tensor, rotation: Tensor, qmax: int, gated: bool
+) -> Tensor:
+    """Permutation, block rotation and per-token fake quantization.
 
     Args:
-        rows: (tokens, width); gated: (tokens, 2 * width), and what is rounded is the tanh-GELU of
-            the first half times the second.
-        order: As in `enter`.
-        matrix: As in `enter`.
-        top: As in `enter`.
-        gated: Whether rows are gate and up.
+        rows: (tokens, width), or (tokens, 2 * width) if gated.
+        permutation: As in `norm_fake_quant`.
+        rotation: As in `norm_fake_quant`.
+        qmax: As in `norm_fake_quant`.
+        gated: Quantize tanh-GELU of the first half of each row times its second half.
 
     Returns:
         (tokens, width).
     """
-    out = rows.new_empty(len(rows), len(order))
-    shape = _shape(len(order), matrix)
-    wrap_triton(_leave)[(len(rows),)](rows, order, matrix, out, float(top), GATED=gated, **shape)
+    out = rows.new_empty(len(rows), len(permutation))
+    shape = _shape(len(permutation), rotation)
+    wrap_triton(_act_fake_quant)[(len(rows),)](
+        rows, permutation, rotation, out, float(qmax), GATED=gated, **shape
+    )
     return out
 
 
-def _shape(width: int, matrix: Tensor) -> dict[str, Any]:
-    """A row of `width` as a tile of blocks, and how many warps work on it."""
-    rotated = len(matrix) > 1
-    block = len(matrix) if rotated else NARROWEST_TILE
-    warps = max(4, min(16, width // CHANNELS_OF_WARP))
+def _shape(width: int, rotation: Tensor) -> dict[str, Any]:
+    """Compile-time constants of a row of `width`, and its number of warps."""
+    rotated = len(rotation) > 1
+    block = len(rotation) if rotated else MIN_TILE
+    warps = max(4, min(16, width // CHANNELS_PER_WARP))
     return {"BLOCKS": width // block, "BLOCK": block, "ROTATED": rotated, "num_warps": warps}

@@ -1,4 +1,4 @@
-"""The products that close the expert's sublayers, added to the stream through a gate."""
+"""The products o and down: gate times the product is added to the residual stream."""
 # mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
@@ -7,16 +7,16 @@ import triton
 import triton.language as tl
 
 from duqsweep.kernels.expert.common import (
-    begin,
     product,
     row_tile,
     scale_tile,
+    wait_then_launch,
     weight_tile,
 )
 
 
 @triton.jit
-def exit_kernel(
+def linear_residual_kernel(
     rows,
     act_scales,
     weight,
@@ -33,15 +33,15 @@ def exit_kernel(
     GROUPS: tl.constexpr,
     FORMAT: tl.constexpr,
     FLAT: tl.constexpr,
-    ASSEMBLY: tl.constexpr,
+    INLINE_ASM: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """A program: all tokens by COLUMNS channels of the stream, to which gate * product is added."""
+    """A program: all tokens, COLUMNS channels of the stream; adds gate * product in place."""
     n = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    tile = weight_tile(weight, n, WIDTH, BATCHES, FORMAT, ASSEMBLY)
+    tile = weight_tile(weight, n, WIDTH, BATCHES, FORMAT, INLINE_ASM)
     scale = scale_tile(scales, n, WIDTH, BATCHES, GROUPS, FORMAT)
     gate_row = tl.load(gate + n).to(tl.float32)
-    begin(PDL)
+    wait_then_launch(PDL)
     for t in range(TILES):
         m = t * ROWS + tl.arange(0, ROWS)
         inside = m < tokens

@@ -1,7 +1,7 @@
-"""The products that open the expert's sublayers: q, k and v, and gate times up.
+"""The products after the expert's norms: queries, keys and values; GELU of the gate times up.
 
-Their rows are integer codes, or where the layers are not quantized, the stream itself, which is
-normed here.
+Their input is int8, normed and quantized by `token_kernels`; or, for unquantized layers, the
+residual stream, which is normed here.
 """
 # mypy: disable-error-code="no-untyped-def"
 
@@ -11,19 +11,19 @@ import triton
 import triton.language as tl
 
 from duqsweep.kernels.expert.common import (
-    begin,
-    cut,
-    modulated,
+    adaptive_norm,
     product,
     row_tile,
     scale_tile,
+    split_spans,
+    wait_then_launch,
     weight_tile,
 )
 from duqsweep.kernels.triton_math import gelu
 
 
 @triton.jit
-def _entered(
+def _input_tile(
     rows,
     act_scales,
     factor,
@@ -36,10 +36,10 @@ def _entered(
     FORMAT: tl.constexpr,
     FLAT: tl.constexpr,
 ):
-    """What the product multiplies, and each token's scale."""
+    """The product's input, split into spans, and each token's scale."""
     if FORMAT == 16:
-        normed = modulated(rows, factor, shift, m, inside, WIDTH)
-        return (cut(normed, BATCHES),), tl.full((ROWS,), 1.0, tl.float32)
+        normed = adaptive_norm(rows, factor, shift, m, inside, WIDTH)
+        return (split_spans(normed, BATCHES),), tl.full((ROWS,), 1.0, tl.float32)
     else:
         scale = tl.load(act_scales + m, mask=inside, other=0.0, cache_modifier=".cg")
         return row_tile(rows, m, inside, WIDTH, BATCHES, FORMAT, FLAT), scale
@@ -71,16 +71,16 @@ def qkv_kernel(
     GROUPS: tl.constexpr,
     FORMAT: tl.constexpr,
     FLAT: tl.constexpr,
-    ASSEMBLY: tl.constexpr,
+    INLINE_ASM: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """A program: all tokens by COLUMNS channels of a head's first half and those of its second."""
+    """A program: all tokens, COLUMNS channels of a head's first half and as many of its second."""
     HALF: tl.constexpr = HEAD_DIM // 2
     head = tl.program_id(0) // (HALF // COLUMNS)
     d = (tl.program_id(0) % (HALF // COLUMNS)) * COLUMNS + tl.arange(0, COLUMNS)
     n = head * HEAD_DIM + d
-    first = weight_tile(weight, n, WIDTH, BATCHES, FORMAT, ASSEMBLY)
-    second = weight_tile(weight, n + HALF, WIDTH, BATCHES, FORMAT, ASSEMBLY)
+    first = weight_tile(weight, n, WIDTH, BATCHES, FORMAT, INLINE_ASM)
+    second = weight_tile(weight, n + HALF, WIDTH, BATCHES, FORMAT, INLINE_ASM)
     first_scale = scale_tile(scales, n, WIDTH, BATCHES, GROUPS, FORMAT)
     second_scale = scale_tile(scales, n + HALF, WIDTH, BATCHES, GROUPS, FORMAT)
     factor_row, shift_row = 1.0, 0.0
@@ -88,13 +88,13 @@ def qkv_kernel(
         k = tl.arange(0, WIDTH)
         factor_row = tl.load(factor + k).to(tl.float32)
         shift_row = tl.load(shift + k).to(tl.float32)
-    begin(PDL)
+    wait_then_launch(PDL)
     for t in range(TILES):
         m = t * ROWS + tl.arange(0, ROWS)
         inside = m < tokens
         place = m[:, None] * HALF + d[None, :]
         cosine, sine = tl.load(cosines + place), tl.load(sines + place)
-        parts, act_scale = _entered(
+        parts, act_scale = _input_tile(
             rows,
             act_scales,
             factor_row,
@@ -141,13 +141,13 @@ def gate_up_kernel(
     GROUPS: tl.constexpr,
     FORMAT: tl.constexpr,
     FLAT: tl.constexpr,
-    ASSEMBLY: tl.constexpr,
+    INLINE_ASM: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """A program: all tokens by COLUMNS hidden channels."""
+    """A program: all tokens, COLUMNS hidden channels."""
     n = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    gate = weight_tile(weight, n, WIDTH, BATCHES, FORMAT, ASSEMBLY)
-    up = weight_tile(weight, n + HIDDEN, WIDTH, BATCHES, FORMAT, ASSEMBLY)
+    gate = weight_tile(weight, n, WIDTH, BATCHES, FORMAT, INLINE_ASM)
+    up = weight_tile(weight, n + HIDDEN, WIDTH, BATCHES, FORMAT, INLINE_ASM)
     gate_scale = scale_tile(scales, n, WIDTH, BATCHES, GROUPS, FORMAT)
     up_scale = scale_tile(scales, n + HIDDEN, WIDTH, BATCHES, GROUPS, FORMAT)
     factor_row, shift_row = 1.0, 0.0
@@ -155,11 +155,11 @@ def gate_up_kernel(
         k = tl.arange(0, WIDTH)
         factor_row = tl.load(factor + k).to(tl.float32)
         shift_row = tl.load(shift + k).to(tl.float32)
-    begin(PDL)
+    wait_then_launch(PDL)
     for t in range(TILES):
         m = t * ROWS + tl.arange(0, ROWS)
         inside = m < tokens
-        parts, act_scale = _entered(
+        parts, act_scale = _input_tile(
             rows,
             act_scales,
             factor_row,
@@ -174,5 +174,5 @@ def gate_up_kernel(
         )
         a = product(parts, gate, gate_scale, act_scale, GROUPS, FORMAT)
         b = product(parts, up, up_scale, act_scale, GROUPS, FORMAT)
-        mixed = (gelu(a) * b).to(hidden.dtype.element_ty)
-        tl.store(hidden + m[:, None] * HIDDEN + n[None, :], mixed)
+        gated = (gelu(a) * b).to(hidden.dtype.element_ty)
+        tl.store(hidden + m[:, None] * HIDDEN + n[None, :], gated)

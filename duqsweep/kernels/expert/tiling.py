@@ -1,4 +1,4 @@
-"""Sizes of an expert, and how its kernels are cut into programs."""
+"""Sizes of an expert, and how its Triton kernels are divided into programs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from duqsweep.kernels.expert.limits import TOKENS, shape_reason
 
 @dataclass(frozen=True)
 class ExpertShape:
-    """Sizes of an expert and of its action chunk."""
+    """Sizes of an expert and of its action chunk.
+
+    Raises:
+        EvaluationError: There is a `shape_reason`.
+    """
 
     tokens: int
     width: int
@@ -27,43 +31,56 @@ class ExpertShape:
 
     @property
     def padded(self) -> int:
-        """Rows of the buffers."""
+        """Rows of the buffers: tokens, rounded up to whole tiles."""
         return -(-self.tokens // TOKENS) * TOKENS
 
 
 @dataclass(frozen=True)
-class Cut:
-    """How a product is cut: output channels a program, spans of input channels, warps."""
+class TileConfig:
+    """How a product is divided."""
 
-    columns: int
-    batches: int
-    warps: int
-    flat: bool = False  # rows are loaded whole and then cut into spans
+    columns: int  # output channels per program
+    batches: int  # spans of input channels, which are multiplied separately and then summed
+    warps: int  # per program
+    flat: bool = False  # load whole rows and then split them into spans
 
 
 @dataclass(frozen=True)
-class AttentionCut:
-    """How attention is cut: rows and keys and channels a program, warps."""
+class AttentionTileConfig:
+    """How attention is divided; all counts are per program."""
 
-    rows: int = 16
+    rows: int = 16  # (token, head) pairs
     keys: int = 64
-    channels: int = 128
+    channels: int = 128  # of the values
     warps: int = 8
 
 
 @dataclass(frozen=True)
-class Cuts:
-    """All of a layer's kernels, for one format of the weights."""
+class LayerTileConfigs:
+    """Of all kernels of a layer, for one format of the weights."""
 
-    qkv: Cut
-    gate_up: Cut
-    o: Cut
-    down: Cut
-    attention: AttentionCut = AttentionCut()
+    qkv: TileConfig
+    gate_up: TileConfig
+    o: TileConfig
+    down: TileConfig
+    attention: AttentionTileConfig = AttentionTileConfig()
 
 
-CUTS = {
-    16: Cuts(Cut(8, 4, 4), Cut(16, 8, 4), Cut(8, 8, 4, True), Cut(8, 16, 8, True)),
-    8: Cuts(Cut(8, 4, 2), Cut(32, 1, 4), Cut(8, 8, 4, True), Cut(8, 8, 4, True)),
-    4: Cuts(Cut(8, 4, 2), Cut(32, 2, 4), Cut(16, 8, 4), Cut(8, 8, 4)),
+# By bits of the weights: the fastest ones for pi0.5's expert on an H200.
+TILE_CONFIGS = {
+    16: LayerTileConfigs(
+        TileConfig(8, 4, 4),
+        TileConfig(16, 8, 4),
+        TileConfig(8, 8, 4, True),
+        TileConfig(8, 16, 8, True),
+    ),
+    8: LayerTileConfigs(
+        TileConfig(8, 4, 2),
+        TileConfig(32, 1, 4),
+        TileConfig(8, 8, 4, True),
+        TileConfig(8, 8, 4, True),
+    ),
+    4: LayerTileConfigs(
+        TileConfig(8, 4, 2), TileConfig(32, 2, 4), TileConfig(16, 8, 4), TileConfig(8, 8, 4)
+    ),
 }

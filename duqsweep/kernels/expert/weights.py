@@ -1,4 +1,4 @@
-"""The weights of an expert layer as its kernels read them."""
+"""The weights of an expert layer, merged as its kernels read them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from duqsweep.kernels.projection_weights import ProjectionWeights, concat, conca
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """One layer's products; those that read the same input are one."""
+    """One layer's four products; projections that read the same input are merged."""
 
     qkv: ProjectionWeights
     o: ProjectionWeights
@@ -19,53 +19,55 @@ class LayerWeights:
     down: ProjectionWeights
 
     def products(self) -> Iterator[ProjectionWeights]:
-        """All four."""
+        """The four products in the order in which they are computed."""
         yield from (self.qkv, self.o, self.gate_up, self.down)
 
 
 @dataclass(frozen=True)
-class LayerParts:
-    """The same, not merged yet."""
+class LayerProjections:
+    """One layer's seven projections, before they are merged."""
 
-    attention: tuple[ProjectionWeights, ...]  # q, k and v
+    qkv: tuple[ProjectionWeights, ...]
     o: ProjectionWeights
-    gate_up: tuple[ProjectionWeights, ...]  # the MLP's gate, and its other input
+    gate_up: tuple[ProjectionWeights, ...]
     down: ProjectionWeights
 
     def all(self) -> Iterator[ProjectionWeights]:
-        """Each by itself."""
-        yield from (*self.attention, self.o, *self.gate_up, self.down)
+        """All seven."""
+        yield from (*self.qkv, self.o, *self.gate_up, self.down)
 
 
-def merge_reason(parts: LayerParts) -> str | None:
-    """Why there are no kernels for a layer; None: there are."""
-    for part in parts.all():
+def merge_reason(projections: LayerProjections) -> str | None:
+    """Why the kernels cannot run a layer; None: they can."""
+    for part in projections.all():
         if part.numerics == "simulated":
-            return "kernels take integer and unquantized layers, and some are simulated"
+            return "the kernels run integer and unquantized layers, and some are simulated"
         if part.bias is not None:
-            return "the kernels have no bias, and a layer has one"
-    for group in (parts.attention, parts.gate_up):
-        reason = concat_reason(_of_one_width(group))
+            return "the kernels add no bias, and a layer has one"
+    for group in (projections.qkv, projections.gate_up):
+        reason = concat_reason(_of_one_format(group))
         if reason is not None:
-            return f"layers that read the same input cannot be merged: {reason}"
+            return f"layers with the same input cannot be merged: {reason}"
     return None
 
 
-def merge_layer(parts: LayerParts) -> LayerWeights:
+def merge_layer(projections: LayerProjections) -> LayerWeights:
     """Merge the projections that read the same input.
 
     Raises:
         EvaluationError: There is a `merge_reason`.
     """
-    reason = merge_reason(parts)
+    reason = merge_reason(projections)
     if reason is not None:
         raise EvaluationError(reason)
-    qkv, gate_up = (concat(_of_one_width(group)) for group in (parts.attention, parts.gate_up))
-    return LayerWeights(qkv, parts.o, gate_up, parts.down)
+    qkv, gate_up = (
+        concat(_of_one_format(group)) for group in (projections.qkv, projections.gate_up)
+    )
+    return LayerWeights(qkv, projections.o, gate_up, projections.down)
 
 
-def _of_one_width(group: Sequence[ProjectionWeights]) -> Sequence[ProjectionWeights]:
-    """Packed codes beside wider ones are unpacked."""
+def _of_one_format(group: Sequence[ProjectionWeights]) -> Sequence[ProjectionWeights]:
+    """Unpack int4 weights if other weights of the group are int8."""
     integers = all(part.is_integer for part in group)
     if not integers or all(part.packed for part in group):
         return group

@@ -1,4 +1,4 @@
-"""How a quantized layer is computed: each kernel turns a layer's parts into a module."""
+"""The quantized linear layers: for each kernel, a builder from a layer's parts to its module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kernel `fake`: all blocks of a rotation in one product."""
+"""Kernel `fake`: fake quantization, with all blocks of a rotation in one product."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from duqsweep.quant.rotation import rotate_blocks
 
 
 class BatchedRotation(nn.Module):
-    """Multiply every block of channels by its matrix in one batched product."""
+    """Multiplies every block of channels by its matrix, in one batched product."""
 
     matrices: Tensor
 
@@ -18,7 +18,7 @@ class BatchedRotation(nn.Module):
         self.register_buffer("matrices", matrices)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """(n, width) → the same."""
+        """(n, width) → the same shape."""
         return rotate_blocks(rows, self.matrices)
 
 

@@ -1,4 +1,4 @@
-"""Kernels `int8` and `w4a8`: the layer's product in integers, by the GPU's integer units."""
+"""Kernels `int8` and `w4a8`: the layer multiplies integers, on the GPU's tensor cores."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from duqsweep.quant.linear import LinearParts, QuantizedLinear
 from duqsweep.quant.rotation import hadamard
 from duqsweep.quant.select import PACKED_BITS
 
-WIDEST_CODE = 8  # bits
+MAX_BITS = 8
 
 
 class IntegerLinear(QuantizedLinear):
-    """Stands where a linear layer stood; its numbers are those of kernel `fake`.
+    """Replaces a linear layer; computes the same as kernel `fake`, up to rounding.
 
-    A layer's input is reordered, rotated and rounded with one scale a token in float32, where
-    `fake` rounds to the layer's dtype between the stages.
+    The input is permuted, rotated and quantized with one scale per token, in float32; `fake` rounds
+    to the layer's dtype between these stages.
     """
 
     codes: Tensor
@@ -31,12 +31,16 @@ class IntegerLinear(QuantizedLinear):
 
         Args:
             parts: The layer.
-            packed: Two int4 codes per byte.
+            packed: Whether to store two int4 codes per byte.
 
         Raises:
-            EvaluationError: The layer's settings have no integer product.
+            EvaluationError: Integer kernels do not support the layer's settings.
         """
         super().__init__()
+        # Imported here: an installation without a GPU has no Triton.
+        from duqsweep.kernels.products import integer_linear
+
+        self.multiply = integer_linear
         _check(parts)
         pack = parts.pack
         self.weight_bits, self.act_bits = parts.weight_bits, parts.act_bits
@@ -62,18 +66,14 @@ class IntegerLinear(QuantizedLinear):
             x: (..., in), bf16 or float32, on a GPU.
 
         Returns:
-            (..., out), of the dtype of x.
+            (..., out), in the dtype of x.
 
         Raises:
-            EvaluationError: There is no GPU kernel for this tensor.
+            EvaluationError: x is not on a GPU, or of another dtype.
         """
-        # Imported here, so that layers can be made and looked at where Triton is missing.
-        from duqsweep.kernels.products import integer_linear
-
         rows = x.reshape(-1, self.in_features)
-        return integer_linear(rows, self.projection_weights()).view(
-            *x.shape[:-1], self.out_features
-        )
+        product = self.multiply(rows, self.projection_weights())
+        return product.view(*x.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
         """Widths and bits, for `print(policy.module)`."""
@@ -82,27 +82,27 @@ class IntegerLinear(QuantizedLinear):
 
 
 def build_int8(parts: LinearParts) -> nn.Module:
-    """The layer with a code a byte."""
+    """The layer with one int8 code per byte."""
     return IntegerLinear(parts, packed=False)
 
 
 def build_w4a8(parts: LinearParts) -> nn.Module:
-    """The layer with two codes a byte where they have 4 bits or fewer."""
+    """The layer with two codes per byte if weights have 4 bits or fewer, otherwise one."""
     return IntegerLinear(parts, packed=parts.weight_bits <= PACKED_BITS)
 
 
 def _check(parts: LinearParts) -> None:
     pack = parts.pack
-    if max(parts.weight_bits, parts.act_bits) > WIDEST_CODE or pack.scales is None:
+    if max(parts.weight_bits, parts.act_bits) > MAX_BITS or pack.scales is None:
         raise EvaluationError(
-            f"an integer product takes 2 to {WIDEST_CODE} bits on both sides, got "
+            f"kernels int8 and w4a8 take 2 to {MAX_BITS} bits for weights and activations, got "
             f"W{parts.weight_bits}A{parts.act_bits}"
         )
     if parts.act_scale is not None:
-        raise EvaluationError("an integer product takes one activation scale a token, got static")
+        raise EvaluationError("kernels int8 and w4a8 take act_scale per_token, got static")
     if pack.row_rotation is not None or pack.factors is not None:
-        raise EvaluationError("an integer product takes neither row_rotation nor smoothing")
+        raise EvaluationError("kernels int8 and w4a8 support neither row_rotation nor smoothing")
     if pack.rotation is not None:
         expected = hadamard(pack.rotation.shape[-1]).to(pack.rotation)
         if len(pack.rotation) > 1 or not torch.equal(pack.rotation[0], expected):
-            raise EvaluationError("an integer product takes rotation hadamard or none")
+            raise EvaluationError("kernels int8 and w4a8 take rotation hadamard or none")

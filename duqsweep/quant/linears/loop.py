@@ -1,4 +1,4 @@
-"""Kernel `loop`: one product a block, as the prototype does; kept as the slow baseline."""
+"""Kernel `loop`: fake quantization with one product per block, like the prototype; a baseline."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from duqsweep.quant.linear import DuQuantLinear, LinearParts
 
 
 class LoopRotation(nn.Module):
-    """Slice, multiply and write back one block of channels after the other.
+    """Slices, multiplies and writes back one block of channels after the other.
 
-    Two launches a block: at block 16 the 126 layers of pi0.5's expert need about half a million of
-    them for ten denoising steps, which is what made the prototype slow.
+    Two launches per block: with blocks of 16 channels, the 126 layers of pi0.5's expert need about
+    half a million launches for ten denoising steps. That is why the prototype was slow.
     """
 
     matrices: Tensor
@@ -21,7 +21,7 @@ class LoopRotation(nn.Module):
         self.register_buffer("matrices", matrices)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """(n, width) → the same."""
+        """(n, width) → the same shape."""
         block = self.matrices.shape[-1]
         shared = self.matrices.shape[0] == 1
         rotated = rows.clone()
