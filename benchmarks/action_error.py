@@ -1,4 +1,4 @@
-"""What each rotation costs the embedded policy, without an episode: layers' outputs, and actions.
+"""Errors of the embedded policy under each rotation, without episodes: of layers and of actions.
 
 python benchmarks/action_error.py           # the table of docs/rotations.md: 4 minutes, one core
 python benchmarks/action_error.py --include vision_all --bits 8,8 --block 16
@@ -28,20 +28,20 @@ from duqsweep.worker.noise import flow_noise
 ROTATIONS = ("none", "hadamard", "svd", "greedy")
 BITS = ("4,8", "3,8", "4,4")
 BASE = ("name=action_error", "suite=recorded", "budget.episodes_per_trial=1", "enqueue=[reference]")
-NOISES = 4  # each observation is met with as many flow noises
-ROWS = 512  # inputs of a layer that its error is taken on
+NOISES = 4  # flow noises per observation
+ROWS = 512  # inputs per layer on which its error is measured
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Of one setting, against the unquantized policy."""
+    """Errors of one setting relative to the unquantized policy."""
 
     layers: float  # |quantized output - output| / |output|, geometric mean over the layers
     actions: float  # root mean square of normalised actions
 
 
 def errors_of(spec: TrialSpec, bench: Bench) -> Errors:
-    """Both errors, on observations that calibration did not see."""
+    """Both errors, on observations that calibration did not use."""
     reference = bench.reference(spec.policy, "cpu")
     observations = bench.observations(reference, spec.protocol, Path())
     layers = linear_layers(sizes_of(spec.policy.name))
@@ -61,7 +61,7 @@ def errors_of(spec: TrialSpec, bench: Bench) -> Errors:
 
 
 def inputs_of(policy: Policy, names: Sequence[str], run: Callable[[], None]) -> dict[str, Tensor]:
-    """Up to ROWS inputs of each layer, evenly from all its forwards."""
+    """Up to ROWS inputs of each layer, spread evenly over its forwards."""
     parts: dict[str, list[Tensor]] = {name: [] for name in names}
 
     def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
@@ -78,7 +78,7 @@ def inputs_of(policy: Policy, names: Sequence[str], run: Callable[[], None]) -> 
 
 
 def act(policy: Policy, observations: Sequence[Observation]) -> None:
-    """One call for each observation."""
+    """One call per observation."""
     for number, observation in enumerate(observations):
         policy.act(observation, flow_noise((1, number), policy.horizon, policy.action_dim))
 
@@ -95,7 +95,7 @@ def layers_error(exact: nn.Module, quantized: nn.Module, inputs: Mapping[str, Te
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table, a line as soon as it is known."""
+    """Print the table, each line as soon as it is computed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--include", default="llm_dit_all", help="a name of conf/config.yaml")
     parser.add_argument("--rotation", nargs="+", default=ROTATIONS, choices=ROTATIONS)

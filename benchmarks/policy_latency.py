@@ -1,4 +1,4 @@
-"""Times one policy call in many forms, from the seed's loop to one CUDA graph: a table and JSON.
+"""Times one policy call in many forms, from the prototype to one CUDA graph: a table and JSON.
 
 Full-size pi0.5 with random weights in bf16 on a GPU, the embedded policy's sizes in fp32 on a CPU.
 Batch 1, two cameras, no padded token. Graphs are a GPU's; on a CPU those forms are compiled only.
@@ -49,7 +49,7 @@ def main() -> int:
         try:
             with time_limit(options.limit):
                 rows.append(_row(bench, form, best, options.seconds))
-        except Exception as error:  # a form that fails must not cost the others
+        except Exception as error:  # one failing form must not stop the others
             failed.append(f"{label}: {type(error).__name__}: {str(error)[:300]}")
             print(failed[-1], flush=True)
             continue
@@ -63,7 +63,7 @@ def main() -> int:
 def _work(
     options: argparse.Namespace, first: Bench, others: list[Bench]
 ) -> Iterator[tuple[Bench, Form]]:
-    """What was asked for, those forms first that tell most."""
+    """The requested forms, the most important ones first."""
     for names in (TELLING, FURTHER):
         chosen = [FORMS[name] for name in names if re.search(options.forms, name)]
         chosen = [form for form in chosen if options.device == "cuda" or not form.gpu_only]

@@ -1,4 +1,4 @@
-"""Compare the pictures of OSMesa and EGL on this machine, and what drawing them costs.
+"""Compare the images of OSMesa and EGL on this machine, and their rendering times.
 
     python benchmarks/renderers.py --suite duq_mini libero_spatial --out FILE.json
 
@@ -38,7 +38,7 @@ def protocol_of(suite: str, renderer: str) -> ProtocolSpec:
 
 
 def draw(suite: str, renderer: str, out: Path) -> None:
-    """Write the pictures of all tasks to a file, and print milliseconds per observation."""
+    """Write the images of all tasks to a file, and print milliseconds per observation."""
     protocol = protocol_of(suite, renderer)
     environment = open_environment(protocol)
     assert isinstance(environment, LiberoEnvironment)

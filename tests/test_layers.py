@@ -40,7 +40,7 @@ LIGHT_WORKER_FILES = {
     "envs.libero_pro",
     "envs.manifest",
     "envs.simulator_info",
-    "kernels.expert_limits",
+    "kernels.expert.limits",
     "worker.child",
     "worker.ledger",
     "worker.serve",
@@ -145,7 +145,7 @@ def test_only_the_worker_imports_inference(path: Path) -> None:
 
 @params(files_of("control"))
 def test_control_reaches_the_worker_side_only_through_light_files(path: Path) -> None:
-    reached = {".".join(name.split(".")[:2]) for name in ours(path, top_level_only=True)}
+    reached = ours(path, top_level_only=True) & {module_name(file) for file in FILES}
     worker_side = {
         name
         for name in reached

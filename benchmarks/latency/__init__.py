@@ -1,9 +1,9 @@
-"""All forms in the order in which they are measured, in case time runs out."""
+"""All forms, in the order in which they are measured until time runs out."""
 
 from latency import kernel_forms as kernel_forms
 from latency import plain_forms as plain_forms
 
-# Those that tell most; at all horizons before anything else.
+# The most important forms: measured first, at all horizons.
 TELLING = (
     "expert_w4a8_fused_graph",
     "expert_bf16_fused_graph",

@@ -1,4 +1,4 @@
-"""The policy under test at one horizon, and what its forms share: inputs, prefix, frozen layers."""
+"""The policy under test at one horizon, with what its forms share: inputs and quantized layers."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from duqsweep.spec import QuantSpec
 
 
 class Bench:
-    """Full-size weights are random: bf16 on a GPU, fp32 on a CPU. Batch 1, no padded token."""
+    """Full-size weights are random: bf16 on a GPU, fp32 on a CPU. Batch 1, no padded tokens."""
 
     def __init__(self, policy: str, device: str, num_steps: int, horizon: int | None) -> None:
-        """Make the policy.
+        """Build the policy.
 
         Args:
             policy: Its name.
             device: "cpu" or "cuda".
             num_steps: Denoising steps.
-            horizon: Actions a call; None: the policy's own.
+            horizon: Actions per call; None: the policy's own.
         """
         self.policy, self.device, self.num_steps = policy, device, num_steps
         self.sizes = sizes_of(policy)
@@ -48,14 +48,14 @@ class Bench:
         self._set_horizon(horizon or self.sizes.horizon)
 
     def at(self, horizon: int) -> Bench:
-        """The same policy with another horizon; weights and frozen layers are shared."""
+        """The same policy with another horizon; weights and quantized layers are shared."""
         other = copy.copy(self)
         other._set_horizon(horizon)
         return other
 
     @property
     def horizon(self) -> int:
-        """Actions a call."""
+        """Actions per call."""
         return self.sizes.horizon
 
     @cached_property
@@ -76,7 +76,7 @@ class Bench:
         return actions[0]
 
     def frozen(self, quant: QuantSpec | None) -> Pi05:
-        """The policy with quantized layers, made once; None: as it is."""
+        """The policy with quantized layers, cached; None: unquantized."""
         if quant is None:
             return self.module
         if quant not in self._frozen:
@@ -86,12 +86,12 @@ class Bench:
         return module
 
     def copy_of(self, module: Pi05) -> Pi05:
-        """New modules on the same tensors, free to be compiled or quantized."""
+        """New modules on the same tensors, which may be compiled or quantized."""
         tensors = [*module.parameters(), *module.buffers()]
         return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
 
     def forget(self) -> None:
-        """Let go of what was frozen."""
+        """Release the quantized layers."""
         self._frozen.clear()
 
     def sync(self) -> None:
@@ -101,7 +101,7 @@ class Bench:
 
     def _set_horizon(self, horizon: int) -> None:
         self.sizes = replace(self.sizes, horizon=horizon)
-        self.references: dict[tuple[str, QuantSpec | None], Tensor] = {}  # scope and settings
+        self.references: dict[tuple[str, QuantSpec | None], Tensor] = {}  # by scope and settings
         self.module = self.copy_of(self.module)
         self.module.sizes = self.sizes
         torch.manual_seed(horizon)

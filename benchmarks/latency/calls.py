@@ -1,4 +1,4 @@
-"""Turns modules into calls: step by step, merged, compiled, captured in one CUDA graph."""
+"""Builds calls from modules: eager, merged, compiled, or captured in one CUDA graph."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from latency.registry import Built
 
 
 def graphed(bench: Bench, built: Built) -> Built:
-    """The call captured in one CUDA graph; on a CPU the call itself."""
+    """The call captured in one CUDA graph; on a CPU, the call itself."""
     if bench.device != "cuda":
         return built
-    bench.sync()  # weights and inputs are made on another stream
+    bench.sync()  # weights and inputs were made on another stream
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
         for _ in range(2):
@@ -33,7 +33,7 @@ def graphed(bench: Bench, built: Built) -> Built:
 
 
 def stepwise(bench: Bench, module: Pi05, compiled: bool) -> Built:
-    """The expert, velocity after velocity; compiled layer by layer."""
+    """The expert, one velocity after the other; compiled layer by layer."""
     if compiled:
         module = bench.copy_of(module)
         for layer in module.expert.layers:
@@ -42,7 +42,7 @@ def stepwise(bench: Bench, module: Pi05, compiled: bool) -> Built:
 
 
 def eager_policy(bench: Bench, module: Pi05) -> Built:
-    """The policy as it is."""
+    """The eager policy."""
     return Built(lambda: bench.follow(module, bench.prefix(module)), parts_of(module))
 
 

@@ -1,4 +1,4 @@
-"""What no form can beat: bytes and operations of a call over what the machine measurably does."""
+"""Lower bounds of a call's time: its bytes and operations over the machine's measured rates."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ REPEATS = 6
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What the machine can do at best, measured."""
+    """The machine's measured peak rates."""
 
     copy_tb_s: float  # bytes read plus bytes written
     matmul_tflop_s: float  # in the policy's dtype
-    int8_top_s: float  # where products of int8 run; elsewhere as `matmul_tflop_s`
+    int8_top_s: float  # `matmul_tflop_s` where there are no int8 products
 
 
 @torch.no_grad()
 def ceilings(bench: Bench) -> Ceilings:
-    """A large copy and large matrix products, the best of some."""
+    """Measure a large copy and large matrix products; the best of several runs."""
     gpu = bench.device == "cuda"
     source = torch.rand(2**28 if gpu else 2**24, device=bench.device)
     target = torch.empty_like(source)
@@ -50,7 +50,7 @@ def ceilings(bench: Bench) -> Ceilings:
 
 
 def floor_ms(bench: Bench, form: Form, best: Ceilings) -> float:
-    """Modelled: each part reads its weights once a forward, or does its operations.
+    """The model: per forward, each part reads its weights once, or does its operations.
 
     Integer forms read packed weights and count operations at the rate of int8; all others read
     weights of full precision. Rotations are not counted.

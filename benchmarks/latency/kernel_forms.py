@@ -1,4 +1,4 @@
-"""Forms on the fused kernels, in one CUDA graph: the composition that an evaluated policy runs."""
+"""Forms that use the fused kernels in one CUDA graph, as an evaluated policy does."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def expert(bench: Bench, quant: QuantSpec, kernel: Kernel) -> Built:
 
 
 def layered(bench: Bench, quant: QuantSpec, kernel: Kernel) -> Built:
-    """The denoising loop on several kernels a layer, where one kernel could hold it."""
+    """The denoising loop with several kernels per layer, even where the persistent one can run."""
     from duqsweep.inference.merged_expert import merge_expert  # these need Triton
     from duqsweep.inference.triton_expert import TritonExpert
 
@@ -108,7 +108,7 @@ def layered(bench: Bench, quant: QuantSpec, kernel: Kernel) -> Built:
 
 
 def loop_alone(bench: Bench, loop: Expert) -> Built:
-    """An expert behind a prefix that is there already."""
+    """An expert with a precomputed prefix."""
     prepared = loop.prepare(bench.cache)
     call = Built(lambda: loop.denoise(bench.noise, prepared), {"dit": loop.weights()})
     return graphed(bench, call)
@@ -131,7 +131,7 @@ def policy(bench: Bench, quant: QuantSpec, kernel: Kernel) -> Built:
 
 
 def fused(bench: Bench, quant: QuantSpec, kernel: Kernel) -> tuple[FusedPrefix, Expert]:
-    """The merged prefix, compiled where it is plain torch, and the expert's loop."""
+    """The merged prefix, compiled where it is plain torch, and the expert's denoising loop."""
     from duqsweep.inference.backends import build_expert  # these need Triton
     from duqsweep.inference.compiled_expert import CompiledExpert
     from duqsweep.inference.merged_expert import ExpertSource
@@ -142,7 +142,7 @@ def fused(bench: Bench, quant: QuantSpec, kernel: Kernel) -> tuple[FusedPrefix, 
     module = bench.frozen(quant) if quant.rules else bench.module
     source = ExpertSource(module, bench.num_steps)
     loop = build_expert(source)
-    if isinstance(loop, CompiledExpert):  # long chunks run compiled; timed here all the same
+    if isinstance(loop, CompiledExpert):  # long chunks run compiled; they are timed here, too
         loop = TritonExpert(source.merged)
     merged = FusedPrefix(module)
     merged.compile()

@@ -1,4 +1,4 @@
-"""What was measured on, and what forms are called there."""
+"""The machine that was measured on, and the names of forms on it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from latency.floors import Ceilings
 
 
 def machine(bench: Bench, best: Ceilings) -> dict[str, object]:
-    """The facts that times depend on."""
+    """The hardware and versions that times depend on."""
     gpu = bench.device == "cuda"
     return {
         "gpu": torch.cuda.get_device_name() if gpu else None,

@@ -1,4 +1,4 @@
-"""Times a form's calls, checks its result against the eager reference, weighs what it holds."""
+"""Times a form's calls, compares its result with the eager reference, measures its memory."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from latency.registry import Call, Form
 
 WARM_UPS = 3
 MOST_CALLS = 300
-SLOW_MS = 100.0  # from here on no call is spent on warming up but the first
+SLOW_MS = 100.0  # calls slower than this are warmed up only once
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured of one form at one horizon."""
+    """The measurements of one form at one horizon."""
 
     ms: float  # median of a call, from an idle device to its result
     p95_ms: float
     calls: int
     error: float  # ‖result - reference‖ / ‖reference‖; of actions, as moves from the noise
-    weights_mb: Mapping[str, float]  # part → what its weights take in the allocator; empty on a CPU
-    build_s: float  # making, compiling, capturing and the first call
+    weights_mb: Mapping[str, float]  # part → memory of its weights in the allocator; empty on a CPU
+    build_s: float  # building, compiling, capturing and the first call
 
 
 @contextmanager
 def time_limit(seconds: int) -> Iterator[None]:
-    """Raise TimeoutError in the block once it has run too long."""
+    """Raise TimeoutError in the block when it has run too long."""
 
     def stop(*_: object) -> None:
         raise TimeoutError(f"took more than {seconds} s")
@@ -88,7 +88,7 @@ def time_call(bench: Bench, call: Call) -> float:
 
 
 def allocated_mb(held: object) -> float:
-    """MB (10^6 bytes) that the allocator gives out for a copy of every tensor that `held` reaches.
+    """MB (10^6 bytes) that the allocator uses for a copy of every tensor that `held` refers to.
 
     What forms share with the policy under test is so counted as if it stood alone.
     """

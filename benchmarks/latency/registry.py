@@ -1,4 +1,4 @@
-"""The forms that can be measured, by name; files named `*_forms.py` add theirs with `form`."""
+"""The forms that can be measured, by name; files named `*_forms.py` register theirs with `form`."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Built:
 
 @dataclass(frozen=True)
 class Form:
-    """How to build a form, and what to compare it with."""
+    """How to build a form, and its reference."""
 
-    name: str  # scope, then what it multiplies, then how it runs
+    name: str  # scope, then number format, then how it runs
     make: Callable[[Bench], Built]
     quant: QuantSpec | None  # of the eager reference, kernel `fake`; None: unquantized
     integer: bool  # multiplies integer codes
@@ -54,7 +54,7 @@ def form(
     gpu_only: bool = False,
     first_horizon_only: bool = False,
 ) -> Callable[[Callable[[Bench], Built]], Callable[[Bench], Built]]:
-    """Register the function below as what builds form `name`; see `Form`."""
+    """Decorator: register the function as the builder of form `name`; see `Form`."""
     if name.partition("_")[0] not in SCOPES or name in FORMS:
         raise ValueError(f"form {name!r}: scope not among {SCOPES}, or registered twice")
 

@@ -1,4 +1,4 @@
-"""Quantization settings that forms are measured with."""
+"""The quantization settings of the measured forms."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def rule(root: str, weight_bits: int) -> LayerRule:
 
 EXPERT_W4A8 = QuantSpec(rules=(rule(EXPERT, 4),))
 EXPERT_W8A8 = QuantSpec(rules=(rule(EXPERT, 8),))
-# The image encoder is bound by arithmetic, not by its weights: 8 bits in both.
+# The image encoder is compute-bound: int8 for weights and activations.
 POLICY_W8A8 = QuantSpec(rules=(rule(EXPERT, 8), rule(LLM, 8), rule(VISION, 8)))
 # Its products are so small that int8 saves little there.
 LLM_DIT_W8A8 = QuantSpec(rules=(rule(EXPERT, 8), rule(LLM, 8)))
-# What each part gains most from: faster products here, fewer bytes there.
+# For each part what helps most: faster products or fewer bytes.
 LLM_W8A8_DIT_W4A8 = QuantSpec(rules=(rule(EXPERT, 4), rule(LLM, 8)))
 POLICY_W4A8 = QuantSpec(rules=(rule(EXPERT, 4), rule(LLM, 4), rule(VISION, 8)))
-# Launches what the seed launched: a product a block, outputs rotated back.
+# Launches what the prototype launched: one product per block, outputs rotated back.
 SEED_REFERENCE = replace(EXPERT_W4A8, row_rotation=True)
 SEED_LOOP = replace(SEED_REFERENCE, kernel="loop")

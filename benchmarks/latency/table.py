@@ -33,14 +33,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Ratios:
-    """How many times as fast as others of the same table; None: not comparable, or not measured."""
+    """Speed-ups over other rows of the table; None: not comparable, or not measured."""
 
-    to_seed_loop: float | None  # the loop is bound by launches: its horizon does not matter
+    to_seed_loop: float | None  # the loop is limited by launches, so its horizon does not matter
     to_fastest_bf16: float | None  # of the same scope and horizon
 
 
 def ratios(row: Row, rows: Sequence[Row]) -> Ratios:
-    """A row's ratios; above 1 it is faster."""
+    """A row's speed-ups; above 1, the row is faster."""
     loop = min((other.measured.ms for other in rows if other.form == LOOP), default=None)
     same = [other for other in rows if (other.scope, other.horizon) == (row.scope, row.horizon)]
     plain = min((other.measured.ms for other in same if other.precise), default=None)

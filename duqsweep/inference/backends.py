@@ -1,6 +1,6 @@
-"""Ways to run the action expert on a GPU, in the order in which they are tried.
+"""The backends that can run the action expert on a GPU, in order of preference.
 
-Imported where a policy is compiled on a GPU: two of them need Triton.
+Only code that compiles for a GPU imports this file: two of the backends need Triton.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from duqsweep.inference.compiled_expert import CompiledExpert
 from duqsweep.inference.merged_expert import ExpertSource
 from duqsweep.inference.persistent_expert import PersistentExpert
 from duqsweep.inference.triton_expert import LONGEST_PREFIX, TritonExpert
-from duqsweep.kernels import expert_loop
-from duqsweep.kernels.expert_limits import TOKENS
+from duqsweep.kernels.expert import persistent
+from duqsweep.kernels.expert.limits import TOKENS
 from duqsweep.kernels.machine import interpreted
 from duqsweep.policy.pi05 import PrefixCache
 
 log = logging.getLogger(__name__)
 
-# A state in the prompt makes its length change from call to call, by its digits. Two or three
-# compiled forms then serve all of them.
-KEYS_ALIKE = 64
+# The robot's state in the prompt changes the prompt's length from call to call. With keys padded to
+# a multiple of this, two or three compiled forms are enough.
+PAD_MULTIPLE = 64
 
 
 class Expert(Protocol):
     """A compiled action expert."""
 
     def compile(self) -> None:
-        """torch.compile what is not written as kernels."""
+        """Apply torch.compile to the parts that are not kernels."""
 
     def prepare(self, cache: PrefixCache) -> Any:
-        """Make a prefix of batch 1 ready for `denoise`."""
+        """Prepare a prefix of batch 1 for `denoise`."""
 
     def denoise(self, noise: Tensor, prefix: Any) -> Tensor:
-        """Follow the flow from noise to actions, both (horizon, action_dim) in float32."""
+        """Integrate the flow from noise to actions, both (horizon, action_dim) in float32."""
 
     def products_done(self) -> dict[str, int]:
-        """What the last `denoise` counted on the GPU: products of a kernel that makes many."""
+        """Products that the last `denoise` counted on the GPU, by name; empty if it counts none."""
 
     def weights(self) -> list[Tensor]:
-        """Every tensor that a call reads, scratch space apart."""
+        """Every tensor that a call reads, without scratch buffers."""
 
 
 @dataclass(frozen=True)
@@ -59,23 +59,23 @@ class Backend:
 
 
 def cuda_reason(source: ExpertSource) -> str | None:
-    """Why the denoising loop cannot be one kernel in CUDA C++."""
+    """Why the persistent kernel in CUDA C++ cannot run this expert; None: it can."""
     if not source.has_integers():
-        return "none of its products is of integers"
+        return "none of its products multiplies integers"
     reason = source.merge_reason()
     if reason is not None:
         return reason
     merged = source.merged
-    return expert_loop.unsupported_reason(
+    return persistent.unsupported_reason(
         merged.shape, merged.layers, merged.modulations.dtype, merged.longest_prefix
     )
 
 
 def triton_reason(source: ExpertSource) -> str | None:
-    """Why it cannot be several kernels per layer in Triton, or had better not.
+    """Why Triton kernels cannot run this expert, or would be slower; None: use them.
 
-    On an H200 an unquantized expert takes 5.2 ms with kernels and 7.8 compiled for 10 tokens, but
-    18.0 with kernels and 8.7 compiled for 50.
+    On an H200, an unquantized expert takes 5.2 ms with these kernels and 7.8 ms with torch.compile
+    for 10 tokens, but 18.0 ms and 8.7 ms for 50 tokens.
     """
     reason = source.merge_reason()
     if reason is not None:
@@ -84,7 +84,7 @@ def triton_reason(source: ExpertSource) -> str | None:
     if device.type != "cuda" and not interpreted():
         return f"the expert's kernels run on a CUDA GPU, got {device}"
     if sizes.horizon > TOKENS and not source.has_integers():
-        return f"compiled code is faster for unquantized chunks of more than {TOKENS} actions"
+        return f"torch.compile is faster for unquantized chunks of more than {TOKENS} actions"
     if source.merged.longest_prefix > LONGEST_PREFIX:
         return (
             f"a prefix may have {source.merged.longest_prefix} tokens, more than {LONGEST_PREFIX}"
@@ -93,7 +93,7 @@ def triton_reason(source: ExpertSource) -> str | None:
 
 
 def torch_reason(source: ExpertSource) -> str | None:
-    """Why it cannot be left to torch.compile."""
+    """Why torch.compile cannot run this expert; None: it can."""
     return "its layers multiply integers" if source.has_integers() else None
 
 
@@ -103,17 +103,17 @@ EXPERT_BACKENDS = (
     Backend(
         "torch",
         torch_reason,
-        lambda source: CompiledExpert(source.module, source.num_steps, KEYS_ALIKE),
+        lambda source: CompiledExpert(source.module, source.num_steps, PAD_MULTIPLE),
     ),
 )
 
 
 @torch.no_grad()
 def build_expert(source: ExpertSource) -> Expert:
-    """The expert on the first backend that supports it; the log says why others do not.
+    """Build the expert on the first backend that supports it; log why earlier ones do not.
 
     Raises:
-        EvaluationError: None does.
+        EvaluationError: No backend supports it; the message gives the reason of each.
     """
     reasons: list[str] = []
     for backend in EXPERT_BACKENDS:

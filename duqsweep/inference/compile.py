@@ -1,4 +1,4 @@
-"""Makes a fast policy from an eager one, which it does not change."""
+"""Compiles a policy: a fast second policy; the eager one is not changed."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ from duqsweep.seams import EagerPolicy
 
 
 def compile_policy(policy: EagerPolicy) -> CompiledPolicy:
-    """A policy with the same actions within rounding; its first call compiles.
+    """A policy that computes the same actions, up to rounding; its first call compiles.
 
-    On a GPU, layers that read the same input are merged, compiled where they are not written as
-    kernels, and captured in one CUDA graph per length of the prompt. On a CPU the layers of all
-    three stacks are compiled; those of a stack share one compiled form, so this takes as long as a
-    layer and not as a network: on two CPU cores 20 s where the whole denoising step took 40, for a
-    call as fast.
+    On a GPU, layers with the same input are merged, layers that are not kernels are compiled, and
+    the whole call is captured in one CUDA graph per prompt length. On a CPU, the layers are
+    compiled one by one; those of a stack share one compiled form. On two CPU cores this takes 20 s,
+    and compiling a whole denoising step 40 s, for the same speed.
 
     Args:
-        policy: Eager; `freeze` may have quantized its layers. Merged weights are new tensors, so
-            drop the policy afterwards if its memory is needed.
+        policy: Eager, possibly quantized by `freeze`. Merged weights are new tensors: release the
+            eager policy afterwards if its memory is needed.
 
     Raises:
-        EvaluationError: This policy cannot be compiled.
+        EvaluationError: Policies of this kind cannot be compiled.
     """
     if not isinstance(policy, Pi05Policy):
         raise EvaluationError(f"only a pi0.5 can be compiled, got a {type(policy).__name__}")
@@ -36,7 +35,7 @@ def compile_policy(policy: EagerPolicy) -> CompiledPolicy:
 
 
 def _compiled_layers(policy: Pi05Policy) -> Call:
-    # Dynamo allows each function a few compiled forms; every trial would add one.
+    # Dynamo limits the compiled forms per function, and every trial would add one.
     torch.compiler.reset()
     twin = policy.copy(policy.num_steps)
     for layer in twin.module.layers():

@@ -1,9 +1,9 @@
-"""The action expert's denoising loop in few kernels, for one observation at a time.
+"""The action expert's denoising loop for torch.compile, for one observation at a time.
 
-Equal to `Pi05.velocity` followed step by step. What is merged: the products of q, k and v, and of
-gate and up; the gated residual with the norm behind it. What is precomputed: the modulation by the
-flow's time, for a fixed schedule. Attention is two products over the query heads that share a key
-head, folded into the token axis.
+Computes the same as Euler steps along `Pi05.velocity`. Merged are q, k and v; gate and up; and each
+gated residual with the norm after it. The modulation by the flow's time is computed beforehand, for
+a fixed schedule. Attention is two products, where the query heads of a key head are folded into the
+token axis.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duqsweep.checkpoint.sizes import StackSizes
-from duqsweep.inference.expert_products import gated_linear, norm_linear, plain_linear
+from duqsweep.inference.expert_products import adaptive_norm_linear, gated_linear, plain_linear
 from duqsweep.policy.gemma import ExpertLayer, KeysValues, normalise, rotary_table, rotate
 from duqsweep.policy.pi05 import Pi05, PrefixCache, euler_times
 
 Result = TypeVar("Result")
 
-# What stands between the products of a layer shall be one kernel each, even where a value is then
-# computed more than once: a kernel on ten tokens takes as long as its launch.
+# Fuse everything between two products into one kernel, even if it then computes a value more than
+# once: a kernel on ten tokens takes no longer than its launch.
 FUSION = {
     "combo_kernels": True,
     "split_reductions": False,
-    "assert_indirect_indexing": False,  # an assertion a channel makes loads wait for each other
+    "assert_indirect_indexing": False,  # an assertion per channel would serialise the loads
     "realize_reads_threshold": 100,
     "realize_acc_reads_threshold": 1000,
     "realize_opcount_threshold": 1000,
@@ -36,15 +36,15 @@ FUSION = {
 
 
 class FusedLayer(nn.Module):
-    """One expert layer; its keys and values hold the prefix's, then room for the tokens' own."""
+    """One expert layer; its caches hold the prefix's keys and values, then those of the tokens."""
 
     def __init__(self, layer: ExpertLayer, sizes: StackSizes) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = sizes.heads, sizes.kv_heads, sizes.head_dim
         attention, mlp = layer.self_attn, layer.mlp
-        self.qkv = norm_linear([attention.q_proj, attention.k_proj, attention.v_proj])
+        self.qkv = adaptive_norm_linear([attention.q_proj, attention.k_proj, attention.v_proj])
         self.o = plain_linear(attention.o_proj)
-        self.gate_up = norm_linear([mlp.gate_proj, mlp.up_proj])
+        self.gate_up = adaptive_norm_linear([mlp.gate_proj, mlp.up_proj])
         self.down = gated_linear(mlp.down_proj)
 
     def forward(
@@ -58,12 +58,12 @@ class FusedLayer(nn.Module):
         """One layer.
 
         Args:
-            residual: x, update and gate: the stream is x + update * gate.
-            modulation: Of the first and of the second norm, each (3, width).
+            residual: x, update and gate: the residual stream is x + update * gate.
+            modulation: Of the first and the second norm, each (3, width): factor, shift, gate.
             cache: Keys and values, each (kv_heads, prefix + tokens, head_dim); the last `tokens`
                 of each are overwritten.
             table: Rotary table of the tokens' positions.
-            bias: (prefix + tokens,) minus infinity at what is no key; None: all are.
+            bias: (prefix + tokens,), minus infinity at padding; None: there is no padding.
 
         Returns:
             The residual after the layer.
@@ -83,7 +83,7 @@ class FusedLayer(nn.Module):
         q, k, v = torch.split(split, [self.heads, self.kv_heads, self.kv_heads])
         keys[:, -tokens:] = rotate(k, table)
         values[:, -tokens:] = v
-        # As rows (token, head): the product's output is then (tokens, heads * head_dim) as it lies.
+        # Rows in the order (token, head): the output is then (tokens, heads * head_dim) in memory.
         q = rotate(q, table) * self.head_dim**-0.5
         q = q.view(self.kv_heads, -1, tokens, self.head_dim).transpose(1, 2)
         q = q.reshape(self.kv_heads, -1, self.head_dim)
@@ -97,24 +97,24 @@ class FusedLayer(nn.Module):
 
 @dataclass(frozen=True)
 class PaddedPrefix:
-    """A prefix made ready for the loop."""
+    """A prefix prepared for the loop."""
 
-    caches: tuple[KeysValues, ...]  # of each layer, with room for the action tokens
-    table: KeysValues  # rotary, of the action tokens
-    bias: Tensor | None  # (keys,) minus infinity where the room is padded; None: nowhere
+    caches: tuple[KeysValues, ...]  # per layer, with space for the action tokens
+    table: KeysValues  # rotary table of the action tokens
+    bias: Tensor | None  # (keys,), minus infinity at padding; None: no padding
 
 
 class CompiledExpert(nn.Module):
-    """All denoising steps of one observation."""
+    """Runs all denoising steps of one observation; an `Expert` of `backends`."""
 
     def __init__(self, module: Pi05, num_steps: int, pad_multiple: int = 1) -> None:
-        """Merge the expert's weights; those of `module` stay as they are.
+        """Merge the expert's weights; those of `module` are not changed.
 
         Args:
             module: The policy.
-            num_steps: Euler steps of the schedule.
-            pad_multiple: Caches are padded to multiples of so many keys: compiled code is one
-                length's.
+            num_steps: Number of Euler steps.
+            pad_multiple: Caches are padded to a multiple of this many keys, because each length
+                needs its own compiled code.
         """
         super().__init__()
         self.pad_multiple = pad_multiple
@@ -125,8 +125,8 @@ class CompiledExpert(nn.Module):
             FusedLayer(cast(ExpertLayer, layer), self.sizes) for layer in module.expert.layers
         )
         self._run_layer: Callable[..., tuple[Tensor, Tensor, Tensor]] = FusedLayer.forward
-        self._enter: Callable[..., Tensor] = CompiledExpert.enter
-        self._step: Callable[..., Tensor] = CompiledExpert.step
+        self._embed: Callable[..., Tensor] = CompiledExpert.embed
+        self._euler_step: Callable[..., Tensor] = CompiledExpert.euler_step
         device, dtype = module.action_in_proj.weight.device, module.dtype
         with torch.no_grad():
             table = module.modulation(euler_times(num_steps).to(device)).to(dtype)
@@ -135,13 +135,13 @@ class CompiledExpert(nn.Module):
         self._ones = torch.ones_like(self._zeros[0])
 
     def compile(self) -> None:
-        """torch.compile one layer, whose code all layers share, and what stands around them."""
+        """Compile one layer, whose code all layers share, and the first and last part of a step."""
         self._run_layer = _compiled(FusedLayer.forward)
-        self._enter = _compiled(CompiledExpert.enter)
-        self._step = _compiled(CompiledExpert.step)
+        self._embed = _compiled(CompiledExpert.embed)
+        self._euler_step = _compiled(CompiledExpert.euler_step)
 
     def prepare(self, cache: PrefixCache) -> PaddedPrefix:
-        """Make room for the action tokens behind a prefix of batch 1."""
+        """Pad a prefix of batch 1 with space for the action tokens."""
         start = cache[0][0].shape[2]
         end = start + self.horizon
         added = -(-end // self.pad_multiple) * self.pad_multiple - start
@@ -157,38 +157,38 @@ class CompiledExpert(nn.Module):
         return PaddedPrefix(caches, rotary_table(positions, self.sizes.head_dim), bias)
 
     def denoise(self, noise: Tensor, prefix: PaddedPrefix) -> Tensor:
-        """Follow the flow from noise to actions, both (horizon, action_dim) in float32.
+        """Integrate the flow from noise to actions, both (horizon, action_dim) in float32.
 
-        The room for the tokens' own keys and values in `prefix` is overwritten.
+        The space for the tokens' keys and values in `prefix` is overwritten.
         """
         actions = noise
         for modulation in self.modulations:
-            residual = (self._zeros, self._enter(self, actions), self._ones)
+            residual = (self._zeros, self._embed(self, actions), self._ones)
             for i, layer in enumerate(self.layers):
                 pair = (modulation[2 * i], modulation[2 * i + 1])
                 residual = self._run_layer(
                     layer, residual, pair, prefix.caches[i], prefix.table, prefix.bias
                 )
-            actions = self._step(self, actions, residual, modulation[-1])
+            actions = self._euler_step(self, actions, residual, modulation[-1])
         return actions
 
     def products_done(self) -> dict[str, int]:
-        """None: no kernel of this package runs."""
+        """Nothing: no kernel of this package runs."""
         return {}
 
     def weights(self) -> list[Tensor]:
-        """Every tensor that a call reads, scratch space apart."""
+        """Every tensor that a call reads, without scratch buffers."""
         return [*self.parameters(), *self.buffers()]
 
-    def enter(self, actions: Tensor) -> Tensor:
+    def embed(self, actions: Tensor) -> Tensor:
         """(horizon, action_dim) in float32 → (horizon, width)."""
         x = self.action_in_proj(actions.to(self.action_in_proj.weight.dtype))
         return cast(Tensor, x.to(self._zeros.dtype))
 
-    def step(
+    def euler_step(
         self, actions: Tensor, residual: tuple[Tensor, Tensor, Tensor], modulation: Tensor
     ) -> Tensor:
-        """One Euler step along the velocity that the last layer's residual gives."""
+        """The last norm and projection, and one Euler step along the resulting velocity."""
         x = torch.addcmul(*residual)
         factor, shift, _ = modulation
         normed = torch.addcmul(shift, normalise(x), factor).to(x.dtype)

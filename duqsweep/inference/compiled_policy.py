@@ -1,4 +1,4 @@
-"""A policy that was compiled; what it was compiled from stays as it is."""
+"""The result of `compile_policy`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from duqsweep.seams import Observation
 
 
 class CompiledPolicy:
-    """A fast `seams.Policy`; its layers cannot be replaced any more."""
+    """A fast `seams.Policy`, whose layers can no longer be replaced."""
 
     def __init__(self, frontend: Frontend, num_steps: int, call: Call) -> None:
         self.frontend, self.num_steps, self.call = frontend, num_steps, call
@@ -25,23 +25,23 @@ class CompiledPolicy:
     def act_normalised(
         self, observation: Observation, noise: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """(horizon, 7) actions as the network makes them: scaled alike across joints."""
+        """(horizon, 7) actions as the network outputs them, before denormalisation."""
         return self.frontend.run(self.call, observation, noise)
 
     def time_parts(self, observation: Observation, noise: NDArray[np.float32]) -> dict[str, float]:
-        """One call, in seconds: "vision" (with preprocessing), "llm" and "dit"."""
+        """Seconds of one call's parts: "vision" (with preprocessing), "llm" and "dit"."""
         return self.frontend.seconds(self.call, observation, noise)
 
     def weights(self) -> list[Tensor]:
-        """Every tensor that a call reads, scratch space apart; some may share their memory."""
+        """Every tensor that a call reads, without scratch buffers; some may share memory."""
         return self.call.weights()
 
     def launches(self, observation: Observation, noise: NDArray[np.float32]) -> dict[str, int]:
-        """How often one call launches each kernel; products of a kernel that makes many."""
+        """How often one call launches each kernel, and the products that its kernels counted."""
         return self.call.launches(*self.frontend.tensors(observation, noise))
 
     def reads(self, observation: Observation) -> tuple[int, int]:
-        """How many pictures and prompt tokens one call reads."""
+        """How many images and prompt tokens one call reads."""
         return self.frontend.reads(observation)
 
     def synchronize(self) -> None:

@@ -1,7 +1,7 @@
-"""A whole policy call captured in one CUDA graph for each length of the prompt.
+"""A whole policy call as one CUDA graph per prompt length.
 
-The graph holds the merged image encoder, prefix and denoising loop. A prompt of a new length is
-captured when it first comes; what was compiled for another length serves it.
+The graph contains image encoder, prefix and denoising loop. The first call with a new prompt length
+captures its graph; code that was compiled for another length is used again.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from duqsweep.kernels import launches
 
 log = logging.getLogger(__name__)
 
-COMPILED_FORMS = 256  # of one function, over all trials of a process
-WARM_UP_CALLS = 2  # before a capture: they compile, and choose among a library's kernels
+COMPILED_FORMS = 256  # per function, over all trials of a process
+WARM_UP_CALLS = 2  # before a capture: for compilation, and for libraries that choose kernels
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a call: takes the results of the earlier ones by name, gives its own."""
+    """A part of a call: maps the results of earlier stages, by name, to its own result."""
 
     name: str
     run: Callable[[Mapping[str, Any]], Any]
@@ -36,25 +36,25 @@ class Stage:
 
 @dataclass(frozen=True)
 class Captured:
-    """What one length of the prompt has on the GPU."""
+    """The graph of one prompt length, with its static inputs and output."""
 
     inputs: dict[str, Tensor]
     graph: torch.cuda.CUDAGraph
     actions: Tensor
-    launched: Counter[str]
+    launched: Counter[str]  # kernel launches during the capture
 
 
 class GraphedCall:
-    """From pixels, tokens and noise to actions, by graphs that are captured when needed."""
+    """Computes actions by CUDA graphs that are captured when needed; a `frontend.Call`."""
 
     def __init__(self, prefix: FusedPrefix, expert: Expert) -> None:
-        """Nothing is compiled or captured before the first call."""
+        """Set up; the first call compiles and captures."""
         self.prefix, self.expert = prefix, expert
         prefix.compile(any_length=True)
         expert.compile()
         self.stages = (
             Stage("vision", lambda made: prefix.encode_images(made["pixels"])),
-            Stage("llm", lambda made: prefix.read(made["vision"], made["tokens"])),
+            Stage("llm", lambda made: prefix.encode_prefix(made["vision"], made["tokens"])),
             Stage("dit", lambda made: expert.denoise(made["noise"], expert.prepare(made["llm"]))),
         )
         self._captured: dict[tuple[torch.Size, ...], Captured] = {}
@@ -70,15 +70,15 @@ class GraphedCall:
         return captured.actions
 
     def weights(self) -> list[Tensor]:
-        """Every tensor that a call reads, scratch space apart."""
+        """Every tensor that a call reads, without scratch buffers."""
         prefix = [*self.prefix.parameters(), *self.prefix.buffers()]
         return [*prefix, *self.expert.weights()]
 
     def launches(self, pixels: Tensor, tokens: Tensor, noise: Tensor) -> dict[str, int]:
-        """What one call does, by kernel.
+        """How often one call launches each kernel, and the products that its kernels counted.
 
-        Launches are counted when the graph is captured. A kernel that makes many products counts
-        them on the GPU: a call is made, and the counts are read back.
+        Launches are counted when the graph is captured. Persistent kernels count their products
+        on the GPU: this method makes a call and reads the counters back.
         """
         self.run(pixels, tokens, noise)
         launched = self.captured(pixels, tokens, noise).launched
@@ -86,7 +86,7 @@ class GraphedCall:
 
     @torch.no_grad()
     def captured(self, pixels: Tensor, tokens: Tensor, noise: Tensor) -> Captured:
-        """The graph for inputs of these shapes, made at the first such call."""
+        """The graph for inputs of these shapes; the first such call captures it."""
         key = (pixels.shape, tokens.shape)
         if key not in self._captured:
             given = {"pixels": pixels, "tokens": tokens, "noise": noise}
@@ -98,7 +98,7 @@ class GraphedCall:
 
     @torch.no_grad()
     def seconds(self, pixels: Tensor, tokens: Tensor, noise: Tensor) -> dict[str, float]:
-        """One call as three graphs, each timed; they are captured for this call alone."""
+        """Seconds of "vision", "llm" and "dit": one graph each, captured only for this."""
         self.captured(pixels, tokens, noise)
         made: dict[str, Any] = {
             "pixels": pixels.clone(),
@@ -108,7 +108,7 @@ class GraphedCall:
         found, graphs = {}, []
         for stage in self.stages:
             graph = torch.cuda.CUDAGraph()
-            graphs.append(graph)  # its results live in its memory
+            graphs.append(graph)  # keeps the memory of its results allocated
             torch.cuda.synchronize()
             with torch.cuda.graph(graph):
                 made[stage.name] = stage.run(made)

@@ -1,7 +1,7 @@
-"""Integer products of a compiled prefix: norm, rounding and product, in two kernels each.
+"""Integer products of a compiled prefix, two kernels each: norm and quantization; product.
 
-What is folded is exact: a last layer's permutation of its inputs is one of the outputs before it,
-and hidden channels that are added to fill cache lines are zero.
+Two changes of the weights are exact: the permutation of an MLP's last layer is applied to the
+outputs of the first, and hidden channels that are added to fill cache lines are zero.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from duqsweep.kernels.projection_weights import (
 )
 from duqsweep.kernels.rotary import Rotary, Table
 
-FULL_LINE = 128  # bytes of the GPU's cache lines; SigLIP's 4304 hidden channels become 4352
+CACHE_LINE = 128  # bytes; SigLIP's 4304 hidden channels become 4352
 
 
 def integer_norm(norm: Norm, weights: ProjectionWeights, rotary: Rotary | None) -> nn.Module:
-    """X → the products of its norm; see `prefix_products.norm_linear`."""
+    """One module: x → the product of its norm; see `prefix_products.norm_linear`."""
     if rotary is None:
         return IntegerProduct(weights, norm)
     pairs = rotary.interleaved(weights.out_features).to(weights.values.device)
@@ -33,24 +33,24 @@ def integer_norm(norm: Norm, weights: ProjectionWeights, rotary: Rotary | None) 
 
 
 def integer_linear_residual(weights: ProjectionWeights) -> nn.Module:
-    """(rows, x) → x plus the product of rows."""
+    """One module: (rows, x) → x plus the product of rows."""
     return IntegerProduct(weights)
 
 
 def integer_mlp(
     norm: Norm, first: ProjectionWeights, last: ProjectionWeights, gated: bool
 ) -> nn.Module:
-    """X → x plus the MLP of its norm, with the activation behind the first product."""
+    """One module: x → x plus the MLP of its norm. The activation is an epilogue."""
     hidden = torch.arange(last.in_features, device=last.values.device)
     if last.permutation is not None:
         hidden = last.permutation
-    # Outputs 2i and 2i + 1 are a gate and what it gates.
+    # Outputs 2i and 2i + 1 are a gate and its up.
     products = 2 if gated else 1
     rows = [hidden + i * last.in_features for i in range(products)]
     first = take_rows(first, torch.stack(rows, dim=1).flatten())
     last = replace(last, permutation=None)
     if last.groups == 1:
-        more = -last.in_features % FULL_LINE
+        more = -last.in_features % CACHE_LINE
         first, last = pad_outputs(first, products * more), pad_inputs(last, more)
     return IntegerMlp(
         IntegerProduct(first, norm, "gated" if gated else "gelu"), IntegerProduct(last)
@@ -58,14 +58,7 @@ def integer_mlp(
 
 
 class IntegerProduct(nn.Module):
-    """Norm, rounding, product and what follows it, in two kernels."""
-
-    values: Tensor
-    scales: Tensor
-    bias: Tensor | None
-    permutation: Tensor | None
-    norm_weight: Tensor | None
-    norm_bias: Tensor | None
+    """Norm, quantization, product and epilogue, in two kernels."""
 
     def __init__(
         self,
@@ -79,38 +72,37 @@ class IntegerProduct(nn.Module):
         from duqsweep.kernels.products import integer_linear
 
         self.multiply = integer_linear
-        self.block, self.act_bits = weights.block, weights.act_bits
         self.kind, self.rotary = kind, rotary
-        for name in ("values", "scales", "bias", "permutation"):
-            self.register_buffer(name, getattr(weights, name))
-        parts: dict[str, Tensor | None] = dict.fromkeys(("weight", "bias"))
-        if norm is not None:
-            parts = vars(norm)
-        for name, part in parts.items():
-            if part is not None and weights.permutation is not None:
-                part = part[weights.permutation]
-            self.register_buffer(f"norm_{name}", part)
+        self.weights, self.norm = weights, None if norm is None else _permuted(norm, weights)
+        # The same tensors again, so that `buffers()` lists what a call reads.
+        tensors = [*weights.tensors(), *([] if self.norm is None else self.norm.tensors())]
+        for i, tensor in enumerate(tensors):
+            self.register_buffer(f"tensor_{i}", tensor)
 
     def forward(
         self, rows: Tensor, residual: Tensor | None = None, table: Table | None = None
     ) -> Tensor:
-        """(tokens, in) → (tokens, out), added to (tokens, out) if given."""
-        weights = ProjectionWeights(
-            self.values, self.scales, self.bias, self.permutation, self.block, self.act_bits
-        )
-        norm = None if self.norm_weight is None else Norm(self.norm_weight, self.norm_bias)
+        """(tokens, in) → (tokens, out), plus the residual (tokens, out) if there is one."""
         epilogue = Epilogue(self.kind, residual, self.rotary, table)
-        return self.multiply(rows, weights, norm, epilogue)
+        return self.multiply(rows, self.weights, self.norm, epilogue)
 
 
 class IntegerMlp(nn.Module):
-    """Two products and the residual."""
+    """Two products and the residual connection."""
 
     def __init__(self, first: IntegerProduct, last: IntegerProduct) -> None:
         super().__init__()
         self.first, self.last = first, last
 
     def forward(self, x: Tensor) -> Tensor:
-        """(tokens, width) → the same."""
+        """(tokens, width) → the same shape."""
         added: Tensor = self.last(self.first(x), x)
         return added
+
+
+def _permuted(norm: Norm, weights: ProjectionWeights) -> Norm:
+    """The norm with its channels in the order of the weights' permuted input."""
+    if weights.permutation is None:
+        return norm
+    bias = None if norm.bias is None else norm.bias[weights.permutation]
+    return Norm(norm.weight[weights.permutation], bias)

@@ -1,4 +1,4 @@
-"""The action expert's weights for fused kernels: merged layers, projections, modulations."""
+"""The action expert's weights for fused kernels: merged layers, projections and modulations."""
 
 from __future__ import annotations
 
@@ -14,9 +14,14 @@ from duqsweep.checkpoint.io_spec import CAMERAS
 from duqsweep.checkpoint.sizes import LLM, rows_a_pass
 from duqsweep.errors import EvaluationError
 from duqsweep.inference.weights import weights_of
-from duqsweep.kernels.expert_cuts import ExpertShape
-from duqsweep.kernels.expert_limits import shape_reason
-from duqsweep.kernels.expert_weights import LayerParts, LayerWeights, merge_layer, merge_reason
+from duqsweep.kernels.expert.limits import shape_reason
+from duqsweep.kernels.expert.tiling import ExpertShape
+from duqsweep.kernels.expert.weights import (
+    LayerProjections,
+    LayerWeights,
+    merge_layer,
+    merge_reason,
+)
 from duqsweep.kernels.projection_weights import ProjectionWeights
 from duqsweep.policy.gemma import ExpertLayer
 from duqsweep.policy.pi05 import Pi05, euler_times
@@ -24,53 +29,58 @@ from duqsweep.policy.pi05 import Pi05, euler_times
 
 @dataclass(frozen=True)
 class MergedExpert:
-    """What the fused kernels read."""
+    """The tensors that the fused kernels read."""
 
     shape: ExpertShape
     layers: list[LayerWeights]
-    projections: tuple[Tensor, Tensor, Tensor, Tensor]  # weight, bias: out of the stream, into it
-    modulations: Tensor  # (norms, steps, 3, width): factor, shift, gate
-    longest_prefix: int  # tokens that the policy may come with
+    # Weight and bias of action_out_proj, then of action_in_proj.
+    projections: tuple[Tensor, Tensor, Tensor, Tensor]
+    modulations: Tensor  # (norms, steps, 3, width): factor, shift and gate
+    longest_prefix: int  # the most prefix tokens that the policy can produce
 
     @property
     def num_steps(self) -> int:
-        """Euler steps of the schedule."""
+        """Number of Euler steps."""
         return self.modulations.shape[1]
 
     @property
     def quantized(self) -> bool:
-        """Whether any product is one of integers."""
+        """Whether any product multiplies integers."""
         return any(weight.is_integer for layer in self.layers for weight in layer.products())
 
 
 @dataclass(frozen=True)
 class ExpertSource:
-    """An expert that is to be compiled: every backend looks at it before one builds from it."""
+    """An expert to compile: backends inspect it, and the first that supports it builds from it."""
 
     module: Pi05
     num_steps: int
 
     def merge_reason(self) -> str | None:
-        """Why fused kernels cannot read the expert; None: they can read `merged`."""
+        """Why the expert cannot be merged for fused kernels; None: `merged` does it."""
         reason = shape_reason(self._sizes())
         if reason is not None:
             return reason
         for layer in self._layers():
             parts = _parts(layer)
-            reason = "a layer can only be called" if parts is None else merge_reason(parts)
+            reason = (
+                "a layer has settings that the kernels do not support"
+                if parts is None
+                else merge_reason(parts)
+            )
             if reason is not None:
                 return reason
         return None
 
     def has_integers(self) -> bool:
-        """Whether a layer multiplies integers."""
+        """Whether any layer multiplies integers."""
         parts = [weights_of(linear) for layer in self._layers() for linear in _linears(layer)]
         return any(part is not None and part.is_integer for part in parts)
 
     @cached_property
     @torch.no_grad()
     def merged(self) -> MergedExpert:
-        """The expert with its layers merged; those of `module` stay as they are.
+        """The expert with merged layers; those of `module` are not changed.
 
         Raises:
             EvaluationError: There is a `merge_reason`.
@@ -80,10 +90,10 @@ class ExpertSource:
             raise EvaluationError(reason)
         module = self.module
         parts = [_parts(layer) for layer in self._layers()]
-        leaving, entering = module.action_out_proj, module.action_in_proj
-        tensors = (leaving.weight, leaving.bias, entering.weight, entering.bias)
+        out_proj, in_proj = module.action_out_proj, module.action_in_proj
+        tensors = (out_proj.weight, out_proj.bias, in_proj.weight, in_proj.bias)
         projections = tuple(tensor.detach().to(module.dtype).contiguous() for tensor in tensors)
-        times = euler_times(self.num_steps).to(entering.weight.device)
+        times = euler_times(self.num_steps).to(in_proj.weight.device)
         pictures = min(module.sizes.cameras, len(CAMERAS))
         return MergedExpert(
             shape=ExpertShape(**self._sizes()),
@@ -120,10 +130,10 @@ def _linears(layer: ExpertLayer) -> list[nn.Module]:
     return [*inputs, attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj]
 
 
-def _parts(layer: ExpertLayer) -> LayerParts | None:
+def _parts(layer: ExpertLayer) -> LayerProjections | None:
     found = [weights_of(linear) for linear in _linears(layer)]
     weights: list[ProjectionWeights] = [part for part in found if part is not None]
     if len(weights) < len(found):
         return None
     q, k, v, o, gate, up, down = weights
-    return LayerParts((q, k, v), o, (gate, up), down)
+    return LayerProjections((q, k, v), o, (gate, up), down)

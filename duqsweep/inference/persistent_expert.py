@@ -1,7 +1,7 @@
-"""The action expert's denoising loop as one GPU kernel, for one observation at a time.
+"""The action expert's denoising loop as one persistent GPU kernel, for one observation at a time.
 
-Equal to `Pi05.velocity` followed step by step, for integer weights of one format in all layers and
-the sizes of pi0.5, on GPUs from Hopper on; see `expert_loop.unsupported_reason`.
+Computes the same as Euler steps along `Pi05.velocity`, for pi0.5's sizes and integer weights with
+the same format in all layers, on Hopper and later GPUs; see `persistent.unsupported_reason`.
 """
 
 from __future__ import annotations
@@ -12,63 +12,63 @@ import torch
 from torch import Tensor
 
 from duqsweep.inference.merged_expert import MergedExpert
-from duqsweep.kernels.expert_loop import Loop, constants_of
-from duqsweep.kernels.expert_pack import RANKS, pack
+from duqsweep.kernels.expert.pack import RANKS, pack
+from duqsweep.kernels.expert.persistent import PersistentLoop, constants_of
 from duqsweep.policy.gemma import rotary_table
 from duqsweep.policy.pi05 import PrefixCache
 
 
 @dataclass(frozen=True)
-class SpreadPrefix:
-    """A prefix made ready for the loop."""
+class PersistentPrefix:
+    """A prefix prepared for the kernel."""
 
     length: int  # tokens
-    tensors: dict[str, Tensor]  # by the names of the kernel's arguments
+    tensors: dict[str, Tensor]  # the kernel's arguments by name
 
 
 class PersistentExpert:
-    """All denoising steps of one observation."""
+    """Runs all denoising steps of one observation; an `Expert` of `backends`."""
 
     def __init__(self, merged: MergedExpert) -> None:
-        """Reorder the weights; compile the kernel where no other expert had these settings.
+        """Repack the weights; compile the kernel, unless the process has it for these settings.
 
         Args:
-            merged: The expert, on a GPU, without an `expert_loop.unsupported_reason`.
+            merged: The expert, on a GPU; it must have no `persistent.unsupported_reason`.
         """
         self.shape, self.num_steps = merged.shape, merged.num_steps
         constants = constants_of(merged.shape, merged.layers)
         packed = pack(merged.shape, merged.layers, RANKS * constants.clusters)
         table = merged.modulations.transpose(0, 1).clone(memory_format=torch.contiguous_format)
-        for i, order in enumerate(packed.orders[:, :2].flatten(0, 1).long()):
-            table[:, i, :2] = table[:, i, :2].index_select(-1, order)
+        for i, permutation in enumerate(packed.permutations[:, :2].flatten(0, 1).long()):
+            table[:, i, :2] = table[:, i, :2].index_select(-1, permutation)
         names = ("out_weight", "out_bias", "in_weight", "in_bias")
         projections = dict(zip(names, merged.projections, strict=True))
         self.tensors = {**vars(packed), **projections, "modulations": table}
-        self.loop = Loop(constants, merged.layers[0].qkv.format, table.device)
+        self.loop = PersistentLoop(constants, merged.layers[0].qkv.format, table.device)
 
     def compile(self) -> None:
-        """Nothing: all of it is one kernel."""
+        """Nothing to compile: the whole loop is one kernel."""
 
-    def prepare(self, cache: PrefixCache) -> SpreadPrefix:
-        """Take a prefix of batch 1."""
+    def prepare(self, cache: PrefixCache) -> PersistentPrefix:
+        """Prepare a prefix of batch 1."""
         start = cache[0][0].shape[2]
         positions = torch.arange(start, start + self.shape.padded, device=cache[0][0].device)
         cosines, sines = rotary_table(positions, self.shape.head_dim)
-        keys_values = self.loop.spread([(keys[0], values[0]) for keys, values in cache])
+        keys_values = self.loop.divide_among_ranks([(keys[0], values[0]) for keys, values in cache])
         tensors = {"keys_values": keys_values, "cosines": cosines, "sines": sines}
-        return SpreadPrefix(start, tensors)
+        return PersistentPrefix(start, tensors)
 
-    def denoise(self, noise: Tensor, prefix: SpreadPrefix) -> Tensor:
-        """Follow the flow from noise to actions, both (horizon, action_dim) in float32."""
+    def denoise(self, noise: Tensor, prefix: PersistentPrefix) -> Tensor:
+        """Integrate the flow from noise to actions, both (horizon, action_dim) in float32."""
         noise, actions = noise.contiguous(), torch.empty_like(noise)
         given = {**self.tensors, **prefix.tensors, "noise": noise, "actions": actions}
         self.loop.run(given, prefix.length, self.num_steps)
         return actions
 
     def products_done(self) -> dict[str, int]:
-        """See `Loop.products_done`."""
+        """See `PersistentLoop.products_done`."""
         return self.loop.products_done()
 
     def weights(self) -> list[Tensor]:
-        """Every tensor that a call reads, scratch space apart."""
+        """Every tensor that a call reads, without scratch buffers."""
         return list(self.tensors.values())

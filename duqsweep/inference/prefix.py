@@ -1,7 +1,7 @@
 """Images and prompt to the prefix cache in few kernels, for one observation at a time.
 
-Equal to `Pi05.encode_images` and `Pi05.prefix`. The products of q, k and v are merged, and of gate
-and up; of the last language layer only keys and values are computed, since nothing reads the rest.
+Computes the same as `Pi05.encode_images` and `Pi05.prefix`. Merged are q, k and v, and gate and up.
+The last layer of the language model computes only keys and values: nothing reads the rest.
 """
 
 from __future__ import annotations
@@ -10,19 +10,44 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duqsweep.checkpoint.sizes import LLM, StackSizes, rows_a_pass
-from duqsweep.inference.patches import FusedPatches
 from duqsweep.inference.prefix_attention import Attend, attention_on
 from duqsweep.inference.prefix_products import linear_residual, mlp, norm_linear, norm_record
 from duqsweep.inference.weights import has_integers
 from duqsweep.kernels.rotary import Rotary
 from duqsweep.policy.gemma import KeysValues, PrefixLayer, rotary_table
 from duqsweep.policy.pi05 import Pi05, PrefixCache
-from duqsweep.policy.siglip import SiglipLayer, merge_patches
+from duqsweep.policy.siglip import SiglipEmbeddings, SiglipLayer, merge_patches
 
 Result = TypeVar("Result")
+
+ALIGNED = 8  # channels: a product is faster if its rows start at multiples of 16 bytes
+
+
+class FusedPatches(nn.Module):
+    """`SiglipEmbeddings` as one matrix product, which is faster than its convolution."""
+
+    weight: Tensor
+
+    def __init__(self, embeddings: SiglipEmbeddings) -> None:
+        super().__init__()
+        convolution = embeddings.patch_embedding
+        self.patch = convolution.kernel_size[0]
+        weight = convolution.weight.detach().flatten(1)
+        self.more = -weight.shape[1] % ALIGNED
+        self.register_buffer("weight", F.pad(weight, (0, self.more)))
+        self.bias, self.position = convolution.bias, embeddings.position_embedding.weight
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, 3, px, px) in [-1, 1] → (n, patches, width)."""
+        side, patch = images.shape[-1] // self.patch, self.patch
+        whole = images[..., : side * patch, : side * patch].to(self.weight.dtype)
+        squares = whole.reshape(len(images), 3, side, patch, side, patch)
+        rows = squares.permute(0, 2, 4, 1, 3, 5).reshape(len(images), side * side, -1)
+        return F.linear(F.pad(rows, (0, self.more)), self.weight, self.bias) + self.position
 
 
 class FusedVisionLayer(nn.Module):
@@ -66,7 +91,7 @@ class FusedPrefixLayer(nn.Module):
 
 
 class LastPrefixLayer(nn.Module):
-    """Keys and values of the last layer."""
+    """The last layer of the language model, reduced to its keys and values."""
 
     def __init__(self, layer: PrefixLayer, sizes: StackSizes) -> None:
         super().__init__()
@@ -81,10 +106,10 @@ class LastPrefixLayer(nn.Module):
 
 
 class FusedPrefix(nn.Module):
-    """From pixels and tokens to the cache that the expert reads."""
+    """Computes the cache that the expert reads from images and prompt tokens."""
 
     def __init__(self, module: Pi05) -> None:
-        """Merge weights; those of `module` stay as they are."""
+        """Merge the weights; those of `module` are not changed."""
         super().__init__()
         self.sizes = module.sizes
         paligemma: Any = module.paligemma_with_expert.paligemma.model
@@ -107,32 +132,32 @@ class FusedPrefix(nn.Module):
         longest = rows_a_pass(self.sizes, self.sizes.cameras, self.sizes.prompt_tokens)[LLM]
         positions = torch.arange(longest, device=self.embed_tokens.weight.device)
         self.cosines, self.sines = rotary_table(positions, self.sizes.llm.head_dim)
-        self._embed: Callable[..., Tensor] = FusedPatches.forward
-        self._see: Callable[..., Tensor] = FusedVisionLayer.forward
-        self._read: Callable[..., tuple[Tensor, KeysValues]] = FusedPrefixLayer.forward
-        self._finish: Callable[..., KeysValues] = LastPrefixLayer.forward
+        self._embed_patches: Callable[..., Tensor] = FusedPatches.forward
+        self._vision_layer: Callable[..., Tensor] = FusedVisionLayer.forward
+        self._llm_layer: Callable[..., tuple[Tensor, KeysValues]] = FusedPrefixLayer.forward
+        self._last_layer: Callable[..., KeysValues] = LastPrefixLayer.forward
 
     def compile(self, any_length: bool = False) -> None:
-        """torch.compile one layer of each stack whose products it can trace; all share the code.
+        """Compile one layer per stack that torch.compile can trace; all layers share its code.
 
         Args:
-            any_length: One code for prompts of all lengths; otherwise each length has its own.
+            any_length: Compile once for prompts of all lengths; otherwise once per length.
         """
         serve = _any_length if any_length else _unchanged
         vision, llm = self.traceable
-        self._embed = _compiled(self._embed)
+        self._embed_patches = _compiled(self._embed_patches)
         if vision:
-            self._see = _compiled(self._see)
+            self._vision_layer = _compiled(self._vision_layer)
         if llm:
-            self._read = serve(_compiled(self._read))
-            self._finish = serve(_compiled(self._finish))
+            self._llm_layer = serve(_compiled(self._llm_layer))
+            self._last_layer = serve(_compiled(self._last_layer))
 
     def encode_images(self, images: Tensor) -> Tensor:
         """(cameras, 3, px, px) in [-1, 1] → (cameras * tokens, LLM width)."""
-        x = self._embed(self.embeddings, images).to(self.post_layernorm.weight.dtype)
+        x = self._embed_patches(self.embeddings, images).to(self.post_layernorm.weight.dtype)
         rows = x.flatten(0, 1)
         for layer in self.vision_layers:
-            rows = self._see(layer, rows, len(images))
+            rows = self._vision_layer(layer, rows, len(images))
         x = self.post_layernorm(rows.view(x.shape))
         merged_patches = merge_patches(x, self.sizes.vision.merge)
         return cast(Tensor, self.project(merged_patches).flatten(0, 1))
@@ -144,22 +169,22 @@ class FusedPrefix(nn.Module):
             images: (cameras, 3, px, px) in [-1, 1].
             prompt: (tokens,) token ids, without padding.
         """
-        return self.read(self.encode_images(images), prompt)
+        return self.encode_prefix(self.encode_images(images), prompt)
 
-    def read(self, seen: Tensor, prompt: Tensor) -> PrefixCache:
-        """The same from what `encode_images` gives."""
+    def encode_prefix(self, image_tokens: Tensor, prompt: Tensor) -> PrefixCache:
+        """The prefix cache from the result of `encode_images` and the prompt."""
         words = self.embed_tokens(prompt) * self.sizes.llm.width**0.5
-        x = torch.cat((seen, words.to(seen.dtype)))
+        x = torch.cat((image_tokens, words.to(image_tokens.dtype)))
         table = (self.cosines[: len(x)], self.sines[: len(x)])
         caches = []
         for layer in self.layers:
-            x, cache = self._read(layer, x, table)
+            x, cache = self._llm_layer(layer, x, table)
             caches.append(cache)
-        return (*caches, self._finish(self.last, x, table))
+        return (*caches, self._last_layer(self.last, x, table))
 
 
 def keys_values(rows: Tensor, sizes: StackSizes) -> KeysValues:
-    """The last heads of (tokens, heads * head_dim): (1, kv_heads, tokens, head_dim) each."""
+    """Split off the last heads of (tokens, heads * head_dim): (1, kv_heads, tokens, head_dim)."""
     heads = rows.view(len(rows), -1, sizes.head_dim).transpose(0, 1)[None]
     keys, values = heads[:, -2 * sizes.kv_heads :].chunk(2, dim=1)
     return keys, values
@@ -170,7 +195,7 @@ def _compiled(function: Callable[..., Result]) -> Callable[..., Result]:
 
 
 def _any_length(function: Callable[..., Result]) -> Callable[..., Result]:
-    """Let a compiled function take tensors of any number of rows."""
+    """Compile the function once for tensors of any number of rows."""
 
     def call(*arguments: Any) -> Result:
         for argument in arguments:

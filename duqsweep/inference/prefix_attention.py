@@ -1,4 +1,4 @@
-"""Attention of the fused prefix: the GPU's kernel, or torch's where there is no GPU."""
+"""Attention of the fused prefix: a Triton kernel on a GPU, torch elsewhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# (merged queries, keys and values; sequences; heads of keys and values; channels of a head)
+# (merged queries, keys and values; sequences; heads of keys and values; channels per head)
 Attend = Callable[[Tensor, int, int, int], Tensor]
 
 
@@ -21,7 +21,7 @@ def attention_on(device: torch.device) -> Attend:
 
 
 def attend_on_gpu(qkv: Tensor, sequences: int, kv_heads: int, head_dim: int) -> Tensor:
-    """`kernels.attention.attend`, as a function that copies of a module can share."""
+    """`kernels.attention.attend`; a plain function, so that deep copies of a module work."""
     from duqsweep.kernels.attention import attend  # needs Triton
 
     mixed: Tensor = attend(qkv, sequences, kv_heads, head_dim)
@@ -29,12 +29,12 @@ def attend_on_gpu(qkv: Tensor, sequences: int, kv_heads: int, head_dim: int) -> 
 
 
 def attend_in_torch(qkv: Tensor, sequences: int, kv_heads: int, head_dim: int) -> Tensor:
-    """As `kernels.attention.attend`."""
+    """`kernels.attention.attend`, computed by torch."""
     tokens = len(qkv) // sequences
     heads = qkv.view(sequences, tokens, -1, head_dim).transpose(1, 2)
     parts = [heads.shape[1] - 2 * kv_heads, kv_heads, kv_heads]
     q, k, v = torch.split(heads, parts, dim=1)
-    # Query heads that share a key head lie side by side: fold them into the token axis.
+    # Query heads that share a key head are adjacent: fold them into the token axis.
     folded = q.reshape(sequences, kv_heads, -1, head_dim)
     mixed = F.scaled_dot_product_attention(folded, k, v)
     return mixed.reshape(sequences, -1, tokens, head_dim).transpose(1, 2).flatten(0, 1).flatten(1)

@@ -1,7 +1,7 @@
-"""The products of a compiled prefix layer, with the norm before and the residual behind them.
+"""The products of a compiled prefix layer, with the norm before and the residual after them.
 
-Layers that read the same input are one product where all are unquantized or all multiply integers;
-others are called one by one. Rows are (tokens, width).
+Layers with the same input are merged if all are unquantized or all multiply integers; otherwise
+they are called one by one. Rows are (tokens, width).
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from duqsweep.kernels.projection_weights import ProjectionWeights, pad_inputs, p
 from duqsweep.kernels.rotary import Rotary, Table
 from duqsweep.policy.gemma import RmsNorm
 
-FULL_LINE = 128  # channels; SigLIP's 4304 hidden ones become 4352
+CACHE_LINE = 128  # channels; SigLIP's 4304 hidden ones become 4352
 
 
 def norm_linear(
     norm: Norm, linears: Sequence[nn.Module], rotary: Rotary | None = None
 ) -> nn.Module:
-    """One module: x → the products of its norm, side by side.
+    """One module: x → the concatenated products of its norm.
 
-    With `rotary` it is called with `table` as well, and rotates.
+    With `rotary`, the module also takes `table` and applies rotary positions.
     """
     weights = merged(linears, ("plain", "integer"))
     if weights is None:
@@ -81,7 +81,7 @@ class NormLinear(nn.Module):
 
 
 class LinearResidual(nn.Module):
-    """A product and the residual."""
+    """A product and the residual connection."""
 
     weight: Tensor
     bias: Tensor | None
@@ -97,7 +97,7 @@ class LinearResidual(nn.Module):
 
 
 class GatedMlp(nn.Module):
-    """Two products with a GELU gate between."""
+    """Two products with a gated GELU between them."""
 
     def __init__(self, norm: Norm, first: ProjectionWeights, last: ProjectionWeights) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class GatedMlp(nn.Module):
 
 
 class GeluMlp(nn.Module):
-    """Two products with tanh-GELU between."""
+    """Two products with tanh-GELU between them."""
 
     weight: Tensor
     bias: Tensor
@@ -118,8 +118,8 @@ class GeluMlp(nn.Module):
     def __init__(self, norm: Norm, first: ProjectionWeights, last: ProjectionWeights) -> None:
         super().__init__()
         self.norm = norm
-        # Rows fill cache lines: otherwise torch.compile pads them itself and copies each product.
-        more = -first.out_features % FULL_LINE
+        # Pad rows to whole cache lines; otherwise torch.compile pads them and copies each product.
+        more = -first.out_features % CACHE_LINE
         first, last = pad_outputs(first, more), pad_inputs(last, more)
         self.register_buffer("weight", first.values)
         self.register_buffer("bias", first.bias)
@@ -132,7 +132,7 @@ class GeluMlp(nn.Module):
 
 
 class SeparateNormLinears(nn.Module):
-    """Norm, and one product after the other."""
+    """Norm, then each layer separately."""
 
     def __init__(self, norm: Norm, linears: Sequence[nn.Module], rotary: Rotary | None) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class SeparateNormLinears(nn.Module):
 
 
 class SeparateLinearResidual(nn.Module):
-    """A layer that can only be called, and the residual."""
+    """A layer that cannot be merged, and the residual connection."""
 
     def __init__(self, linear: nn.Module) -> None:
         super().__init__()
@@ -160,7 +160,7 @@ class SeparateLinearResidual(nn.Module):
 
 
 class SeparateMlp(nn.Module):
-    """An MLP whose layers are called one by one."""
+    """An MLP whose layers are called separately."""
 
     def __init__(self, norm: Norm, linears: Sequence[nn.Module]) -> None:
         super().__init__()

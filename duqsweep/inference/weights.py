@@ -1,4 +1,4 @@
-"""The weights of a policy's linear layers, one by one or merged, whatever their kind."""
+"""The weights of a policy's linear layers, single or merged, in one form for all kinds."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 
 
 def weights_of(linear: nn.Module) -> ProjectionWeights | None:
-    """A layer's weights, which share its tensors; None: it can only be called.
+    """A layer's weights, sharing its tensors; None: `ProjectionWeights` cannot express the layer.
 
     Raises:
-        EvaluationError: It is no linear layer.
+        EvaluationError: The module is not a linear layer.
     """
     if isinstance(linear, nn.Linear):
         bias = None if linear.bias is None else linear.bias.detach()
@@ -34,11 +34,11 @@ def weights_of(linear: nn.Module) -> ProjectionWeights | None:
 
 
 def merged(linears: Sequence[nn.Module], numerics: Sequence[Numerics]) -> ProjectionWeights | None:
-    """Layers that read the same input as one; None where they have to be called one by one.
+    """Layers with the same input, merged; None: they must be called one by one.
 
     Args:
         linears: The layers.
-        numerics: What the caller can compute; other layers are left to themselves.
+        numerics: What the caller can compute; with other layers, the result is None.
     """
     parts = [weights_of(linear) for linear in linears]
     found = [part for part in parts if part is not None and part.numerics in numerics]
@@ -46,13 +46,13 @@ def merged(linears: Sequence[nn.Module], numerics: Sequence[Numerics]) -> Projec
         return None
     reason = concat_reason(found)
     if reason is not None:
-        log.debug("called one by one: %s", reason)
+        log.debug("layers are not merged: %s", reason)
         return None
     return concat(found)
 
 
 def has_integers(stack: nn.Module) -> bool:
-    """Whether a layer multiplies integers: torch.compile cannot look into those."""
+    """Whether any layer multiplies integers, which torch.compile cannot trace."""
     quantized = [layer for layer in stack.modules() if isinstance(layer, QuantizedLinear)]
     parts = [layer.projection_weights() for layer in quantized]
     return any(part is not None and part.is_integer for part in parts)

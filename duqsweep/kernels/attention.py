@@ -1,4 +1,4 @@
-"""Attention of tokens among themselves, from a merged product of queries, keys and values."""
+"""Self-attention without a mask, from a merged product of queries, keys and values."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from duqsweep.kernels.launches import note
 from duqsweep.kernels.machine import overlaps
 
 LOG2_E = 1.4426950408889634
-ROWS = 64  # queries of a program
-KEYS = 64  # that it takes at a time
-WIDE_HEAD = 128
-NARROWEST_HEAD = 16  # that a matrix product on tensor cores takes
+ROWS = 64  # queries per program
+KEYS = 64  # keys per step
+WIDE_HEAD = 128  # channels
+MIN_HEAD = 16  # the fewest channels of a product on tensor cores
 
 
 @triton.jit
@@ -32,7 +32,7 @@ def _attend(
     KEYS: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """A program: ROWS pairs (token, head of the group) of one key head in one sequence."""
+    """One program: ROWS (token, head of the group) pairs of one key head in one sequence."""
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
         tl.extra.cuda.gdc_wait()
@@ -50,42 +50,42 @@ def _attend(
     query = tl.load(qkv + place, mask=inside[:, None] & real[None, :], other=0.0)
     key = qkv + (HEADS + kv_head) * HEAD_DIM
     value = key + KV_HEADS * HEAD_DIM
-    largest = tl.full((ROWS,), -float("inf"), tl.float32)
-    summed = tl.zeros((ROWS,), tl.float32)
-    mixed = tl.zeros((ROWS, PADDED), tl.float32)
+    maximum = tl.full((ROWS,), -float("inf"), tl.float32)
+    sums = tl.zeros((ROWS,), tl.float32)
+    weighted = tl.zeros((ROWS, PADDED), tl.float32)
     for tile in range(KEY_TILES):
         other = tile * KEYS + tl.arange(0, KEYS)
-        seen = other < tokens
+        valid = other < tokens
         offset = (first + other)[:, None] * WIDTH + d[None, :]
-        mask = seen[:, None] & real[None, :]
+        mask = valid[:, None] & real[None, :]
         keys = tl.load(key + offset, mask=mask, other=0.0)
         values = tl.load(value + offset, mask=mask, other=0.0)
         scores = tl.dot(query, keys.T, input_precision="ieee") * factor
-        scores = tl.where(seen[None, :], scores, -float("inf"))
-        highest = tl.maximum(largest, tl.max(scores, 1))
-        weights = tl.exp2(scores - highest[:, None])
-        kept = tl.exp2(largest - highest)
-        summed = summed * kept + tl.sum(weights, 1)
-        mixed = tl.dot(
-            weights.to(values.dtype), values, mixed * kept[:, None], input_precision="ieee"
+        scores = tl.where(valid[None, :], scores, -float("inf"))
+        new_maximum = tl.maximum(maximum, tl.max(scores, 1))
+        weights = tl.exp2(scores - new_maximum[:, None])
+        rescale = tl.exp2(maximum - new_maximum)
+        sums = sums * rescale + tl.sum(weights, 1)
+        weighted = tl.dot(
+            weights.to(values.dtype), values, weighted * rescale[:, None], input_precision="ieee"
         )
-        largest = highest
-    mixed = mixed / summed[:, None]
+        maximum = new_maximum
+    weighted = weighted / sums[:, None]
     place = token[:, None] * (HEADS * HEAD_DIM) + head[:, None] * HEAD_DIM + d[None, :]
-    tl.store(out + place, mixed.to(out.dtype.element_ty), mask=inside[:, None] & real[None, :])
+    tl.store(out + place, weighted.to(out.dtype.element_ty), mask=inside[:, None] & real[None, :])
 
 
 @torch.library.custom_op("duqsweep::attend", mutates_args=())
 def attend(qkv: Tensor, sequences: int, kv_heads: int, head_dim: int) -> Tensor:
     """Softmax attention without a mask, within each of several sequences of the same length.
 
-    An operator that torch.compile takes as it is.
+    A custom operator, which torch.compile does not trace into.
 
     Args:
         qkv: (sequences * tokens, (heads + 2 * kv_heads) * head_dim): queries, keys, values.
-        sequences: That follow one another.
-        kv_heads: Heads of keys and values; query heads that share one lie side by side.
-        head_dim: Channels of a head.
+        sequences: Number of sequences in `qkv`, one after the other.
+        kv_heads: Heads of keys and values; query heads that share one are adjacent.
+        head_dim: Channels per head.
 
     Returns:
         (sequences * tokens, heads * head_dim).
@@ -104,12 +104,12 @@ def attend(qkv: Tensor, sequences: int, kv_heads: int, head_dim: int) -> Tensor:
         GROUP=group,
         KV_HEADS=kv_heads,
         HEAD_DIM=head_dim,
-        PADDED=max(triton.next_power_of_2(head_dim), NARROWEST_HEAD),
+        PADDED=max(triton.next_power_of_2(head_dim), MIN_HEAD),
         ROWS=ROWS,
         KEYS=KEYS,
         PDL=pdl,
         num_warps=4,
-        num_stages=2 if head_dim > WIDE_HEAD else 3,  # as many tiles as shared memory holds
+        num_stages=2 if head_dim > WIDE_HEAD else 3,  # as many as fit into shared memory
         launch_pdl=pdl,
     )
     note("attend")

@@ -1,4 +1,4 @@
-"""What follows a product before its result is stored."""
+"""Epilogues: what is applied to a product before its result is stored."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from torch import Tensor
 
 from duqsweep.kernels.rotary import Rotary, Table
 
-# Nothing; tanh-GELU; of outputs 2i and 2i + 1, tanh-GELU of the first times the second; or rotary
-# positions, where outputs 2i and 2i + 1 are a pair, stored apart.
+# "gelu": tanh-GELU. "gated": tanh-GELU of output 2i times output 2i + 1. "rotary": rotary positions
+# on the pairs (2i, 2i + 1), which are stored in the two halves of their head.
 EpilogueKind = Literal["nothing", "gelu", "gated", "rotary"]
 
 
 @dataclass(frozen=True)
 class Epilogue:
-    """What is done with a product."""
+    """What is applied to a product."""
 
     kind: EpilogueKind = "nothing"
-    residual: Tensor | None = None  # (tokens, out) of the result's dtype, added at the end
-    rotary: Rotary | None = None  # where `kind` is "rotary", with its table
-    table: Table | None = None
+    residual: Tensor | None = None  # (tokens, out) in the result's dtype, added last
+    rotary: Rotary | None = None  # for kind "rotary"
+    table: Table | None = None  # for kind "rotary"
 
 
 NOTHING = Epilogue()

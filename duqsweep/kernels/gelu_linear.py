@@ -1,4 +1,4 @@
-"""A product in floating point with tanh-GELU behind it, in one kernel of the GPU's library."""
+"""A floating-point product followed by tanh-GELU, in one cuBLASLt kernel."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor
 def gelu_linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """tanh-GELU of rows·weightᵀ + bias: (tokens, in), (out, in), (out,) → (tokens, out).
 
-    An operator of its own, because torch.compile would take it apart again.
+    A custom operator, because torch.compile would split it again.
     """
-    if rows.is_cuda:  # there, and only there, this GELU is the tanh form
+    if rows.is_cuda:  # only on CUDA is this GELU the tanh form
         return torch._addmm_activation(bias, rows, weight.T, use_gelu=True)
     return F.gelu(F.linear(rows, weight, bias), approximate="tanh")
 

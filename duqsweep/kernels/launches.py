@@ -1,4 +1,4 @@
-"""Counts which kernels really ran: every wrapper that launches one notes its name."""
+"""Counts kernel launches by name; every function that launches a kernel calls `note`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _counting: list[Counter[str]] = []
 
 
 def note(name: str, times: int = 1) -> None:
-    """Count so many launches of a kernel in every `counted` block that is open."""
+    """Add `times` launches of a kernel to the counts of every open `counted` block."""
     for counts in _counting:
         counts[name] += times
 
 
 @contextmanager
 def counted() -> Iterator[Counter[str]]:
-    """Counts the launches in the block by kernel; replays of a CUDA graph launch nothing here."""
+    """Count the launches within the block by kernel; a replay of a CUDA graph counts nothing."""
     counts: Counter[str] = Counter()
     _counting.append(counts)
     try:

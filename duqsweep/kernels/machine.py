@@ -1,4 +1,4 @@
-"""What the machine that runs the kernels can do."""
+"""Capabilities of the machine that runs the kernels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from duqsweep.errors import EvaluationError
 
-HOPPER = (9, 0)
+HOPPER = (9, 0)  # compute capability
 
 
 def interpreted() -> bool:
@@ -19,10 +19,10 @@ def interpreted() -> bool:
 
 
 def require_gpu(tensor: Tensor) -> None:
-    """Raise EvaluationError unless kernels can run on the tensor."""
+    """Raise EvaluationError unless integer kernels can run on the tensor."""
     if not tensor.is_cuda and not interpreted():
         raise EvaluationError(
-            f"kernels int8 and w4a8 run on a CUDA GPU, and got a tensor on {tensor.device}"
+            f"kernels int8 and w4a8 run on a CUDA GPU, got a tensor on {tensor.device}"
         )
     if tensor.dtype not in (torch.bfloat16, torch.float32):
         raise EvaluationError(
@@ -32,5 +32,5 @@ def require_gpu(tensor: Tensor) -> None:
 
 @cache
 def overlaps(device: torch.device) -> bool:
-    """Whether a kernel may start before the one ahead of it has ended, and wait for it inside."""
+    """Whether the GPU has programmatic dependent launch: a kernel starts early and waits inside."""
     return not interpreted() and torch.cuda.get_device_capability(device) >= HOPPER

@@ -1,6 +1,6 @@
-"""Compiles the package's CUDA C++ for the GPU at hand, with NVIDIA's run-time compiler.
+"""Compiles the package's CUDA C++ for the current GPU with NVRTC, NVIDIA's run-time compiler.
 
-PyTorch's CUDA builds bring that compiler and its Python bindings along.
+PyTorch's CUDA builds install NVRTC and its Python bindings.
 """
 
 from __future__ import annotations
@@ -21,53 +21,53 @@ from duqsweep.errors import EvaluationError
 log = logging.getLogger(__name__)
 
 SOURCES = Path(__file__).parent / "cuda"
-TOLD = ("shared_bytes", "most_keys")  # constants that a source tells its launcher
+EXPORTED = ("shared_bytes", "max_keys")  # constants of a source that its launcher reads
 PROBE = b'extern "C" __global__ void probe() {}'
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A compiled kernel whose programs are all on the GPU at once."""
+    """A compiled kernel for a cooperative launch: all its CTAs are on the GPU at the same time."""
 
     function: Any
-    told: Mapping[str, int]  # by the names in `TOLD`
-    programs: int
-    threads: int
+    exported: Mapping[str, int]  # values of the constants `EXPORTED`
+    ctas: int  # of the grid
+    threads: int  # per CTA
 
     def launch(self, arguments: ctypes.Structure) -> None:
-        """Put it on the current stream.
+        """Launch the kernel on the current stream.
 
         Raises:
-            EvaluationError: The GPU cannot hold all programs at once, or the driver refuses.
+            EvaluationError: The GPU cannot hold all CTAs at once, or the driver refuses.
         """
         pointers = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
-        sizes = (self.programs, 1, 1, self.threads, 1, 1, self.told["shared_bytes"])
+        sizes = (self.ctas, 1, 1, self.threads, 1, 1, self.exported["shared_bytes"])
         stream = torch.cuda.current_stream().cuda_stream
         address = ctypes.addressof(pointers)
         _checked(_driver().cuLaunchCooperativeKernel(self.function, *sizes, stream, address))
 
 
-def build(name: str, constants: Mapping[str, int | str], programs: int, threads: int) -> Kernel:
-    """Compile `cuda/NAME.cu`, whose kernel has the same name; once a process.
+def build(name: str, constants: Mapping[str, int | str], ctas: int, threads: int) -> Kernel:
+    """Compile `cuda/NAME.cu`, whose kernel has the same name; cached for the process.
 
     Args:
-        name: Of the file and of the kernel.
+        name: Name of the file and of the kernel.
         constants: Preprocessor definitions.
-        programs: Of the grid.
-        threads: Of a program.
+        ctas: CTAs of the grid.
+        threads: Threads per CTA.
 
     Raises:
         EvaluationError: The bindings are missing, or the source does not compile.
     """
-    return _build(name, tuple(sorted(constants.items())), programs, threads, _target())
+    return _build(name, tuple(sorted(constants.items())), ctas, threads, _target())
 
 
 @cache
-def clusters_at_once(programs: int, threads: int) -> int:
-    """Clusters of so many programs that the GPU runs at a time, with all of a program's memory.
+def max_active_clusters(ctas: int, threads: int) -> int:
+    """How many clusters of `ctas` CTAs with all of a CTA's shared memory run at the same time.
 
-    Fewer than its multiprocessors suggest: a cluster lies within one of the groups of those, whose
-    sizes differ.
+    This is less than the number of multiprocessors (SMs) suggests: a cluster must lie within one
+    group of SMs (GPC), and these groups differ in size.
 
     Raises:
         EvaluationError: The bindings are missing.
@@ -80,10 +80,10 @@ def clusters_at_once(programs: int, threads: int) -> int:
     _allow(function, shared)
     attribute, value = driver.CUlaunchAttribute(), driver.CUlaunchAttributeValue()
     attribute.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
-    value.clusterDim.x, value.clusterDim.y, value.clusterDim.z = programs, 1, 1
+    value.clusterDim.x, value.clusterDim.y, value.clusterDim.z = ctas, 1, 1
     attribute.value = value
     config = driver.CUlaunchConfig()
-    config.gridDimX, config.gridDimY, config.gridDimZ = programs, 1, 1
+    config.gridDimX, config.gridDimY, config.gridDimZ = ctas, 1, 1
     config.blockDimX, config.blockDimY, config.blockDimZ = threads, 1, 1
     config.sharedMemBytes, config.attrs, config.numAttrs = shared, [attribute], 1
     return int(_checked(driver.cuOccupancyMaxActiveClusters(function, config)))
@@ -93,7 +93,7 @@ def clusters_at_once(programs: int, threads: int) -> int:
 def _build(
     name: str,
     constants: tuple[tuple[str, int | str], ...],
-    programs: int,
+    ctas: int,
     threads: int,
     target: str,
 ) -> Kernel:
@@ -103,10 +103,10 @@ def _build(
     source = (SOURCES / f"{name}.cu").read_bytes()
     module = _load(_compile(name, source, ["-std=c++17", target, *defined]))
     function = _checked(driver.cuModuleGetFunction(module, name.encode()))
-    told = {constant: _read(module, constant) for constant in TOLD}
-    _allow(function, told["shared_bytes"])
+    exported = {constant: _read(module, constant) for constant in EXPORTED}
+    _allow(function, exported["shared_bytes"])
     log.info("compiled %s.cu for %s: %.1f s", name, dict(constants), time.perf_counter() - start)
-    return Kernel(function, told, programs, threads)
+    return Kernel(function, exported, ctas, threads)
 
 
 def _target() -> str:
@@ -119,7 +119,7 @@ def _driver() -> Any:
     except ImportError as error:
         raise EvaluationError(
             "kernels in CUDA C++ are compiled with cuda-bindings, which a CUDA build of torch "
-            f"brings along; it cannot be imported here: {error}"
+            f"installs; it cannot be imported here: {error}"
         ) from error
     return driver
 
@@ -145,24 +145,24 @@ def _compile(name: str, source: bytes, options: list[str]) -> bytes:
         text = printed.decode().strip(" \n\0")
         raise EvaluationError(f"{name}.cu does not compile with {options}: {text}")
     cubin: bytes = b" " * _checked(nvrtc.nvrtcGetCUBINSize(program))
-    _checked(nvrtc.nvrtcGetCUBIN(program, cubin))  # into it
+    _checked(nvrtc.nvrtcGetCUBIN(program, cubin))  # writes into `cubin`
     return cubin
 
 
 def _load(cubin: bytes) -> Any:
-    torch.cuda.current_stream()  # makes the context
+    torch.cuda.current_stream()  # creates the CUDA context
     return _checked(_driver().cuModuleLoadData(cubin))
 
 
 def _allow(function: Any, shared_bytes: int) -> None:
-    """Let a kernel have more shared memory than is usual."""
+    """Let a kernel use more than 48 KiB of dynamic shared memory."""
     driver = _driver()
     limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
     _checked(driver.cuFuncSetAttribute(function, limit, shared_bytes))
 
 
 def _read(module: Any, name: str) -> int:
-    """An integer constant of a module."""
+    """The value of an integer constant of a module."""
     driver = _driver()
     address, size = _checked(driver.cuModuleGetGlobal(module, name.encode()))
     value = ctypes.c_int()
@@ -171,8 +171,12 @@ def _read(module: Any, name: str) -> int:
 
 
 def _checked(answer: tuple[Any, ...]) -> Any:
-    """What a call of the driver or the compiler returns behind its status."""
+    """The values that a call of the driver or the compiler returns after its status.
+
+    Raises:
+        EvaluationError: The status is an error.
+    """
     status, *values = answer
     if status.value:
-        raise EvaluationError(f"CUDA refuses: {status.name}")
+        raise EvaluationError(f"a CUDA call failed: {status.name}")
     return values[0] if len(values) == 1 else tuple(values)

@@ -1,23 +1,23 @@
-"""The kernels of integer products: one for any shape, and one for many tokens."""
+"""Triton kernels of integer products: one for any shape, and one for many tokens that uses TMA."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from duqsweep.kernels.pieces import gelu
+from duqsweep.kernels.triton_math import gelu
 
 
 @triton.jit
-def begin(PDL: tl.constexpr):
-    """Let the next kernel start, and wait for the one ahead."""
+def launch_then_wait(PDL: tl.constexpr):
+    """Let the next kernel start, then wait for the previous one (programmatic dependent launch)."""
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
         tl.extra.cuda.gdc_wait()
 
 
 @triton.jit
-def finish(
+def apply_epilogue(
     total,
     token_scales,
     bias,
@@ -31,40 +31,43 @@ def finish(
     OUTPUTS: tl.constexpr,
     BIASED: tl.constexpr,
     RESIDUAL: tl.constexpr,
-    AFTER: tl.constexpr,
+    EPILOGUE: tl.constexpr,
     HEAD_DIM: tl.constexpr,
-    ROTATED: tl.constexpr,
+    ROTARY_HEADS: tl.constexpr,
 ):
-    """Scale, finish and store the tokens m and a tile of outputs; `total` has the rows' scales."""
+    """Scale, apply the epilogue and store: tokens m, one tile of outputs.
+
+    total: float32 (tokens, TILE_N), already multiplied by the scales of the weight.
+    """
     TILE_N: tl.constexpr = total.shape[1]
     n = tile * TILE_N + tl.arange(0, TILE_N)
     total *= tl.load(token_scales + m % tokens)[:, None]
     if BIASED:
         total += tl.load(bias + n % OUTPUTS).to(tl.float32)[None, :]
-    if AFTER == "gelu":
+    if EPILOGUE == "gelu":
         total = gelu(total)
-    WIDE: tl.constexpr = OUTPUTS // 2 if AFTER == "gated" else OUTPUTS
-    if AFTER == "gated" or AFTER == "rotary":
+    OUT_WIDTH: tl.constexpr = OUTPUTS // 2 if EPILOGUE == "gated" else OUTPUTS
+    if EPILOGUE == "gated" or EPILOGUE == "rotary":
         first, second = tl.split(tl.reshape(total, (total.shape[0], TILE_N // 2, 2)))
         n = tile * (TILE_N // 2) + tl.arange(0, TILE_N // 2)
-    if AFTER == "gated":
+    if EPILOGUE == "gated":
         total = gelu(first) * second
-    if AFTER == "rotary":
+    if EPILOGUE == "rotary":
         HALF: tl.constexpr = HEAD_DIM // 2
         head, d = n // HALF, n % HALF
-        turned = (m < tokens)[:, None] & (head < ROTATED)[None, :]
+        rotary = (m < tokens)[:, None] & (head < ROTARY_HEADS)[None, :]
         angle = m[:, None] * HALF + d[None, :]
-        cosine = tl.load(cosines + angle, mask=turned, other=1.0)
-        sine = tl.load(sines + angle, mask=turned, other=0.0)
+        cosine = tl.load(cosines + angle, mask=rotary, other=1.0)
+        sine = tl.load(sines + angle, mask=rotary, other=0.0)
         total = first * cosine - second * sine
         second = second * cosine + first * sine
         n = head * HEAD_DIM + d
-    place = m.to(tl.int64)[:, None] * WIDE + n[None, :]
-    stored = (m < tokens)[:, None] & (n < WIDE)[None, :]
+    place = m.to(tl.int64)[:, None] * OUT_WIDTH + n[None, :]
+    stored = (m < tokens)[:, None] & (n < OUT_WIDTH)[None, :]
     if RESIDUAL:
         total += tl.load(residual + place, mask=stored, other=0.0).to(tl.float32)
     tl.store(out + place, total.to(out.dtype.element_ty), mask=stored)
-    if AFTER == "rotary":
+    if EPILOGUE == "rotary":
         tl.store(out + place + HEAD_DIM // 2, second.to(out.dtype.element_ty), mask=stored)
 
 
@@ -83,10 +86,10 @@ def general_kernel(
     OUTPUTS: tl.constexpr,
     BIASED: tl.constexpr,
     RESIDUAL: tl.constexpr,
-    AFTER: tl.constexpr,
+    EPILOGUE: tl.constexpr,
     HEAD_DIM: tl.constexpr,
-    ROTATED: tl.constexpr,
-    STORED: tl.constexpr,
+    ROTARY_HEADS: tl.constexpr,
+    ROW_BYTES: tl.constexpr,
     GROUP: tl.constexpr,
     PACKED: tl.constexpr,
     TILE_M: tl.constexpr,
@@ -94,23 +97,26 @@ def general_kernel(
     TILE_K: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """One program a tile of the output; STORED: bytes of a weight's row; GROUP 0: a scale a row."""
-    begin(PDL)
+    """One program per tile of the output.
+
+    ROW_BYTES: bytes of a row of the weight. GROUP: input channels per scale; 0: one scale per row.
+    """
+    launch_then_wait(PDL)
     tile = tl.program_id(1)
     m = tl.program_id(0) * TILE_M + tl.arange(0, TILE_M)
     n = tile * TILE_N + tl.arange(0, TILE_N)
     k = tl.arange(0, TILE_K)
-    WIDTH: tl.constexpr = STORED * 2 if PACKED else STORED
-    EVEN: tl.constexpr = STORED % TILE_K == 0
+    WIDTH: tl.constexpr = ROW_BYTES * 2 if PACKED else ROW_BYTES
+    EVEN: tl.constexpr = ROW_BYTES % TILE_K == 0
     GROUPS: tl.constexpr = WIDTH // GROUP if GROUP else 1
     scale = weight_scales + (n % OUTPUTS) * GROUPS
-    summed = tl.zeros((TILE_M, TILE_N), tl.int32)
+    sums = tl.zeros((TILE_M, TILE_N), tl.int32)
     total = tl.zeros((TILE_M, TILE_N), tl.float32)
-    # Rows past the end are read from inside and not stored.
+    # Rows past the end read other, valid rows, and are not stored.
     row = codes + (m % tokens).to(tl.int64)[:, None] * WIDTH + k[None, :]
-    column = weight + (n % OUTPUTS).to(tl.int64)[None, :] * STORED + k[:, None]
-    for start in range(0, STORED, TILE_K):
-        inside = start + k < STORED
+    column = weight + (n % OUTPUTS).to(tl.int64)[None, :] * ROW_BYTES + k[:, None]
+    for start in range(0, ROW_BYTES, TILE_K):
+        inside = start + k < ROW_BYTES
         if EVEN:
             w = tl.load(column + start)
             x = tl.load(row + start)
@@ -119,9 +125,9 @@ def general_kernel(
             x = tl.load(row + start, mask=inside[None, :], other=0)
         if PACKED:
             if EVEN:
-                upper = tl.load(row + start + STORED)
+                upper = tl.load(row + start + ROW_BYTES)
             else:
-                upper = tl.load(row + start + STORED, mask=inside[None, :], other=0)
+                upper = tl.load(row + start + ROW_BYTES, mask=inside[None, :], other=0)
             high = w.to(tl.int8, bitcast=True) >> 4
             w = (w << 4).to(tl.int8, bitcast=True) >> 4
         if GROUP:
@@ -129,16 +135,16 @@ def general_kernel(
             total += part * tl.load(scale + start // GROUP)[None, :]
             if PACKED:
                 part = tl.dot(upper, high, out_dtype=tl.int32).to(tl.float32)
-                total += part * tl.load(scale + (start + STORED) // GROUP)[None, :]
+                total += part * tl.load(scale + (start + ROW_BYTES) // GROUP)[None, :]
         else:
-            summed = tl.dot(x, w, summed, out_dtype=tl.int32)
+            sums = tl.dot(x, w, sums, out_dtype=tl.int32)
             if PACKED:
-                summed = tl.dot(upper, high, summed, out_dtype=tl.int32)
+                sums = tl.dot(upper, high, sums, out_dtype=tl.int32)
     if GROUP == 0:
-        total = summed.to(tl.float32) * tl.load(scale)[None, :]
-    finish(
+        total = sums.to(tl.float32) * tl.load(scale)[None, :]
+    apply_epilogue(
         total, token_scales, bias, residual, cosines, sines, out, tokens, m, tile,
-        OUTPUTS, BIASED, RESIDUAL, AFTER, HEAD_DIM, ROTATED,
+        OUTPUTS, BIASED, RESIDUAL, EPILOGUE, HEAD_DIM, ROTARY_HEADS,
     )  # fmt: skip
 
 
@@ -157,9 +163,9 @@ def many_tokens_kernel(
     OUTPUTS: tl.constexpr,
     BIASED: tl.constexpr,
     RESIDUAL: tl.constexpr,
-    AFTER: tl.constexpr,
+    EPILOGUE: tl.constexpr,
     HEAD_DIM: tl.constexpr,
-    ROTATED: tl.constexpr,
+    ROTARY_HEADS: tl.constexpr,
     WIDTH: tl.constexpr,
     STACKED: tl.constexpr,
     TILE_M: tl.constexpr,
@@ -167,18 +173,18 @@ def many_tokens_kernel(
     TILE_K: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """One program STACKED (1 or 3) tiles of tokens and a tile of outputs.
+    """One program: STACKED (1 or 3) tiles of tokens, one tile of outputs.
 
-    Codes and weight are tensor descriptors, whose tiles the GPU's copy engine brings.
+    codes, weight: tensor descriptors, whose tiles TMA loads into shared memory.
     """
-    begin(PDL)
+    launch_then_wait(PDL)
     tile = tl.program_id(1)
     row = tl.program_id(0) * (STACKED * TILE_M)
     first = tl.zeros((TILE_M, TILE_N), tl.int32)
     if STACKED == 3:
         second = tl.zeros((TILE_M, TILE_N), tl.int32)
         third = tl.zeros((TILE_M, TILE_N), tl.int32)
-    for start in range(0, WIDTH, TILE_K):  # past the last channel, the copy engine brings zeros
+    for start in range(0, WIDTH, TILE_K):  # TMA loads zeros past the last channel
         w = weight.load([tile * TILE_N, start]).T
         first = tl.dot(codes.load([row, start]), w, first, out_dtype=tl.int32)
         if STACKED == 3:
@@ -187,25 +193,26 @@ def many_tokens_kernel(
     n = tile * TILE_N + tl.arange(0, TILE_N)
     scale = tl.load(weight_scales + n % OUTPUTS)[None, :]
     m = row + tl.arange(0, TILE_M)
-    finish(
+    apply_epilogue(
         first.to(tl.float32) * scale, token_scales, bias, residual, cosines, sines, out,
-        tokens, m, tile, OUTPUTS, BIASED, RESIDUAL, AFTER, HEAD_DIM, ROTATED,
+        tokens, m, tile, OUTPUTS, BIASED, RESIDUAL, EPILOGUE, HEAD_DIM, ROTARY_HEADS,
     )  # fmt: skip
     if STACKED == 3:
-        finish(
+        apply_epilogue(
             second.to(tl.float32) * scale, token_scales, bias, residual, cosines, sines, out,
-            tokens, m + TILE_M, tile, OUTPUTS, BIASED, RESIDUAL, AFTER, HEAD_DIM, ROTATED,
+            tokens, m + TILE_M, tile, OUTPUTS, BIASED, RESIDUAL, EPILOGUE, HEAD_DIM, ROTARY_HEADS,
         )  # fmt: skip
-        finish(
+        apply_epilogue(
             third.to(tl.float32) * scale, token_scales, bias, residual, cosines, sines, out,
-            tokens, m + 2 * TILE_M, tile, OUTPUTS, BIASED, RESIDUAL, AFTER, HEAD_DIM, ROTATED,
+            tokens, m + 2 * TILE_M, tile, OUTPUTS, BIASED, RESIDUAL, EPILOGUE, HEAD_DIM,
+            ROTARY_HEADS,
         )  # fmt: skip
 
 
 @triton.jit
 def unpack_kernel(packed, codes, HALF: tl.constexpr, TILE: tl.constexpr, PDL: tl.constexpr):
-    """One program TILE bytes of a row of two int4 codes a byte."""
-    begin(PDL)
+    """One program: TILE bytes of a row; each byte holds two int4 codes."""
+    launch_then_wait(PDL)
     row = tl.program_id(0).to(tl.int64)
     k = tl.program_id(1) * TILE + tl.arange(0, TILE)
     byte = tl.load(packed + row * HALF + k, mask=k < HALF, other=0)

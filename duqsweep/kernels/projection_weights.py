@@ -1,4 +1,4 @@
-"""One linear layer's weights, as plain, simulated and integer layers all give them."""
+"""The weights of a linear layer in one form for plain, simulated and integer layers."""
 
 from __future__ import annotations
 
@@ -13,30 +13,34 @@ from torch import Tensor
 from duqsweep.errors import EvaluationError
 from duqsweep.spec import FULL_PRECISION
 
-# How a product is computed: in floating point; in floating point with values rounded as integers
-# would be (kernel `fake`); in integers.
+# How a product is computed. "plain": floating point. "simulated": floating point, on values rounded
+# to those of integers times a scale (kernel `fake`). "integer": integers.
 Numerics = Literal["plain", "simulated", "integer"]
 
 
 @dataclass(frozen=True)
 class ProjectionWeights:
-    """x is permuted, rotated block by block and rounded per token, then multiplied by `values`.
+    """The input x is permuted, rotated in blocks and quantized per token, then multiplied.
 
-    An unquantized layer has values and perhaps a bias, and does nothing to x.
+    An unquantized layer has only `values` and possibly a bias, and leaves x as it is.
+
+    Raises:
+        EvaluationError: The fields contradict each other; the message says how.
     """
 
-    values: Tensor  # (out, in) floats or int8, or (out, in / 2) uint8: two int4 codes per byte
-    scales: Tensor | None = None  # (out, groups) float32, of integers
+    values: Tensor  # (out, in) float or int8; (out, in / 2) uint8: two int4 codes per byte
+    scales: Tensor | None = None  # (out, groups) float32; only for integer values
     bias: Tensor | None = None  # (out,)
-    permutation: Tensor | None = None  # (in,): where each permuted channel comes from
-    block: int = 1  # channels that a rotation mixes; 1: none
-    act_bits: int = FULL_PRECISION  # of the rounded x, one scale per token
-    rotation: Tensor | None = None  # (block, block); None: Walsh-Hadamard over sqrt(block)
+    permutation: Tensor | None = None  # (in,): the input channel of each permuted position
+    block: int = 1  # channels per rotation block; 1: no rotation
+    act_bits: int = FULL_PRECISION  # bits of x, with one scale per token
+    rotation: Tensor | None = None  # (block, block); None: Walsh-Hadamard / sqrt(block)
 
     def __post_init__(self) -> None:
         if self.is_integer != (self.scales is not None):
             raise EvaluationError(
-                f"integer weights need scales and others have none, got {self.values.dtype}"
+                "integer weights must have scales and floating-point ones none, got "
+                f"{self.values.dtype} {'without' if self.scales is None else 'with'} scales"
             )
         if self.in_features % self.groups or self.in_features % self.block:
             raise EvaluationError(
@@ -51,7 +55,7 @@ class ProjectionWeights:
 
     @property
     def is_integer(self) -> bool:
-        """Whether the product is one of integers."""
+        """Whether the product multiplies integers."""
         return not self.values.is_floating_point()
 
     @property
@@ -63,12 +67,12 @@ class ProjectionWeights:
 
     @property
     def packed(self) -> bool:
-        """Whether a byte holds two codes."""
+        """Whether each byte holds two int4 codes."""
         return self.values.dtype == torch.uint8
 
     @property
     def unpacked(self) -> Tensor:
-        """The values, (out, in)."""
+        """The values, one element each: (out, in)."""
         return unpack_int4(self.values) if self.packed else self.values
 
     @property
@@ -88,28 +92,28 @@ class ProjectionWeights:
 
     @property
     def stored_bits(self) -> int:
-        """Bits of an integer code as it is stored; 16 for any floating point."""
+        """Bits of a stored integer weight: 4 or 8; 16 for floating point of any width."""
         return (4 if self.packed else 8) if self.is_integer else FULL_PRECISION
 
     @property
     def format(self) -> str:
-        """The format of the product, as kernels are counted: "w4a8", "w8a8" or a dtype."""
+        """The format in the names of counted launches: "w4a8", "w8a8" or a dtype."""
         if self.is_integer:
             return f"w{self.stored_bits}a8"
         return str(self.values.dtype).removeprefix("torch.")
 
     @property
     def act_qmax(self) -> float:
-        """The largest code of x; 1 where it is not rounded."""
+        """The largest code of x; 1 if x is not quantized."""
         return 1.0 if self.act_bits == FULL_PRECISION else float(largest_code(self.act_bits))
 
     @property
     def scales_or_values(self) -> Tensor:
-        """The scales; without any, a tensor that a kernel can be given and does not read."""
+        """The scales; if there are none, a placeholder tensor, which kernels do not read."""
         return self.values if self.scales is None else self.scales
 
     def tensors(self) -> list[Tensor]:
-        """Every tensor that a kernel reads."""
+        """All tensors that are not None."""
         parts = (self.values, self.scales, self.bias, self.permutation, self.rotation)
         return [part for part in parts if part is not None]
 
@@ -122,21 +126,21 @@ def largest_code(bits: int) -> int:
 def pack_int4(codes: Tensor) -> Tensor:
     """(out, in) int8 codes from -8 to 7 → (out, in / 2) uint8.
 
-    Byte j of a row holds channel j in its low half and channel j + in / 2 in its high half, two's
-    complement: a product is then two products, over half of the channels each.
+    Byte j of a row holds channel j in its low half and channel j + in / 2 in its high half, both
+    in two's complement. So a product is the sum of two products, each over half of the channels.
     """
     low, high = codes.to(torch.uint8).chunk(2, dim=1)
     return (low & 15) | (high << 4)
 
 
 def unpack_int4(packed: Tensor) -> Tensor:
-    """The codes that `pack_int4` packed: (out, in) int8."""
+    """The inverse of `pack_int4`: (out, in / 2) uint8 → (out, in) int8."""
     signed = packed.view(torch.int8)
     return torch.cat(((signed << 4) >> 4, signed >> 4), dim=1)
 
 
 def concat_reason(parts: Sequence[ProjectionWeights]) -> str | None:
-    """Why layers that read the same input cannot be one product; None: they can."""
+    """Why layers with the same input cannot be merged into one product; None: they can."""
     first, *others = parts
     for other in others:
         if first.numerics != other.numerics:
@@ -153,17 +157,17 @@ def concat_reason(parts: Sequence[ProjectionWeights]) -> str | None:
 
 
 def concat(parts: Sequence[ProjectionWeights]) -> ProjectionWeights:
-    """Layers that read the same input as one, their outputs one after the other.
+    """Merge layers with the same input into one: their outputs are concatenated.
 
-    The tensors of `parts` stay as they are. Where they already lie one behind the other and fill
-    their memory, the result is a view of it; otherwise it is new.
+    The tensors of `parts` are not changed. If they are adjacent in one allocation and fill it, the
+    result is a view of it; otherwise it is a new tensor.
 
     Raises:
         EvaluationError: There is a `concat_reason`.
     """
     reason = concat_reason(parts)
     if reason is not None:
-        raise EvaluationError(f"layers that read the same input cannot be merged: {reason}")
+        raise EvaluationError(f"layers with the same input cannot be merged: {reason}")
     if len(parts) == 1:
         return parts[0]
     scales = [part.scales for part in parts if part.scales is not None]
@@ -177,13 +181,13 @@ def concat(parts: Sequence[ProjectionWeights]) -> ProjectionWeights:
 
 
 def take_rows(weights: ProjectionWeights, rows: Tensor) -> ProjectionWeights:
-    """The layer with only these outputs, in this order."""
+    """The layer with only the outputs `rows`, in that order."""
     scales, bias = (None if part is None else part[rows] for part in (weights.scales, weights.bias))
     return replace(weights, values=weights.values[rows], scales=scales, bias=bias)
 
 
 def pad_outputs(weights: ProjectionWeights, more: int) -> ProjectionWeights:
-    """The layer with more outputs, which are zero."""
+    """The layer with `more` additional outputs, which are zero."""
     if more == 0:
         return weights
     bias = None if weights.bias is None else F.pad(weights.bias, (0, more))
@@ -192,7 +196,10 @@ def pad_outputs(weights: ProjectionWeights, more: int) -> ProjectionWeights:
 
 
 def pad_inputs(weights: ProjectionWeights, more: int) -> ProjectionWeights:
-    """The layer with more inputs, which count for nothing; it has one group and no permutation."""
+    """The layer with `more` additional inputs of weight zero.
+
+    It must have one scale per row and no permutation.
+    """
     if more == 0:
         return weights
     if not weights.packed:

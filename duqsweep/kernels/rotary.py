@@ -1,4 +1,4 @@
-"""Rotary positions on rows that hold several heads side by side."""
+"""Rotary positions on rows of several heads."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ Table = tuple[Tensor, Tensor]  # cosines and sines, each (tokens, head_dim / 2) 
 
 @dataclass(frozen=True)
 class Rotary:
-    """Which channels are rotated; a head's first half pairs up with its second, channel by channel.
+    """Which channels are rotated; channel i of a head's first half pairs with i of its second half.
 
-    `interleaved` rows of a weight bring the two channels of a pair side by side.
+    With rows of a weight reordered by `interleaved`, the two outputs of a pair are adjacent.
     """
 
     head_dim: int
-    heads: int  # the first so many are rotated, the others stay
+    heads: int  # the first `heads` heads are rotated, the others are not
 
     def apply(self, rows: Tensor, table: Table) -> Tensor:
-        """(tokens, heads * head_dim) → the same; computed in float32."""
+        """(tokens, heads * head_dim) → the same shape; computed in float32."""
         cos, sin = (part[:, None] for part in table)
         split = rows.view(len(rows), -1, self.head_dim)
         first, second = split[:, : self.heads].chunk(2, dim=-1)
@@ -29,6 +29,6 @@ class Rotary:
         return torch.cat((rotated.to(rows.dtype), split[:, self.heads :]), dim=1).flatten(1)
 
     def interleaved(self, outputs: int) -> Tensor:
-        """(outputs,) indices of the rows of a weight, so that outputs 2i and 2i + 1 are a pair."""
+        """(outputs,): row indices of a weight that make outputs 2i and 2i + 1 a pair."""
         halves = torch.arange(outputs).view(-1, 2, self.head_dim // 2)
         return halves.mT.flatten()

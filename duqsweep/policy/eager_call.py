@@ -13,10 +13,10 @@ from duqsweep.policy.pi05 import Pi05, PrefixCache, euler_times
 
 
 class EagerCall:
-    """From pixels, tokens and noise to actions, by calling the network's own modules."""
+    """Computes actions by calling the network's modules one after the other; a `frontend.Call`."""
 
     def __init__(self, module: Pi05, num_steps: int) -> None:
-        """Compute what depends on the flow's time alone, for the fixed schedule."""
+        """Compute the modulations of the fixed schedule; they depend only on the flow's time."""
         self.module, self.num_steps = module, num_steps
         self.device = module.action_in_proj.weight.device
         with torch.no_grad():
@@ -31,7 +31,7 @@ class EagerCall:
 
     @torch.no_grad()
     def seconds(self, pixels: Tensor, tokens: Tensor, noise: Tensor) -> dict[str, float]:
-        """One call, timed in its parts "vision", "llm" and "dit"."""
+        """Seconds of one call's parts "vision", "llm" and "dit"."""
         marks = [self._now()]
         encoded = self.module.encode_images(pixels[None])
         marks.append(self._now())

@@ -1,4 +1,4 @@
-"""Between an observation and a call of the network: what eager and compiled policies share."""
+"""Turns observations into network inputs and outputs into actions, for every kind of policy."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ CallTensors = tuple[Tensor, Tensor, Tensor]  # pixels, tokens and noise of a `Ca
 
 
 class Preprocessing(Protocol):
-    """What stands between the simulator and the network, and differs from policy to policy."""
+    """Conversions between simulator and network, which differ between policies."""
 
     @property
     def sizes(self) -> PolicySizes:
-        """Of the network."""
+        """Sizes of the network."""
 
     def images(self, observation: Observation, device: torch.device) -> Tensor:
-        """(1, cameras, 3, px, px) in [-1, 1], without cameras that would be masked."""
+        """(1, cameras, 3, px, px) in [-1, 1], without masked cameras."""
 
     def prompt(self, observation: Observation) -> Tensor:
-        """(1, tokens) ids of instruction and state, without padding that would be masked."""
+        """(1, tokens) ids of instruction and state, without masked padding."""
 
     def actions(self, normalised: NDArray[np.float32]) -> NDArray[np.float64]:
         """(horizon, 7) network outputs → actions in [-1, 1]."""
@@ -46,13 +46,13 @@ class Call(Protocol):
         """(horizon, action_dim) in float32; the next call may overwrite it."""
 
     def seconds(self, pixels: Tensor, tokens: Tensor, noise: Tensor) -> dict[str, float]:
-        """One call, timed in its parts "vision", "llm" and "dit"."""
+        """Seconds of one call's parts "vision", "llm" and "dit"."""
 
     def launches(self, pixels: Tensor, tokens: Tensor, noise: Tensor) -> dict[str, int]:
-        """How often one call launches each kernel; products of a kernel that makes many."""
+        """How often one call launches each kernel, and the products that its kernels counted."""
 
     def weights(self) -> list[Tensor]:
-        """Every tensor that a call reads, scratch space apart; some may share their memory."""
+        """Every tensor that a call reads, without scratch buffers; some may share memory."""
 
 
 @dataclass(frozen=True)
@@ -64,20 +64,20 @@ class Frontend:
 
     def tensors(self, observation: Observation, noise: NDArray[np.float32]) -> CallTensors:
         """Pixels and tokens on the device, noise on the CPU."""
-        pixels, tokens = self._seen(observation)
+        pixels, tokens = self._inputs(observation)
         return pixels, tokens, torch.from_numpy(np.asarray(noise, dtype=np.float32))
 
     def run(
         self, call: Call, observation: Observation, noise: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """(horizon, 7) actions as the network makes them: scaled alike across joints."""
+        """(horizon, 7) actions as the network outputs them, before denormalisation."""
         actions = call.run(*self.tensors(observation, noise))
         return actions[:, :ACTIONS].cpu().numpy()
 
     def seconds(
         self, call: Call, observation: Observation, noise: NDArray[np.float32]
     ) -> dict[str, float]:
-        """One call, timed in its parts "vision" (with preprocessing), "llm" and "dit"."""
+        """Seconds of one call's parts "vision" (with preprocessing), "llm" and "dit"."""
         self.synchronize()
         start = perf_counter()
         tensors = self.tensors(observation, noise)
@@ -87,8 +87,8 @@ class Frontend:
         return {**parts, "vision": parts["vision"] + preprocessing_s}
 
     def reads(self, observation: Observation) -> tuple[int, int]:
-        """Pictures and prompt tokens of a call."""
-        pixels, tokens = self._seen(observation)
+        """Numbers of images and prompt tokens of a call."""
+        pixels, tokens = self._inputs(observation)
         return len(pixels), len(tokens)
 
     def synchronize(self) -> None:
@@ -96,6 +96,6 @@ class Frontend:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def _seen(self, observation: Observation) -> tuple[Tensor, Tensor]:
+    def _inputs(self, observation: Observation) -> tuple[Tensor, Tensor]:
         pixels = self.preprocessing.images(observation, self.device)
         return pixels[0], self.preprocessing.prompt(observation).to(self.device)[0]

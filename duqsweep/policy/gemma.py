@@ -1,8 +1,8 @@
-"""Gemma layers as pi0.5 uses them: the language model's, and the action expert's adaptive form.
+"""Gemma layers of pi0.5: the language model's, and the action expert's with adaptive norms.
 
 Names and arithmetic follow `transformers.GemmaModel` (RMSNorm with 1 + weight, rotary positions,
-shared key and value heads, tanh-GELU gate) and openpi's `gemma.py` (adaptive RMSNorm). Nothing is
-masked: prefix tokens see the whole prefix, action tokens see the prefix and one another.
+shared key and value heads, tanh-GELU gate) and openpi's `gemma.py` (adaptive RMSNorm). There is
+no mask: prefix tokens attend to the whole prefix, action tokens to the prefix and to one another.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def rotary_table(positions: Tensor, head_dim: int) -> KeysValues:
 
 
 def rotate(x: Tensor, table: KeysValues) -> Tensor:
-    """Rotary positions on (batch, heads, tokens, head_dim); halves pair up as in transformers."""
+    """Rotary positions on (batch, heads, tokens, head_dim); i pairs with i + head_dim / 2."""
     cos, sin = table
     first, second = x.chunk(2, dim=-1)
     rotated = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
@@ -54,7 +54,7 @@ class RmsNorm(nn.Module):
 
 
 class AdaptiveRmsNorm(nn.Module):
-    """RMS norm whose scale and shift, and the gate of what follows, come from the flow's time."""
+    """RMS norm whose scale, shift and residual gate are computed from the flow's time."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class AdaptiveRmsNorm(nn.Module):
 
 
 class GemmaAttention(nn.Module):
-    """Attention over given earlier keys and values and the tokens themselves."""
+    """Attention over the tokens themselves and, if given, earlier keys and values."""
 
     def __init__(self, sizes: StackSizes) -> None:
         super().__init__()
@@ -85,15 +85,15 @@ class GemmaAttention(nn.Module):
     def forward(
         self, x: Tensor, table: KeysValues, earlier: KeysValues | None = None
     ) -> tuple[Tensor, KeysValues]:
-        """Mix (batch, tokens, width).
+        """Attend.
 
         Args:
-            x: The tokens' inputs.
+            x: (batch, tokens, width).
             table: Rotary table of the tokens' positions.
-            earlier: Keys (rotated) and values to attend to as well.
+            earlier: Keys, with rotary positions, and values to attend to as well.
 
         Returns:
-            Outputs like x, and the tokens' own keys and values.
+            Outputs (batch, tokens, width), and the tokens' own keys and values.
         """
         batch, tokens, _ = x.shape
         q, k, v = (
@@ -104,7 +104,7 @@ class GemmaAttention(nn.Module):
         own = (k, v)
         if earlier is not None:
             k, v = torch.cat((earlier[0], k), dim=2), torch.cat((earlier[1], v), dim=2)
-        # Query heads that share a key head lie side by side: fold them into the token axis.
+        # Query heads that share a key head are adjacent: fold them into the token axis.
         folded = q.reshape(batch, self.kv_heads, -1, self.head_dim)
         mixed = F.scaled_dot_product_attention(folded, k, v)
         mixed = mixed.reshape(batch, -1, tokens, self.head_dim).transpose(1, 2)
@@ -156,7 +156,7 @@ class ExpertLayer(nn.Module):
     def forward(
         self, x: Tensor, table: KeysValues, prefix: KeysValues, modulation: tuple[Tensor, Tensor]
     ) -> Tensor:
-        """(batch, tokens, width) → the same shape; modulation: of the first and the second norm."""
+        """(batch, tokens, width) → the same shape; modulation: of the two norms."""
         before_attention, before_mlp = modulation
         mixed, _ = self.self_attn(self.input_layernorm(x, before_attention), table, prefix)
         x = torch.addcmul(x, mixed, before_attention[:, 2:3].to(x.dtype))

@@ -1,4 +1,4 @@
-"""Loads policies, and writes the folder of an embedded one."""
+"""Loads policies, and writes checkpoints of embedded ones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from duqsweep.policy.weight_loading import (
     bytes_needed,
     check_memory,
     read_tensors,
-    stream_dtype,
+    weight_dtype,
 )
 from duqsweep.spec import PolicySpec
 
@@ -37,19 +37,20 @@ from duqsweep.spec import PolicySpec
 def load_policy(spec: PolicySpec, device: str) -> Pi05Policy:
     """The policy with its weights, ready to act.
 
-    The embedded policy is in float32; a pi0.5 is on a CPU, and in bfloat16 on a GPU.
+    The embedded policy is in float32; a pi0.5 is in float32 on a CPU and in bfloat16 on a GPU.
 
     Args:
         spec: Which policy, and its number of steps.
         device: "cpu", "cuda" or "cuda:N".
 
     Raises:
-        ConfigError: The checkpoint is not there, or no pi0.5's.
-        EvaluationError: It is not this policy's; the message lists what is missing or unexpected. A
-            weight is not finite. There is too little memory: the message says how much it takes.
+        ConfigError: The checkpoint is missing, or not one of a pi0.5.
+        EvaluationError: The checkpoint does not fit the policy; the message lists what is missing
+            or unexpected. Or a weight is not finite. Or there is too little memory; the message
+            says how much is needed.
     """
     if spec.name != "embedded":
-        return load_pi05(spec, device, stream_dtype(device))
+        return load_pi05(spec, device, weight_dtype(device))
     check_checkpoint(spec)
     folder = checkpoint_dir(spec)
     config = read_embedded(folder / CONFIG_JSON)
@@ -60,7 +61,7 @@ def load_policy(spec: PolicySpec, device: str) -> Pi05Policy:
 
 
 def load_pi05(spec: PolicySpec, device: str, dtype: torch.dtype) -> Pi05Policy:
-    """A pi0.5 from openpi's or LeRobot's folder; raises as `load_policy` does."""
+    """Load a pi0.5 from a checkpoint folder of openpi or LeRobot; errors as in `load_policy`."""
     folder = read_folder(checkpoint_dir(spec), spec.tokenizer)
     needed = bytes_needed(folder.parameters, dtype)
     check_memory(folder.weights, needed, bytes_free(device), device)
@@ -74,7 +75,7 @@ def load_pi05(spec: PolicySpec, device: str, dtype: torch.dtype) -> Pi05Policy:
 
 
 def save_checkpoint(folder: Path, module: nn.Module, config: EmbeddedConfig) -> None:
-    """Write a folder that `load_policy` reads; it is made when missing."""
+    """Write a checkpoint for `load_policy`; the folder is created if missing."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.float().contiguous() for name, value in module.state_dict().items()}
     save_file(tensors, folder / WEIGHTS)
@@ -84,7 +85,7 @@ def save_checkpoint(folder: Path, module: nn.Module, config: EmbeddedConfig) -> 
 def save_random(
     folder: Path, instructions: Iterable[str], sizes: PolicySizes | None = None, seed: int = 0
 ) -> None:
-    """Write an embedded policy of random weights that knows the words of `instructions`."""
+    """Write an embedded policy with random weights; its words are those of `instructions`."""
     words = sorted({word for text in instructions for word in text.lower().split()})
     sizes = sizes or sizes_of("embedded")
     config = EmbeddedConfig(

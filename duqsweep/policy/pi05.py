@@ -1,7 +1,7 @@
-"""pi0.5: images and prompt to a prefix cache, noise to actions by following a flow.
+"""pi0.5: images and prompt give a prefix cache; a flow is integrated from noise to actions.
 
-Module names are openpi's (`PI0Pytorch`), so that its state dict loads without renaming. The two
-language-model heads of that state dict play no part in acting and have no module here.
+Module names are openpi's (`PI0Pytorch`), so that its state dict loads without renaming. Its two
+language-model heads are not needed to compute actions and have no module here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from duqsweep.policy.siglip import SiglipVision, merge_patches
 
 MIN_PERIOD, MAX_PERIOD = 4e-3, 4.0  # openpi: embed_suffix of pi0.py
 
-PrefixCache = tuple[KeysValues, ...]  # one pair a layer
+PrefixCache = tuple[KeysValues, ...]  # one pair per layer
 
 
 class LanguageModel(nn.Module):
@@ -36,11 +36,13 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.embed_tokens = nn.Embedding(vocabulary, sizes.width)
         self.layers = nn.ModuleList(PrefixLayer(sizes) for _ in range(sizes.depth))
-        self.norm = RmsNorm(sizes.width)  # in every checkpoint; acting stops at the last cache
+        self.norm = RmsNorm(
+            sizes.width
+        )  # in every checkpoint, but not used: only the layers' caches are
 
 
 class ActionExpert(nn.Module):
-    """The "DiT": Gemma layers steered by the flow's time."""
+    """The "DiT": Gemma layers with adaptive norms, conditioned on the flow's time."""
 
     def __init__(self, sizes: StackSizes) -> None:
         super().__init__()
@@ -82,7 +84,7 @@ class _PaliGemmaWithExpert(nn.Module):
 
 
 class Pi05(nn.Module):
-    """The whole network. `encode_images`, `prefix` and `velocity` have no branch on data."""
+    """The whole network. `encode_images`, `prefix` and `velocity` do not branch on data."""
 
     def __init__(self, sizes: PolicySizes) -> None:
         super().__init__()
@@ -96,12 +98,12 @@ class Pi05(nn.Module):
 
     @property
     def language_model(self) -> LanguageModel:
-        """The stack that reads the prefix."""
+        """The stack that computes the prefix cache."""
         return self._paligemma.language_model
 
     @property
     def expert(self) -> ActionExpert:
-        """The stack that makes actions."""
+        """The stack that computes actions."""
         return cast(ActionExpert, self.paligemma_with_expert.gemma_expert.model)
 
     def layers(self) -> Iterator[nn.Module]:
@@ -112,7 +114,7 @@ class Pi05(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of what flows between the layers; norms and projections may be kept in a wider one."""
+        """Dtype of the residual stream; norms and projections may be in a wider dtype."""
         return self.language_model.embed_tokens.weight.dtype
 
     @property
@@ -127,7 +129,7 @@ class Pi05(nn.Module):
         return cast(Tensor, projected.unflatten(0, images.shape[:2]).flatten(1, 2))
 
     def prefix(self, image_tokens: Tensor, prompt: Tensor) -> PrefixCache:
-        """Keys and values of the prefix, once a call.
+        """Keys and values of the prefix; computed once per call.
 
         Args:
             image_tokens: (batch, image tokens, LLM width).

@@ -1,4 +1,4 @@
-"""A loaded pi0.5 that runs layer by layer: what is calibrated, quantized and compiled from."""
+"""A loaded pi0.5 that runs layer by layer; it can be calibrated, quantized and compiled."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from duqsweep.seams import Observation
 
 
 class Pi05Policy:
-    """A pi0.5 behind `seams.EagerPolicy`; linear layers of `module` may be replaced in place."""
+    """A pi0.5 as a `seams.EagerPolicy`; linear layers of `module` may be replaced in place."""
 
     def __init__(self, module: Pi05, preprocessing: Preprocessing, num_steps: int) -> None:
         self.module = module
@@ -34,21 +34,21 @@ class Pi05Policy:
     def act_normalised(
         self, observation: Observation, noise: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """(horizon, 7) actions as the network makes them: scaled alike across joints."""
+        """(horizon, 7) actions as the network outputs them, before denormalisation."""
         return self.frontend.run(self.call, observation, noise)
 
     def time_parts(self, observation: Observation, noise: NDArray[np.float32]) -> dict[str, float]:
-        """One call, in seconds: "vision" (with preprocessing), "llm" and "dit"."""
+        """Seconds of one call's parts: "vision" (with preprocessing), "llm" and "dit"."""
         return self.frontend.seconds(self.call, observation, noise)
 
     def copy(self, num_steps: int) -> Pi05Policy:
-        """The same tensors in new modules, with another number of steps."""
+        """A policy of new modules that share this one's tensors, with `num_steps` steps."""
         tensors = itertools.chain(self.module.parameters(), self.module.buffers())
         memo = {id(tensor): tensor for tensor in tensors}
         return Pi05Policy(copy.deepcopy(self.module, memo), self.preprocessing, num_steps)
 
     def weights(self) -> list[Tensor]:
-        """Every tensor that a call reads; some may share their memory."""
+        """Every tensor that a call reads; some may share memory."""
         return self.call.weights()
 
     def launches(self, observation: Observation, noise: NDArray[np.float32]) -> dict[str, int]:
@@ -56,7 +56,7 @@ class Pi05Policy:
         return self.call.launches(*self.frontend.tensors(observation, noise))
 
     def reads(self, observation: Observation) -> tuple[int, int]:
-        """How many pictures and prompt tokens one call reads."""
+        """How many images and prompt tokens one call reads."""
         return self.frontend.reads(observation)
 
     def synchronize(self) -> None:

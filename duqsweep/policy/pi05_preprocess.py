@@ -1,4 +1,4 @@
-"""Between LIBERO's simulator and a pi0.5 checkpoint: pictures, prompt, actions."""
+"""Conversions between LIBERO's simulator and a pi0.5 checkpoint: images, prompt, actions."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ class Pi05Preprocessing:
     def images(self, observation: Observation, device: torch.device) -> Tensor:
         """See `frontend.Preprocessing`."""
         pixels = camera_pixels(observation, self.io_spec.cameras)
-        # Policies see the simulator's pictures rotated by 180 degrees. Ours come upright, which is
-        # half of that. Source: openpi, examples/libero/main.py.
+        # Policies were trained on the simulator's images rotated by 180 degrees, that is, flipped
+        # in both directions. `camera_pixels` are already flipped vertically, so only the horizontal
+        # flip is left. Source: openpi, examples/libero/main.py.
         mirrored = torch.from_numpy(pixels).to(device).flip(2)
         planes = mirrored.movedim(-1, 1).float()
         side = self.sizes.vision.image_px
@@ -50,25 +51,25 @@ class Pi05Preprocessing:
         return torch.from_numpy(ids)[None]
 
     def actions(self, normalised: NDArray[np.float32]) -> NDArray[np.float64]:
-        """See `frontend.Preprocessing`; the controller itself cuts at -1 and 1, and so does this.
+        """See `frontend.Preprocessing`; clips to [-1, 1], as the controller does.
 
-        The gripper's value is LIBERO's already (-1 opens). Source: openpi, examples/libero.
+        The gripper's value is already LIBERO's (-1 opens). Source: openpi, examples/libero.
         """
         raw = self.io_spec.actions.denormalise(normalised.astype(np.float64))
         return np.asarray(np.clip(raw, -1.0, 1.0))
 
 
 def libero_state(observation: Observation) -> NDArray[np.float64]:
-    """(8,): position, axis times angle, fingers."""
+    """(8,): position, rotation axis times angle, gripper fingers."""
     rotation = axis_angle(observation.eef_quat)
     return np.concatenate((observation.eef_pos, rotation, observation.gripper_qpos))
 
 
 def axis_angle(quaternion: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(4,) xyzw → (3,) the axis times an angle in [0, 2π].
+    """(4,) xyzw → (3,) rotation axis times angle, with the angle in [0, 2π].
 
-    Source: robosuite, utils/transform_utils.py, quat2axisangle, which openpi uses: of the two
-    quaternions of one rotation each keeps its own angle.
+    Source: robosuite, utils/transform_utils.py, quat2axisangle, which openpi uses. The
+    two quaternions q and -q of one rotation give different angles.
     """
     cosine = np.clip(quaternion[3], -1.0, 1.0)
     sine = np.sqrt(1.0 - cosine**2)
@@ -78,12 +79,12 @@ def axis_angle(quaternion: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def resize_with_pad(planes: Tensor, side: int, antialias: bool) -> Tensor:
-    """Fit pictures into a black square, undistorted and centred.
+    """Fit images into a black square, undistorted and centred.
 
     Args:
         planes: (n, 3, height, width) in [0, 255].
-        side: Of the square.
-        antialias: As PIL resizes bytes, else by plain bilinear interpolation.
+        side: Side of the square in pixels.
+        antialias: Resize as PIL does for 8-bit images; otherwise by plain bilinear interpolation.
 
     Returns:
         (n, 3, side, side) in [0, 255].

@@ -1,8 +1,8 @@
-"""Between the simulator and the network: images, prompt with discretised state, actions.
+"""Conversions between the simulator and the embedded policy: images, prompt, actions.
 
-As in pi0.5, the robot's state travels in the prompt: each value falls into one of 256 bins, and
-each bin is a token. The embedded policy reads its instruction word by word and has tokens of its
-own for every value's bins.
+As in pi0.5, the robot's state is part of the prompt: each value is discretised into 256 bins, and
+each bin is a token. In the embedded policy, each word of the instruction is one token, and each
+value's bins have their own tokens.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class EmbeddedPreprocessing:
 def state_vector(
     eef_pos: NDArray[np.float64], eef_quat: NDArray[np.float64], gripper_qpos: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Position, first two columns of the rotation matrix, fingers: (..., 11).
+    """Position, first two columns of the rotation matrix, gripper fingers: (..., 11).
 
-    Two columns have neither the double cover of quaternions nor the seam of axis and angle.
+    Unlike quaternions and axis-angle, two columns are unique and continuous in the rotation.
 
     Args:
         eef_pos: (..., 3) metres.
@@ -69,7 +69,7 @@ def state_vector(
 
 
 def state_tokens(state: NDArray[np.float64], config: EmbeddedConfig) -> NDArray[np.int64]:
-    """(..., 11) state → token ids, values beyond the range in the outermost bins."""
+    """(..., 11) state → token ids; values outside the range get the outermost bins."""
     low, high = np.asarray(config.state_low), np.asarray(config.state_high)
     bins = np.floor((state - low) / (high - low) * STATE_BINS).astype(np.int64)
     offsets = config.first_bin + STATE_BINS * np.arange(STATE_VALUES)
@@ -77,7 +77,7 @@ def state_tokens(state: NDArray[np.float64], config: EmbeddedConfig) -> NDArray[
 
 
 def text_tokens(instruction: str, config: EmbeddedConfig) -> NDArray[np.int64]:
-    """(text_tokens,) ids of an instruction's words, filled up with padding.
+    """(text_tokens,) ids of an instruction's words, padded.
 
     Raises:
         EvaluationError: A word was not in the training data, or there are too many.
@@ -105,7 +105,7 @@ def prompt(observation: Observation, config: EmbeddedConfig) -> Tensor:
 
 
 def images(observation: Observation, image_px: int, device: torch.device) -> Tensor:
-    """(1, cameras, 3, px, px) in [-1, 1]; other sizes are resampled bilinearly.
+    """(1, cameras, 3, px, px) in [-1, 1]; images of other sizes are resized bilinearly.
 
     Raises:
         EvaluationError: A camera is missing.
@@ -119,7 +119,7 @@ def images(observation: Observation, image_px: int, device: torch.device) -> Ten
 
 
 def camera_pixels(observation: Observation, cameras: Sequence[str]) -> NDArray[np.uint8]:
-    """(cameras, height, width, 3) of the cameras asked for.
+    """The images of `cameras`: (cameras, height, width, 3).
 
     Raises:
         EvaluationError: A camera is missing.

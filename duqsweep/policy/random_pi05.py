@@ -1,6 +1,6 @@
-"""Writes a pi0.5 checkpoint of random weights, as openpi or as LeRobot lays it out.
+"""Writes a pi0.5 checkpoint with random weights, in the layout of openpi or LeRobot.
 
-It acts at random, but takes the same way through the program, memory and time as a trained one.
+Its actions are random, but it uses the same code, memory and time as a trained one.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16"}
 
 @dataclass(frozen=True)
 class RandomPi05:
-    """What to write."""
+    """The checkpoint to write."""
 
     sizes: PolicySizes
     layout: Layout = "openpi"
     dtype: torch.dtype = torch.bfloat16
-    device: str = "cpu"  # where the numbers are drawn
+    device: str = "cpu"  # on which the numbers are generated
     seed: int = 0
 
 
 def small_sizes() -> PolicySizes:
-    """A pi0.5 with all of its parts, small enough for a test: 3 million parameters."""
+    """Sizes of a pi0.5 with all parts that is small enough for a test: 3 million parameters."""
     stack = StackSizes(width=128, depth=3, mlp=256, heads=4, kv_heads=1, head_dim=32)
     return replace(
         sizes_of(NAME),
@@ -65,14 +65,14 @@ def small_sizes() -> PolicySizes:
 
 
 def write_random(folder: Path, asked: RandomPi05) -> None:
-    """Write weights, config, statistics and a tokenizer; the folder is made when missing."""
+    """Write weights, config, statistics and a tokenizer; the folder is created if missing."""
     folder.mkdir(parents=True, exist_ok=True)
     if asked.layout == "openpi":
         _write_openpi(folder, asked.sizes)
     else:
         _write_lerobot(folder, asked.sizes)
     train_tokenizer(folder / NAMES[0])
-    # The embedding under the name of the head that it is tied to: so openpi's converter saves it.
+    # openpi's converter saves the embedding under the name of the head that it is tied to.
     names = {EMBEDDING: LLM_HEAD} if asked.layout == "openpi" else {}
     prefix = "" if asked.layout == "openpi" else LEROBOT_PREFIX
     shapes = {
@@ -83,7 +83,7 @@ def write_random(folder: Path, asked: RandomPi05) -> None:
 
 
 def train_tokenizer(path: Path) -> None:
-    """A sentencepiece model that knows letters and digits, and some words of LIBERO."""
+    """Write a sentencepiece model of letters, digits and some words of LIBERO."""
     nouns = ("bowl", "plate", "basket", "soup", "milk", "red cube", "tray", "cabinet", "stove")
     sentences = [f"pick up the {thing} and place it in the {other}"
                  for thing in nouns for other in nouns]  # fmt: skip
@@ -183,7 +183,7 @@ def _write_tensors(path: Path, shapes: dict[str, Shape], asked: RandomPi05) -> N
 
 
 def _random_tensors(shapes: dict[str, Shape], asked: RandomPi05) -> Iterator[Tensor]:
-    """Sizes that keep activations near 1; biases and norms take part, too."""
+    """Random values, scaled so that activations stay near 1; biases and norms are random, too."""
     generator = torch.Generator(asked.device).manual_seed(asked.seed)
     for name, shape in shapes.items():
         value = torch.randn(shape, generator=generator, device=asked.device)

@@ -17,7 +17,7 @@ NORM_EPS = 1e-6
 
 
 class SiglipEmbeddings(nn.Module):
-    """Patches to vectors, plus one learned vector a position."""
+    """Patches to vectors, plus one learned vector per position."""
 
     def __init__(self, sizes: VisionSizes) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class SiglipAttention(nn.Module):
 
 
 class SiglipMlp(nn.Module):
-    """Two linear layers with tanh GELU between."""
+    """Two linear layers with tanh-GELU between them."""
 
     def __init__(self, sizes: VisionSizes) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class SiglipLayer(nn.Module):
 
 
 class SiglipEncoder(nn.Module):
-    """The stack of layers; a module of its own because checkpoints name it."""
+    """The stack of layers; a module of its own because it is part of names in checkpoints."""
 
     def __init__(self, sizes: VisionSizes) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class SiglipEncoder(nn.Module):
 
 
 class SiglipVision(nn.Module):
-    """Images to one vector a patch."""
+    """Images to one vector per patch."""
 
     def __init__(self, sizes: VisionSizes) -> None:
         super().__init__()

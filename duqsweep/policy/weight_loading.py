@@ -1,4 +1,4 @@
-"""Reads weights tensor by tensor to where they stay, so that they are never held twice."""
+"""Reads weights tensor by tensor into their final memory, so that they are never held twice."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 MEMORY_INFO = Path("/proc/meminfo")
 
 
-def stream_dtype(device: str) -> torch.dtype:
-    """bfloat16 on a GPU, float32 on a CPU."""
+def weight_dtype(device: str) -> torch.dtype:
+    """Dtype in which weights are loaded: bfloat16 on a GPU, float32 on a CPU."""
     return torch.float32 if device == "cpu" else torch.bfloat16
 
 
 def bytes_needed(parameters: Mapping[str, StoredTensor], dtype: torch.dtype) -> int:
-    """Memory that the weights take once loaded, and the largest on its way there."""
+    """Bytes of all loaded weights plus the largest stored tensor, which is read into a buffer."""
     loaded = sum(
         math.prod(stored.shape) * _dtype(name, dtype).itemsize
         for name, stored in parameters.items()
@@ -32,7 +32,7 @@ def bytes_needed(parameters: Mapping[str, StoredTensor], dtype: torch.dtype) -> 
 
 
 def bytes_free(device: str) -> int | None:
-    """Memory that a process can still have there; None where the system does not say."""
+    """Bytes that a process can still allocate on the device; None if the system does not say."""
     if device != "cpu":
         return int(torch.cuda.mem_get_info(torch.device(device))[0])
     if not MEMORY_INFO.exists():
@@ -42,7 +42,7 @@ def bytes_free(device: str) -> int | None:
 
 
 def check_memory(path: Path, needed: int, free: int | None, device: str) -> None:
-    """Raise EvaluationError when the weights of `path` are too many bytes."""
+    """Raise EvaluationError if the weights of `path` need more bytes than are free."""
     if free is not None and needed > free:
         raise EvaluationError(
             f"the weights of {path} need {needed / 1e9:.2f} GB on {device}, where "
@@ -53,17 +53,17 @@ def check_memory(path: Path, needed: int, free: int | None, device: str) -> None
 def read_tensors(
     path: Path, parameters: Mapping[str, StoredTensor], device: str, dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """The parameters on `device`, in `dtype` but for those that are kept in float32.
+    """Read the parameters to `device`, in `dtype` except those that stay in float32.
 
-    Those of layers that read the same input lie one behind the other in one piece of memory: merged
-    layers are then views, and a compiled policy holds no weight twice.
+    Weights of layers with the same input are adjacent in one allocation. Merged layers can then be
+    views, and a compiled policy holds no weight twice.
 
     Raises:
-        EvaluationError: A value is NaN or infinite, or the file has changed meanwhile.
+        EvaluationError: A value is NaN or infinite, or the file is shorter than its header says.
     """
     tensors: dict[str, Tensor] = {}
     places: dict[str, Tensor] = {}
-    # On the way to a GPU one buffer serves all: fresh memory costs as much as reading.
+    # For a GPU, one buffer is used for all tensors: allocating memory costs as much as reading.
     most = max(stored.nbytes for stored in parameters.values())
     shared = None if device == "cpu" else torch.empty(most, dtype=torch.uint8)
     with path.open("rb") as file:
@@ -75,18 +75,18 @@ def read_tensors(
                 raise EvaluationError(f"{path} ends in the middle of {name}")
             value = raw.view(DTYPES[stored.dtype]).view(stored.shape)
             value = value.to(device).to(_dtype(name, dtype))
-            if not torch.stack(value.aminmax()).isfinite().all():  # a NaN is both
+            if not torch.stack(value.aminmax()).isfinite().all():  # NaN makes both extremes NaN
                 raise EvaluationError(f"{path}: {name} holds NaN or infinity")
             if neighbours(name) and name not in places:
-                places |= _side_by_side(neighbours(name), parameters, value)
+                places |= _adjacent(neighbours(name), parameters, value)
             tensors[name] = places[name].copy_(value) if name in places else value
     return tensors
 
 
-def _side_by_side(
+def _adjacent(
     names: Sequence[str], parameters: Mapping[str, StoredTensor], like: Tensor
 ) -> dict[str, Tensor]:
-    """Room for parameters of equal widths, one behind the other."""
+    """Memory for parameters of the same width, adjacent in one allocation."""
     rows = [parameters[name].shape[0] for name in names]
     places = torch.split(like.new_empty(sum(rows), *like.shape[1:]), rows)
     return dict(zip(names, places, strict=True))

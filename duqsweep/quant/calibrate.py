@@ -1,4 +1,4 @@
-"""What the inputs of each selected layer look like while the unquantized policy runs."""
+"""Calibration: statistics of each selected layer's inputs while the unquantized policy runs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from duqsweep.quant.fold import input_transform
 from duqsweep.quant.select import Bits
 from duqsweep.spec import FULL_PRECISION, QuantSpec
 
-SAMPLES = 128  # inputs kept of each layer; the official code also has as many sequences
-COLUMNS_AT_ONCE = 1024  # torch.quantile takes at most 2**24 numbers: here 16,384 tokens a forward
+SAMPLES = 128  # inputs kept per layer; DuQuant's official code uses 128 sequences
+COLUMNS_AT_ONCE = 1024  # torch.quantile takes at most 2**24 numbers: 16,384 tokens per forward
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,10 @@ class LayerStats:
     """Input statistics of one layer, float32 on the CPU."""
 
     act_max: Tensor  # (in,) largest |x| of each channel
-    percentile: Tensor | None  # (in,) of |x| after the layer's transform; None: no static scales
-    samples: Tensor | None = None  # (n, in) inputs; None: the rotation does not look at them
+    percentile: (
+        Tensor | None
+    )  # (in,) of |x| after the layer's transform; None: scales are not static
+    samples: Tensor | None = None  # (n, in) inputs; None: the rotation does not need them
 
 
 def calibrate(
@@ -32,18 +34,18 @@ def calibrate(
     """Statistics of the inputs of every layer in `bits`.
 
     Args:
-        module: The unquantized, uncompiled policy; it is left as it was.
-        bits: Layers to watch, from `select_layers`.
-        quant: The settings. Static scales need a second pass, because they belong to channels whose
-            order and rotation the first pass decides.
-        run: Makes forwards on the calibration observations, the same ones each time it is called.
+        module: The unquantized, uncompiled policy; it is not changed.
+        bits: The layers to observe, from `select_layers`.
+        quant: The settings. Static scales need a second pass, because they are those of transformed
+            channels, and the transform depends on the first pass.
+        run: Runs the policy on the calibration observations, the same ones at every call.
 
     Returns:
-        Layer name → its statistics. As in the prototype, a percentile is taken in each forward and
-        the largest of all forwards counts.
+        Layer name → its statistics. As in the prototype, a percentile is taken per forward, and
+        the largest of all forwards is used.
 
     Raises:
-        EvaluationError: A layer does not exist, saw no input, or saw NaN or infinity.
+        EvaluationError: A layer does not exist, got no input, or got NaN or infinity.
     """
     linears = {name: linear_named(module, name) for name in bits}
     if not linears:
@@ -51,17 +53,17 @@ def calibrate(
     maxima: dict[str, Tensor] = {}
     samples: dict[str, Tensor] = {}
 
-    def see(name: str, rows: Tensor) -> None:
+    def observe(name: str, rows: Tensor) -> None:
         _keep_largest(maxima, name, rows.abs().amax(0))
         if quant.rotation == "greedy":
             samples[name] = _largest_rows([samples[name], rows] if name in samples else [rows])
 
-    _watch(linears, run, see)
+    _observe(linears, run, observe)
     for name in linears:
         if name not in maxima:
-            raise EvaluationError(f"layer {name!r} saw no input during calibration")
+            raise EvaluationError(f"layer {name!r} got no input during calibration")
         if not torch.isfinite(maxima[name]).all():
-            raise EvaluationError(f"layer {name!r} saw NaN or infinity during calibration")
+            raise EvaluationError(f"layer {name!r} got NaN or infinity during calibration")
     static = {
         name: linear
         for name, linear in linears.items()
@@ -81,14 +83,14 @@ def _percentiles(
     maxima: Mapping[str, Tensor],
     samples: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Percentile of |x| of each transformed channel, the largest of all forwards."""
+    """The percentile of |x| of each transformed channel: the largest of all forwards."""
     transforms = {
         name: input_transform(linear.weight.detach(), quant, maxima[name], samples.get(name))
         for name, linear in linears.items()
     }
     found: dict[str, Tensor] = {}
 
-    def see(name: str, rows: Tensor) -> None:
+    def observe(name: str, rows: Tensor) -> None:
         sizes = transforms[name].of_inputs(rows).abs()
         parts = torch.split(sizes, COLUMNS_AT_ONCE, dim=1)
         share = quant.act_percentile / 100.0
@@ -96,7 +98,7 @@ def _percentiles(
             found, name, torch.cat([torch.quantile(part, share, dim=0) for part in parts]).float()
         )
 
-    _watch(linears, run, see)
+    _observe(linears, run, observe)
     return found
 
 
@@ -115,18 +117,18 @@ def linear_named(module: nn.Module, name: str) -> nn.Linear:
     return layer
 
 
-def _watch(
+def _observe(
     linears: Mapping[str, nn.Linear],
     run: Callable[[], None],
-    see: Callable[[str, Tensor], None],
+    observe: Callable[[str, Tensor], None],
 ) -> None:
-    """Call `see` with every layer's name and inputs, (n, in) float32, while `run` runs."""
+    """Call `observe` with the name and inputs, (n, in) float32, of every layer that `run` calls."""
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def observe(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            see(name, inputs[0].detach().reshape(-1, inputs[0].shape[-1]).float())
+        def record(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            observe(name, inputs[0].detach().reshape(-1, inputs[0].shape[-1]).float())
 
-        return observe
+        return record
 
     handles = [layer.register_forward_pre_hook(hook(name)) for name, layer in linears.items()]
     try:
@@ -142,10 +144,10 @@ def _keep_largest(largest: dict[str, Tensor], name: str, values: Tensor) -> None
 
 
 def _largest_rows(parts: list[Tensor]) -> Tensor:
-    """Of all rows the few that hold the largest |x|, which are those a rotation has to spread."""
+    """The `SAMPLES` rows with the largest |x|: the outliers that a rotation has to spread."""
     rows = torch.cat(parts)
-    peaks = rows.abs().amax(1)
-    return rows[peaks.topk(min(SAMPLES, len(rows))).indices]
+    amax = rows.abs().amax(1)
+    return rows[amax.topk(min(SAMPLES, len(rows))).indices]
 
 
 def _on_cpu(tensors: Mapping[str, Tensor], name: str) -> Tensor | None:

@@ -1,8 +1,8 @@
 """Fold smoothing, permutation and rotations into one layer's weight, in float64, and quantize it.
 
 With S = diag(factors), Q and R block rotations and P the permutation, a layer y = x·Wᵀ becomes
-(x·S⁻¹·Q·P·R)·(W·S·Q·P·R)ᵀ, which is the same until one of the two is rounded. Only the greedy
-rotation has a Q. With row rotation U the outputs are y·Uᵀ, and are multiplied by U afterwards.
+(x·S⁻¹·Q·P·R)·(W·S·Q·P·R)ᵀ, which is equal until a factor is rounded. Only the greedy rotation has
+a Q. With a row rotation U, the product is y·Uᵀ, and it is multiplied by U afterwards.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from duqsweep.spec import FULL_PRECISION, QuantSpec
 
 @dataclass(frozen=True)
 class InputTransform:
-    """S, Q, P and R of one layer; None stands for the identity. Tensors are float64."""
+    """S, Q, P and R of one layer in float64; None is the identity."""
 
-    factors: Tensor | None = None  # (in,) of the channels before they are reordered
-    first_rotation: Tensor | None = None  # (1, block, block)
-    order: Tensor | None = None  # (in,) int64
-    rotation: Tensor | None = None  # (1 or in / block, block, block)
+    factors: Tensor | None = None  # (in,), S: factors of the channels, before the permutation
+    first_rotation: Tensor | None = None  # (1, block, block), Q
+    order: Tensor | None = None  # (in,) int64, P: the input channel of each permuted position
+    rotation: Tensor | None = None  # (1 or in / block, block, block), R
 
     def of_weight(self, weight: Tensor) -> Tensor:
         """W·S·Q·P·R in float64, for a weight (out, in)."""
@@ -59,14 +59,14 @@ class InputTransform:
 def input_transform(
     weight: Tensor, quant: QuantSpec, act_max: Tensor, samples: Tensor | None = None
 ) -> InputTransform:
-    """The transform that `quant` gives to a layer's inputs.
+    """The transform of a layer's inputs under the settings `quant`.
 
     Args:
         weight: (out, in), unquantized.
         quant: The settings.
         act_max: (in,) largest |x| of each input channel, from calibration.
-        samples: (n, in) inputs from calibration, which the greedy rotation is made for; without
-            smoothing it looks at nothing else, so that layers with one input share it.
+        samples: (n, in) inputs from calibration, for the greedy rotation. Without smoothing it
+            depends on nothing else, so layers with the same input share it.
 
     Raises:
         EvaluationError: The rotation is greedy and there are no samples.
@@ -97,7 +97,7 @@ def input_transform(
 def _greedy(
     transform: InputTransform, weight: Tensor, quant: QuantSpec, samples: Tensor
 ) -> InputTransform:
-    """Official DuQuant's rotation, permutation, rotation; without a permutation, one rotation."""
+    """As in DuQuant: rotation, permutation, rotation; without a permutation, one rotation."""
     block = quant.block_size
     if permutes(quant):
         first = greedy_rotation(transform.of_inputs(samples), block)
@@ -117,12 +117,12 @@ def build_pack(
     act_max: Tensor,
     samples: Tensor | None = None,
 ) -> Pack:
-    """Transform and quantize one weight, on its device, some rows at a time.
+    """Transform and quantize one weight on its device, in slices of rows to save memory.
 
     Args:
         weight: (out, in), on any device; it is not changed.
-        weight_bits: 2 to 8, or 16 to transform only.
-        quant: The settings; its blocks and groups divide the widths.
+        weight_bits: 2 to 8, or 16: transform without quantizing.
+        quant: The settings; their block and group sizes must divide the widths.
         act_max: (in,) largest |x| of each input channel.
         samples: (n, in) inputs, for the greedy rotation.
     """
@@ -154,7 +154,7 @@ def build_pack(
 
 
 def _rotate_rows(rows: Tensor, matrices: Tensor, first_block: int) -> Tensor:
-    """U·rows; as in the prototype, they are multiplied by U and not by its transpose."""
+    """U·rows. As in the prototype, they are multiplied by U, not by its transpose."""
     if len(matrices) > 1:
         matrices = matrices[first_block : first_block + len(rows) // matrices.shape[-1]]
     return rotate_blocks(rows.T, matrices.mT).T

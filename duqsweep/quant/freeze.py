@@ -1,4 +1,4 @@
-"""Replace the selected linear layers of a policy by quantized ones, in place."""
+"""Replaces the selected linear layers of a policy by quantized ones, in place."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from duqsweep.errors import EvaluationError
 from duqsweep.kernels.projection_weights import largest_code
 from duqsweep.quant.calibrate import LayerStats, linear_named
 from duqsweep.quant.fold import build_pack
-from duqsweep.quant.kernels import BUILDERS
 from duqsweep.quant.linear import LinearParts
+from duqsweep.quant.linears import BUILDERS
 from duqsweep.quant.packs import Pack, expected_shapes, load_or_build, pack_key
 from duqsweep.quant.select import Bits, check_layer
 from duqsweep.spec import FULL_PRECISION, QuantSpec
@@ -31,20 +31,20 @@ def freeze(
     pack_dir: Path | None,
     weights_id: str,
 ) -> None:
-    """Quantize every layer in `bits`; other layers, and a policy with no rules, stay untouched.
+    """Quantize every layer in `bits`; other layers are not changed.
 
     Args:
-        module: The policy's module; layers are exchanged in it, their tensors not written to.
+        module: The policy's module. Layers are replaced in it; their tensors are not written to.
         bits: Layer name → (weight bits, activation bits), from `select_layers`.
         quant: The settings.
-        stats: From `calibrate` with the same arguments.
-        pack_dir: Folder of cached packs; None: build all anew and keep nothing.
-        weights_id: Names the checkpoint, for the packs' keys.
+        stats: From `calibrate`, with the same `bits` and `quant`.
+        pack_dir: Folder of cached packs; None: build all packs and store none.
+        weights_id: Identifies the checkpoint in the packs' keys.
 
     Raises:
         ConfigError: A block or group does not divide a layer's width.
-        EvaluationError: A layer or its statistics are missing, a weight is NaN or infinite, a pack
-            is damaged.
+        EvaluationError: A layer or its statistics are missing, a weight holds NaN or infinity,
+            or a pack is damaged.
     """
     build = BUILDERS[quant.kernel]
     for name, pair in bits.items():

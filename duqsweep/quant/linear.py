@@ -1,4 +1,4 @@
-"""The layer that replaces a linear one: transform the input, round it, multiply, rotate back."""
+"""The layer that replaces a linear one: transform and round the input, multiply, rotate back."""
 
 from __future__ import annotations
 
@@ -23,45 +23,46 @@ from duqsweep.spec import FULL_PRECISION
 
 @dataclass(frozen=True)
 class LinearParts:
-    """All that a kernel needs to make one quantized layer."""
+    """Everything from which a kernel builds a quantized layer."""
 
     weight_bits: int
     act_bits: int
     pack: Pack
     act_scale: Tensor | None  # (in,) static scale of each transformed channel; None: per token
     bias: Tensor | None  # (out,)
-    dtype: torch.dtype  # of the layer that is replaced
+    dtype: torch.dtype  # of the replaced layer
     device: torch.device
 
 
 class QuantizedLinear(nn.Module, ABC):
-    """A layer that stands where a linear one stood."""
+    """A layer that replaces a linear layer."""
 
     @abstractmethod
     def projection_weights(self) -> ProjectionWeights | None:
-        """The layer as a record that shares its tensors; None: no record says what it does."""
+        """The layer as a record that shares its tensors; None: a record cannot express it."""
 
 
 class DuQuantLinear(QuantizedLinear):
-    """Fake quantization: rounds as integers would be, and multiplies in floating point.
+    """Fake quantization: rounds to integers times a scale, and multiplies in floating point.
 
-    Which stages run is decided here, once; `forward` has no branch. Smoothing and static activation
-    scales are folded into the rotation matrices and the weight, the bias is rotated with the rows.
+    The constructor decides which stages run; `forward` has no branch. Smoothing and static
+    activation scales are folded into the rotation matrices and the weight; the bias is rotated with
+    the rows.
     """
 
     weight: Tensor
     bias: Tensor | None
-    permutation: Tensor | None  # these two are the stages' own
+    permutation: Tensor | None  # these two tensors belong to the stages
     matrices: Tensor | None
 
     def __init__(
         self, parts: LinearParts, rotation: Callable[[Tensor], nn.Module], mergeable: bool = True
     ) -> None:
-        """Decide the stages.
+        """Choose the stages.
 
         Args:
             parts: The layer.
-            rotation: Makes the module that applies (blocks, block, block) matrices to (n, width).
+            rotation: Builds the module that applies (blocks, block, block) matrices to (n, width).
             mergeable: Whether other code may compute the layer from `projection_weights`.
         """
         super().__init__()
@@ -80,9 +81,9 @@ class DuQuantLinear(QuantizedLinear):
         self.register_buffer("matrices", matrices, persistent=False)
 
     def projection_weights(self) -> ProjectionWeights | None:
-        """See `QuantizedLinear`; None unless all blocks share one rotation and nothing else acts.
+        """See `QuantizedLinear`; None for settings that the record has no field for.
 
-        Smoothing, static scales, a rotation per block and rotated outputs are a layer's own.
+        These are smoothing, static scales, a rotation per block and a row rotation.
         """
         if not self.mergeable:
             return None
@@ -116,7 +117,7 @@ class DuQuantLinear(QuantizedLinear):
 
 
 class Reorder(nn.Module):
-    """Take the input channels in another order."""
+    """Permutes the input channels."""
 
     order: Tensor
 
@@ -125,12 +126,12 @@ class Reorder(nn.Module):
         self.register_buffer("order", order)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """(n, width) → the same."""
+        """(n, width) → the same shape."""
         return rows.index_select(1, self.order)
 
 
 class Scale(nn.Module):
-    """Multiply each channel by its own factor."""
+    """Multiplies each channel by its own factor."""
 
     factors: Tensor
 
@@ -139,41 +140,41 @@ class Scale(nn.Module):
         self.register_buffer("factors", factors)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """(n, width) → the same."""
+        """(n, width) → the same shape."""
         scaled: Tensor = rows * self.factors
         return scaled
 
 
 class RoundTokens(nn.Module):
-    """Round each token with a scale of its own."""
+    """Rounds each token with its own scale."""
 
     def __init__(self, bits: int) -> None:
         super().__init__()
         self.bits = bits
 
     def forward(self, rows: Tensor) -> Tensor:
-        """(n, width) → the same."""
+        """(n, width) → the same shape."""
         return quantize_tokens(rows, self.bits)
 
 
 class RoundStatic(nn.Module):
-    """Round to integer codes inputs that are already divided by their channel's scale.
+    """Rounds inputs that are already divided by their channel's scale to integer codes.
 
-    The scales multiply the rounded weight's columns. That is the prototype's arithmetic; an integer
-    product cannot do it, because the scales vary along its sum.
+    The scales are folded into the columns of the rounded weight, as in the prototype. An integer
+    product cannot do this, because the scales vary along its sum.
     """
 
     def __init__(self, bits: int) -> None:
         super().__init__()
-        self.top = largest_code(bits)
+        self.qmax = largest_code(bits)
 
     def forward(self, rows: Tensor) -> Tensor:
         """(n, width) → codes, in the same dtype."""
-        return torch.round(rows).clamp(-self.top - 1, self.top)
+        return torch.round(rows).clamp(-self.qmax - 1, self.qmax)
 
 
 def _one_rotation_per_token(parts: LinearParts) -> bool:
-    """Whether the input is permuted, rotated by one matrix per block and rounded per token."""
+    """Whether the input is only permuted, rotated with one shared matrix, and rounded per token."""
     pack = parts.pack
     others = (pack.row_rotation, pack.factors, pack.first_rotation, parts.act_scale)
     one = pack.rotation is None or len(pack.rotation) == 1
@@ -181,7 +182,7 @@ def _one_rotation_per_token(parts: LinearParts) -> bool:
 
 
 def _weight(parts: LinearParts) -> Tensor:
-    """The multiplied weight, rounded to the layer's dtype once."""
+    """The dequantized weight, rounded to the layer's dtype once."""
     pack = parts.pack
     weight = torch.empty(pack.weight.shape, dtype=parts.dtype, device=parts.device)
     for rows in row_slices(pack.weight, 1):
@@ -206,9 +207,9 @@ def _bias(parts: LinearParts) -> Tensor | None:
 def _input_stages(
     parts: LinearParts, rotation: Callable[[Tensor], nn.Module]
 ) -> tuple[Tensor | None, Tensor | None, list[nn.Module]]:
-    """The permutation and the matrices of the rotation behind it; all stages, which hold them."""
+    """Permutation, matrices of the rotation after it, and all stages, which use these tensors."""
     pack = parts.pack
-    ones = torch.ones(pack.weight.shape[1], dtype=torch.float64)  # of each channel
+    ones = torch.ones(pack.weight.shape[1], dtype=torch.float64)  # factor of each channel
     before, after = ones, ones
     if pack.factors is not None:
         before = 1.0 / pack.factors.double().cpu()
@@ -238,7 +239,7 @@ def _input_stages(
 
 
 def _scaled(matrices: Tensor, scales: tuple[Tensor, Tensor] | None) -> Tensor:
-    """Rotations with the factors of the channels before and after them folded in."""
+    """Rotation matrices with the channels' factors before and after them folded in."""
     matrices = matrices.double().cpu()
     if scales is None:
         return matrices

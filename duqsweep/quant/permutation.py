@@ -1,4 +1,4 @@
-"""Orders of input channels: which channels share a rotation block."""
+"""Permutations of input channels, which decide the channels that share a rotation block."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 def zigzag(magnitude: Tensor, block_size: int) -> Tensor:
-    """Order that gives every block its share of large channels.
+    """Permutation that distributes large channels evenly over the blocks.
 
-    Channels, largest first, are dealt over the blocks back and forth, so that the blocks' means are
-    close. Source: DuQuant, arXiv:2406.01721, section 3.3.
+    Channels, largest first, are assigned to the blocks in zigzag order, so that the blocks' means
+    are close. Source: DuQuant, arXiv:2406.01721, section 3.3.
 
     Args:
         magnitude: (width,) size of each channel; width is a multiple of block_size.
-        block_size: Channels a block.
+        block_size: Channels per block.
 
     Returns:
         (width,) int64; position i of the new order takes channel `order[i]`.
@@ -28,7 +28,7 @@ def zigzag(magnitude: Tensor, block_size: int) -> Tensor:
 def interleave(energy: Tensor) -> Tensor:
     """The prototype's order: the largest, the smallest, the second largest, and so on.
 
-    It was meant to balance blocks and does not: the largest channels all land in the first one.
+    It was meant to balance the blocks but does not: all of the largest channels are in the first.
 
     Args:
         energy: (width,) size of each channel.

@@ -1,4 +1,4 @@
-"""Block-diagonal rotations: the matrices, and how they act on rows and on weights."""
+"""Block-diagonal rotations: the matrices, and their product with rows of channels."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ def block_rotations(kind: Rotation, weight: Tensor, block_size: int) -> Tensor:
     """Orthogonal matrices for the blocks of a weight's input channels.
 
     Args:
-        kind: "hadamard" or "svd"; the greedy rotation is made for inputs, in `greedy`.
+        kind: "hadamard" or "svd"; `greedy` has the greedy rotation, which depends on inputs.
         weight: (out, in); in is a multiple of block_size.
-        block_size: Channels that one matrix mixes.
+        block_size: Channels per block.
 
     Returns:
-        float64, (1, block, block) where all blocks share one matrix, else one for each block.
+        float64, (1, block, block) if all blocks share one matrix, else (in / block, block, block).
     """
     if kind == "hadamard":
         return hadamard(block_size)[None]
@@ -27,7 +27,7 @@ def block_rotations(kind: Rotation, weight: Tensor, block_size: int) -> Tensor:
 def hadamard(size: int) -> Tensor:
     """The (size, size) Walsh-Hadamard matrix over sqrt(size), float64; size is a power of two.
 
-    Orthogonal and symmetric; every entry is ±1/sqrt(size), so that it spreads an outlier evenly.
+    Orthogonal and symmetric; every entry is ±1/sqrt(size), so it spreads an outlier evenly.
     """
     matrix = torch.ones(1, 1, dtype=torch.float64)
     while matrix.shape[0] < size:
@@ -42,22 +42,22 @@ def svd_rotations(weight: Tensor, block_size: int) -> Tensor:
     """The prototype's rotations: left singular vectors of each block of input channels.
 
     The block's weights, read as (block, out), are U·S·Vᵀ; the block's rotation is U. So the rotated
-    channels are the principal axes of the weights, strongest first; activations play no part. A
-    singular vector's sign is free, and matters where clipping is lopsided: its largest entry is
-    made positive, so that every machine finds the same matrices.
+    channels are the principal axes of the weights, strongest first; activations are not used. The
+    sign of a singular vector is arbitrary, but changes the rounding: codes reach one further below
+    zero. Its largest entry is made positive, so that every machine computes the same matrices.
 
     Returns:
         float64, (in / block, block, block).
     """
     blocks = weight.double().T.reshape(-1, block_size, weight.shape[0])
-    # Eigenvectors of the blocks' squares, in float64: the same, several times faster.
+    # The eigenvectors of block·blockᵀ are the same vectors, and several times faster in float64.
     left: Tensor = torch.linalg.eigh(blocks @ blocks.mT).eigenvectors.flip(-1)
     largest = left.gather(1, left.abs().argmax(1, keepdim=True))
     return left * largest.sign()
 
 
 def rotate_blocks(rows: Tensor, matrices: Tensor) -> Tensor:
-    """Multiply each run of channels by its matrix, all blocks at once.
+    """Multiply each block of channels by its matrix, all blocks at once.
 
     Args:
         rows: (n, width).

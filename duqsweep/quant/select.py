@@ -1,6 +1,7 @@
-"""Which linear layers are quantized, with how many bits: rules resolved against a policy's layers.
+"""Resolves rules against a policy's layers: which are quantized, and with how many bits.
 
-Knows names and widths only, no tensor, so that the control side can check a sweep before it starts.
+Uses names and widths only, without torch, so that the control side can check a sweep before it
+starts.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from duqsweep.spec import (
 
 Bits = tuple[int, int]  # weight bits, activation bits
 INTEGER_BITS = 8  # at most, of weights and activations that a kernel multiplies
-PACKED_BITS = 4  # and fewer: kernel w4a8 stores two codes in a byte
+PACKED_BITS = 4  # up to this, kernel w4a8 stores two codes per byte
 
 Shape = tuple[int, int]  # out features, in features
 
@@ -32,19 +33,19 @@ Shape = tuple[int, int]  # out features, in features
 def select_layers(quant: QuantSpec, layers: Mapping[str, Shape]) -> dict[str, Bits]:
     """Bits of every layer that will be quantized, in the order of `layers`.
 
-    The first rule whose regex is found in a layer's name decides its bits; `quant.layer_bits` then
-    replace the weight bits of layers that a rule quantizes, the last match winning.
+    The first rule whose regex is found in a layer's name decides its bits. Then `quant.layer_bits`
+    replaces the weight bits of layers that a rule quantizes; the last match wins.
 
     Args:
-        quant: The settings; without rules nothing is selected.
+        quant: The settings; without rules, no layer is selected.
         layers: Dotted name → (out features, in features) of every layer that may be quantized.
 
     Returns:
-        Name → (weight bits, activation bits), only layers where one of the two is below 16.
+        Name → (weight bits, activation bits) of the layers where either is below 16.
 
     Raises:
-        ConfigError: A rule or a layer path reaches no layer, a block or group does not divide a
-            selected layer's width, or outputs shall be rotated without a rotation.
+        ConfigError: A rule or a layer path matches no layer, a block or group does not divide a
+            selected layer's width, or row_rotation is set without a rotation.
     """
     if not quant.rules:
         return {}
@@ -67,25 +68,25 @@ def select_layers(quant: QuantSpec, layers: Mapping[str, Shape]) -> dict[str, Bi
 
 
 def is_under(name: str, path: str) -> bool:
-    """Whether the dotted components of `path` stand side by side in `name`.
+    """Whether `name` contains `path` as consecutive dotted components.
 
-    `layers.1` holds `model.layers.1.mlp` and not `model.layers.11.mlp`.
+    `model.layers.1.mlp` is under `layers.1`; `model.layers.11.mlp` is not.
     """
     return f".{path}." in f".{name}."
 
 
 def permutes(quant: QuantSpec) -> bool:
-    """Whether input channels are reordered; where nothing mixes them they are left alone."""
+    """Whether input channels are permuted; if nothing depends on their order, they are not."""
     return quant.permutation != "none" and mixes_channels(quant)
 
 
 def shares_rotation(quant: QuantSpec) -> bool:
-    """Whether one matrix rotates all blocks of a layer; otherwise each block has its own."""
+    """Whether all blocks of a layer share one rotation matrix; otherwise each has its own."""
     return quant.rotation in ("hadamard", "greedy")
 
 
 def rotates_twice(quant: QuantSpec) -> bool:
-    """Whether inputs are rotated before they are reordered, and again afterwards."""
+    """Whether inputs are rotated before and after the permutation."""
     return quant.rotation == "greedy" and permutes(quant)
 
 
@@ -106,8 +107,7 @@ def _check_bits(quant: QuantSpec, name: str, shape: Shape, bits: Bits) -> None:
 def _check_row_rotation(quant: QuantSpec, name: str, shape: Shape, bits: Bits) -> None:
     if quant.row_rotation and quant.rotation in ("none", "greedy"):
         raise ConfigError(
-            "row_rotation=true rotates outputs as rotation=hadamard or svd does, and rotation is "
-            f"{quant.rotation}"
+            f"row_rotation=true needs rotation=hadamard or svd, and rotation is {quant.rotation}"
         )
 
 
@@ -161,11 +161,11 @@ def _uneven(knob: str, size: int, name: str, side: str, width: int) -> str:
     sizes = BLOCK_SIZES if knob == "block_size" else GROUP_SIZES[1:]
     fitting = [str(value) for value in sizes if width % value == 0]
     if knob == "weight_group_size":
-        fitting.append("0 (a row)")
+        fitting.append("0 (one scale per row)")
     choose = f"choose {knob} {' or '.join(fitting)}, or " if fitting else ""
     return (
         f"{knob} {size} does not divide the {side} width {width} of layer {name!r}; "
-        f"{choose}leave that layer at 16 bits by a rule"
+        f"{choose}keep that layer at 16 bits with a rule"
     )
 
 

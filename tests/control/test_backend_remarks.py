@@ -37,14 +37,14 @@ def test_one_format_in_the_sizes_of_pi05_is_one_kernel() -> None:
 @pytest.mark.parametrize(
     ("quant", "why"),
     [
-        (QuantSpec(rules=DIT, kernel="w4a8", weight_group_size=64), "groups of channels"),
+        (QuantSpec(rules=DIT, kernel="w4a8", weight_group_size=64), "group of channels"),
         (
             QuantSpec(rules=DIT, kernel="w4a8", layer_bits=(LayerBits("layers.0", 8),)),
             "several formats",
         ),
         (
             QuantSpec(rules=(LayerRule("gemma_expert.*mlp", 4, 8),), kernel="w4a8"),
-            "36 of 72 products are not of integers",
+            "36 of 72 products do not multiply integers",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""The fused denoising loop against `Pi05.velocity` followed step by step."""
+"""The fused denoising loop against Euler steps along `Pi05.velocity`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIZES = {"embedded": sizes_of("embedded"), "like pi05": MANY_HEADS_ONE_KEY}
 
 
 def random_policy(sizes: PolicySizes) -> Pi05:
-    """Every parameter random, adaptive norms included."""
+    """Every parameter is random, including adaptive norms."""
     torch.manual_seed(0)
     module = Pi05(sizes)
     with torch.no_grad():

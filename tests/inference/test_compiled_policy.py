@@ -1,4 +1,4 @@
-"""What a call in one CUDA graph launches and holds; the rest is in the policies' contract."""
+"""Launches and memory of a call in one CUDA graph; `test_policy_contract.py` tests the rest."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_launches_are_those_of_one_call(policy: Pi05Policy) -> None:
     launched = fast.launches(seen(), noise_of(policy))
     layers = small_sizes().expert.depth
     assert launched["expert_attention"] == layers * policy.num_steps
-    assert launched["expert_step"] == policy.num_steps + 1
+    assert launched["expert_euler_step"] == policy.num_steps + 1
     assert policy.launches(seen(), noise_of(policy)) == {}
 
 

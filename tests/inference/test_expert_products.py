@@ -1,4 +1,4 @@
-"""Merged quantized layers against the layers that `freeze` makes."""
+"""Merged quantized layers against the layers that `freeze` builds."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from duqsweep.inference.expert_products import (
-    RoundedGatedLinear,
-    RoundedLinear,
-    RoundedNormLinear,
-    SeparateNormLinears,
+    FakeQuantGatedLinear,
+    FakeQuantLinear,
+    FakeQuantNormLinear,
+    SeparateAdaptiveNormLinears,
+    adaptive_norm_linear,
     gated_linear,
-    norm_linear,
     plain_linear,
 )
 from duqsweep.inference.weights import weights_of
@@ -56,7 +56,7 @@ def test_plain_linear_is_the_frozen_layer(quant: QuantSpec) -> None:
     rows = outliers()
     module = frozen(quant, rows)
     product = plain_linear(module["q"])
-    assert isinstance(product, RoundedLinear)
+    assert isinstance(product, FakeQuantLinear)
     torch.testing.assert_close(product(rows), module["q"](rows))
 
 
@@ -67,7 +67,7 @@ def test_gated_linear_is_gelu_then_gate_then_the_frozen_layer(quant: QuantSpec) 
     rows = nn.functional.gelu(gate, approximate="tanh") * up
     module = frozen(quant, rows)
     product = gated_linear(module["q"])
-    assert isinstance(product, RoundedGatedLinear)
+    assert isinstance(product, FakeQuantGatedLinear)
     torch.testing.assert_close(product(torch.cat([gate, up], dim=-1)), module["q"](rows))
 
 
@@ -76,7 +76,7 @@ def check_norm_linear(module: nn.ModuleDict, kind: type) -> None:
     gate, factor, shift = torch.randn(3, WIDTH)
     stream = x + update * gate
     normed = nn.functional.rms_norm(stream, (WIDTH,), eps=1e-6) * factor + shift
-    opening = norm_linear([module["q"], module["k"]])
+    opening = adaptive_norm_linear([module["q"], module["k"]])
     assert isinstance(opening, kind)
     total, product = opening(x, update, gate, factor, shift)
     expected = torch.cat([module["q"](normed), module["k"](normed)], dim=-1)
@@ -86,7 +86,7 @@ def check_norm_linear(module: nn.ModuleDict, kind: type) -> None:
 
 @torch.no_grad()
 def test_norm_linear_is_residual_then_norm_then_the_frozen_layers() -> None:
-    check_norm_linear(frozen(QuantSpec(rules=RULES), outliers()), RoundedNormLinear)
+    check_norm_linear(frozen(QuantSpec(rules=RULES), outliers()), FakeQuantNormLinear)
 
 
 @pytest.mark.parametrize(
@@ -104,11 +104,11 @@ def test_layers_with_a_transform_of_their_own_are_called_one_by_one(quant: Quant
     module = frozen(quant, outliers())
     assert weights_of(module["q"]) is None
     assert plain_linear(module["q"]) is module["q"]
-    check_norm_linear(module, SeparateNormLinears)
+    check_norm_linear(module, SeparateAdaptiveNormLinears)
 
 
 @torch.no_grad()
 def test_a_quantized_layer_beside_an_unquantized_one_is_called_by_itself() -> None:
     module = frozen(QuantSpec(rules=RULES), outliers())
     module["k"] = nn.Linear(WIDTH, 16, bias=False)
-    check_norm_linear(module, SeparateNormLinears)
+    check_norm_linear(module, SeparateAdaptiveNormLinears)

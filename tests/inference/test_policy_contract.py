@@ -1,4 +1,4 @@
-"""What every `seams.Policy` does, eager or compiled."""
+"""The contract of `seams.Policy`, for eager, copied and compiled policies."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Pi05Policy:
 
 @pytest.fixture(scope="module", autouse=True)
 def nothing_is_compiled_on_a_cpu() -> Iterator[None]:
-    """What `torch.compile` was given runs as it is: its own work is not what is tested here."""
+    """Run code given to `torch.compile` without compiling it, which these tests are not about."""
     stance = "default" if DEVICE == "cuda" else "force_eager"
     with torch.compiler.set_stance(stance):
         yield
@@ -70,7 +70,7 @@ def layout(policy: EagerPolicy) -> dict[str, tuple[object, ...]]:
     }
 
 
-def test_it_says_what_it_takes_and_gives(policy: Policy) -> None:
+def test_it_reports_the_shapes_of_its_inputs_and_outputs(policy: Policy) -> None:
     assert (policy.horizon, policy.action_dim, policy.num_steps) == (
         small_sizes().horizon,
         small_sizes().action_dim,
@@ -116,7 +116,9 @@ def test_it_names_weights_and_launches(policy: Policy) -> None:
     policy.synchronize()
 
 
-def test_compiling_leaves_values_tensors_and_strides_as_they_were(reference: Pi05Policy) -> None:
+def test_compiling_does_not_change_the_references_tensors_values_or_strides(
+    reference: Pi05Policy,
+) -> None:
     arguments = seen(), noise_of(reference)
     before, expected = layout(reference), reference.act_normalised(*arguments)
     values = {name: value.clone() for name, value in reference.module.state_dict().items()}

@@ -1,4 +1,4 @@
-"""Layers that read the same input as one record, without touching the layers."""
+"""Layers with the same input are merged into one record, and stay unchanged themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kernels run in Triton's interpreter where there is no GPU; to be decided before they are made."""
+"""Without a GPU, kernels run in Triton's interpreter; this must be set before they are defined."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The expert's products and norms in float64, tokens and weights rounded as kernels round them."""
+"""Float64 products and norms of the expert, with tokens and weights quantized as kernels do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DTYPE = torch.bfloat16 if torch.cuda.is_available() else torch.float32
 
 
 def random_weight(out: int, width: int, bits: int, block: int, grouped: bool) -> ProjectionWeights:
-    """With another order of the channels for each width, so that layers can be merged."""
+    """Random codes; the permutation depends only on the width, so that layers can be merged."""
     if bits == 16:
         plain: Tensor = torch.randn(out, width) / width**0.5
         return ProjectionWeights(plain.to(DEVICE, DTYPE))
@@ -32,7 +32,7 @@ def random_codes(out: int, width: int, bits: int, block: int, grouped: bool) -> 
 
 
 def times(rows: Tensor, weight: ProjectionWeights) -> Tensor:
-    """The product in float64, with the input transformed and rounded as the weight wants it."""
+    """The product in float64, with the input transformed and quantized as the weight says."""
     if weight.scales is None:
         return rows @ weight.values.double().T
     if weight.permutation is not None:

@@ -1,4 +1,4 @@
-"""Which backend runs an expert, and why the ones before it do not."""
+"""Which backend runs an expert, and the reasons why earlier ones do not."""
 
 from __future__ import annotations
 
@@ -31,16 +31,24 @@ def source_of(policy: Pi05, inputs: Inputs, quant: QuantSpec) -> ExpertSource:
 @pytest.mark.parametrize(
     ("form", "kind", "why"),
     [
-        ("unquantized", TritonExpert, "not on cuda, because none of its products is of integers"),
+        (
+            "unquantized",
+            TritonExpert,
+            "not on cuda, because none of its products multiplies integers",
+        ),
         ("int8", TritonExpert, "not on cuda, because the policy is in float32, not bfloat16"),
         ("w4a8, with a wider layer", TritonExpert, "because its products have several formats"),
-        ("w4a8 in the MLPs of the expert", TritonExpert, "because 4 of 8 products are not of"),
-        ("fake", CompiledExpert, "not on triton, because kernels take integer and unquantized"),
-        ("fake, not to be merged", CompiledExpert, "because a layer can only be called"),
+        (
+            "w4a8 in the MLPs of the expert",
+            TritonExpert,
+            "because 4 of 8 products do not multiply",
+        ),
+        ("fake", CompiledExpert, "not on triton, because the kernels run integer and unquantized"),
+        ("fake, not to be merged", CompiledExpert, "because a layer has settings that"),
     ],
 )
 @torch.no_grad()
-def test_the_first_backend_that_can_runs_it_and_the_log_says_why_not_others(
+def test_the_first_supporting_backend_is_used_and_the_log_gives_the_others_reasons(
     policy: Pi05,
     inputs: Inputs,
     caplog: pytest.LogCaptureFixture,

@@ -11,10 +11,16 @@ from expert_reference import DEVICE, DTYPE, error, normed, random_weight, times,
 from torch import Tensor
 
 from duqsweep.errors import EvaluationError
-from duqsweep.kernels.expert import Launcher
-from duqsweep.kernels.expert_buffers import Buffers, buffers
-from duqsweep.kernels.expert_cuts import CUTS, AttentionCut, Cut, Cuts, ExpertShape
-from duqsweep.kernels.expert_weights import LayerParts, merge_layer
+from duqsweep.kernels.expert.buffers import Buffers, allocate_buffers
+from duqsweep.kernels.expert.launch import ExpertKernels
+from duqsweep.kernels.expert.tiling import (
+    TILE_CONFIGS,
+    AttentionTileConfig,
+    ExpertShape,
+    LayerTileConfigs,
+    TileConfig,
+)
+from duqsweep.kernels.expert.weights import LayerProjections, merge_layer
 from duqsweep.kernels.launches import counted
 from duqsweep.kernels.projection_weights import ProjectionWeights, concat
 
@@ -28,8 +34,12 @@ BOUND = 1e-2 if GPU else 1e-3
 FULL = ExpertShape(10, width=1024, hidden=4096, heads=8, kv_heads=1, head_dim=256, action_dim=32)
 SMALL = ExpertShape(10, width=64, hidden=128, heads=4, kv_heads=2, head_dim=32, action_dim=7)
 SIZES = FULL if GPU else SMALL
-WIDE = Cut(32, 2, 4)  # few programs: the interpreter runs them one by one
-CUT = CUTS if GPU else dict.fromkeys((16, 8, 4), Cuts(Cut(16, 2, 4), WIDE, WIDE, WIDE))
+WIDE = TileConfig(32, 2, 4)  # few programs: the interpreter runs them one by one
+CUT = (
+    TILE_CONFIGS
+    if GPU
+    else dict.fromkeys((16, 8, 4), LayerTileConfigs(TileConfig(16, 2, 4), WIDE, WIDE, WIDE))
+)
 CHUNKS = 16 if GPU else 4
 CASES = [
     # tokens, bits of the weights, block, groups of 32
@@ -50,8 +60,8 @@ class Kit:
     """Kernels with poisoned buffers."""
 
     shape: ExpertShape
-    room: Buffers
-    launch: Launcher
+    buffers: Buffers
+    kernels: ExpertKernels
 
     def rows(self, columns: int) -> Tensor:
         """Random tokens, NaN in the rows behind them."""
@@ -66,11 +76,11 @@ class Kit:
 
 def kit(tokens: int) -> Kit:
     shape = replace(SIZES, tokens=tokens)
-    room = buffers(shape, CHUNKS, torch.empty(0, dtype=DTYPE, device=DEVICE))
-    for name, value in vars(room).items():
+    buffers = allocate_buffers(shape, CHUNKS, torch.empty(0, dtype=DTYPE, device=DEVICE))
+    for name, value in vars(buffers).items():
         for tensor in value if isinstance(value, tuple) else (value,):
             tensor.fill_(torch.nan if name != "codes" else 77)
-    return Kit(shape, room, Launcher(shape, room, CHUNKS, interpreted=not GPU))
+    return Kit(shape, buffers, ExpertKernels(shape, buffers, CHUNKS, interpreted=not GPU))
 
 
 def modulation(width: int) -> Tensor:
@@ -88,13 +98,13 @@ def test_queries_keys_and_values_are_those_of_float64(
     stream, mod = k.rows(SIZES.width), modulation(SIZES.width)
     angles = torch.rand(k.shape.padded, dim // 2, device=DEVICE)
     table = (angles.cos(), angles.sin())
-    k.launch.qkv(stream, mod, weight, table, CUT[bits].qkv)
+    k.kernels.qkv(stream, mod, weight, table, CUT[bits].qkv)
     expected = times(normed(k.real(stream), mod), weight).view(tokens, heads, dim)
     split = [SIZES.heads, SIZES.kv_heads, SIZES.kv_heads]
     q, keys, values = torch.split(expected, split, dim=1)
-    assert error(k.real(k.room.queries), turned(q, table).flatten(1)) < BOUND
-    assert error(k.room.keys[:, :tokens], turned(keys, table).transpose(0, 1)) < BOUND
-    assert error(k.room.values[:, :tokens], values.transpose(0, 1)) < BOUND
+    assert error(k.real(k.buffers.queries), turned(q, table).flatten(1)) < BOUND
+    assert error(k.buffers.keys[:, :tokens], turned(keys, table).transpose(0, 1)) < BOUND
+    assert error(k.buffers.values[:, :tokens], values.transpose(0, 1)) < BOUND
 
 
 @pytest.mark.parametrize(("tokens", "bits", "block", "grouped"), CASES)
@@ -104,15 +114,15 @@ def test_mlp_is_that_of_float64(tokens: int, bits: int, block: int, grouped: boo
     gate = random_weight(SIZES.hidden, SIZES.width, bits, block, grouped)
     up = random_weight(SIZES.hidden, SIZES.width, bits, block, grouped)
     down = random_weight(SIZES.width, SIZES.hidden, bits, block, grouped)
-    layer = merge_layer(LayerParts((gate,), down, (gate, up), down))
+    layer = merge_layer(LayerProjections((gate,), down, (gate, up), down))
     stream, mod = k.rows(SIZES.width), modulation(SIZES.width)
     residual, factor = k.rows(SIZES.width), modulation(SIZES.width)[0]
     before = k.real(residual)
     with counted() as counts:
-        k.launch.gate_up(stream, mod, layer.gate_up, CUT[bits].gate_up)
-        k.launch.down(layer.down, factor, residual, CUT[bits].down)
-    products = {"expert_gate_up_" + gate.format: 1, "expert_exit_" + down.format: 1}
-    codes = {} if bits == 16 else {"expert_norm": 1, "expert_round": 1}
+        k.kernels.gate_up(stream, mod, layer.gate_up, CUT[bits].gate_up)
+        k.kernels.down(layer.down, factor, residual, CUT[bits].down)
+    products = {"expert_gate_up_" + gate.format: 1, "expert_linear_residual_" + down.format: 1}
+    codes = {} if bits == 16 else {"expert_norm_quant": 1, "expert_quant": 1}
     assert dict(counts) == {**products, **codes}
     x = normed(k.real(stream), mod)
     hidden = F.gelu(times(x, gate), approximate="tanh") * times(x, up)
@@ -123,22 +133,26 @@ def test_mlp_is_that_of_float64(tokens: int, bits: int, block: int, grouped: boo
 def attended(k: Kit, prefix: int) -> tuple[tuple[Tensor, Tensor], Tensor]:
     """A random prefix and random inputs of attention; its result in float64."""
     tokens, dim = k.shape.tokens, SIZES.head_dim
-    k.room.queries[:] = k.rows(SIZES.heads * dim)
-    for own in (k.room.keys, k.room.values):
+    k.buffers.queries[:] = k.rows(SIZES.heads * dim)
+    for own in (k.buffers.keys, k.buffers.values):
         own[:, :tokens] = torch.randn(SIZES.kv_heads, tokens, dim)
     # As a prefix leaves them: not contiguous.
     shape = (prefix, SIZES.kv_heads, dim)
     cache = [torch.randn(shape).to(DEVICE, DTYPE).transpose(0, 1) for _ in range(2)]
-    q = k.real(k.room.queries).view(tokens, SIZES.kv_heads, -1, dim).permute(1, 2, 0, 3)
+    q = k.real(k.buffers.queries).view(tokens, SIZES.kv_heads, -1, dim).permute(1, 2, 0, 3)
     keys, values = (
         torch.cat((part, own[:, :tokens]), dim=1).double()[:, None]
-        for part, own in zip(cache, (k.room.keys, k.room.values), strict=True)
+        for part, own in zip(cache, (k.buffers.keys, k.buffers.values), strict=True)
     )
     mixed = (q @ keys.mT / dim**0.5).softmax(-1) @ values
     return (cache[0], cache[1]), mixed.permute(2, 0, 1, 3).flatten(1)
 
 
-ATTENTION = AttentionCut() if GPU else AttentionCut(rows=64, keys=256, channels=SIZES.head_dim)
+ATTENTION = (
+    AttentionTileConfig()
+    if GPU
+    else AttentionTileConfig(rows=64, keys=256, channels=SIZES.head_dim)
+)
 
 
 @pytest.mark.parametrize(("tokens", "prefix"), PREFIXES)
@@ -148,9 +162,11 @@ def test_attention_is_that_of_float64_and_repeats_to_the_bit(tokens: int, prefix
     cache, expected = attended(k, prefix)
     results = []
     for _ in range(2):
-        k.room.mixed.fill_(torch.nan)
-        k.launch.mix(k.launch.attention(cache, ATTENTION), ProjectionWeights(torch.empty(1, 1)))
-        results.append(k.room.mixed[:tokens].clone())
+        k.buffers.attn.fill_(torch.nan)
+        k.kernels.combine_partials(
+            k.kernels.attention(cache, ATTENTION), ProjectionWeights(torch.empty(1, 1))
+        )
+        results.append(k.buffers.attn[:tokens].clone())
     assert error(results[0], expected) < BOUND
     assert torch.equal(results[0], results[1])
 
@@ -165,14 +181,14 @@ def test_attention_and_its_output_product_are_those_of_float64(
     weight = random_weight(SIZES.width, SIZES.heads * SIZES.head_dim, bits, block, grouped)
     stream, gate = k.rows(SIZES.width), modulation(SIZES.width)[0]
     expected = k.real(stream) + times(mixed, weight) * gate.double()
-    k.launch.mix(k.launch.attention(cache, ATTENTION), weight)
-    k.launch.o(weight, gate, stream, CUT[bits].o)
+    k.kernels.combine_partials(k.kernels.attention(cache, ATTENTION), weight)
+    k.kernels.o(weight, gate, stream, CUT[bits].o)
     assert error(k.real(stream), expected) < BOUND
 
 
 def test_a_layer_of_int4_and_int8_products_is_stored_as_int8() -> None:
     narrow, wide = (random_weight(64, 64, bits, 16, False) for bits in (4, 8))
-    layer = merge_layer(LayerParts((narrow, wide, narrow), narrow, (wide, wide), narrow))
+    layer = merge_layer(LayerProjections((narrow, wide, narrow), narrow, (wide, wide), narrow))
     assert layer.qkv.format == "w8a8"
     plain = concat([replace(narrow, values=narrow.unpacked), wide])
     assert torch.equal(layer.qkv.values[:128], plain.values)
@@ -181,7 +197,7 @@ def test_a_layer_of_int4_and_int8_products_is_stored_as_int8() -> None:
 def test_half_quantized_layers_are_refused() -> None:
     one, other = (random_weight(32, 64, bits, 16, False) for bits in (16, 8))
     with pytest.raises(EvaluationError, match="some are quantized and some are not"):
-        merge_layer(LayerParts((one, other, one), one, (one, one), one))
+        merge_layer(LayerProjections((one, other, one), one, (one, one), one))
 
 
 @pytest.mark.parametrize(

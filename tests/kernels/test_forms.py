@@ -1,4 +1,4 @@
-"""Fused forms of quantized policies against the same layers called one by one; launches counted."""
+"""Compiled quantized policies against the same layers called one by one, and their launches."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_a_fused_form_gives_the_actions_of_its_layers_and_shows_its_kernels(
     prefix, expert = FusedPrefix(module), build_expert(ExpertSource(module, STEPS))
     pixels, tokens, noise = inputs
     with counted() as launched:
-        cache = prefix.read(prefix.encode_images(pixels), tokens)
+        cache = prefix.encode_prefix(prefix.encode_images(pixels), tokens)
         actions = expert.denoise(noise, expert.prepare(cache))
     moved = float((actions - expected).norm() / (expected - noise).norm())
     assert moved < 2e-2

@@ -1,4 +1,4 @@
-"""What lanes load of a weight against what the matrix instruction wants of them."""
+"""The bytes that lanes load of a weight are the operands of the matrix instruction."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from duqsweep.kernels.fragments import fragments
+from duqsweep.kernels.expert.fragments import fragments
 from duqsweep.kernels.projection_weights import pack_int4
 
 
 def as_multiplied(loaded: Tensor, packed: bool) -> Tensor:
-    """The codes, (out, in), read lane by lane as `cuda/products.cuh` hands them over."""
+    """The codes, (out, in), read lane by lane like `cuda/products.cuh`."""
     tiles, chunks = loaded.shape[:2]
     steps = 4 if packed else 2
     codes = torch.zeros(tiles, 8, chunks, steps, 2, 4, 4, dtype=torch.int8)

@@ -1,4 +1,4 @@
-"""The product with GELU behind it against float64."""
+"""The product followed by GELU against float64."""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ from torch import nn
 from duqsweep.errors import EvaluationError
 from duqsweep.kernels.launches import counted
 from duqsweep.quant.fold import build_pack
-from duqsweep.quant.kernels import BUILDERS
-from duqsweep.quant.kernels.integer import IntegerLinear
 from duqsweep.quant.linear import LinearParts
+from duqsweep.quant.linears import BUILDERS
+from duqsweep.quant.linears.integer import IntegerLinear
 from duqsweep.spec import QuantSpec
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -30,7 +30,7 @@ def parts(
 
 
 def relative_errors(layer: nn.Module, other: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Of each token."""
+    """The error of each token."""
     found, wanted = layer(x).double(), other(x).double()
     return (found - wanted).norm(dim=-1) / wanted.norm(dim=-1)
 
@@ -53,7 +53,7 @@ def test_a_layer_gives_what_fake_gives_with_the_same_pack(
     layer, fake = BUILDERS[kernel](made), BUILDERS["fake"](made)
     with counted() as counts:
         errors = relative_errors(layer, fake, torch.randn(tokens, shape[1], device=DEVICE))
-    assert counts == {"round_tokens": 1, f"product_{'w4a8' if kernel == 'w4a8' else 'w8a8'}": 1}
+    assert counts == {"per_token_quant": 1, f"product_{'w4a8' if kernel == 'w4a8' else 'w8a8'}": 1}
     # Where float32 puts a value on the border of two codes, a token may differ by one code.
     assert (errors > 1e-5).sum() <= max(1, tokens // 10)
     assert errors.max() <= 2e-2

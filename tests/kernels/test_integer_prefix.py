@@ -1,4 +1,4 @@
-"""The fused prefix on integer products against the same layers called one by one."""
+"""The fused prefix with integer products against the same layers called one by one."""
 
 from __future__ import annotations
 
@@ -77,10 +77,10 @@ SHARED = 4 * (LAYERS - 1) + 1  # of the last layer only keys and values are comp
 @pytest.mark.parametrize(
     ("quant", "kernels"),
     [
-        (QuantSpec(rules(), kernel="int8"), {"round_tokens": SHARED, "product_w8a8": SHARED}),
+        (QuantSpec(rules(), kernel="int8"), {"per_token_quant": SHARED, "product_w8a8": SHARED}),
         (
             QuantSpec(rules(weight_bits=4), kernel="w4a8"),
-            {"round_tokens": SHARED, "product_w4a8": SHARED},
+            {"per_token_quant": SHARED, "product_w4a8": SHARED},
         ),
         # Only the language model: images take the unquantized path.
         (QuantSpec(rules(r"language_model\..*proj$"), kernel="int8"), {"product_w8a8": 5}),

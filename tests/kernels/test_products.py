@@ -1,4 +1,4 @@
-"""Integer products against float64: odd sizes, groups, packed codes, and what follows a product."""
+"""Integer products against float64: odd sizes, groups, packed codes, and epilogues."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from duqsweep.errors import EvaluationError
 from duqsweep.kernels.epilogue import Epilogue, EpilogueKind
-from duqsweep.kernels.products import Tile, integer_product
+from duqsweep.kernels.products import GemmConfig, integer_product
 from duqsweep.kernels.projection_weights import (
     ProjectionWeights,
     concat,
@@ -137,8 +137,10 @@ def test_stacked_tiles_give_the_same(packed: bool) -> None:
     codes = torch.randint(-127, 128, (200, 96), dtype=torch.int8, device=DEVICE)
     scales = torch.rand(200, device=DEVICE) / 32
     target = torch.full((200, 20), torch.nan, device=DEVICE)
-    tile = Tile(64, 32, 32, warps=4, stages=3, stacked=3)
-    integer_product(codes, scales, weight, torch.float32, Epilogue("gated"), tile=tile, out=target)
+    config = GemmConfig(64, 32, 32, warps=4, stages=3, stacked=3)
+    integer_product(
+        codes, scales, weight, torch.float32, Epilogue("gated"), config=config, out=target
+    )
     wanted = expected(codes, scales, weight, "gated")
     assert (target.double() - wanted).norm() <= 1e-6 * wanted.norm()
 

@@ -1,4 +1,4 @@
-"""The whole denoising loop on fused kernels against the network followed step by step."""
+"""The denoising loop with Triton kernels against the network's own Euler steps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from duqsweep.checkpoint.sizes import EXPERT, PolicySizes, StackSizes, linear_la
 from duqsweep.errors import EvaluationError
 from duqsweep.inference.merged_expert import merge_expert
 from duqsweep.inference.triton_expert import LONGEST_PREFIX, TritonExpert
-from duqsweep.kernels.expert_cuts import CUTS, AttentionCut, Cut, Cuts
+from duqsweep.kernels.expert.tiling import (
+    TILE_CONFIGS,
+    AttentionTileConfig,
+    LayerTileConfigs,
+    TileConfig,
+)
 from duqsweep.kernels.launches import counted
 from duqsweep.policy.pi05 import Pi05, PrefixCache, euler_times
 from duqsweep.quant.calibrate import calibrate
@@ -31,14 +36,14 @@ GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
 DTYPE = torch.bfloat16 if GPU else torch.float32
 STEPS = 2
-WIDE = Cut(64, 2, 4)
+WIDE = TileConfig(64, 2, 4)
 FEW_PROGRAMS = dict.fromkeys(
-    (16, 8, 4), Cuts(WIDE, WIDE, WIDE, WIDE, AttentionCut(rows=64, keys=128))
+    (16, 8, 4), LayerTileConfigs(WIDE, WIDE, WIDE, WIDE, AttentionTileConfig(rows=64, keys=128))
 )
 
 
 def sizes(horizon: int) -> PolicySizes:
-    """Two layers: of the full expert on a GPU, of a small one elsewhere."""
+    """Two layers, of the full-size expert on a GPU and of a small one elsewhere."""
     depth = 2
     if GPU:
         stack = StackSizes(width=1024, depth=depth, mlp=4096, heads=8, kv_heads=1, head_dim=256)
@@ -49,7 +54,7 @@ def sizes(horizon: int) -> PolicySizes:
 
 
 def random_policy(horizon: int) -> Pi05:
-    """Every parameter random, adaptive norms included."""
+    """Every parameter is random, including adaptive norms."""
     torch.manual_seed(horizon)
     module = Pi05(sizes(horizon))
     with torch.no_grad():
@@ -90,7 +95,7 @@ def quantized(module: Pi05, cache: PrefixCache, noise: Tensor, quant: QuantSpec)
 
 
 def moved(actions: Tensor, noise: Tensor, expected: Tensor) -> float:
-    """How far from the expected actions, relative to how far those are from the noise."""
+    """The distance from the expected actions, relative to their distance from the noise."""
     return float((actions - expected).norm() / (expected - noise).norm())
 
 
@@ -106,7 +111,7 @@ def test_unquantized_loop_gives_the_actions_of_the_network(horizon: int, prefix:
     module = random_policy(horizon)
     cache = random_prefix(module, prefix)
     noise = torch.randn(horizon, module.sizes.action_dim, device=DEVICE)
-    expert = TritonExpert(merge_expert(module, STEPS), CUTS if GPU else FEW_PROGRAMS)
+    expert = TritonExpert(merge_expert(module, STEPS), TILE_CONFIGS if GPU else FEW_PROGRAMS)
     poison(expert)
     actions = expert.denoise(noise, expert.prepare(cache))
     expected = step_by_step(module, cache, noise)
@@ -128,7 +133,7 @@ def test_quantized_loop_gives_the_actions_of_kernel_fake(
     noise = torch.randn(10, module.sizes.action_dim, device=DEVICE)
     expected = step_by_step(quantized(module, cache, noise, fake), cache, noise)
     module = quantized(module, cache, noise, replace(fake, kernel=kernel))
-    cuts = CUTS if GPU else FEW_PROGRAMS
+    cuts = TILE_CONFIGS if GPU else FEW_PROGRAMS
     expert = TritonExpert(merge_expert(module, STEPS), cuts)
     poison(expert)
     with counted() as counts:
@@ -138,12 +143,12 @@ def test_quantized_loop_gives_the_actions_of_kernel_fake(
     assert counts == {
         f"expert_qkv_{form}": layers,
         "expert_attention": layers,
-        "expert_mix": layers,
-        "expert_norm": 2 * layers,
-        "expert_round": layers,
+        "expert_combine_partials": layers,
+        "expert_norm_quant": 2 * layers,
+        "expert_quant": layers,
         f"expert_gate_up_{form}": layers,
-        f"expert_exit_{form}": 2 * layers,
-        "expert_step": STEPS + 1,
+        f"expert_linear_residual_{form}": 2 * layers,
+        "expert_euler_step": STEPS + 1,
     }
 
 

@@ -1,4 +1,4 @@
-"""A small policy with random weights, and something for it to see."""
+"""A small policy with random weights, and observations for it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INSTRUCTION = "pick up the red cube"
 
 
 def small_sizes() -> PolicySizes:
-    """Widths that all differ, so that no two can be confused."""
+    """All widths differ, so that mixing two up is an error."""
     return PolicySizes(
         vision=VisionSizes(width=24, depth=2, mlp=40, heads=3, patch_px=8, image_px=32, merge=2),
         llm=StackSizes(width=48, depth=3, mlp=80, heads=4, kv_heads=2, head_dim=8),
@@ -40,7 +40,7 @@ def sizes() -> PolicySizes:
 
 @pytest.fixture
 def network(sizes: PolicySizes) -> Pi05:
-    """Random weights, norms included: at zero they would hide mistakes."""
+    """Random weights, including norms, which would hide errors if they were zero."""
     torch.manual_seed(0)
     module = Pi05(sizes)
     for parameter in module.parameters():

@@ -1,4 +1,4 @@
-"""A checkpoint that is missing, damaged or another policy's says so."""
+"""Messages for a checkpoint that is missing, damaged or of another policy."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def test_prefix_keys_and_values_equal_transformers_gemma(
 
 
 def _their_embedding_factor(transformers: object, width: int) -> float:
-    """What GemmaModel multiplies `inputs_embeds` by; releases differ."""
+    """The factor that GemmaModel applies to `inputs_embeds`, which differs between releases."""
     import inspect
 
     source = inspect.getsource(transformers.GemmaModel.forward)  # type: ignore[attr-defined]
@@ -125,7 +125,7 @@ def test_cached_velocity_equals_one_forward_over_prefix_and_actions(
 def _joint_velocity(
     network: Pi05, images: Tensor, prompt: Tensor, actions: Tensor, times: Tensor
 ) -> Tensor:
-    """Both stacks side by side in one masked attention, as openpi trains; every line spelt out."""
+    """Both stacks together in one masked attention, as in openpi's training, written out."""
     sizes = network.sizes
     llm, expert = network.language_model, network.expert
     words = llm.embed_tokens(prompt) * sizes.llm.width**0.5

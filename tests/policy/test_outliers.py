@@ -1,4 +1,4 @@
-"""Planting outliers makes channels large and changes nothing else."""
+"""Adding outliers makes channels large and does not change the function."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pi0.5's checkpoint is read as openpi and as LeRobot save it, and each fault says what it is."""
+"""Checkpoints of openpi and LeRobot are read, and each fault has its own message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures, state and actions between LIBERO and pi0.5, against the libraries that openpi uses."""
+"""Conversion of images, state and actions for pi0.5 against the libraries that openpi uses."""
 
 from __future__ import annotations
 

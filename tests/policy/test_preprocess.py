@@ -1,4 +1,4 @@
-"""State, words and actions on their way in and out."""
+"""Conversion of state, words and actions for the embedded policy."""
 
 from __future__ import annotations
 

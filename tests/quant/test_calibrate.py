@@ -1,4 +1,4 @@
-"""Calibration sees every input of the selected layers, and leaves the policy as it was."""
+"""Calibration observes every input of the selected layers, and does not change the policy."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_nothing_selected_runs_nothing() -> None:
 
 def test_a_layer_without_input_is_an_error() -> None:
     policy = tiny_policy()
-    with pytest.raises(EvaluationError, match=r"down_proj.* saw no input"):
+    with pytest.raises(EvaluationError, match=r"down_proj.* got no input"):
         calibrate(policy, BITS, QuantSpec(), lambda: policy.layers[0].up_proj(inputs()))
 
 

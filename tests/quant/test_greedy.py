@@ -1,4 +1,4 @@
-"""The greedy rotation against a loop in numpy, and what it is made from."""
+"""The greedy rotation against a loop in numpy, and the inputs that it depends on."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def heavy_rows(tokens: int, width: int, seed: int) -> torch.Tensor:
 
 
 def slow_greedy(rows: Array, block: int, step: Array) -> Array:
-    """All steps written down, then the best prefix multiplied out."""
+    """Compute all steps, then the product of the best number of them."""
     runs = rows.reshape(-1, block)
     peaks, turns = [np.abs(runs).max()], []
     for _ in range(256):

@@ -1,4 +1,4 @@
-"""The quantized layer: exactness without rounding, kernels that agree, knobs that do something."""
+"""The quantized layer: exact without rounding, kernels that agree, settings that have an effect."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from duqsweep.quant import quantizer
 from duqsweep.quant.calibrate import calibrate
 from duqsweep.quant.fold import build_pack
 from duqsweep.quant.freeze import freeze
-from duqsweep.quant.kernels import BUILDERS
 from duqsweep.quant.linear import DuQuantLinear, LinearParts
+from duqsweep.quant.linears import BUILDERS
 from duqsweep.spec import QuantSpec
 
 EXACT = outputs(tiny_policy())
@@ -121,7 +121,7 @@ def test_every_number_of_bits_gives_another_output(side: int) -> None:
 
 
 def test_rotated_outputs_differ_only_by_how_weights_are_rounded() -> None:
-    """In full precision the rotation and its way back are the identity; at 8 bits nearly."""
+    """In full precision, rotating and rotating back is the identity; with 8 bits nearly."""
     turned = QuantSpec(row_rotation=True)
     for bits, most in ((16, 1e-5), (8, 0.02)):
         pair = bits, 16
@@ -159,7 +159,7 @@ def test_leading_dimensions_dtype_and_bits_are_kept() -> None:
 def error_with_outliers(
     quant: QuantSpec, pair: tuple[int, int], shrink_weights: bool = False
 ) -> float:
-    """Of one layer with heavy-tailed weights, four of 512 channels 30 times larger than others."""
+    """The error of a layer with heavy-tailed weights and four of 512 channels 30 times larger."""
     generator = torch.Generator().manual_seed(0)
     sizes = torch.ones(512)
     sizes[torch.randperm(512, generator=generator)[:4]] = 30.0

@@ -1,4 +1,4 @@
-"""Packs are named by everything that shaped them and by nothing else, and checked when read."""
+"""A pack's key depends on all that affects the pack, and only that; reading checks it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Orders of channels: the official zigzag balances blocks, the prototype's does not."""
+"""Permutations: DuQuant's zigzag balances the blocks, the prototype's does not."""
 
 from __future__ import annotations
 

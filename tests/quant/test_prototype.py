@@ -1,4 +1,4 @@
-"""The prototype's settings give the prototype's arithmetic: a numpy loop, and recorded outputs."""
+"""The prototype's settings reproduce its arithmetic: a numpy loop, and recorded outputs."""
 
 from __future__ import annotations
 

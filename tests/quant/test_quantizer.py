@@ -1,4 +1,4 @@
-"""Rounding: error bounds, slow references, and more bits never being worse."""
+"""Rounding: error bounds, slow references, and more bits are never worse."""
 
 from __future__ import annotations
 

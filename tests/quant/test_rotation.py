@@ -1,4 +1,4 @@
-"""Rotations are orthogonal, and acting on blocks at once equals acting on one after the other."""
+"""Rotations are orthogonal; rotating all blocks at once equals one after the other."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def test_a_block_must_divide_the_widths_it_rotates(shape: tuple[int, int]) -> No
     rules = (LayerRule("fc", 4, 8),)
     assert select_layers(QuantSpec(rules=rules, block_size=16, row_rotation=True), layers)
     with pytest.raises(
-        ConfigError, match=r"block_size 32 .*4304.*vision\.fc'; choose block_size 16, or leave"
+        ConfigError, match=r"block_size 32 .*4304.*vision\.fc'; choose block_size 16, or keep"
     ):
         select_layers(QuantSpec(rules=rules, block_size=32, row_rotation=True), layers)
     plain = QuantSpec(rules=rules, block_size=32, rotation="none", permutation="none")
@@ -102,7 +102,7 @@ def test_a_block_must_divide_the_widths_it_rotates(shape: tuple[int, int]) -> No
 
 def test_a_width_that_no_block_divides_can_only_be_left_out() -> None:
     odd = {"vision.fc": (64, 100)}
-    with pytest.raises(ConfigError, match=r"input width 100 .*vision\.fc'; leave that layer at 16"):
+    with pytest.raises(ConfigError, match=r"input width 100 .*vision\.fc'; keep that layer at 16"):
         select_layers(QuantSpec(rules=(LayerRule("fc", 4, 8),)), odd)
 
 
@@ -110,7 +110,7 @@ def test_a_group_must_divide_the_input_width_of_quantized_weights() -> None:
     layers = {"vision.fc2": (64, 4304)}
     quant = QuantSpec(rules=(LayerRule("fc2", 4, 8),), weight_group_size=64)
     with pytest.raises(
-        ConfigError, match=r"size 64 .*4304.*choose weight_group_size 0 \(a row\), or"
+        ConfigError, match=r"size 64 .*4304.*choose weight_group_size 0 \(one scale per row\), or"
     ):
         select_layers(quant, layers)
     weights_kept = QuantSpec(rules=(LayerRule("fc2", 16, 8),), weight_group_size=64)
@@ -135,5 +135,5 @@ def test_packed_codes_need_groups_that_divide_half_a_row() -> None:
     quant = QuantSpec(rules=(LayerRule("fc1", 4, 8),), weight_group_size=128, kernel="w4a8")
     with pytest.raises(ConfigError, match="128 must divide half of its input width 1152"):
         check_layer(quant, "fc1", (4304, 1152), (4, 8))
-    check_layer(quant, "fc1", (4304, 1152), (8, 8))  # a code a byte
+    check_layer(quant, "fc1", (4304, 1152), (8, 8))  # one code per byte
     check_layer(quant, "up_proj", (4096, 1024), (4, 8))

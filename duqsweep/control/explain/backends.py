@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import groupby
 
 from duqsweep.checkpoint.sizes import EXPERT, PolicySizes
-from duqsweep.kernels.expert_limits import (
+from duqsweep.kernels.expert.limits import (
     ProductFormat,
     loop_formats_reason,
     loop_sizes_reason,

@@ -1,8 +1,8 @@
 """Write the shipped initial states: `python -m duqsweep.envs.mini.make_init_states`.
 
-State k of a task depends on BASE_SEED, the task, k and how MuJoCo settles things. The shipped ones
-were made under MuJoCo 3.8.1 and stay as they are: the model card was measured on them. Under the
-pinned version positions come out within 3.4 mm.
+State k of a task depends on BASE_SEED, the task, k, and how MuJoCo lets objects settle. The shipped
+states were made with MuJoCo 3.8.1 and are kept, because the model card was measured on them. With
+the pinned version, positions differ by up to 3.4 mm.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Objects made of primitives, registered under the names that the BDDL files use."""
+"""Objects made of primitive shapes, registered under the names in the BDDL files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from robosuite.models.objects import MujocoXMLObject
 
 from duqsweep.envs.mini.suite import ASSETS
 
-YAW_RAD = {"red_cube": 0.3, "blue_cube": 0.3, "green_block": 0.3}  # ± at placement; else 0
+YAW_RAD = {
+    "red_cube": 0.3,
+    "blue_cube": 0.3,
+    "green_block": 0.3,
+}  # range ± at placement; other objects: 0
 
 
 class PrimitiveObject(MujocoXMLObject):  # type: ignore[misc]
@@ -21,7 +25,7 @@ class PrimitiveObject(MujocoXMLObject):  # type: ignore[misc]
             name=name,
             joints=[{"type": "free", "damping": "0.0005"}],
             obj_type="all",
-            duplicate_collision_geoms=True,  # the copies are what cameras see
+            duplicate_collision_geoms=True,  # cameras see these copies
         )
         yaw = YAW_RAD.get(category, 0.0)
         self.category_name = category
@@ -30,7 +34,7 @@ class PrimitiveObject(MujocoXMLObject):  # type: ignore[misc]
         self.object_properties: dict[str, dict[str, bool]] = {"vis_site_names": {}}
 
 
-# LIBERO's registry is one for all suites of a process: no name of its own may be taken.
+# LIBERO has one registry for all suites of a process: these names must differ from LIBERO's.
 OBJECTS_DICT.update(
     {
         path.stem: partial(PrimitiveObject, category=path.stem)

@@ -1,4 +1,4 @@
-"""Goal predicates that LIBERO lacks; they are called like its own, with object states."""
+"""Goal predicates that LIBERO lacks; they are called like LIBERO's, with object states."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from libero.libero.envs.predicates import VALIDATE_PREDICATE_FN_DICT
 
-RELEASED_M = 0.05  # the hand has left: long enough for a bad stack to fall
+RELEASED_M = 0.05  # at this distance, an unstable stack has had time to fall
 UPRIGHT_COS = 0.94  # 20 degrees
 
 
 class OnEither:
-    """The object lies on one of several regions; which one does not matter."""
+    """The object is on any of several regions."""
 
     def __call__(self, thing: Any, *regions: Any) -> bool:
         """True if LIBERO's `On` holds for any region."""
@@ -20,7 +20,7 @@ class OnEither:
 
 
 class Released:
-    """The gripper neither touches the object nor is close to it."""
+    """The gripper does not touch the object and is not close to it."""
 
     def __call__(self, thing: Any) -> bool:
         """True if the grip site is RELEASED_M from the object and no finger touches it."""
@@ -33,7 +33,7 @@ class Released:
 
 
 class Upright:
-    """The object stands."""
+    """The object stands upright."""
 
     def __call__(self, thing: Any) -> bool:
         """True if the object's z axis is within 20 degrees of the vertical."""

@@ -1,4 +1,4 @@
-"""The problem class of `duq_mini`: LIBERO's table, our arena, rendering cheap enough for a CPU."""
+"""The problem class of `duq_mini`: LIBERO's table, an own arena, rendering fast enough on a CPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import duqsweep.envs.mini.objects
 import duqsweep.envs.mini.predicates  # noqa: F401
 from duqsweep.envs.mini.suite import ASSETS
 
-# `register_problem` returns None, so the class is not to be had from its module.
+# `register_problem` returns None, so the class cannot be imported from its module.
 _Tabletop: Any = TASK_MAPPING["libero_tabletop_manipulation"]
 
 COLLISION_GROUP, VISUAL_GROUP, HIDDEN_GROUP = 0, 1, 4
@@ -25,7 +25,9 @@ class Duq_Mini_Tabletop(_Tabletop):  # type: ignore[misc]  # noqa: N801 (LIBERO'
     """A table with objects made of primitives."""
 
     def __init__(self, bddl_file_name: str, *args: Any, **kwargs: Any) -> None:
-        kwargs["scene_xml"] = str(ASSETS / "arena.xml")  # absolute: LIBERO's asset folder drops out
+        kwargs["scene_xml"] = str(
+            ASSETS / "arena.xml"
+        )  # absolute, so that LIBERO's asset folder is ignored
         super().__init__(bddl_file_name, *args, **kwargs)
 
     def _setup_camera(self, mujoco_arena: Any) -> None:
@@ -37,20 +39,22 @@ class Duq_Mini_Tabletop(_Tabletop):  # type: ignore[misc]  # noqa: N801 (LIBERO'
         )
 
     def _eval_predicate(self, state: list[str]) -> bool:
-        name, *objects = state  # LIBERO's own takes one or two objects only
+        name, *objects = state  # LIBERO's version takes at most two objects
         return bool(eval_predicate_fn(name, *(self.object_states_dict[obj] for obj in objects)))
 
     def _initialize_sim(self, xml_string: str | None = None) -> None:
         super()._initialize_sim(xml_string)
         model = self.sim.model._model
-        model.vis.quality.offsamples = 0  # before the GL context is made: no multi-sampling
+        model.vis.quality.offsamples = (
+            0  # no multi-sampling; must be set before the GL context is created
+        )
         model.vis.quality.shadowsize = 0
         model.vis.global_.offwidth = max([*self.camera_widths, 64])
         model.vis.global_.offheight = max([*self.camera_heights, 64])
         self._draw_robot_coarsely(model)
 
     def _draw_robot_coarsely(self, model: Any) -> None:
-        """Show the robot's collision meshes, not 180,000 triangles; groups are not physics."""
+        """Show the robot's collision meshes, not 180,000 triangles; physics ignores groups."""
         for geom in range(model.ngeom):
             name = self.sim.model.geom_id2name(geom) or ""
             if not name.startswith(("robot0", "gripper0", "mount0")):

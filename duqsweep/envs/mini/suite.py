@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent
 ASSETS = ROOT / "assets"
-INIT_STATES = 50  # a task; the first half is searched, the second reserved
+INIT_STATES = 50  # per task; the first half is for searches, the second is reserved
 
 
 @dataclass(frozen=True)
 class MiniTask:
-    """One task: what the robot is told, and the stem of its BDDL and init-state files."""
+    """One task: its instruction, and the stem of its BDDL and init-state files."""
 
     name: str
     instruction: str
@@ -34,7 +34,7 @@ class MiniTask:
 
     def init_states(self) -> NDArray[np.float64]:
         """The shipped initial states."""
-        import numpy  # the control side lists tasks without loading numpy
+        import numpy  # here, so that the control side can list tasks without loading numpy
 
         states: NDArray[np.float64] = numpy.load(self.init_states_file, allow_pickle=False)
         return states
@@ -47,12 +47,12 @@ TASKS = (
     MiniTask("push_plate", "push the plate onto the green zone"),
     MiniTask("stack_cube", "stack the red cube on the green block"),
     MiniTask("peg_in_cup", "put the yellow peg in the cup"),
-    # Two equal targets with a post between them: the mean of the two ways knocks it over.
+    # Two equal targets with a post between them: the mean of the two paths hits the post.
     MiniTask("either_zone", "move the red cube to either zone"),
 )
 
 
 def files() -> list[Path]:
-    """Everything that decides how an episode looks and moves, in a fixed order."""
+    """All files that affect how an episode looks and moves, in a fixed order."""
     folders = (ASSETS, ROOT / "bddl", ROOT / "init_states")
     return sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())

@@ -1,27 +1,27 @@
-// Queries, keys and values.
+// Queries, keys and values, with rotary positions.
 #pragma once
-#include "entry.cuh"
+#include "norm_linear.cuh"
 
-__device__ __forceinline__ void qkv_phase(const Arguments &g, Meeting &meeting, const Turn &turn, const Place &p) {
-    const int layer = turn.layer;
-    const u16 *modulation = modulation_of(g, turn.step, 2 * layer);
+DEVICE void qkv_phase(const Arguments &g, GridBarrier &grid_barrier, const Iteration &it, const ThreadPosition &p) {
+    const int layer = it.layer;
+    const u16 *modulation = modulation_of(g, it.step, 2 * layer);
     NormInputs in;
-    load_norm(in, modulation, g.orders + layer * 4 * WIDTH, p);
-    if (p.thread >= SCALER && p.thread < SCALER + QKV_SLOTS * 8)
-        shared<float>(AT_WEIGHT_SCALES + 4 * (p.thread - SCALER)) =
-            __ldg(g.qkv_scales + (layer * CTAS + p.cta) * QKV_SLOTS * 8 + p.thread - SCALER);
-    if (p.thread == EXPECTER) expect_codes();
-    if (p.thread == COPIER) {
-        const bool end = turn.next == 0 && turn.step + 1 == g.steps;
-        prefetch(g.qkv + ((u64)turn.next * CTAS + p.cta) * QKV_BYTES, QKV_BYTES);
-        prefetch(g.qkv_scales + (turn.next * CTAS + p.cta) * QKV_SLOTS * 8, QKV_SLOTS * 32);
-        if (p.cta == 0) prefetch(modulation + 6 * WIDTH, (end ? 6 : 12) * WIDTH);   // of the next norms
-        if (p.cta == 1) prefetch(g.orders + turn.next * 4 * WIDTH, 8 * WIDTH);
+    load_norm(in, modulation, g.permutations + layer * 4 * WIDTH, p);
+    if (p.thread >= SCALE_THREAD && p.thread < SCALE_THREAD + QKV_CTA_TILES * 8)
+        shared<float>(AT_WEIGHT_SCALES + 4 * (p.thread - SCALE_THREAD)) =
+            __ldg(g.qkv_scales + (layer * CTAS + p.cta) * QKV_CTA_TILES * 8 + p.thread - SCALE_THREAD);
+    if (p.thread == EXPECT_THREAD) expect_codes();
+    if (p.thread == COPY_THREAD) {
+        const bool end = it.next == 0 && it.step + 1 == g.steps;
+        prefetch_l2(g.qkv + ((u64)it.next * CTAS + p.cta) * QKV_BYTES, QKV_BYTES);
+        prefetch_l2(g.qkv_scales + (it.next * CTAS + p.cta) * QKV_CTA_TILES * 8, QKV_CTA_TILES * 32);
+        if (p.cta == 0) prefetch_l2(modulation + 6 * WIDTH, (end ? 6 : 12) * WIDTH);   // modulations of the next norms
+        if (p.cta == 1) prefetch_l2(g.permutations + it.next * 4 * WIDTH, 8 * WIDTH);
     }
-    meeting.wait();
+    grid_barrier.wait();
     norm(g, in, 0, p);
-    await(WEIGHT_IN, turn.parity);
-    entry_product<QKV_SLOTS>(AT_WEIGHT, p, [&](int slot, int token, int pair, float first, float second) {
+    wait_bytes(WEIGHT_IN, it.parity);
+    norm_product<QKV_CTA_TILES>(AT_WEIGHT, p, [&](int slot, int token, int pair, float first, float second) {
         const int tile = p.cta + CTAS * slot, head = tile / 32, d = tile % 32 * 4 + pair;
         if (tile >= QKV_TILES) return;
         float2 both = scaled(slot, token, pair, first, second);
@@ -31,9 +31,9 @@ __device__ __forceinline__ void qkv_phase(const Arguments &g, Meeting &meeting, 
             both = {both.x * cosine - both.y * sine, both.y * cosine + both.x * sine};
         }
         u16 *own = head == HEADS ? g.keys : g.values;
-        u16 *to = head < HEADS ? g.queries + token * MIXED + head * DIM : own + token * DIM;
-        to[d] = narrow(both.x), to[d + DIM / 2] = narrow(both.y);
+        u16 *to = head < HEADS ? g.queries + token * ATTN_WIDTH + head * DIM : own + token * DIM;
+        to[d] = to_bf16(both.x), to[d + DIM / 2] = to_bf16(both.y);
     });
-    count(QKV_DONE, p);
-    meeting.arrive();
+    count_product(QKV_DONE, p);
+    grid_barrier.arrive();
 }

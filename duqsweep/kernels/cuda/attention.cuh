@@ -1,0 +1,205 @@
+// Attention of the action tokens over the prefix and over one another.
+//
+// A cluster computes a few tokens, all heads. The keys are divided among its ranks (CTAs); rank h then combines the
+// partial results of head h.
+#pragma once
+#include "quantize.cuh"
+#include "products.cuh"
+
+constexpr int COLUMNS = CLUSTER_TOKENS * HEADS;   // (token, head) pairs
+// (key tile, token) pairs per warp.
+constexpr int UNITS = (MAX_KEYS / 16 * CLUSTER_TOKENS + WARPS - 1) / WARPS;
+
+// Copies queries and the action tokens' own keys and values to shared memory, and waits for the prefix's, whose
+// copy started earlier.
+DEVICE void gather(const Arguments &g, int first, int parity, const ThreadPosition &p) {
+    for (int i = p.thread; i < COLUMNS * 32; i += THREADS)
+        if (first + i / 32 / HEADS < TOKENS)
+            copy_async(smem_addr(AT_QUERIES + i / 32 * KEY_PITCH + i % 32 * 16),
+                       g.queries + first * ATTN_WIDTH + i * 8);
+    wait_bytes(KEYS_IN, parity);
+    for (int row = max(0, g.prefix - p.first_key) + p.warp; row < p.keys; row += WARPS) {
+        const int own = (p.first_key + row - g.prefix) * DIM + p.lane * 8, to = row * KEY_PITCH + p.lane * 16;
+        copy_async(smem_addr(AT_KEYS + to), g.keys + own);
+        copy_async(smem_addr(AT_VALUES + to), g.values + own);
+    }
+    wait_copies();
+}
+
+// Scores of a warp's (key tile, token) pairs; stores the maximum of each key tile.
+DEVICE void compute_scores(float (&scores)[UNITS][4], const ThreadPosition &p) {
+    const int tiles = p.key_rows / 16;
+#pragma unroll
+    for (int unit = 0; unit < UNITS; unit++) {
+        const int number = p.warp + unit * WARPS, tile = number / CLUSTER_TOKENS, n = number % CLUSTER_TOKENS;
+        if (tile >= tiles) continue;
+        float parts[4][4] = {};
+        const u32 key = smem_addr(AT_KEYS) + (tile * 16 + p.lane % 16) * KEY_PITCH + p.lane / 16 * 16;
+        const u32 query = smem_addr(AT_QUERIES) + (n * HEADS + p.lane % 8) * KEY_PITCH + p.lane / 8 * 16;
+#pragma unroll
+        for (int step = 0; step < DIM / 16; step += 2) {
+            u32 a[4], after[4], b[4];
+            load_matrices(a, key + step * 32);
+            load_matrices(after, key + step * 32 + 32);
+            load_matrices(b, query + step * 32);
+            mma(parts[step % 4], a, b[0], b[1]);
+            mma(parts[step % 4 + 1], after, b[2], b[3]);
+        }
+        const int row = tile * 16 + p.lane / 4;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const float sum = parts[0][i] + parts[1][i] + (parts[2][i] + parts[3][i]);
+            scores[unit][i] = row + i / 2 * 8 < p.keys ? sum * 0.0625f : LOWEST;
+        }
+        float even = fmaxf(scores[unit][0], scores[unit][2]), odd = fmaxf(scores[unit][1], scores[unit][3]);
+#pragma unroll
+        for (int mask = 4; mask < 32; mask *= 2) {
+            even = fmaxf(even, __shfl_xor_sync(~0u, even, mask));
+            odd = fmaxf(odd, __shfl_xor_sync(~0u, odd, mask));
+        }
+        if (p.lane < 4) shared<float2>(AT_KEY_MAX + (tile * COLUMNS + n * HEADS + 2 * p.lane) * 4) = {even, odd};
+    }
+}
+
+// Unnormalised softmax over the rank's keys, stored in bfloat16, and its sum in float.
+DEVICE void softmax(const float (&scores)[UNITS][4], const ThreadPosition &p) {
+    const int tiles = p.key_rows / 16;
+#pragma unroll
+    for (int unit = 0; unit < UNITS; unit++) {
+        const int number = p.warp + unit * WARPS, tile = number / CLUSTER_TOKENS, n = number % CLUSTER_TOKENS;
+        if (tile >= tiles) continue;
+        const int column = n * HEADS + p.lane % 4 * 2;
+        float2 largest = {LOWEST, LOWEST}, sum = {0.f, 0.f};
+        for (int other = 0; other < tiles; other++) {
+            const float2 found = shared<float2>(AT_KEY_MAX + (other * COLUMNS + column) * 4);
+            largest = {fmaxf(largest.x, found.x), fmaxf(largest.y, found.y)};
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const float maximum = i % 2 ? largest.y : largest.x;
+            const float prob = scores[unit][i] > LOWEST ? __expf(scores[unit][i] - maximum) : 0.f;
+            (i % 2 ? sum.y : sum.x) += prob;
+            const int row = tile * 16 + p.lane / 4 + i / 2 * 8;
+            shared<u16>(AT_PROBS + (column + i % 2) * PROB_PITCH + 2 * row) = to_bf16(prob);
+        }
+#pragma unroll
+        for (int mask = 4; mask < 32; mask *= 2) {
+            sum.x += __shfl_xor_sync(~0u, sum.x, mask);
+            sum.y += __shfl_xor_sync(~0u, sum.y, mask);
+        }
+        if (p.lane < 4) shared<float2>(AT_KEY_SUMS + (tile * COLUMNS + column) * 4) = sum;
+    }
+}
+
+// Probabilities times the rank's values (transposed): 16 channels of all heads per warp. The partial result of head h
+// is sent to rank h.
+DEVICE void weigh_values(const ThreadPosition &p) {
+    const int tiles = p.key_rows / 16;
+    float sums[CLUSTER_TOKENS][4] = {};
+    const u32 value = smem_addr(AT_VALUES) + (p.lane % 8 + p.lane / 16 * 8) * KEY_PITCH + p.warp * 32 +
+                      p.lane / 8 % 2 * 16;
+    const u32 prob = smem_addr(AT_PROBS) + p.lane % 8 * PROB_PITCH + p.lane / 8 % 2 * 16;
+#pragma unroll 4
+    for (int tile = 0; tile < tiles; tile++) {
+        u32 a[4];
+        load_matrices_transposed(a, value + tile * 16 * KEY_PITCH);
+#pragma unroll
+        for (int n = 0; n < CLUSTER_TOKENS; n++) {
+            u32 b0, b1;
+            load_two_matrices(b0, b1, prob + n * HEADS * PROB_PITCH + tile * 32);
+            mma(sums[n], a, b0, b1);
+        }
+    }
+#pragma unroll
+    for (int n = 0; n < CLUSTER_TOKENS; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int d = p.warp * 16 + p.lane / 4 + i / 2 * 8, head = p.lane % 4 * 2 + i % 2;
+            shared<float>(AT_OWN_PARTIALS + ((n * HEADS + head) * (DIM + 4) + d) * 4) = sums[n][i];
+        }
+    __syncthreads();
+#pragma unroll
+    for (int i = p.thread; i < COLUMNS * DIM / 4; i += THREADS) {
+        const int n = i / (DIM / 4) / HEADS, head = i / (DIM / 4) % HEADS, d = i % (DIM / 4) * 4;
+        const uint4 part = shared<uint4>(AT_OWN_PARTIALS + ((n * HEADS + head) * (DIM + 4) + d) * 4);
+        const int to = AT_PARTIALS + ((p.rank * CLUSTER_TOKENS + n) * DIM + d) * 4;
+        remote_store(to, head, PARTIALS_IN, part.x, part.y, part.z, part.w);
+    }
+    fence_before_bulk_load();   // gate_up's fragments overwrite the keys
+    if (p.thread < COLUMNS) {
+        float largest = LOWEST, sum = 0.f;
+        for (int tile = 0; tile < tiles; tile++) {
+            largest = fmaxf(largest, shared<float>(AT_KEY_MAX + (tile * COLUMNS + p.thread) * 4));
+            sum += shared<float>(AT_KEY_SUMS + (tile * COLUMNS + p.thread) * 4);
+        }
+        const int to = AT_SOFTMAX_STATS + (p.rank * CLUSTER_TOKENS + p.thread / HEADS) * 8;
+        remote_store(to, p.thread % HEADS, PARTIALS_IN, __float_as_uint(largest), __float_as_uint(sum));
+    }
+}
+
+// Combines all ranks' partial results of this rank's head, and sends each channel to the rank whose slice of o's
+// permuted input it falls into.
+DEVICE void combine_partials(int first, int destination, const ThreadPosition &p) {
+    constexpr int ROUNDS = (CLUSTER_TOKENS * DIM + THREADS - 1) / THREADS;
+#pragma unroll
+    for (int i = 0; i < ROUNDS; i++) {
+        const int n = p.thread / DIM + i * (THREADS / DIM), d = p.thread % DIM;
+        if (n >= CLUSTER_TOKENS || first + n >= TOKENS) continue;
+        float2 stats[RANKS];
+        float largest = LOWEST, sum = 0.f, total = 0.f;
+#pragma unroll
+        for (int rank = 0; rank < RANKS; rank++) {
+            stats[rank] = shared<float2>(AT_SOFTMAX_STATS + (rank * CLUSTER_TOKENS + n) * 8);
+            largest = fmaxf(largest, stats[rank].x);
+        }
+#pragma unroll
+        for (int rank = 0; rank < RANKS; rank++) {
+            const float part = __expf(stats[rank].x - largest);
+            sum += part * stats[rank].y;
+            total += part * shared<float>(AT_PARTIALS + ((rank * CLUSTER_TOKENS + n) * DIM + d) * 4);
+        }
+        const u32 result = to_bf16(0.f, __fdividef(total, sum));   // bf16 in the upper half: also a valid float
+        remote_store(AT_ATTN + (n * DIM + destination % DIM) * 4, destination / DIM, ATTN_IN, result);
+    }
+}
+
+// Quantizes the rank's slice of the permuted channels: one warp per token.
+DEVICE void quantize_attention(const Arguments &g, int token, int parity, const ThreadPosition &p) {
+    constexpr int N = DIM / 32;
+    float v[N];
+#pragma unroll
+    for (int i = 0; i < N; i++) v[i] = shared<float>(AT_ATTN + (p.warp * DIM + p.lane * N + i) * 4);
+    rotate(v, p.lane);
+    const float scale = scale_of(cluster_amax(values_amax(v), ATTN_AMAX_IN, parity, p));
+    u32 words[N / 4];
+    pack(words, v, scale);
+    *(uint2 *)(g.attn_codes + token * ATTN_WIDTH + p.rank * DIM + p.lane * N) = {words[0], words[1]};
+    if (p.rank == 0 && p.lane == 0) g.attn_scales[token] = scale;
+}
+
+DEVICE void attention_phase(
+    const Arguments &g, GridBarrier &grid_barrier, const Iteration &it, const ThreadPosition &p) {
+    const int first = p.cluster * CLUSTER_TOKENS, own = min(CLUSTER_TOKENS, TOKENS - first);
+    if (own > 0 && p.thread == EXPECT_THREAD) {
+        expect_bytes(PARTIALS_IN, RANKS * CLUSTER_TOKENS * (4 * DIM + 8));
+        expect_bytes(ATTN_IN, own * DIM * 4);
+        expect_bytes(ATTN_AMAX_IN, own * RANKS * 4);
+    }
+    const int destination = __ldg(g.permutations + (it.layer * 4 + 2) * WIDTH + p.rank * DIM + p.thread % DIM);
+    grid_barrier.wait();
+    if (own > 0) {
+        gather(g, first, it.parity, p);
+        __syncthreads();
+        float scores[UNITS][4];
+        compute_scores(scores, p);
+        __syncthreads();
+        softmax(scores, p);
+        __syncthreads();
+        weigh_values(p);
+        wait_bytes(PARTIALS_IN, it.parity);
+        combine_partials(first, destination, p);
+        wait_bytes(ATTN_IN, it.parity);
+        if (p.warp < own) quantize_attention(g, first + p.warp, it.parity, p);
+    }
+    grid_barrier.arrive();
+}

@@ -1,0 +1,225 @@
+"""Launches the persistent kernel of the expert's denoising loop: `cuda/expert_loop.cu`."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from duqsweep.errors import EvaluationError
+from duqsweep.kernels import nvrtc
+from duqsweep.kernels.expert.limits import (
+    SIZES,
+    ProductFormat,
+    loop_formats_reason,
+    loop_sizes_reason,
+)
+from duqsweep.kernels.expert.pack import RANKS
+from duqsweep.kernels.expert.tiling import ExpertShape
+from duqsweep.kernels.expert.weights import LayerWeights
+from duqsweep.kernels.launches import note
+from duqsweep.kernels.machine import HOPPER
+
+THREADS = 512
+MIN_CLUSTERS, MAX_CLUSTERS = 14, 16
+MIN_CUDA = (12, 8)  # the first whose NVRTC compiles `fence.release`
+KEY_TILE = 16  # the rows of a rank's keys are a multiple of it
+PRODUCTS = ("qkv", "o", "gate_up", "down")  # in the order of the kernel's counters
+PADDING = 8  # channels after each key, so that rows use different banks of shared memory
+
+
+@dataclass(frozen=True)
+class Constants:
+    """The preprocessor constants of `cuda/expert_loop.cu`."""
+
+    tokens: int  # 1 to 64
+    format: int  # bits of a stored weight: 4 or 8
+    block: int  # channels per rotation block; 1: no rotation
+    qmax: float  # largest quantized activation
+    layers: int
+    action: int  # channels of an action
+    clusters: int  # active at the same time
+
+    def definitions(self) -> dict[str, int | str]:
+        """The preprocessor definitions."""
+        found: dict[str, int | str] = {
+            field.name.upper(): getattr(self, field.name) for field in fields(self)
+        }
+        return {**found, "QMAX": f"{self.qmax:.1f}f"}
+
+
+def unsupported_reason(
+    shape: ExpertShape, layers: Sequence[LayerWeights], dtype: torch.dtype, longest_prefix: int
+) -> str | None:
+    """Why the kernel cannot run this expert on the current device; None: it can.
+
+    Args:
+        shape: Sizes of the expert.
+        layers: Weights of its layers.
+        dtype: Dtype of the residual stream.
+        longest_prefix: The most prefix tokens that the policy can produce.
+    """
+    weights = [weight for layer in layers for weight in layer.products()]
+    reason = loop_formats_reason(
+        [
+            ProductFormat(weight.format, weight.groups, weight.block, weight.act_bits)
+            for weight in weights
+        ]
+    )
+    if reason is not None:
+        return reason
+    if dtype != torch.bfloat16:
+        return f"the policy is in {str(dtype).removeprefix('torch.')}, not bfloat16"
+    reason = loop_sizes_reason(vars(shape))
+    if reason is not None:
+        return reason
+    if not torch.cuda.is_available() or torch.cuda.get_device_capability() < HOPPER:
+        return "there is no GPU with thread block clusters (Hopper or later)"
+    if tuple(int(part) for part in str(torch.version.cuda).split(".")) < MIN_CUDA:
+        return f"torch's CUDA, {torch.version.cuda}, is older than {MIN_CUDA[0]}.{MIN_CUDA[1]}"
+    if nvrtc.max_active_clusters(RANKS, THREADS) < MIN_CLUSTERS:
+        return f"fewer than {MIN_CLUSTERS} clusters fit on the GPU at once"
+    room = max_prefix_tokens(constants_of(shape, layers))
+    if room < longest_prefix:
+        return f"a prefix may have {longest_prefix} tokens, and a cluster holds {room}"
+    return None
+
+
+def constants_of(shape: ExpertShape, layers: Sequence[LayerWeights]) -> Constants:
+    """The kernel's constants, for weights without an `unsupported_reason`."""
+    weight = layers[0].qkv
+    return Constants(
+        tokens=shape.tokens,
+        format=weight.stored_bits,
+        block=weight.block,
+        qmax=weight.act_qmax,
+        layers=len(layers),
+        action=shape.action_dim,
+        clusters=min(nvrtc.max_active_clusters(RANKS, THREADS), MAX_CLUSTERS),
+    )
+
+
+def compiled(constants: Constants) -> nvrtc.Kernel:
+    """The compiled kernel; the first call in a process compiles it."""
+    ctas = RANKS * constants.clusters
+    return nvrtc.build("expert_loop", constants.definitions(), ctas, THREADS)
+
+
+def max_prefix_tokens(constants: Constants) -> int:
+    """The most prefix tokens whose keys and values fit into a cluster."""
+    return RANKS * compiled(constants).exported["max_keys"] - constants.tokens
+
+
+class PersistentLoop:
+    """The compiled kernel with its scratch buffers."""
+
+    def __init__(self, constants: Constants, name: str, device: torch.device) -> None:
+        """Compile the kernel, unless this process has already, and allocate its buffers.
+
+        Args:
+            constants: What to compile the kernel for.
+            name: Format of the weights ("w4a8" or "w8a8"), for the names of counted products.
+            device: A GPU.
+
+        Raises:
+            EvaluationError: The kernel does not compile.
+        """
+        self.constants, self.name = constants, name
+        self.kernel = compiled(constants)
+        attn = SIZES["heads"] * SIZES["head_dim"]
+
+        def rows(columns: int, dtype: torch.dtype) -> Tensor:
+            return torch.zeros(constants.tokens, columns, dtype=dtype, device=device)
+
+        self.buffers = {
+            "stream": rows(SIZES["width"], torch.bfloat16),
+            "queries": rows(attn, torch.bfloat16),
+            "keys": rows(SIZES["head_dim"], torch.bfloat16),
+            "values": rows(SIZES["head_dim"], torch.bfloat16),
+            "hidden": rows(SIZES["hidden"], torch.bfloat16),
+            "attn_codes": rows(attn, torch.int8),
+            "hidden_codes": rows(SIZES["hidden"], torch.int8),
+            "attn_scales": rows(1, torch.float32),
+            "hidden_scales": rows(1, torch.float32),
+        }
+        self.counters = torch.zeros(1 + len(PRODUCTS), dtype=torch.int32, device=device)
+
+    @property
+    def longest_prefix(self) -> int:
+        """The most prefix tokens that fit."""
+        return max_prefix_tokens(self.constants)
+
+    def divide_among_ranks(self, prefix: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """Divide the keys and values among the ranks of a cluster.
+
+        Args:
+            prefix: Keys and values of each layer, each (1, tokens, head_dim).
+
+        Returns:
+            (layers * 2, ranks, rows, padded head_dim), zeros where there is no prefix token.
+
+        Raises:
+            EvaluationError: The prefix has more tokens than fit.
+        """
+        together = torch.stack([part[0] for layer in prefix for part in layer])
+        length = together.shape[1]
+        if length > self.longest_prefix:
+            raise EvaluationError(
+                f"the expert's kernel attends to {self.longest_prefix} prefix tokens at most, "
+                f"got {length}"
+            )
+        keys = -(-(length + self.constants.tokens) // RANKS)
+        rows = -(-keys // KEY_TILE) * KEY_TILE
+        whole, rest = divmod(length, keys)
+        divided = together.new_zeros(len(together), RANKS, rows, together.shape[-1] + PADDING)
+        inside = divided[..., : together.shape[-1]]
+        inside[:, :whole, :keys] = together[:, : whole * keys].unflatten(1, (whole, keys))
+        if rest:
+            inside[:, whole, :rest] = together[:, whole * keys :]
+        return divided
+
+    def run(self, tensors: Mapping[str, Tensor], prefix: int, steps: int) -> None:
+        """Launch all denoising steps.
+
+        Args:
+            tensors: The kernel's arguments by name, without its scratch buffers; contiguous.
+            prefix: Number of prefix tokens in `keys_values`.
+            steps: Denoising steps.
+        """
+        self.counters.zero_()
+        counters = {"arrivals": self.counters[:1], "product_counts": self.counters[1:]}
+        given = {**tensors, **self.buffers, **counters}
+        pointers = (given[name].data_ptr() for name in POINTERS)
+        self.kernel.launch(_Arguments(*pointers, prefix, steps))
+        note("expert_loop")
+
+    def products_done(self) -> dict[str, int]:
+        """How often the last launch computed each product, counted on the GPU; waits for it.
+
+        A product counts once all CTAs have computed their part of it.
+        """
+        return {
+            f"expert_loop_{product}_{self.name}": total // self.kernel.ctas
+            for product, total in zip(PRODUCTS, self.counters[1:].tolist(), strict=True)
+        }
+
+
+POINTERS = (
+    *PRODUCTS,
+    *("qkv_scales", "o_scales", "gate_up_scales", "down_scales"),
+    *("permutations", "modulations", "out_weight", "out_bias", "in_weight", "in_bias"),
+    *("noise", "actions", "cosines", "sines"),
+    *("stream", "queries", "keys", "values", "hidden", "attn_codes", "hidden_codes"),
+    *("attn_scales", "hidden_scales", "keys_values", "arrivals", "product_counts"),
+)
+
+
+class _Arguments(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in POINTERS),
+        ("prefix", ctypes.c_int),
+        ("steps", ctypes.c_int),
+    )

@@ -1,0 +1,150 @@
+"""Per-token int8 quantization in one kernel, with norm, permutation and block Hadamard rotation."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from duqsweep.kernels.launches import note
+from duqsweep.kernels.machine import interpreted, overlaps
+from duqsweep.kernels.norms import NORM_EPS, Norm
+from duqsweep.kernels.projection_weights import largest_code
+from duqsweep.kernels.triton_math import ROUNDING, SMALLEST_SCALE
+
+NARROW = 2048  # channels: many rows that are at most so wide are faster in pairs
+TOKENS_PER_PROGRAM = 2
+FEW_TOKENS = 128
+MIN_TILE = 16  # the fewest rows and columns of a product on tensor cores
+
+
+@triton.jit
+def _per_token_quant(
+    rows,
+    permutation,
+    signs,
+    norm_weight,
+    norm_bias,
+    codes,
+    scales,
+    tokens,
+    row_stride,
+    eps,
+    qmax,
+    TOKENS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    PADDED: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PERMUTED: tl.constexpr,
+    NORMED: tl.constexpr,
+    LAYER_NORM: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    """One program: TOKENS tokens, whose whole rows it keeps in registers; BLOCK 1: no rotation."""
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+    token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)[:, None]
+    channel = tl.arange(0, PADDED)[None, :]
+    inside = (channel < WIDTH) & (token < tokens)
+    source = channel
+    if PERMUTED:
+        source = tl.load(permutation + channel, mask=channel < WIDTH, other=0)
+    if BLOCK > 1:
+        i, j = tl.arange(0, BLOCK)[:, None], tl.arange(0, BLOCK)[None, :]
+        matrix = tl.load(signs + i * BLOCK + j)
+    if NORMED:
+        weight = tl.load(norm_weight + channel, mask=channel < WIDTH, other=0.0)
+    if LAYER_NORM:
+        shift = tl.load(norm_bias + channel, mask=channel < WIDTH, other=0.0)
+    if PDL:  # by now, everything that does not depend on the previous kernel is loaded
+        tl.extra.cuda.gdc_wait()
+    place = token.to(tl.int64) * row_stride + source
+    loaded = tl.load(rows + place, mask=inside, other=0.0)
+    values = loaded.to(tl.float32)
+    if NORMED:
+        if LAYER_NORM:
+            mean = tl.sum(values, 1, keep_dims=True) / WIDTH
+            values = tl.where(inside, values - mean, 0.0)
+        variance = tl.sum(values * values, 1, keep_dims=True) / WIDTH
+        values = values * tl.rsqrt(variance + eps) * weight
+        if LAYER_NORM:
+            values += shift
+        values = values.to(loaded.dtype).to(tl.float32)  # the unquantized norm rounds here, too
+    if BLOCK > 1:
+        # The matrix holds ±1: with bf16 inputs, products and sums on tensor cores are exact.
+        blocks = tl.reshape(values, (TOKENS * PADDED // BLOCK, BLOCK)).to(matrix.dtype)
+        rotated = tl.dot(blocks, matrix, input_precision="ieee") * (1.0 / tl.sqrt(BLOCK * 1.0))
+        values = tl.reshape(rotated, (TOKENS, PADDED))
+    amax = tl.max(tl.where(inside, tl.abs(values), 0.0), 1, keep_dims=True)
+    scale = tl.maximum(amax / qmax, SMALLEST_SCALE)
+    rounded = (values / scale + ROUNDING) - ROUNDING
+    tl.store(codes + token.to(tl.int64) * WIDTH + channel, rounded.to(tl.int8), mask=inside)
+    tl.store(scales + token, scale, mask=token < tokens)
+
+
+@cache
+def signs(block: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The signs of the Walsh-Hadamard matrix of a block, (block, block)."""
+    matrix = torch.ones(1, 1)
+    while len(matrix) < block:
+        matrix = torch.cat((torch.cat((matrix, matrix), 1), torch.cat((matrix, -matrix), 1)))
+    return matrix.to(device, dtype)
+
+
+def per_token_quant(
+    rows: Tensor,
+    permutation: Tensor | None,
+    block: int,
+    bits: int,
+    norm: Norm | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Norm, permute, rotate and quantize tokens.
+
+    Args:
+        rows: (tokens, in), bf16 or float32; the last axis is contiguous.
+        permutation: (in,) int32, the input channel of each permuted position; None: not permuted.
+        block: Channels per Hadamard block, a power of two up to 128; 1: no rotation.
+        bits: Bits of the codes, 2 to 8.
+        norm: Applied first; its channels are permuted like the codes. None: no norm.
+
+    Returns:
+        (tokens, in) int8 codes, and (tokens,) float32 scales: largest |x| / largest code.
+    """
+    tokens, width = rows.shape
+    codes = torch.empty(tokens, width, dtype=torch.int8, device=rows.device)
+    scales = torch.empty(tokens, dtype=torch.float32, device=rows.device)
+    padded = max(triton.next_power_of_2(width), MIN_TILE * block)
+    # The interpreter has no products in bf16.
+    dtype = torch.float32 if interpreted() else rows.dtype
+    per_program = TOKENS_PER_PROGRAM if padded <= NARROW and tokens > FEW_TOKENS else 1
+    unused: Any = rows
+    pdl = overlaps(rows.device)
+    _per_token_quant[(triton.cdiv(tokens, per_program),)](
+        rows,
+        unused if permutation is None else permutation,
+        unused if block == 1 else signs(block, dtype, rows.device),
+        unused if norm is None else norm.weight,
+        unused if norm is None or norm.bias is None else norm.bias,
+        codes,
+        scales,
+        tokens,
+        rows.stride(0),
+        NORM_EPS,
+        float(largest_code(bits)),
+        TOKENS=per_program,
+        WIDTH=width,
+        PADDED=padded,
+        BLOCK=block,
+        PERMUTED=permutation is not None,
+        NORMED=norm is not None,
+        LAYER_NORM=norm is not None and norm.bias is not None,
+        PDL=pdl,
+        num_warps=4 if padded <= 4 * NARROW else 8,
+        launch_pdl=pdl,
+    )
+    note("per_token_quant")
+    return codes, scales

@@ -1,0 +1,220 @@
+"""The persistent kernel: each stage against float64, and the actions against kernel `fake`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import pytest
+import torch
+import torch.nn.functional as F
+from expert_reference import error, normed, random_codes, times, turned
+from test_triton_expert import moved, quantized, random_policy, random_prefix, step_by_step
+from torch import Tensor
+
+from duqsweep.checkpoint.sizes import EXPERT
+from duqsweep.errors import EvaluationError
+from duqsweep.inference.merged_expert import MergedExpert, merge_expert
+from duqsweep.inference.persistent_expert import PersistentExpert, PersistentPrefix
+from duqsweep.kernels import nvrtc
+from duqsweep.kernels.expert.limits import SIZES
+from duqsweep.kernels.expert.persistent import PRODUCTS, unsupported_reason
+from duqsweep.kernels.expert.tiling import ExpertShape
+from duqsweep.kernels.expert.weights import LayerProjections, LayerWeights, merge_layer
+from duqsweep.kernels.launches import counted
+from duqsweep.spec import Kernel, LayerRule, QuantSpec
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        not torch.cuda.is_available() or torch.cuda.get_device_capability() < (9, 0),
+        reason="needs a GPU with thread block clusters",
+    ),
+]
+
+WIDTH, HIDDEN, HEADS, DIM = 1024, 4096, 8, 256
+ACTION, STEPS = 7, 2
+# Relative to the norm of the result. Integer products are exact. The rest is rounding to bf16, and
+# codes of values halfway between two.
+BOUND = 1e-2
+
+
+@dataclass
+class Kit:
+    """A random expert of one layer and one step, and a random prefix."""
+
+    merged: MergedExpert
+    layer: LayerWeights
+    expert: PersistentExpert
+    cache: tuple[tuple[Tensor, Tensor], ...]
+    noise: Tensor
+
+    def stage(self, name: str) -> Tensor:
+        """A buffer that the kernel left, in float64."""
+        return self.expert.loop.buffers[name].double()
+
+
+def kit(tokens: int, bits: int, block: int, prefix: int) -> Kit:
+    torch.manual_seed(tokens + prefix)
+    q = [random_codes(HEADS * DIM, WIDTH, bits, block, False)]
+    key_value = [random_codes(DIM, WIDTH, bits, block, False) for _ in range(2)]
+    gate, up = (random_codes(HIDDEN, WIDTH, bits, block, False) for _ in range(2))
+    o = random_codes(WIDTH, HEADS * DIM, bits, block, False)
+    down = random_codes(WIDTH, HIDDEN, bits, block, False)
+    layer = merge_layer(LayerProjections((*q, *key_value), o, (gate, up), down))
+
+    def rows(*sizes: int) -> Tensor:
+        return torch.randn(sizes).to("cuda", torch.bfloat16)
+
+    modulations = 0.3 * rows(3, 1, 3, WIDTH)
+    modulations[:, :, 0] += 1
+    merged = MergedExpert(
+        shape=ExpertShape(tokens, **SIZES, action_dim=ACTION),
+        layers=[layer],
+        projections=(rows(ACTION, WIDTH) / 32, rows(ACTION), rows(WIDTH, ACTION), rows(WIDTH)),
+        modulations=modulations,
+        longest_prefix=prefix,
+    )
+    assert unsupported_reason(merged.shape, merged.layers, modulations.dtype, prefix) is None
+    # Not contiguous, like those of a real prefix.
+    keys, values = rows(1, prefix, 2, DIM).transpose(1, 2).split(1, dim=1)
+    noise = torch.randn(tokens, ACTION, device="cuda")
+    return Kit(merged, layer, PersistentExpert(merged), ((keys, values),), noise)
+
+
+def poison(expert: PersistentExpert) -> None:
+    for value in expert.loop.buffers.values():
+        value.fill_(77 if value.dtype == torch.int8 else torch.nan)
+
+
+CASES = [
+    # tokens, bits of the weights, block, prefix
+    (1, 4, 32, 3),
+    (1, 8, 1, 77),
+    (10, 4, 16, 534),
+    (10, 4, 128, 77),
+    (10, 8, 64, 533),
+    (16, 4, 16, 640),
+    (17, 8, 16, 37),
+    (33, 4, 64, 101),
+    (50, 4, 16, 534),
+    (50, 8, 1, 77),
+    (51, 4, 32, 333),
+    (64, 8, 128, 534),
+    (64, 4, 16, 640),
+]
+
+
+@pytest.mark.parametrize(("tokens", "bits", "block", "prefix"), CASES)
+@torch.no_grad()
+def test_each_stage_is_that_of_float64(tokens: int, bits: int, block: int, prefix: int) -> None:
+    k = kit(tokens, bits, block, prefix)
+    poison(k.expert)
+    actions = k.expert.denoise(k.noise, k.expert.prepare(k.cache)).double()
+    out_weight, out_bias, in_weight, in_bias = (part.double() for part in k.merged.projections)
+    first, second, last = (norm[0] for norm in k.merged.modulations)
+
+    stream = (k.noise.bfloat16().double() @ in_weight.T + in_bias).bfloat16().double()
+    qkv = times(normed(stream, first), k.layer.qkv).view(tokens, HEADS + 2, DIM)
+    prepared = k.expert.prepare(k.cache)
+    table = (prepared.tensors["cosines"], prepared.tensors["sines"])
+    expected = turned(qkv[:, :-1], table)
+    assert error(k.stage("queries"), expected[:, :HEADS].flatten(1)) < BOUND
+    assert error(k.stage("keys"), expected[:, HEADS]) < BOUND
+    assert error(k.stage("values"), qkv[:, -1]) < BOUND
+
+    # From here on, inputs are the kernel's own results, so that each stage is tested separately.
+    keys, values = (
+        torch.cat((part[0, 0].double(), k.stage(name)))
+        for part, name in zip(k.cache[0], ("keys", "values"), strict=True)
+    )
+    queries = k.stage("queries").view(tokens, HEADS, DIM)
+    mixed = (queries @ keys.T / DIM**0.5).softmax(-1) @ values
+    stream = stream + times(mixed.flatten(1), k.layer.o) * first[2].double()
+    gate, up = times(normed(stream, second), k.layer.gate_up).chunk(2, dim=1)
+    hidden = F.gelu(gate, approximate="tanh") * up
+    down = replace(k.layer.down, permutation=None)  # the kernel stores permuted channels
+    assert error(k.stage("hidden"), hidden[:, k.layer.down.permutation.long()]) < 2 * BOUND
+    stream = stream + times(k.stage("hidden"), down) * second[2].double()
+    assert error(k.stage("stream"), stream) < BOUND
+    velocity = normed(k.stage("stream"), last) @ out_weight.T + out_bias
+    assert error(actions, k.noise.double() - velocity) < BOUND
+
+
+@pytest.mark.parametrize(
+    ("kernel", "form", "horizon", "block"),
+    [("int8", "w8a8", 10, 64), ("w4a8", "w4a8", 10, 16), ("w4a8", "w4a8", 50, 16)],
+)
+@torch.no_grad()
+def test_the_loop_gives_the_actions_of_kernel_fake(
+    kernel: Kernel, form: str, horizon: int, block: Literal[16, 64]
+) -> None:
+    rule = LayerRule(include=re.escape(EXPERT), weight_bits=4, act_bits=8)
+    fake = QuantSpec(rules=(rule,), block_size=block)
+    module = random_policy(horizon)
+    cache = random_prefix(module, tokens=21)
+    noise = torch.randn(horizon, module.sizes.action_dim, device="cuda")
+    expected = step_by_step(quantized(module, cache, noise, fake), cache, noise)
+    module = quantized(module, cache, noise, replace(fake, kernel=kernel))
+    expert = PersistentExpert(merge_expert(module, STEPS))
+    poison(expert)
+    with counted() as counts:
+        actions = expert.denoise(noise, expert.prepare(cache))
+    assert moved(actions, noise, expected) < 2e-2
+    assert counts == {"expert_loop": 1}
+    done = {f"expert_loop_{name}_{form}": STEPS * module.sizes.expert.depth for name in PRODUCTS}
+    assert expert.products_done() == done
+
+
+@torch.no_grad()
+def test_products_are_counted_where_they_are_computed() -> None:
+    k = kit(10, 4, 16, 77)
+    prefix = k.expert.prepare(k.cache)
+    for steps in (3, 1):  # of a schedule of one step: the kernel counts what really runs
+        given = {**k.expert.tensors, **prefix.tensors, "noise": k.noise}
+        given["modulations"] = given["modulations"].repeat(3, 1, 1, 1)
+        given["actions"] = torch.empty_like(k.noise)
+        k.expert.loop.run(given, prefix.length, steps)
+        assert set(k.expert.products_done().values()) == {steps}
+
+
+@torch.no_grad()
+def test_results_repeat_bit_for_bit_whatever_the_buffers_held() -> None:
+    k = kit(10, 4, 16, 534)
+    prefix = k.expert.prepare(k.cache)
+    results = []
+    for _ in range(50):
+        poison(k.expert)
+        results.append(k.expert.denoise(k.noise, prefix))
+    assert all(torch.equal(result, results[0]) for result in results)
+    assert not results[0].isnan().any()
+
+
+@torch.no_grad()
+def test_fewer_clusters_give_the_same_actions(monkeypatch: pytest.MonkeyPatch) -> None:
+    k = kit(50, 4, 16, 77)
+    expected = k.expert.denoise(k.noise, k.expert.prepare(k.cache))
+    monkeypatch.setattr(nvrtc, "max_active_clusters", lambda ctas, threads: 14)
+    expert = PersistentExpert(k.merged)
+    assert expert.loop.constants.clusters == 14
+    assert torch.equal(expert.denoise(k.noise, expert.prepare(k.cache)), expected)
+
+
+@torch.no_grad()
+def test_merged_weights_stay_as_they_are() -> None:
+    k = kit(1, 4, 16, 3)
+    before = k.merged.modulations.clone()
+    PersistentExpert(k.merged)
+    assert torch.equal(k.merged.modulations, before)
+
+
+@torch.no_grad()
+def test_a_prefix_without_room_is_refused() -> None:
+    k = kit(50, 8, 16, 718)
+    assert k.expert.loop.longest_prefix == 718  # two pictures and a prompt of 200 tokens fit
+    assert isinstance(k.expert.prepare(k.cache), PersistentPrefix)
+    longer = tuple((F.pad(keys, (0, 0, 0, 1)), values) for keys, values in k.cache)
+    longer = tuple((keys, F.pad(values, (0, 0, 0, 1))) for keys, values in longer)
+    with pytest.raises(EvaluationError, match="718 prefix tokens at most, got 719"):
+        k.expert.prepare(longer)
