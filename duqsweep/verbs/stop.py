@@ -24,7 +24,8 @@ def main(arguments: list[str]) -> int:
         print(f"{config.name} was asked to stop: running trials finish their episode. {again}")
         return 0
     ended = _end_jobs(config)
-    jobs = f"{ended} jobs were ended, finished episodes are kept" if ended else "no jobs run"
+    number = "1 job was" if ended == 1 else f"{ended} jobs were"
+    jobs = f"{number} ended, finished episodes are kept" if ended else "no jobs run"
     print(f"{config.name} has no controller: {jobs}. {again}")
     return 0
 

@@ -14,10 +14,12 @@ import pytest
 from light_lab import Lab, mailboxes, wait_for_ends, wait_until
 from light_work import ORPHANS
 
+from duqsweep.control.config.sweep_config import as_yaml, load
 from duqsweep.control.dispatch import member
 from duqsweep.control.dispatch.dispatcher import Assignment, Ended
-from duqsweep.files import EPISODES_JSONL, RESULT_JSON, read_lines
+from duqsweep.files import EPISODES_JSONL, RESULT_JSON, SWEEP_YAML, read_lines
 from duqsweep.processes import start_ticks
+from duqsweep.verbs import stop
 
 pytestmark = pytest.mark.parametrize(
     "launcher", ["local", pytest.param("slurm", marks=pytest.mark.slurm)], indirect=True
@@ -204,6 +206,23 @@ def test_a_held_up_answer_of_the_launcher_does_not_hold_up_the_loop(
         time.sleep(0.05)
     assert ended == [Ended(Assignment(0, 10), None)]
     assert slowest < 1.0
+
+
+def test_stop_without_a_controller_ends_the_jobs(
+    lab: Lab, launcher: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = lab.trial(0, episode_s=0.1)
+    first = lab.open()
+    first.submit(Assignment(0, 2000))
+    wait_until(lambda: len(read_lines(folder / EPISODES_JSONL)) >= 1)
+    first.close(end_jobs=False)
+    words = ["+sweep=smoke", f"launcher={launcher}", f"dir={lab.folder}"]
+    (lab.folder / SWEEP_YAML).write_text(as_yaml(load(words)))
+    assert stop.main([str(lab.folder)]) == 0
+    assert "has no controller: 1 job was ended" in capsys.readouterr().out
+    (box,) = mailboxes(lab)
+    wait_until(lambda: start_ticks(box.alive().pid) is None)
+    assert lab.open().reattach() == []
 
 
 def test_a_suspended_evaluation_did_not_hang(
