@@ -43,7 +43,7 @@ class Errors:
 def errors_of(spec: TrialSpec, bench: Bench) -> Errors:
     """Both errors, on observations that calibration did not use."""
     reference = bench.reference(spec.policy, "cpu")
-    observations = bench.observations(reference, spec.protocol, Path())
+    observations = bench.observations(reference, spec.suite, Path())
     layers = linear_layers(sizes_of(spec.policy.name))
     bits = select_layers(spec.quant, layers)
     stats = bench.statistics(reference, observations, bits, spec.quant, layers)

@@ -25,26 +25,26 @@ import numpy as np
 from duqsweep.control.config.sweep_config import compose
 from duqsweep.envs.libero import LiberoEnvironment, open_environment
 from duqsweep.envs.rendering import EGL, OSMESA, egl_device
-from duqsweep.spec import LedgerEntry, ProtocolSpec
+from duqsweep.spec import LedgerEntry, SuiteSpec
 
 REPEATS = 20  # observations timed per task
 VISIBLE = 8  # of 255
 
 
-def protocol_of(suite: str, renderer: str) -> ProtocolSpec:
-    """The shipped protocol of a suite."""
+def suite_of(suite: str, renderer: str) -> SuiteSpec:
+    """The shipped constants of a suite."""
     words = ["name=renderers", "enqueue=[reference]", f"suite={suite}"]
-    return compose([*words, f"suite.renderer={renderer}"]).base.protocol
+    return compose([*words, f"suite.renderer={renderer}"]).base.suite
 
 
 def draw(suite: str, renderer: str, out: Path) -> None:
     """Write the images of all tasks to a file, and print milliseconds per observation."""
-    protocol = protocol_of(suite, renderer)
-    environment = open_environment(protocol)
+    suite_spec = suite_of(suite, renderer)
+    environment = open_environment(suite_spec)
     assert isinstance(environment, LiberoEnvironment)
     pictures, seconds = [], []
-    for task in range(protocol.tasks):
-        seen = environment.reset(LedgerEntry(0, suite, task, 0, protocol.seed))
+    for task in range(suite_spec.tasks):
+        seen = environment.reset(LedgerEntry(0, suite, task, 0, suite_spec.seed))
         pictures += [seen.images[camera] for camera in sorted(seen.images)]
         for _ in range(REPEATS):
             start = time.perf_counter()
@@ -57,7 +57,7 @@ def draw(suite: str, renderer: str, out: Path) -> None:
 
 def compare(suite: str, renderers: list[str], folder: Path, others: Path) -> dict[str, object]:
     """One row of the table: what `renderers` draw now into `folder`, beside what is in `others`."""
-    row: dict[str, object] = {"suite": suite, "image_px": protocol_of(suite, OSMESA).image_px}
+    row: dict[str, object] = {"suite": suite, "image_px": suite_of(suite, OSMESA).image_px}
     for renderer in renderers:
         out = folder / f"{suite}-{renderer}.npy"
         command = [sys.executable, __file__, "--draw", suite, renderer, str(out)]

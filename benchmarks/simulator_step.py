@@ -23,16 +23,16 @@ import numpy as np
 from duqsweep.control.config.sweep_config import compose
 from duqsweep.envs.libero import LiberoEnvironment, open_environment
 from duqsweep.envs.simulator import Simulator
-from duqsweep.spec import ProtocolSpec
+from duqsweep.spec import SuiteSpec
 
 SUITES = ("duq_mini", "libero_spatial", "libero_object", "libero_goal", "libero_10")
 STEPS = 60  # per task
 HELD_STEPS = 5  # of one random action
 
 
-def protocol_of(suite: str) -> ProtocolSpec:
-    """The shipped protocol of a suite."""
-    return compose(["name=step", "enqueue=[reference]", f"suite={suite}"]).base.protocol
+def suite_of(suite: str) -> SuiteSpec:
+    """The shipped constants of a suite."""
+    return compose(["name=step", "enqueue=[reference]", f"suite={suite}"]).base.suite
 
 
 def cpu_ms(run: Callable[[], Any]) -> float:
@@ -72,10 +72,10 @@ def time_task(environment: LiberoEnvironment, task: int, seed: int) -> np.ndarra
 
 def time_suite(suite: str, tasks: int) -> dict[str, object]:
     """One row of the table."""
-    protocol = protocol_of(suite)
-    environment = open_environment(protocol)
+    suite_spec = suite_of(suite)
+    environment = open_environment(suite_spec)
     assert isinstance(environment, LiberoEnvironment)
-    measured = [time_task(environment, task, protocol.seed) for task in range(tasks)]
+    measured = [time_task(environment, task, suite_spec.seed) for task in range(tasks)]
     times = np.concatenate(measured)
     robosuite_ms, ours_ms, mujoco_ms = np.median(times, axis=0)
     return {

@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from duqsweep.result import EpisodeRecord, SuccessCounts
-from duqsweep.spec import ProtocolSpec
+from duqsweep.spec import SuiteSpec
 
 SUCCESS_RATE = "success_rate"  # the objective; of one category: "success_rate.object"
 
 
 def counts_by_category(
-    records: Iterable[EpisodeRecord], protocol: ProtocolSpec
+    records: Iterable[EpisodeRecord], suite: SuiteSpec
 ) -> dict[str, SuccessCounts]:
     """Category → its episodes, in the suite's order; empty where the suite has no categories.
 
     Args:
         records: One per ledger entry.
-        protocol: Says which category a task belongs to.
+        suite: Says which category a task belongs to.
     """
     records = list(records)
     return {
-        name: SuccessCounts.of(r for r in records if protocol.category(r.task) == name)
-        for name in protocol.categories
+        name: SuccessCounts.of(r for r in records if suite.category(r.task) == name)
+        for name in suite.categories
     }
 
 

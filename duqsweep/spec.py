@@ -255,10 +255,10 @@ class RuntimeSpec:
 
 
 @dataclass(frozen=True)
-class ProtocolSpec:
+class SuiteSpec:
     """How an episode runs: the suite and its constants."""
 
-    suite: str = field(
+    name: str = field(
         metadata=setting(
             "duq_mini, one of LIBERO's, or recorded, which has no episodes", shared=True
         )
@@ -371,7 +371,7 @@ class TrialSpec:
     policy: PolicySpec
     quant: QuantSpec
     runtime: RuntimeSpec
-    protocol: ProtocolSpec
+    suite: SuiteSpec
 
     def __post_init__(self) -> None:
         DEVICE_RULE.of(self.quant)(self.runtime.device)

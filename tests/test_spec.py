@@ -18,15 +18,15 @@ from duqsweep.spec import (
     LayerBits,
     LayerRule,
     PolicySpec,
-    ProtocolSpec,
     QuantSpec,
     RuntimeSpec,
+    SuiteSpec,
     TrialSpec,
 )
 
 BITS = {"a.layers.0.q_proj": (4, 8), "a.layers.1.q_proj": (16, 16)}
-PROTOCOL = ProtocolSpec(
-    suite="duq_mini",
+SUITE = SuiteSpec(
+    name="duq_mini",
     tasks=6,
     init_states=50,
     image_px=64,
@@ -43,7 +43,7 @@ def spec(**quant: object) -> TrialSpec:
         policy=PolicySpec("embedded"),
         quant=replace(QuantSpec(rules=rules), **quant),  # type: ignore[arg-type]
         runtime=RuntimeSpec(),
-        protocol=PROTOCOL,
+        suite=SUITE,
     )
 
 
@@ -118,7 +118,7 @@ def test_a_wrong_type_is_refused_with_its_place() -> None:
 
 
 def test_nominal_calls_round_up() -> None:
-    assert PROTOCOL.nominal_calls == 17
+    assert SUITE.nominal_calls == 17
 
 
 def test_regexes_that_reach_the_same_layers_share_a_fingerprint() -> None:

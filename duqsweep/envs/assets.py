@@ -10,7 +10,7 @@ from duqsweep.envs.asset_files import AssetFiles, read_files
 from duqsweep.envs.libero_pro import PRO_SUITES
 from duqsweep.envs.mini import suite as mini
 from duqsweep.errors import ConfigError
-from duqsweep.spec import ProtocolSpec
+from duqsweep.spec import SuiteSpec
 
 MINI = "duq_mini"
 RECORDED = "recorded"  # observations in a file; there is nothing to play
@@ -27,38 +27,38 @@ HUB_FOLDER = "datasets--lerobot--libero-assets"  # of Hugging Face's cache
 NAMED = 3  # missing files in a message
 
 
-def check_suite(protocol: ProtocolSpec) -> AssetFiles | None:
+def check_suite(suite: SuiteSpec) -> AssetFiles | None:
     """The asset files of a suite of LIBERO; None for our own suites, which bring theirs.
 
     Raises:
-        ConfigError: The suite does not exist, is smaller than the protocol says, takes another
-            protocol, or lacks files.
+        ConfigError: The suite does not exist, has fewer tasks or states than asked for, or
+            lacks files.
     """
-    libero_pro.check_categories(protocol.suite, protocol.categories)
-    if protocol.suite == RECORDED:
-        find_recording(protocol)
+    libero_pro.check_categories(suite.name, suite.categories)
+    if suite.name == RECORDED:
+        find_recording(suite)
         return None
-    if protocol.suite == MINI:
+    if suite.name == MINI:
         tasks, states = len(mini.TASKS), mini.INIT_STATES
-    elif protocol.suite in OFFICIAL_TASKS or protocol.suite in PRO_SUITES:
-        base = PRO_SUITES.get(protocol.suite, protocol.suite)
+    elif suite.name in OFFICIAL_TASKS or suite.name in PRO_SUITES:
+        base = PRO_SUITES.get(suite.name, suite.name)
         tasks, states = OFFICIAL_TASKS[base], OFFICIAL_INIT_STATES
     else:
         known = [MINI, *OFFICIAL_TASKS, *PRO_SUITES, RECORDED]
-        raise ConfigError(f"there is no suite {protocol.suite!r}; there are {known}")
-    if protocol.tasks > tasks:
-        raise ConfigError(f"suite {protocol.suite} has {tasks} tasks, not {protocol.tasks}")
-    if protocol.init_states > states:
+        raise ConfigError(f"there is no suite {suite.name!r}; there are {known}")
+    if suite.tasks > tasks:
+        raise ConfigError(f"suite {suite.name} has {tasks} tasks, not {suite.tasks}")
+    if suite.init_states > states:
         raise ConfigError(
-            f"suite {protocol.suite} has {states} initial states a task, not {protocol.init_states}"
+            f"suite {suite.name} has {states} initial states a task, not {suite.init_states}"
         )
-    if protocol.suite in PRO_SUITES:
-        libero_pro.find_tasks(protocol)
-    of_libero = protocol.suite in OFFICIAL_TASKS or protocol.suite in PRO_SUITES
-    return find_assets(protocol) if of_libero else None
+    if suite.name in PRO_SUITES:
+        libero_pro.find_tasks(suite)
+    of_libero = suite.name in OFFICIAL_TASKS or suite.name in PRO_SUITES
+    return find_assets(suite) if of_libero else None
 
 
-def instructions(protocol: ProtocolSpec) -> list[str]:
+def instructions(suite: SuiteSpec) -> list[str]:
     """What the policy is told in the tasks of a suite, in alphabetical order.
 
     Nothing is known of a suite `recorded`: its file may come from anywhere.
@@ -67,13 +67,13 @@ def instructions(protocol: ProtocolSpec) -> list[str]:
         ConfigError: hf-libero, which has the tasks of the official suites, is not installed; or
             LIBERO-PRO's tasks are not.
     """
-    name = protocol.suite
+    name = suite.name
     if name == MINI:
         return sorted(task.instruction for task in mini.TASKS)
     if name in OFFICIAL_TASKS:
         return sorted(_official_instructions(name).values())
     if name in PRO_SUITES:
-        return _pro_instructions(protocol)
+        return _pro_instructions(suite)
     return []
 
 
@@ -87,14 +87,14 @@ def _official_instructions(suite: str) -> dict[str, str]:
     }
 
 
-def _pro_instructions(protocol: ProtocolSpec) -> list[str]:
-    root = libero_pro.find_tasks(protocol)
-    originals = _official_instructions(PRO_SUITES[protocol.suite])
+def _pro_instructions(suite: SuiteSpec) -> list[str]:
+    root = libero_pro.find_tasks(suite)
+    originals = _official_instructions(PRO_SUITES[suite.name])
     told = []
-    for category in protocol.categories:
+    for category in suite.categories:
         if category in libero_pro.OTHER_WORDS:
             told += [
-                libero_pro.language(libero_pro.bddl_file(root, protocol.suite, category, name))
+                libero_pro.language(libero_pro.bddl_file(root, suite.name, category, name))
                 for name in originals
             ]
         else:
@@ -102,15 +102,15 @@ def _pro_instructions(protocol: ProtocolSpec) -> list[str]:
     return sorted(told)
 
 
-def find_recording(protocol: ProtocolSpec) -> Path:
+def find_recording(suite: SuiteSpec) -> Path:
     """The file of the suite `recorded`; raises ConfigError where there is none."""
-    path = RECORDING if protocol.assets is None else Path(protocol.assets).expanduser().resolve()
+    path = RECORDING if suite.assets is None else Path(suite.assets).expanduser().resolve()
     if not path.is_file():
         raise ConfigError(f"suite.assets must be a file of observations, there is none at {path}")
     return path
 
 
-def find_assets(protocol: ProtocolSpec) -> AssetFiles:
+def find_assets(suite: SuiteSpec) -> AssetFiles:
     """LIBERO's meshes and textures for a suite, compared with LIBERO's own.
 
     Looks where `suite.assets` says; without it, in the packages of the extra `libero`, in LIBERO's
@@ -121,18 +121,18 @@ def find_assets(protocol: ProtocolSpec) -> AssetFiles:
         ConfigError: The folder that was named, or every place, lacks files of the suite; or it has
             other descriptions or collision meshes than LIBERO, so that objects move otherwise.
     """
-    if protocol.assets is not None:
-        named = Path(protocol.assets).expanduser().resolve()
-        return _check_named(named, protocol.suite)
+    if suite.assets is not None:
+        named = Path(suite.assets).expanduser().resolve()
+        return _check_named(named, suite.name)
     places = [*_packages(), libero_root() / "assets", Path.home() / DOWNLOADED, *_hub_snapshots()]
-    found = [read_files(place, protocol.suite) for place in places if place.is_dir()]
+    found = [read_files(place, suite.name) for place in places if place.is_dir()]
     whole = [files for files in found if not files.missing and not files.changed_physics]
     if whole:
         return min(whole, key=lambda files: bool(files.changed))  # the first of equals
     if found:
-        raise ConfigError(f"LIBERO's assets in {_problem(found[0], protocol.suite)}; {GET_THEM}")
+        raise ConfigError(f"LIBERO's assets in {_problem(found[0], suite.name)}; {GET_THEM}")
     raise ConfigError(
-        f"suite {protocol.suite} needs LIBERO's assets, and they are not here; {GET_THEM}"
+        f"suite {suite.name} needs LIBERO's assets, and they are not here; {GET_THEM}"
     )
 
 

@@ -20,54 +20,52 @@ from duqsweep.envs.simulator_info import describe_simulator
 from duqsweep.envs.suite_tasks import SuiteTask, suite_tasks
 from duqsweep.errors import ConfigError, EvaluationError, InfrastructureError
 from duqsweep.seams import Environment, Observation
-from duqsweep.spec import LedgerEntry, ProtocolSpec
+from duqsweep.spec import LedgerEntry, SuiteSpec
 
 KEPT_MINI = 6  # simulators alive at once: 30 MB each
 KEPT_OFFICIAL = 3  # up to 300 MB each
 ACTION_DIM = 7
 
 
-def open_environment(protocol: ProtocolSpec) -> Environment:
-    """The environment of `protocol`'s suite; simulators are built at the first episode of a task.
+def open_environment(suite: SuiteSpec) -> Environment:
+    """The environment of a suite; simulators are built at the first episode of a task.
 
     Raises:
         ConfigError: Unknown suite, one without episodes, its assets are missing, or an installed
             simulator is not known to play it as published evaluations do.
     """
-    describe_simulator(protocol)  # refuses versions that move objects
-    if protocol.suite == assets.RECORDED:
-        raise ConfigError(f"suite {protocol.suite} holds observations and no episodes to play")
-    if protocol.suite == assets.MINI:
+    describe_simulator(suite)  # refuses versions that move objects
+    if suite.name == assets.RECORDED:
+        raise ConfigError(f"suite {suite.name} holds observations and no episodes to play")
+    if suite.name == assets.MINI:
         with _machine_faults("LIBERO could not be loaded"):
-            prepare_libero(resolve_renderer(protocol.renderer), mini.ASSETS)
+            prepare_libero(resolve_renderer(suite.renderer), mini.ASSETS)
             from duqsweep.envs.mini import problem  # noqa: F401  (registers the problem class)
         tasks = [SuiteTask(t.bddl, t.instruction, t.init_states()) for t in mini.TASKS]
-        return LiberoEnvironment(protocol, tasks, KEPT_MINI, official=False)
+        return LiberoEnvironment(suite, tasks, KEPT_MINI, official=False)
     with _machine_faults("LIBERO could not be loaded"):
-        prepare_libero(resolve_renderer(protocol.renderer), assets.find_assets(protocol).folder)
-        if protocol.suite in PRO_SUITES:
+        prepare_libero(resolve_renderer(suite.renderer), assets.find_assets(suite).folder)
+        if suite.name in PRO_SUITES:
             register_pro_objects()
-    tasks = suite_tasks(protocol)
-    return LiberoEnvironment(protocol, tasks, KEPT_OFFICIAL, official=True)
+    tasks = suite_tasks(suite)
+    return LiberoEnvironment(suite, tasks, KEPT_OFFICIAL, official=True)
 
 
 class LiberoEnvironment:
     """A `seams.Environment` over one simulator a task."""
 
-    def __init__(
-        self, protocol: ProtocolSpec, tasks: list[SuiteTask], kept: int, official: bool
-    ) -> None:
+    def __init__(self, suite: SuiteSpec, tasks: list[SuiteTask], kept: int, official: bool) -> None:
         """Build nothing yet.
 
         Args:
-            protocol: Suite, image size, settle steps.
+            suite: Suite, image size, settle steps.
             tasks: In the suite's order.
             kept: Simulators to keep; the one unused longest is closed first.
             official: Whether episodes begin as LIBERO's own evaluation begins them. It also draws
                 poses of fixtures from the seed; they are not in the state, so each seed has a
                 simulator of its own.
         """
-        self._protocol = protocol
+        self._suite = suite
         self._tasks = tasks
         self._kept = kept
         self._official = official
@@ -86,7 +84,7 @@ class LiberoEnvironment:
         with _machine_faults(f"reset of {entry.suite} task {entry.task} failed"):
             simulator = self._simulator(entry.task, entry.seed)
             state = self._tasks[entry.task].init_states[entry.init_state]
-            simulator.reset(state, self._protocol.settle_steps, as_libero=self._official)
+            simulator.reset(state, self._suite.settle_steps, as_libero=self._official)
             self._current = simulator
             return simulator.observe()
 
@@ -126,8 +124,8 @@ class LiberoEnvironment:
         self._current = None
 
     def _check(self, entry: LedgerEntry) -> None:
-        if entry.suite != self._protocol.suite:
-            raise ConfigError(f"entry of suite {entry.suite!r}; this is {self._protocol.suite!r}")
+        if entry.suite != self._suite.name:
+            raise ConfigError(f"entry of suite {entry.suite!r}; this is {self._suite.name!r}")
         if not 0 <= entry.task < len(self._tasks):
             raise ConfigError(f"{entry.suite} has {len(self._tasks)} tasks, no task {entry.task}")
         states = len(self._tasks[entry.task].init_states)
@@ -142,7 +140,7 @@ class LiberoEnvironment:
         if built not in self._simulators:
             while len(self._simulators) >= self._kept:
                 self._simulators.popitem(last=False)[1].close()
-            about, side = self._tasks[task], self._protocol.image_px
+            about, side = self._tasks[task], self._suite.image_px
             self._simulators[built] = Simulator(about.bddl, about.instruction, side, built[1])
         self._simulators.move_to_end(built)
         return self._simulators[built]

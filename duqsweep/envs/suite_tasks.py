@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from duqsweep.envs import libero_pro
 from duqsweep.envs.setup import quiet
-from duqsweep.spec import ProtocolSpec
+from duqsweep.spec import SuiteSpec
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class SuiteTask:
     init_states: NDArray[np.float64]  # (states, n): flat simulator states
 
 
-def suite_tasks(protocol: ProtocolSpec) -> list[SuiteTask]:
+def suite_tasks(suite: SuiteSpec) -> list[SuiteTask]:
     """The tasks of a suite of LIBERO or LIBERO-PRO; `prepare_libero` must have run."""
-    if protocol.suite in libero_pro.PRO_SUITES:
-        return pro_tasks(protocol)
-    return official_tasks(protocol.suite, protocol.tasks)
+    if suite.name in libero_pro.PRO_SUITES:
+        return pro_tasks(suite)
+    return official_tasks(suite.name, suite.tasks)
 
 
 def official_tasks(suite_name: str, tasks: int) -> list[SuiteTask]:
@@ -45,7 +45,7 @@ def official_tasks(suite_name: str, tasks: int) -> list[SuiteTask]:
         ]
 
 
-def pro_tasks(protocol: ProtocolSpec) -> list[SuiteTask]:
+def pro_tasks(suite: SuiteSpec) -> list[SuiteTask]:
     """The tasks of a LIBERO-PRO suite, category by category, each in LIBERO's order.
 
     `prepare_libero` must have run.
@@ -53,11 +53,11 @@ def pro_tasks(protocol: ProtocolSpec) -> list[SuiteTask]:
     Raises:
         ConfigError: LIBERO-PRO's files are not there, or not those that were checked.
     """
-    root = libero_pro.find_tasks(protocol)
-    originals = official_tasks(libero_pro.PRO_SUITES[protocol.suite], protocol.tasks)
+    root = libero_pro.find_tasks(suite)
+    originals = official_tasks(libero_pro.PRO_SUITES[suite.name], suite.tasks)
     return [
-        task if category == libero_pro.ORIGINAL else _varied(task, root, protocol.suite, category)
-        for category in protocol.categories
+        task if category == libero_pro.ORIGINAL else _varied(task, root, suite.name, category)
+        for category in suite.categories
         for task in originals
     ]
 

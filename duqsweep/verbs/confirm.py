@@ -54,12 +54,12 @@ def main(arguments: list[str]) -> int:
     config = sweep_config(parsed.directory)
     if not parsed.trust_launcher:
         _refuse_commands(config)
-    if config.base.protocol.suite == RECORDED:
+    if config.base.suite.name == RECORDED:
         raise ConfigError(
             f"{config.name} is of suite {RECORDED}: it has no episodes to confirm with"
         )
-    simulator = check_simulator(config.directory, config.base.protocol)
-    ledger = make_ledger(config.base.protocol, reserved=True)
+    simulator = check_simulator(config.directory, config.base.suite)
+    ledger = make_ledger(config.base.suite, reserved=True)
     episodes = len(ledger) if parsed.episodes is None else parsed.episodes
     if not 1 <= episodes <= len(ledger):
         raise ConfigError(f"--episodes must be 1 to {len(ledger)}, got {episodes}")

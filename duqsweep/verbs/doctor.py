@@ -21,7 +21,7 @@ from duqsweep.control.config.sweep_config import compose
 from duqsweep.control.dispatch.devices import take_device
 from duqsweep.envs.assets import OFFICIAL_TASKS, find_assets
 from duqsweep.envs.libero_pro import PRO_SUITES
-from duqsweep.spec import PolicySpec, ProtocolSpec
+from duqsweep.spec import PolicySpec, SuiteSpec
 from duqsweep.worker.ledger import make_ledger
 
 # Pictures without anything in them are how a broken renderer shows.
@@ -42,14 +42,14 @@ def main(arguments: list[str]) -> int:
     needed = {
         "packages": _packages,
         "policy": lambda: _policy(base.policy),
-        "simulator": lambda: check_simulator(base.protocol),
+        "simulator": lambda: check_simulator(base.suite),
         "torch.compile": _compile,
         "mlflow": _mlflow,
     }
     optional = {
         "gpu": _gpu,
         "slurm": _slurm,
-        "official suites": lambda: check_assets(base.protocol),
+        "official suites": lambda: check_assets(base.suite),
     }
     failed = [name for name, check in needed.items() if not _run(name, check, parsed.traceback)]
     for name, check in optional.items():
@@ -87,22 +87,22 @@ def _policy(spec: PolicySpec) -> str:
     return f"{which} loads, {weights / 1e6:.2f} million parameters"
 
 
-def check_simulator(protocol: ProtocolSpec) -> str:
+def check_simulator(suite: SuiteSpec) -> str:
     """Draw the first pictures of a suite; raises where they are empty or cannot be drawn."""
     from duqsweep.envs.libero import open_environment
     from duqsweep.envs.rendering import resolve_renderer
 
     take_device()
-    environment = open_environment(protocol)
+    environment = open_environment(suite)
     try:
-        seen = environment.reset(make_ledger(protocol)[0])
+        seen = environment.reset(make_ledger(suite)[0])
     finally:
         environment.close()
     for camera, picture in seen.images.items():
         if picture.std() < MIN_CONTRAST:
             raise RuntimeError(f"camera {camera} sees nothing: is libosmesa6 installed?")
-    renderer = resolve_renderer(protocol.renderer)
-    return f"{protocol.suite} draws {', '.join(seen.images)} by {renderer}"
+    renderer = resolve_renderer(suite.renderer)
+    return f"{suite.name} draws {', '.join(seen.images)} by {renderer}"
 
 
 def _compile() -> str:
@@ -142,11 +142,11 @@ def _slurm() -> str:
     return f"partitions {' '.join(run.stdout.split())}"
 
 
-def check_assets(protocol: ProtocolSpec) -> str:
+def check_assets(suite: SuiteSpec) -> str:
     """Where LIBERO's assets are, and whether they are its own; raises ConfigError if missing."""
-    of_libero = protocol.suite in OFFICIAL_TASKS or protocol.suite in PRO_SUITES
-    name = protocol.suite if of_libero else "libero_10"
-    found = find_assets(replace(protocol, suite=name))
+    of_libero = suite.name in OFFICIAL_TASKS or suite.name in PRO_SUITES
+    name = suite.name if of_libero else "libero_10"
+    found = find_assets(replace(suite, name=name))
     if not found.changed:
         return f"all {len(found.needed)} files of {name} in {found.folder} are LIBERO's own"
     return (

@@ -81,7 +81,7 @@ def main(arguments: list[str]) -> int:
 
 def _make_folder(config: SweepConfig) -> Path:
     folder = config.directory
-    simulator = check_simulator(folder, config.base.protocol)
+    simulator = check_simulator(folder, config.base.suite)
     private = masked(config.yaml) != config.yaml
     with undone_if_refused(folder):
         try:
@@ -89,7 +89,7 @@ def _make_folder(config: SweepConfig) -> Path:
         except OSError as error:
             raise ConfigError(f"cannot make the folder {folder}: {error.strerror}") from error
         files.write_text(folder / files.SWEEP_YAML, config.yaml, private)
-        write_ledger(folder / files.LEDGER_JSON, make_ledger(config.base.protocol))
+        write_ledger(folder / files.LEDGER_JSON, make_ledger(config.base.suite))
         write_simulator(folder, simulator)
     return folder
 
@@ -98,7 +98,7 @@ def _settings(space: Space, params: Params) -> str:
     """All that the trial was given or has by default, in one line."""
     settings = {**space.base.settings, **params}
     known = {key: value for key, value in settings.items() if value is not None}
-    return f"policy={space.base.policy.name} suite={space.base.protocol.suite} " + " ".join(
+    return f"policy={space.base.policy.name} suite={space.base.suite.name} " + " ".join(
         f"{key}={number(value)}" for key, value in known.items()
     )
 

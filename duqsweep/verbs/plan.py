@@ -121,10 +121,10 @@ def _backend_remarks(space: Space, sizes: PolicySizes) -> list[str]:
 
 def _remarks(config: SweepConfig, space: Space) -> list[str]:
     trials, episodes = config.budget.trials, config.budget.episodes_per_trial
-    protocol = config.base.protocol
+    suite = config.base.suite
     lines = [
         f"at most {trials} trials × {episodes} episodes = {trials * episodes} episodes of up to "
-        f"{protocol.max_steps} steps; `python -m duqsweep evaluate` times one trial here"
+        f"{suite.max_steps} steps; `python -m duqsweep evaluate` times one trial here"
         if episodes
         else f"at most {trials} trials, each timed and compared with the reference; no episodes"
     ]

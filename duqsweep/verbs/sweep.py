@@ -87,7 +87,7 @@ class _Run:
         self._dir = config.directory
         # Whatever may be refused comes before anything is written.
         self._uri = tracking_uri(config)
-        self._simulator = check_simulator(self._dir, config.base.protocol)
+        self._simulator = check_simulator(self._dir, config.base.suite)
         self._dispatcher = open_dispatcher(config.launcher, self._dir)
         study = open_study(config, space)
         self._write_folder(f"# space: {space.hash}\n{config.yaml}", identity(config, space))
@@ -100,7 +100,7 @@ class _Run:
     def _write_folder(self, sweep_yaml: str, parts: dict[str, Any]) -> None:
         (self._dir / files.STOP).unlink(missing_ok=True)
         if not (self._dir / files.LEDGER_JSON).exists():
-            ledger = make_ledger(self._config.base.protocol)
+            ledger = make_ledger(self._config.base.suite)
             write_ledger(self._dir / files.LEDGER_JSON, ledger)
         write_simulator(self._dir, self._simulator)
         path = self._dir / files.IDENTITY_JSON

@@ -19,7 +19,7 @@ from duqsweep.quant.calibrate import LayerStats, calibrate
 from duqsweep.quant.select import Bits
 from duqsweep.result import SimulatorInfo
 from duqsweep.seams import EagerPolicy, Environment
-from duqsweep.spec import PolicySpec, ProtocolSpec, QuantSpec
+from duqsweep.spec import PolicySpec, QuantSpec, SuiteSpec
 from duqsweep.worker.blame import WatchedEnvironment, in_simulator
 from duqsweep.worker.fidelity import actions_of
 from duqsweep.worker.noise import flow_noise
@@ -49,19 +49,19 @@ class Bench:
     def __init__(
         self,
         load: Callable[[PolicySpec, str], EagerPolicy] = load_policy,
-        open_simulator: Callable[[ProtocolSpec], Environment] = open_environment,
+        open_simulator: Callable[[SuiteSpec], Environment] = open_environment,
     ) -> None:
         """Nothing is loaded before it is asked for.
 
         Args:
             load: Gives the policy of a spec on a device.
-            open_simulator: Gives the environment of a protocol.
+            open_simulator: Gives the environment of a suite.
         """
         self._load, self._open = load, open_simulator
         self._reference: Reference | None = None
-        self._environment: tuple[ProtocolSpec, Environment] | None = None
-        self._simulators: dict[tuple[Path, ProtocolSpec], SimulatorInfo | None] = {}
-        self._observations: dict[tuple[str, ProtocolSpec, Path], FixedObservations] = {}
+        self._environment: tuple[SuiteSpec, Environment] | None = None
+        self._simulators: dict[tuple[Path, SuiteSpec], SimulatorInfo | None] = {}
+        self._observations: dict[tuple[str, SuiteSpec, Path], FixedObservations] = {}
         self._actions: tuple[object, Sequence[NDArray[np.float32]]] | None = None
         self._statistics: dict[str, tuple[object, dict[str, LayerStats]]] = {}
 
@@ -79,16 +79,16 @@ class Bench:
             self._reference = kept
         return kept
 
-    def simulator(self, sweep_dir: Path, protocol: ProtocolSpec) -> SimulatorInfo | None:
+    def simulator(self, sweep_dir: Path, suite: SuiteSpec) -> SimulatorInfo | None:
         """What plays the episodes of a sweep here; see `worker.simulator.check_node`."""
-        key = (sweep_dir, protocol)
+        key = (sweep_dir, suite)
         if key not in self._simulators:
-            self._simulators[key] = check_node(sweep_dir, protocol)
+            self._simulators[key] = check_node(sweep_dir, suite)
         return self._simulators[key]
 
-    def environment(self, protocol: ProtocolSpec) -> Environment:
-        """The simulator of `protocol`; when an episode ends or is replanned is not its business."""
-        wanted = replace(protocol, max_steps=1, nominal_steps=1, replan_steps=1)
+    def environment(self, suite: SuiteSpec) -> Environment:
+        """The simulator of `suite`; when an episode ends or is replanned is not its business."""
+        wanted = replace(suite, max_steps=1, nominal_steps=1, replan_steps=1)
         if self._environment is None or self._environment[0] != wanted:
             self.close_environment()
             with in_simulator():
@@ -102,19 +102,19 @@ class Bench:
             kept.close()
 
     def observations(
-        self, reference: Reference, protocol: ProtocolSpec, cache_dir: Path
+        self, reference: Reference, suite: SuiteSpec, cache_dir: Path
     ) -> FixedObservations:
         """The fixed observations, from memory, from a file, or rolled out now."""
-        key = (reference.id, replace(protocol, replan_steps=1), cache_dir)
-        if key not in self._observations and protocol.suite == RECORDED:
-            path = find_recording(protocol)
-            self._observations[key] = recorded_observations(path, protocol.image_px)
+        key = (reference.id, replace(suite, replan_steps=1), cache_dir)
+        if key not in self._observations and suite.name == RECORDED:
+            path = find_recording(suite)
+            self._observations[key] = recorded_observations(path, suite.image_px)
         elif key not in self._observations:
             self._observations[key] = fixed_observations(
                 reference.policy,
                 reference.id,
-                protocol,
-                lambda: self.environment(protocol),
+                suite,
+                lambda: self.environment(suite),
                 cache_dir,
             )
         return self._observations[key]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from duqsweep.errors import EvaluationError, InfrastructureError
 from duqsweep.result import EpisodeRecord
 from duqsweep.seams import Environment, Observation, Policy
-from duqsweep.spec import LedgerEntry, ProtocolSpec
+from duqsweep.spec import LedgerEntry, SuiteSpec
 from duqsweep.worker.noise import episode_key, flow_noise
 
 
@@ -38,11 +38,11 @@ class Rollout:
     """The state of one episode; `run` plays it to its end."""
 
     def __init__(
-        self, environment: Environment, policy: Policy, entry: LedgerEntry, protocol: ProtocolSpec
+        self, environment: Environment, policy: Policy, entry: LedgerEntry, suite: SuiteSpec
     ) -> None:
         """Prepare the episode `entry`; nothing moves yet."""
         self.environment, self.policy = environment, policy
-        self.entry, self.protocol = entry, protocol
+        self.entry, self.suite = entry, suite
         self.success = False
         self.steps = self.calls = 0
         self.policy_time, self.sim_time, self.wall_time = Stopwatch(), Stopwatch(), Stopwatch()
@@ -59,7 +59,7 @@ class Rollout:
                 observation = self.environment.reset(self.entry)
             while True:
                 self._execute(self._next_actions(observation))
-                if self.success or self.steps >= self.protocol.max_steps:
+                if self.success or self.steps >= self.suite.max_steps:
                     return
                 with self.sim_time:
                     observation = self.environment.observe()
@@ -97,8 +97,8 @@ class Rollout:
         return actions
 
     def _execute(self, actions: NDArray[np.float64]) -> None:
-        left = self.protocol.max_steps - self.steps
-        for action in actions[: min(self.protocol.replan_steps, left)]:
+        left = self.suite.max_steps - self.steps
+        for action in actions[: min(self.suite.replan_steps, left)]:
             with self.sim_time:
                 self.success = self.environment.step(action)
             self.steps += 1
@@ -110,7 +110,7 @@ def run_episode(
     environment: Environment,
     policy: Policy,
     entry: LedgerEntry,
-    protocol: ProtocolSpec,
+    suite: SuiteSpec,
     attempt: int = 0,
 ) -> EpisodeRecord:
     """Play one episode and say what happened; a failing simulator becomes the record's `error`.
@@ -121,7 +121,7 @@ def run_episode(
     Raises:
         EvaluationError: The policy gave actions that are not finite, which is its own fault.
     """
-    rollout = Rollout(environment, policy, entry, protocol)
+    rollout = Rollout(environment, policy, entry, suite)
     error = None
     try:
         rollout.run()

@@ -151,7 +151,7 @@ class _Evaluation:
     def _ready_policy(self) -> Policy:
         cache_dir = self._sweep_dir / files.CACHE_DIR
         cache_dir.mkdir(exist_ok=True)
-        simulator = self._bench.simulator(self._sweep_dir, self._spec.protocol)
+        simulator = self._bench.simulator(self._sweep_dir, self._spec.suite)
         prepared = prepare(self._spec, self._bench, cache_dir)
         if self._vitals is None:
             self._vitals = measure_vitals(self._spec, prepared, simulator)
@@ -168,8 +168,8 @@ class _Evaluation:
         first = 1 if entry.i in self._records else self._attempts.get(entry.i, 0)
         for attempt in range(first, max(first + 1, ATTEMPTS)):
             with phase(f"episode {entry.i}"):
-                simulator = self._bench.environment(self._spec.protocol)
-                record = run_episode(simulator, policy, entry, self._spec.protocol, attempt)
+                simulator = self._bench.environment(self._spec.suite)
+                record = run_episode(simulator, policy, entry, self._spec.suite, attempt)
             files.append_line(self._dir / files.EPISODES_JSONL, record.to_json())
             self._records[entry.i] = record
             if record.error is None:

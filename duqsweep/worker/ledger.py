@@ -8,50 +8,50 @@ from pathlib import Path
 from duqsweep.codec import decode, encode
 from duqsweep.errors import SpecError
 from duqsweep.files import read_json, write_json
-from duqsweep.spec import LedgerEntry, ProtocolSpec
+from duqsweep.spec import LedgerEntry, SuiteSpec
 
 
-def make_ledger(protocol: ProtocolSpec, reserved: bool = False) -> list[LedgerEntry]:
-    """Every episode that a protocol allows, shuffled with its seed.
+def make_ledger(suite: SuiteSpec, reserved: bool = False) -> list[LedgerEntry]:
+    """Every episode that a suite allows, shuffled with its seed.
 
     Each consecutive block of `total_tasks` entries holds every task once, so that a prefix of any
     length is balanced over the tasks. Where the suite has categories, each consecutive run of as
     many entries holds every category once. No (task, initial state) occurs twice.
 
     Args:
-        protocol: The suite, its numbers of tasks and initial states, and the seed of the order.
+        suite: The suite, its numbers of tasks and initial states, and the seed of the order.
         reserved: Take the initial states that a search never uses instead of those that it does.
     """
-    states = range(protocol.search_states)
+    states = range(suite.search_states)
     if reserved:
-        states = range(protocol.search_states, protocol.init_states)
+        states = range(suite.search_states, suite.init_states)
     # A text seeds Python's generator through SHA-512: equal on every machine and version.
-    order = random.Random(f"ledger/{protocol.seed}/{'reserved' if reserved else 'search'}")
-    columns = [order.sample(states, len(states)) for _ in range(protocol.total_tasks)]
+    order = random.Random(f"ledger/{suite.seed}/{'reserved' if reserved else 'search'}")
+    columns = [order.sample(states, len(states)) for _ in range(suite.total_tasks)]
     entries: list[LedgerEntry] = []
     for block in range(len(states)):
-        for task in _block(protocol, order):
+        for task in _block(suite, order):
             entries.append(
                 LedgerEntry(
                     i=len(entries),
-                    suite=protocol.suite,
+                    suite=suite.name,
                     task=task,
                     init_state=columns[task][block],
-                    seed=protocol.episode_seed(columns[task][block]),
+                    seed=suite.episode_seed(columns[task][block]),
                 )
             )
     return entries
 
 
-def _block(protocol: ProtocolSpec, order: random.Random) -> list[int]:
+def _block(suite: SuiteSpec, order: random.Random) -> list[int]:
     """Every task once, shuffled; categories take turns, in another order each time."""
-    categories = range(max(1, len(protocol.categories)))
-    shuffled = [order.sample(range(protocol.tasks), protocol.tasks) for _ in categories]
+    categories = range(max(1, len(suite.categories)))
+    shuffled = [order.sample(range(suite.tasks), suite.tasks) for _ in categories]
     if len(shuffled) == 1:
         return shuffled[0]
     return [
-        category * protocol.tasks + shuffled[category][turn]
-        for turn in range(protocol.tasks)
+        category * suite.tasks + shuffled[category][turn]
+        for turn in range(suite.tasks)
         for category in order.sample(categories, len(categories))
     ]
 

@@ -18,7 +18,7 @@ from duqsweep.codec import encode
 from duqsweep.files import write_bytes
 from duqsweep.fingerprint import digest
 from duqsweep.seams import Environment, Observation, Policy
-from duqsweep.spec import ProtocolSpec
+from duqsweep.spec import SuiteSpec
 from duqsweep.worker.ledger import make_ledger
 from duqsweep.worker.lock import exclusive
 from duqsweep.worker.noise import episode_key, flow_noise
@@ -42,7 +42,7 @@ class FixedObservations:
 def fixed_observations(
     policy: Policy,
     policy_id: str,
-    protocol: ProtocolSpec,
+    suite: SuiteSpec,
     open_environment: Callable[[], Environment],
     cache_dir: Path,
 ) -> FixedObservations:
@@ -51,15 +51,15 @@ def fixed_observations(
     Args:
         policy: Unquantized, with its default number of steps.
         policy_id: Hash of its weights.
-        protocol: The suite and its constants.
+        suite: The suite and its constants.
         open_environment: Called only when nothing is cached.
         cache_dir: Existing folder that the sweep's processes share.
     """
-    identity = _identity(policy_id, protocol)
+    identity = _identity(policy_id, suite)
     path = cache_dir / f"observations-{identity}.npz"
     with exclusive(path.with_suffix(".lock"), LOCK_WAIT_S):
         if not path.exists():
-            save_observations(path, collect(policy, protocol, open_environment()))
+            save_observations(path, collect(policy, suite, open_environment()))
     return _halved(identity, load_observations(path))
 
 
@@ -88,7 +88,7 @@ def _resized(observation: Observation, image_px: int) -> Observation:
     return replace(observation, images=images)
 
 
-def collect(policy: Policy, protocol: ProtocolSpec, environment: Environment) -> list[Observation]:
+def collect(policy: Policy, suite: SuiteSpec, environment: Environment) -> list[Observation]:
     """What the unquantized policy sees at the start of one reserved episode of every task.
 
     Where the suite has categories, of every task of the first: a policy is calibrated on what it
@@ -96,8 +96,8 @@ def collect(policy: Policy, protocol: ProtocolSpec, environment: Environment) ->
     episodes are the last of the reserved ledger, which a confirmation reaches last.
     """
     kept: list[Observation] = []
-    last = make_ledger(protocol, reserved=True)[-protocol.total_tasks :]
-    for entry in [entry for entry in last if entry.task < protocol.tasks]:
+    last = make_ledger(suite, reserved=True)[-suite.total_tasks :]
+    for entry in [entry for entry in last if entry.task < suite.tasks]:
         observation = environment.reset(entry)
         kept.append(observation)
         for call in range(CALLS_APART * (KEPT_PER_TASK - 1)):
@@ -110,8 +110,8 @@ def collect(policy: Policy, protocol: ProtocolSpec, environment: Environment) ->
     return kept
 
 
-def _identity(policy_id: str, protocol: ProtocolSpec) -> str:
-    shaped = encode(protocol)
+def _identity(policy_id: str, suite: SuiteSpec) -> str:
+    shaped = encode(suite)
     # How long an episode is, how it is counted and how it is replanned do not reach `collect`.
     del shaped["max_steps"], shaped["nominal_steps"], shaped["replan_steps"]
     return digest([policy_id, shaped, KEPT_PER_TASK, CALLS_APART])

@@ -61,15 +61,15 @@ def prepare(spec: TrialSpec, bench: Bench, cache_dir: Path) -> Prepared:
     torch.set_num_threads(spec.runtime.threads)
     with phase("load"):
         reference = bench.reference(spec.policy, resolve_device(spec.runtime.device))
-    if spec.protocol.replan_steps > reference.policy.horizon:
+    if spec.suite.replan_steps > reference.policy.horizon:
         raise EvaluationError(
             f"replan_steps must not exceed the policy's horizon of {reference.policy.horizon} "
-            f"actions, got {spec.protocol.replan_steps}"
+            f"actions, got {spec.suite.replan_steps}"
         )
     with phase("observations"):
-        observations = bench.observations(reference, spec.protocol, cache_dir)
+        observations = bench.observations(reference, spec.suite, cache_dir)
     with phase("reference actions"):
-        expected = bench.reference_actions(reference, observations, spec.protocol.seed)
+        expected = bench.reference_actions(reference, observations, spec.suite.seed)
     before = allocated_bytes(reference.device)
     policy: Policy
     policy = eager = reference.policy.copy(spec.policy.num_steps)

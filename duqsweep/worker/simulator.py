@@ -8,15 +8,15 @@ from duqsweep import files
 from duqsweep.envs.simulator_info import describe_simulator
 from duqsweep.errors import ConfigError, InfrastructureError
 from duqsweep.result import SimulatorInfo
-from duqsweep.spec import ProtocolSpec
+from duqsweep.spec import SuiteSpec
 
 
-def check_simulator(sweep_dir: Path, protocol: ProtocolSpec) -> SimulatorInfo | None:
+def check_simulator(sweep_dir: Path, suite: SuiteSpec) -> SimulatorInfo | None:
     """The simulator of this machine; writes nothing.
 
     Args:
         sweep_dir: A sweep's folder, new or begun.
-        protocol: Suite and assets.
+        suite: Suite and assets.
 
     Returns:
         None for a suite without episodes.
@@ -24,7 +24,7 @@ def check_simulator(sweep_dir: Path, protocol: ProtocolSpec) -> SimulatorInfo | 
     Raises:
         ConfigError: This machine cannot play the suite, or the sweep began with another simulator.
     """
-    found = describe_simulator(protocol)
+    found = describe_simulator(suite)
     began = read_simulator(sweep_dir)
     if began is not None and found != began:
         raise ConfigError(
@@ -34,16 +34,16 @@ def check_simulator(sweep_dir: Path, protocol: ProtocolSpec) -> SimulatorInfo | 
     return found
 
 
-def check_node(sweep_dir: Path, protocol: ProtocolSpec) -> SimulatorInfo | None:
+def check_node(sweep_dir: Path, suite: SuiteSpec) -> SimulatorInfo | None:
     """`check_simulator` for a worker: what it finds wrong is the node's fault.
 
     Raises:
         InfrastructureError: See `check_simulator`.
     """
     try:
-        return check_simulator(sweep_dir, protocol)
+        return check_simulator(sweep_dir, suite)
     except ConfigError as error:
-        raise InfrastructureError(f"this node cannot play {protocol.suite}: {error}") from error
+        raise InfrastructureError(f"this node cannot play {suite.name}: {error}") from error
 
 
 def write_simulator(sweep_dir: Path, simulator: SimulatorInfo | None) -> None:

@@ -46,7 +46,7 @@ def measure_vitals(spec: TrialSpec, prepared: Prepared, simulator: SimulatorInfo
     launched = _launched(policy, seen)
     check_launches(spec, prepared.bits, launched)
     with phase("fidelity"):
-        error = error_to(prepared.expected, policy, seen.measured, spec.protocol.seed)
+        error = error_to(prepared.expected, policy, seen.measured, spec.suite.seed)
     with phase("timing"):
         calls = [_call(policy, seen), _call(reference, seen)]
         trial_ms, reference_ms = alternate(calls, policy.synchronize)
@@ -95,7 +95,7 @@ def measure_vitals(spec: TrialSpec, prepared: Prepared, simulator: SimulatorInfo
         launches=launched,
         allocated_mb=prepared.allocated_mb,
         simulator=simulator,
-        renderer=resolve_renderer(spec.protocol.renderer) if simulator else None,
+        renderer=resolve_renderer(spec.suite.renderer) if simulator else None,
     )
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duqsweep.seams import Observation
-from duqsweep.spec import LedgerEntry, ProtocolSpec
+from duqsweep.spec import LedgerEntry, SuiteSpec
 
 SUITE = "duq_mini"
 SEED = 7
@@ -49,17 +49,17 @@ class RemotePolicy:
         """Nothing runs here."""
 
 
-def simulate(connection: Connection, protocol: ProtocolSpec) -> None:
+def simulate(connection: Connection, suite: SuiteSpec) -> None:
     """A worker process: play (task, state) pairs until told None."""
     from duqsweep.envs.libero import open_environment
     from duqsweep.worker.episode import run_episode
 
-    environment, policy = open_environment(protocol), RemotePolicy(connection)
+    environment, policy = open_environment(suite), RemotePolicy(connection)
     connection.send("ready")
     while (job := connection.recv()) is not None:
         task, state = job
         entry = LedgerEntry(state, SUITE, task, state, SEED)
-        record = run_episode(environment, policy, entry, protocol)
+        record = run_episode(environment, policy, entry, suite)
         connection.send(
             {
                 "task": task,
@@ -83,8 +83,8 @@ def plan(args: argparse.Namespace) -> list[tuple[str, int, int]]:
 
 def measure(args: argparse.Namespace) -> None:
     """Play everything that fits the time limit."""
-    protocol = ProtocolSpec(
-        suite=SUITE,
+    suite = SuiteSpec(
+        name=SUITE,
         tasks=6,
         init_states=50,
         image_px=64,
@@ -99,19 +99,19 @@ def measure(args: argparse.Namespace) -> None:
     ends = []
     for _ in range(args.workers):
         ours, theirs = context.Pipe()
-        context.Process(target=simulate, args=(theirs, protocol), daemon=True).start()
+        context.Process(target=simulate, args=(theirs, suite), daemon=True).start()
         theirs.close()
         ends.append(ours)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with args.out.open("a") as file:
-        for record in _played(args, protocol, ends, start + args.limit_s):
+        for record in _played(args, suite, ends, start + args.limit_s):
             file.write(json.dumps(record) + "\n")
             file.flush()
     print(f"{args.out.name}: {time.monotonic() - start:.0f} s", flush=True)
 
 
 def _played(
-    args: argparse.Namespace, protocol: ProtocolSpec, ends: list[Connection], deadline: float
+    args: argparse.Namespace, suite: SuiteSpec, ends: list[Connection], deadline: float
 ) -> Any:
     import torch
     from serving import Server, Setting
@@ -122,7 +122,7 @@ def _played(
     server = Server(args.checkpoint, args.device)
     jobs = plan(args)
     if any(Setting.parse(name).name != "fp" for name, _, _ in jobs):
-        server.collect(open_environment(protocol), protocol)
+        server.collect(open_environment(suite), suite)
     queue = iter(jobs)
     playing: dict[Connection, str] = {}
     open_ends = list(ends)

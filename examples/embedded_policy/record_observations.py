@@ -25,8 +25,8 @@ def main() -> None:
     out = parser.parse_args().out
     base = compose(["+sweep=smoke"]).base
     policy = load_policy(base.policy, "cpu")
-    with closing(open_environment(base.protocol)) as environment:
-        observations = collect(policy, base.protocol, environment)
+    with closing(open_environment(base.suite)) as environment:
+        observations = collect(policy, base.suite, environment)
     save_observations(out, observations)
     print(f"{len(observations)} observations, {out.stat().st_size:,} bytes: {out}")
 

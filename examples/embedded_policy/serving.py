@@ -20,7 +20,7 @@ from duqsweep.quant.calibrate import calibrate
 from duqsweep.quant.freeze import freeze
 from duqsweep.quant.select import select_layers
 from duqsweep.seams import Environment, Observation
-from duqsweep.spec import FULL_PRECISION, LayerRule, PolicySpec, ProtocolSpec, QuantSpec
+from duqsweep.spec import FULL_PRECISION, LayerRule, PolicySpec, QuantSpec, SuiteSpec
 from duqsweep.worker.fidelity import action_error
 from duqsweep.worker.noise import flow_noise
 from duqsweep.worker.observations import collect
@@ -79,9 +79,9 @@ class Server:
         self._policies: dict[Setting, Pi05Policy] = {}
         self._errors: dict[Setting, float] = {}
 
-    def collect(self, environment: Environment, protocol: ProtocolSpec) -> None:
+    def collect(self, environment: Environment, suite: SuiteSpec) -> None:
         """See what calibration and action error are measured on."""
-        self.observations = collect(self.reference, protocol, environment)
+        self.observations = collect(self.reference, suite, environment)
 
     def action_error(self, setting: Setting) -> float:
         """Normalised action RMSE to full precision and 10 steps, same noise."""

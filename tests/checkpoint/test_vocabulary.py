@@ -17,7 +17,7 @@ EMBEDDED = PolicySpec(name="embedded")
 
 
 def told(suite: str) -> list[str]:
-    return instructions(compose(["+sweep=smoke", f"suite={suite}"]).base.protocol)
+    return instructions(compose(["+sweep=smoke", f"suite={suite}"]).base.suite)
 
 
 def test_it_reads_its_own_suite_and_whatever_is_in_a_recording():

@@ -18,16 +18,16 @@ from duqsweep.result import EpisodeRecord, LatencyStats, TrialResult, Vitals
 from duqsweep.spec import (
     LayerRule,
     PolicySpec,
-    ProtocolSpec,
     QuantSpec,
     RuntimeSpec,
+    SuiteSpec,
     Trial,
     TrialSpec,
 )
 
 OBJECTIVES = (Objective("success_rate", "maximize"), Objective("episode_time_s", "minimize"))
-PROTOCOL = ProtocolSpec(
-    suite="duq_mini",
+SUITE = SuiteSpec(
+    name="duq_mini",
     tasks=6,
     init_states=50,
     image_px=64,
@@ -51,7 +51,7 @@ def make_trial(
         PolicySpec("embedded", num_steps=steps),
         QuantSpec(rules=rules, **quant),
         RuntimeSpec(compile=name in ("plan_a", "plan_b", "plan_c")),
-        PROTOCOL,
+        SUITE,
     )
     params: dict[str, bool | int | float | str] = {
         "quant.include": "dit_mlp",
@@ -95,8 +95,8 @@ def make_episodes(number: int, count: int, rate: float) -> list[EpisodeRecord]:
     for i in range(count):
         hard, luck, mine = shared.random(), own.random(), own.random() < 0.5
         success = (luck if mine else hard) < rate
-        steps = 60 + own.randrange(70) if success else PROTOCOL.max_steps
-        calls = -(-steps // PROTOCOL.replan_steps)
+        steps = 60 + own.randrange(70) if success else SUITE.max_steps
+        calls = -(-steps // SUITE.replan_steps)
         times = {"policy_s": calls * 0.04, "sim_s": steps * 0.022, "wall_s": steps * 0.03}
         state = shared.randrange(25)
         records.append(

@@ -11,19 +11,19 @@ from duqsweep.spec import (
     LayerBits,
     LayerRule,
     PolicySpec,
-    ProtocolSpec,
     QuantSpec,
     RuntimeSpec,
+    SuiteSpec,
     TrialSpec,
 )
 
 DIT = (LayerRule("gemma_expert", 4, 8),)
-PROTOCOL = ProtocolSpec("recorded", 6, 2, 16, 10, 10, 0, 5)
+SUITE = SuiteSpec("recorded", 6, 2, 16, 10, 10, 0, 5)
 
 
 def remark(quant: QuantSpec, policy: str = "pi05_libero", compiled: bool = True) -> str | None:
     sizes = sizes_of(policy)
-    spec = TrialSpec(PolicySpec(policy, "folder"), quant, RuntimeSpec(compile=compiled), PROTOCOL)
+    spec = TrialSpec(PolicySpec(policy, "folder"), quant, RuntimeSpec(compile=compiled), SUITE)
     layers = linear_layers(sizes)
     return expert_remark(spec, select_layers(quant, layers), layers, sizes)
 

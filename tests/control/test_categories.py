@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from synthetic_sweep import PROTOCOL, make_vitals
+from synthetic_sweep import SUITE, make_vitals
 
 from duqsweep import files
 from duqsweep.control.config.space import Space
@@ -80,8 +80,8 @@ def test_restricting_the_categories_makes_another_sweep(tmp_path):
         for more in ((), ("suite.categories=[original,object]",))
     )
     assert whole.hash != part.hash
-    assert whole.base.protocol.total_tasks == 50
-    assert part.base.protocol.total_tasks == 20
+    assert whole.base.suite.total_tasks == 50
+    assert part.base.suite.total_tasks == 20
 
 
 class Life:
@@ -120,11 +120,11 @@ class Life:
         self.search.ended(view)
 
     def episodes(self, trial: Trial) -> list[EpisodeRecord]:
-        protocol = trial.spec.protocol
+        suite = trial.spec.suite
         walked: dict[str, int] = {}
         records = []
-        for entry in make_ledger(protocol)[: self.config.budget.episodes_per_trial]:
-            category = protocol.category(entry.task) or ""
+        for entry in make_ledger(suite)[: self.config.budget.episodes_per_trial]:
+            category = suite.category(entry.task) or ""
             before = walked.setdefault(category, 0)
             walked[category] += 1
             solved = self.solves(trial.number, category, before)
@@ -288,7 +288,7 @@ def test_a_confirmation_holds_its_categories_jointly(life: Life):
 
 
 def test_a_suite_without_categories_shows_and_writes_none_of_it(tmp_path: Path):
-    assert PROTOCOL.categories == ()
+    assert SUITE.categories == ()
     life = Life(tmp_path / "mini", lambda trial, category, before: trial < 2, "suite=duq_mini")
     front = life.run()
     points = front.to_json()["points"]

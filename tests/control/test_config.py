@@ -52,7 +52,7 @@ def test_overrides_reach_the_record():
     config = compose(["+sweep=dit_speed", "sampler=random", "budget.trials=4", "seed=3", "dir=x/y"])
     assert config.sampler.name == "random"
     assert config.budget.trials == 4
-    assert config.base.protocol.seed == 3
+    assert config.base.suite.seed == 3
     assert config.directory == Path.cwd() / "x" / "y"
 
 
@@ -97,7 +97,7 @@ def test_objectives_default_to_success_and_time_and_know_their_directions():
 
 def test_official_suites_keep_openpis_protocol():
     steps = {
-        name: compose(["+sweep=smoke", f"suite={name}"]).base.protocol.max_steps
+        name: compose(["+sweep=smoke", f"suite={name}"]).base.suite.max_steps
         for name in ("libero_spatial", "libero_object", "libero_goal", "libero_10")
     }
     assert steps == {

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from synthetic_sweep import (
     OBJECTIVES,
-    PROTOCOL,
     REFERENCE_MS,
+    SUITE,
     make_episodes,
     make_result,
     make_trial,
@@ -35,7 +35,7 @@ from duqsweep.result import TrialResult
 
 PUBLISHED = Path(__file__).parents[2] / "docs" / "results" / "dit_speed"
 CRASH = TrialResult("failed", "out of memory", 0, 0, 0, None, "OutOfMemory")
-REFERENCE_S = REFERENCE_MS / 1000 * PROTOCOL.nominal_calls
+REFERENCE_S = REFERENCE_MS / 1000 * SUITE.nominal_calls
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def test_modelled_time_comes_from_arithmetic_alone(tmp_path: Path) -> None:
     )
     wanted = [Objective("modelled_time_s", "minimize")]
     unpriced = vitals  # as written before there was this objective
-    for known, told in ((priced, (0.01 * PROTOCOL.nominal_calls,)), (unpriced, None)):
+    for known, told in ((priced, (0.01 * SUITE.nominal_calls,)), (unpriced, None)):
         write_trial(tmp_path, trial, known)
         view = view_of(tmp_path)
         reference = ensure_reference(tmp_path, [view])

@@ -92,8 +92,8 @@ def test_a_new_measure_is_in_the_terminal_and_in_mlflow(front: Front, tmp_path: 
 
 
 def test_categories_have_the_success_rate_of_the_same_table() -> None:
-    protocol = compose(["+sweep=dit_speed", "suite=libero_pro_goal"]).base.protocol
-    by_category = measures_of(protocol)["success_rate.object"]
+    suite = compose(["+sweep=dit_speed", "suite=libero_pro_goal"]).base.suite
+    by_category = measures_of(suite)["success_rate.object"]
     overall = MEASURES["success_rate"]
     assert (by_category.direction, by_category.text) == (overall.direction, overall.text)
     assert (by_category.label, by_category.column) == ("success rate, category object", "object")

@@ -264,7 +264,7 @@ def test_told_values_are_success_and_the_sweeps_own_seconds(tmp_path):
     view = life.evaluate(assignment.trial, speedup=2.0)
     life.search.ended(view)
     (told,) = life.study.history()
-    calls = view.trial.spec.protocol.nominal_calls
+    calls = view.trial.spec.suite.nominal_calls
     assert told.values == pytest.approx(
         (view.result.success_rate, view.vitals.reference_call_ms / 1000 / 2.0 * calls)
     )

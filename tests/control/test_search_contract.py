@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from synthetic_sweep import OBJECTIVES, PROTOCOL, make_episodes, make_trial, make_vitals
+from synthetic_sweep import OBJECTIVES, SUITE, make_episodes, make_trial, make_vitals
 
 from duqsweep import files
 from duqsweep.assignment import Assignment
@@ -128,7 +128,7 @@ class Evaluator:
                 self.played.append((trial.number, record.i))
                 self._step()
         progress = Progress.read(folder)
-        result = summarise(progress.episodes, progress.vitals, PROTOCOL, "complete", "played")
+        result = summarise(progress.episodes, progress.vitals, SUITE, "complete", "played")
         files.write_json(folder / files.RESULT_JSON, result.to_json())
         self._step()
         return result

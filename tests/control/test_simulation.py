@@ -31,8 +31,8 @@ def write_sweep(folder: Path, simulator: SimulatorInfo | None, *renderers: str) 
     """A trial per renderer, all of libero_goal as openpi evaluates it."""
     for number, renderer in enumerate(renderers):
         trial = make_trial(number, name="reference" if number == 0 else None)
-        protocol = replace(trial.spec.protocol, suite="libero_goal", protocol="openpi")
-        trial = replace(trial, spec=replace(trial.spec, protocol=protocol))
+        suite = replace(trial.spec.suite, name="libero_goal", protocol="openpi")
+        trial = replace(trial, spec=replace(trial.spec, suite=suite))
         vitals = replace(make_vitals(trial, 1.0), simulator=simulator, renderer=renderer)
         episodes = make_episodes(number, 12, 0.9)
         write(folder, trial, vitals, episodes, make_result(episodes))

@@ -1,4 +1,4 @@
-"""A protocol of our suite, and the examples' expert."""
+"""Our suite, and the examples' expert."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from types import ModuleType
 import pytest
 from official import find_official_assets
 
-from duqsweep.spec import ProtocolSpec
+from duqsweep.spec import SuiteSpec
 
 EXPERT = Path(__file__).parents[2] / "examples" / "embedded_policy" / "expert.py"
 
 
 @pytest.fixture(scope="session")
-def protocol() -> ProtocolSpec:
-    return ProtocolSpec(
-        suite="duq_mini",
+def suite() -> SuiteSpec:
+    return SuiteSpec(
+        name="duq_mini",
         tasks=6,
         init_states=50,
         image_px=64,

@@ -10,7 +10,7 @@ import pytest
 from duqsweep.control.config.sweep_config import compose
 from duqsweep.envs.assets import find_assets
 from duqsweep.errors import ConfigError
-from duqsweep.spec import ProtocolSpec
+from duqsweep.spec import SuiteSpec
 
 SUITES = ("libero_spatial", "libero_object", "libero_goal", "libero_10")
 
@@ -18,7 +18,7 @@ SUITES = ("libero_spatial", "libero_object", "libero_goal", "libero_10")
 def find_official_assets() -> Path:
     """The folder of LIBERO's own files, from the packages of the extra `libero`."""
     try:
-        files = find_assets(official_protocol("libero_10"))
+        files = find_assets(official_suite("libero_10"))
     except ConfigError as error:
         if os.environ.get("DUQSWEEP_REQUIRE_LIBERO") == "1":
             pytest.fail(f"DUQSWEEP_REQUIRE_LIBERO=1, and {error}")
@@ -27,9 +27,9 @@ def find_official_assets() -> Path:
     return files.folder
 
 
-def official_protocol(suite: str, assets: Path | None = None, image_px: int = 64) -> ProtocolSpec:
-    """The shipped protocol of a suite, with pictures that are quick to draw."""
+def official_suite(suite: str, assets: Path | None = None, image_px: int = 64) -> SuiteSpec:
+    """The shipped constants of a suite, with pictures that are quick to draw."""
     overrides = [f"suite={suite}", f"suite.image_px={image_px}"]
     if assets is not None:
         overrides.append(f"suite.assets={assets}")
-    return compose(["name=test", "enqueue=[reference]", *overrides]).base.protocol
+    return compose(["name=test", "enqueue=[reference]", *overrides]).base.suite

@@ -10,7 +10,7 @@ import pytest
 from duqsweep.control.config.sweep_config import compose
 from duqsweep.envs import libero_pro
 from duqsweep.envs.asset_files import read_files
-from duqsweep.spec import ProtocolSpec
+from duqsweep.spec import SuiteSpec
 
 SUITES = tuple(libero_pro.PRO_SUITES)
 
@@ -32,8 +32,8 @@ def check_pro_assets(folder: Path) -> None:
         pytest.skip(f"{folder} has no objects of LIBERO-PRO: a test needs the whole asset tree")
 
 
-def pro_protocol(suite: str, folder: Path, pro_files: Path, *more: str) -> ProtocolSpec:
-    """The shipped protocol of a suite, with pictures that are quick to draw."""
+def pro_suite(suite: str, folder: Path, pro_files: Path, *more: str) -> SuiteSpec:
+    """The shipped constants of a suite, with pictures that are quick to draw."""
     files = [f"suite.assets={folder}", f"suite.pro_files={pro_files}"]
     overrides = [f"suite={suite}", "suite.image_px=64", *files, *more]
-    return compose(["name=test", "enqueue=[reference]", *overrides]).base.protocol
+    return compose(["name=test", "enqueue=[reference]", *overrides]).base.suite

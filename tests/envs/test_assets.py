@@ -13,20 +13,20 @@ from duqsweep.envs.manifest import Manifest
 from duqsweep.errors import ConfigError
 
 
-def test_our_suite_needs_nothing(protocol):
-    assets.check_suite(protocol)
+def test_our_suite_needs_nothing(suite):
+    assets.check_suite(suite)
 
 
-def test_unknown_suite_names_the_known_ones(protocol):
+def test_unknown_suite_names_the_known_ones(suite):
     with pytest.raises(ConfigError, match=r"'libero_soup'.*duq_mini.*libero_goal"):
-        assets.check_suite(replace(protocol, suite="libero_soup"))
+        assets.check_suite(replace(suite, name="libero_soup"))
 
 
-def test_more_tasks_or_states_than_the_suite_has_are_refused(protocol):
+def test_more_tasks_or_states_than_the_suite_has_are_refused(suite):
     with pytest.raises(ConfigError, match="has 6 tasks, not 7"):
-        assets.check_suite(replace(protocol, tasks=7))
+        assets.check_suite(replace(suite, tasks=7))
     with pytest.raises(ConfigError, match="50 initial states a task, not 60"):
-        assets.check_suite(replace(protocol, init_states=60))
+        assets.check_suite(replace(suite, init_states=60))
 
 
 # A small LIBERO: two suites, and what each file holds.
@@ -60,9 +60,9 @@ def nothing_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def official(protocol, folder: Path | None, name: str = "libero_goal"):
+def official(suite, folder: Path | None, name: str = "libero_goal"):
     named = None if folder is None else str(folder)
-    return replace(protocol, suite=name, tasks=10, assets=named)
+    return replace(suite, name=name, tasks=10, assets=named)
 
 
 def fill(folder: Path, suite: str = "libero_goal", **other: bytes) -> Path:
@@ -73,57 +73,57 @@ def fill(folder: Path, suite: str = "libero_goal", **other: bytes) -> Path:
     return folder
 
 
-def test_a_named_folder_that_is_not_there_is_refused(protocol, tmp_path: Path):
+def test_a_named_folder_that_is_not_there_is_refused(suite, tmp_path: Path):
     with pytest.raises(ConfigError, match=f"must be a folder, there is none at {tmp_path}/no"):
-        assets.check_suite(official(protocol, tmp_path / "no"))
+        assets.check_suite(official(suite, tmp_path / "no"))
 
 
 def test_a_folder_of_something_else_is_refused_and_the_right_one_inside_is_hinted(
-    protocol, tmp_path: Path
+    suite, tmp_path: Path
 ):
     (tmp_path / "scenes").mkdir()
     with pytest.raises(ConfigError, match=f"{tmp_path}, which is not a folder of LIBERO's assets"):
-        assets.check_suite(official(protocol, tmp_path))
+        assets.check_suite(official(suite, tmp_path))
     fill(tmp_path / "assets")
     with pytest.raises(ConfigError, match=f"did you mean {tmp_path}/assets"):
-        assets.check_suite(official(protocol, tmp_path))
-    assets.check_suite(official(protocol, tmp_path / "assets"))
+        assets.check_suite(official(suite, tmp_path))
+    assets.check_suite(official(suite, tmp_path / "assets"))
 
 
-def test_missing_files_are_counted_and_named(protocol, tmp_path: Path):
+def test_missing_files_are_counted_and_named(suite, tmp_path: Path):
     fill(tmp_path)
     for name in ("scenes/oven.stl", "textures/wood.png"):
         (tmp_path / name).unlink()
     said = "of the 4 files that libero_goal loads, 2 are missing: scenes/oven.stl, textures/wood"
     with pytest.raises(ConfigError, match=said):
-        assets.check_suite(official(protocol, tmp_path))
+        assets.check_suite(official(suite, tmp_path))
 
 
-def test_liberos_own_files_are_known_by_their_content(protocol, tmp_path: Path):
-    found = assets.find_assets(official(protocol, fill(tmp_path)))
+def test_liberos_own_files_are_known_by_their_content(suite, tmp_path: Path):
+    found = assets.find_assets(official(suite, fill(tmp_path)))
     assert (found.kind, found.changed, found.missing) == ("original", (), ())
 
 
-def test_other_pictures_are_stand_ins_and_change_the_identity(protocol, tmp_path: Path):
-    own = assets.find_assets(official(protocol, fill(tmp_path / "own")))
-    other = assets.find_assets(official(protocol, fill(tmp_path / "other", wood=b"plain")))
+def test_other_pictures_are_stand_ins_and_change_the_identity(suite, tmp_path: Path):
+    own = assets.find_assets(official(suite, fill(tmp_path / "own")))
+    other = assets.find_assets(official(suite, fill(tmp_path / "other", wood=b"plain")))
     assert (other.kind, other.changed) == ("stand-ins", ("textures/wood.png",))
     assert other.id != own.id
 
 
 @pytest.mark.parametrize("changed", ["table", "oven"])
-def test_other_descriptions_and_collision_meshes_are_refused(changed, protocol, tmp_path: Path):
+def test_other_descriptions_and_collision_meshes_are_refused(changed, suite, tmp_path: Path):
     fill(tmp_path, **{changed: b"another"})
     said = rf"1 decide how objects move and are not LIBERO's: scenes/{changed}.*duqsweep\[libero\]"
     with pytest.raises(ConfigError, match=said):
-        assets.check_suite(official(protocol, tmp_path))
+        assets.check_suite(official(suite, tmp_path))
 
 
-def test_each_suite_needs_its_own_files_only(protocol, tmp_path: Path):
+def test_each_suite_needs_its_own_files_only(suite, tmp_path: Path):
     fill(tmp_path, "libero_object")
-    assets.check_suite(official(protocol, tmp_path, "libero_object"))
+    assets.check_suite(official(suite, tmp_path, "libero_object"))
     with pytest.raises(ConfigError, match="that libero_goal loads"):
-        assets.check_suite(official(protocol, tmp_path))
+        assets.check_suite(official(suite, tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -135,8 +135,8 @@ def test_each_suite_needs_its_own_files_only(protocol, tmp_path: Path):
         "hub/datasets--lerobot--libero-assets/snapshots/0f3a",
     ],
 )
-def test_assets_are_found_where_each_tool_puts_them(place, protocol, nothing_installed: Path):
-    wanted = official(protocol, None)
+def test_assets_are_found_where_each_tool_puts_them(place, suite, nothing_installed: Path):
+    wanted = official(suite, None)
     with pytest.raises(ConfigError, match=r"pip install 'duqsweep\[libero\]'.*suite\.assets=PATH"):
         assets.check_suite(wanted)
     fill(nothing_installed / place)
@@ -146,19 +146,19 @@ def test_assets_are_found_where_each_tool_puts_them(place, protocol, nothing_ins
         assets.check_suite(wanted)
 
 
-def test_liberos_own_files_are_taken_before_stand_ins(protocol, nothing_installed: Path):
-    wanted = official(protocol, None)
+def test_liberos_own_files_are_taken_before_stand_ins(suite, nothing_installed: Path):
+    wanted = official(suite, None)
     fill(nothing_installed / "extra/assets", bowl=b"a simpler bowl")
     assert assets.find_assets(wanted).kind == "stand-ins"
     fill(nothing_installed / "package/assets")
     assert assets.find_assets(wanted).folder == nothing_installed / "package/assets"
 
 
-def test_instructions_are_known_without_libero(protocol):
-    told = assets.instructions(official(protocol, None, "libero_10"))
+def test_instructions_are_known_without_libero(suite):
+    told = assets.instructions(official(suite, None, "libero_10"))
     assert len(told) == 10
     assert "put both moka pots on the stove" in told
-    assert "push the plate onto the green zone" in assets.instructions(protocol)
+    assert "push the plate onto the green zone" in assets.instructions(suite)
 
 
 def test_checking_imports_neither_libero_nor_torch():

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from official import SUITES
-from pro import find_pro_files, pro_protocol
+from pro import find_pro_files, pro_suite
 from robosuite_path import RobosuiteSimulator
 
 sys.path.insert(0, str(Path(__file__).parent / "recorded"))
@@ -195,8 +195,8 @@ def test_a_task_of_each_category_of_libero_pro_is_stepped_as_robosuite_does(
 ):
     prepare_libero("osmesa", official_assets)
     register_pro_objects()
-    protocol = pro_protocol(suite, official_assets, find_pro_files())
-    for task in suite_tasks(protocol)[8::10]:
+    suite_spec = pro_suite(suite, official_assets, find_pro_files())
+    for task in suite_tasks(suite_spec)[8::10]:
         with opened(task, 10) as pair:
             pair.assert_equal(task.init_states[0], random_actions(1))
 

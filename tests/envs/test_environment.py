@@ -16,7 +16,7 @@ import pytest
 from duqsweep.codec import encode
 from duqsweep.envs.libero import LiberoEnvironment, open_environment
 from duqsweep.errors import ConfigError, EvaluationError, InfrastructureError
-from duqsweep.spec import LedgerEntry, ProtocolSpec
+from duqsweep.spec import LedgerEntry, SuiteSpec
 
 STEPS = 12
 ROLLOUT = """
@@ -24,8 +24,8 @@ import json, sys
 sys.path.insert(0, sys.argv[2])
 from test_environment import open_environment, rollout
 from duqsweep.codec import decode
-from duqsweep.spec import ProtocolSpec
-environment = open_environment(decode(ProtocolSpec, json.loads(sys.argv[1])))
+from duqsweep.spec import SuiteSpec
+environment = open_environment(decode(SuiteSpec, json.loads(sys.argv[1])))
 print(rollout(environment, 4))
 """
 
@@ -50,8 +50,8 @@ def rollout(environment: LiberoEnvironment, task: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def environment(protocol: ProtocolSpec) -> Iterator[LiberoEnvironment]:
-    opened = open_environment(protocol)
+def environment(suite: SuiteSpec) -> Iterator[LiberoEnvironment]:
+    opened = open_environment(suite)
     yield opened
     opened.close()
 
@@ -69,12 +69,12 @@ def test_an_observation_is_two_upright_pictures_a_pose_and_the_words(environment
     assert view[:16].mean() < view[16:].mean()  # the dark robot is above the table
 
 
-def test_an_episode_is_the_same_whatever_went_before_and_in_another_process(environment, protocol):
+def test_an_episode_is_the_same_whatever_went_before_and_in_another_process(environment, suite):
     first = rollout(environment, 4)
     rollout(environment, 5)
     assert rollout(environment, 4) == first
     elsewhere = subprocess.run(
-        [sys.executable, "-c", ROLLOUT, json.dumps(encode(protocol)), str(Path(__file__).parent)],
+        [sys.executable, "-c", ROLLOUT, json.dumps(encode(suite)), str(Path(__file__).parent)],
         capture_output=True,
         text=True,
         check=True,
@@ -82,8 +82,8 @@ def test_an_episode_is_the_same_whatever_went_before_and_in_another_process(envi
     assert elsewhere.stdout.strip() == first  # and LIBERO's chatter is not on stdout
 
 
-def test_simulators_kept_are_bounded_and_closing_forgets_none(protocol):
-    bounded = open_environment(protocol)
+def test_simulators_kept_are_bounded_and_closing_forgets_none(suite):
+    bounded = open_environment(suite)
     bounded._kept = 1
     for task in (2, 3, 2):
         bounded.reset(entry(task))

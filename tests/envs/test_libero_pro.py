@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from official import find_official_assets
 from PIL import Image
-from pro import SUITES, check_pro_assets, find_pro_files, pro_protocol
+from pro import SUITES, check_pro_assets, find_pro_files, pro_suite
 
 from duqsweep.control.config.sweep_config import check_inputs, compose
 from duqsweep.envs import asset_files, assets, libero_pro, pro_objects
@@ -53,7 +53,7 @@ def plain_assets(pro_assets: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def opened(suite: str, pro_assets: Path, pro_files: Path) -> LiberoEnvironment:
-    environment = open_environment(pro_protocol(suite, pro_assets, pro_files))
+    environment = open_environment(pro_suite(suite, pro_assets, pro_files))
     assert isinstance(environment, LiberoEnvironment)
     return environment
 
@@ -62,12 +62,12 @@ def opened(suite: str, pro_assets: Path, pro_files: Path) -> LiberoEnvironment:
 @pytest.mark.parametrize("suite", SUITES)
 def test_every_varied_task_is_built_reset_and_stepped(suite, plain_assets, pro_files):
     """Without cameras: 40 tasks in each suite."""
-    protocol = pro_protocol(suite, plain_assets, pro_files)
+    suite_spec = pro_suite(suite, plain_assets, pro_files)
     tasks = opened(suite, plain_assets, pro_files)._tasks
-    assert len(tasks) == protocol.total_tasks == 50
+    assert len(tasks) == suite_spec.total_tasks == 50
     for number, task in enumerate(tasks):
-        assert task.init_states.shape[0] == protocol.init_states
-        if protocol.category(number) == libero_pro.ORIGINAL:
+        assert task.init_states.shape[0] == suite_spec.init_states
+        if suite_spec.category(number) == libero_pro.ORIGINAL:
             continue  # played by the tests of LIBERO's own suites
         simulator = Simulator(task.bddl, task.instruction, None)
         simulator.reset(task.init_states[0], settle_steps=1, as_libero=True)
@@ -83,16 +83,16 @@ def test_every_varied_task_is_built_reset_and_stepped(suite, plain_assets, pro_f
 def test_the_policy_reads_other_words_only_where_words_or_goals_differ(
     suite, pro_assets, pro_files
 ):
-    protocol = pro_protocol(suite, pro_assets, pro_files)
+    suite_spec = pro_suite(suite, pro_assets, pro_files)
     tasks = opened(suite, pro_assets, pro_files)._tasks
     told = {
         category: [task.instruction for task in tasks[10 * i : 10 * i + 10]]
-        for i, category in enumerate(protocol.categories)
+        for i, category in enumerate(suite_spec.categories)
     }
     assert told["object"] == told["swap"] == told["original"]
     for category in libero_pro.OTHER_WORDS:
         assert not set(told[category]) & set(told["original"])
-    assert sorted(task.instruction for task in tasks) == assets.instructions(protocol)
+    assert sorted(task.instruction for task in tasks) == assets.instructions(suite_spec)
 
 
 def test_instructions_are_those_of_liberos_own_parser(pro_assets, pro_files):
@@ -108,9 +108,9 @@ def test_instructions_are_those_of_liberos_own_parser(pro_assets, pro_files):
 @pytest.mark.parametrize("category", libero_pro.CATEGORIES)
 def test_a_task_of_each_category_is_seen_by_both_cameras(category, pro_assets, pro_files):
     more = [f"suite.categories=[{category}]"]
-    protocol = pro_protocol("libero_pro_goal", pro_assets, pro_files, *more)
-    environment = open_environment(protocol)
-    seen = environment.reset(LedgerEntry(0, protocol.suite, task=8, init_state=3, seed=7))
+    suite = pro_suite("libero_pro_goal", pro_assets, pro_files, *more)
+    environment = open_environment(suite)
+    seen = environment.reset(LedgerEntry(0, suite.name, task=8, init_state=3, seed=7))
     environment.close()
     assert seen.instruction
     for camera in ("agentview", "wrist"):

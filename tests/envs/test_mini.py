@@ -143,13 +143,13 @@ def test_initial_states_are_where_the_seeded_script_places_things(simulators, ta
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-def test_nothing_moves_while_an_episode_settles(simulators, task, protocol):
+def test_nothing_moves_while_an_episode_settles(simulators, task, suite):
     """Under the pinned MuJoCo, as LIBERO's own states are held to (test_settled_states)."""
     simulator = simulators[TASKS.index(task)]
     for state in task.init_states():
         simulator.reset(state, 0)
         before = {name: simulator.body_pose(name)[0] for name in simulator.env.objects_dict}
-        simulator.reset(state, protocol.settle_steps)
+        simulator.reset(state, suite.settle_steps)
         moved = [np.linalg.norm(simulator.body_pose(n)[0] - p) for n, p in before.items()]
         assert max(moved) < 5e-3  # metres; the plate rocks by 3 mm
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import mujoco
 import pytest
-from official import official_protocol
+from official import official_suite
 
 from duqsweep.envs.asset_files import needed_files
 from duqsweep.policy.random_pi05 import RandomPi05, small_sizes, write_random
@@ -35,11 +35,11 @@ def test_evaluate_plays_an_official_suite_from_the_command_line(
 
 
 def test_the_doctor_looks_at_the_suite_that_it_is_told(official_assets: Path):
-    protocol = official_protocol("libero_goal", official_assets)
+    suite = official_suite("libero_goal", official_assets)
     said = "libero_goal draws agentview, wrist by osmesa"
-    assert doctor.check_simulator(protocol) == said
+    assert doctor.check_simulator(suite) == said
     said = f"all 40 files of libero_goal in {official_assets.resolve()} are LIBERO's own"
-    assert doctor.check_assets(protocol) == said
+    assert doctor.check_assets(suite) == said
 
 
 def test_the_doctor_recognises_stand_ins(official_assets: Path, tmp_path: Path):
@@ -49,6 +49,6 @@ def test_the_doctor_recognises_stand_ins(official_assets: Path, tmp_path: Path):
     picture = tmp_path / next(n for n in needed_files("libero_goal") if n.endswith(".png"))
     picture.unlink()
     picture.write_bytes(b"a plain colour")
-    said = doctor.check_assets(official_protocol("libero_goal", tmp_path))
+    said = doctor.check_assets(official_suite("libero_goal", tmp_path))
     assert said.startswith("1 of the 40 files of libero_goal")
     assert said.endswith("are stand-ins: pictures are not LIBERO's")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from official import SUITES, official_protocol
+from official import SUITES, official_suite
 
 from duqsweep.envs import assets
 from duqsweep.envs.asset_files import needed_files
@@ -26,7 +26,7 @@ def entry(suite: str, task: int, state: int = 0, seed: int = 7) -> LedgerEntry:
 
 @contextmanager
 def opened(suite: str, folder: Path) -> Iterator[LiberoEnvironment]:
-    environment = open_environment(official_protocol(suite, folder))
+    environment = open_environment(official_suite(suite, folder))
     assert isinstance(environment, LiberoEnvironment)
     yield environment
     environment.close()
@@ -72,7 +72,7 @@ def test_every_task_can_be_played_with_the_files_listed_for_its_suite(
             assert risen[2] > 0.005
             files.names |= set(re.findall(r'file="([^"]+)"', model_xml(environment)))
             assert len(environment._simulators) <= KEPT_OFFICIAL
-    assert sorted(told) == assets.instructions(official_protocol(suite, folder))
+    assert sorted(told) == assets.instructions(official_suite(suite, folder))
     loaded = {Path(name).resolve() for name in files.names}
     inside = {str(p.relative_to(folder)) for p in loaded if p.is_relative_to(folder)}
     assert inside == set(needed_files(suite))

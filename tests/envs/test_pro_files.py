@@ -13,21 +13,21 @@ from pro import find_pro_files
 from duqsweep.envs import asset_files, assets, libero_pro
 from duqsweep.envs.manifest import Manifest
 from duqsweep.errors import ConfigError
-from duqsweep.spec import ProtocolSpec
+from duqsweep.spec import SuiteSpec
 
 GOAL = "libero_goal_object"
 
 
 @pytest.fixture
-def wanted(protocol: ProtocolSpec) -> ProtocolSpec:
-    """A protocol of two categories of libero_pro_goal."""
-    whole = replace(protocol, suite="libero_pro_goal", tasks=10)
+def wanted(suite: SuiteSpec) -> SuiteSpec:
+    """Two categories of libero_pro_goal."""
+    whole = replace(suite, name="libero_pro_goal", tasks=10)
     return replace(whole, categories=("original", "object"))
 
 
-def refusal(protocol: ProtocolSpec) -> str:
+def refusal(suite: SuiteSpec) -> str:
     with pytest.raises(ConfigError) as refused:
-        assets.check_suite(protocol)
+        assets.check_suite(suite)
     return str(refused.value)
 
 
@@ -45,7 +45,7 @@ def test_a_category_is_named_once_and_at_least_one_is(wanted):
 
 @pytest.mark.parametrize("name", ["duq_mini", "libero_goal"])
 def test_other_suites_have_no_categories(name, wanted):
-    said = refusal(replace(wanted, suite=name, tasks=6))
+    said = refusal(replace(wanted, name=name, tasks=6))
     assert f"suite {name} has no categories" in said
     assert "libero_pro_goal" in said
 
@@ -72,7 +72,7 @@ def test_a_changed_file_is_not_taken_for_the_one_that_was_checked(wanted, tmp_pa
     here = replace(wanted, pro_files=str(tmp_path))
     assert libero_pro.find_tasks(here) == tmp_path / libero_pro.INSIDE
     changed = libero_pro.bddl_file(
-        tmp_path / libero_pro.INSIDE, here.suite, "object", "turn_on_the_stove"
+        tmp_path / libero_pro.INSIDE, here.name, "object", "turn_on_the_stove"
     )
     changed.write_text(changed.read_text().replace("Turnon", "Turnoff"))
     said = refusal(here)

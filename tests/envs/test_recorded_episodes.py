@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from official import official_protocol
+from official import official_suite
 
 from duqsweep.envs.libero import LiberoEnvironment, open_environment
 from duqsweep.envs.setup import quiet
 from duqsweep.envs.suite_tasks import official_tasks
 from duqsweep.result import EpisodeRecord
 from duqsweep.seams import Observation
-from duqsweep.spec import LedgerEntry, ProtocolSpec
+from duqsweep.spec import LedgerEntry, SuiteSpec
 from duqsweep.worker.episode import run_episode
 
 RECORDINGS = sorted((Path(__file__).parent / "recorded").glob("*.npy"))
@@ -53,15 +53,15 @@ class Played:
     def __init__(self, path: Path, assets: Path) -> None:
         suite, task, state = path.stem.split("-")
         self.actions = np.load(path).astype(np.float64)
-        self.protocol: ProtocolSpec = official_protocol(suite, assets)
-        self.entry = LedgerEntry(0, suite, int(task), int(state), self.protocol.seed)
-        self.environment = open_environment(self.protocol)
+        self.suite: SuiteSpec = official_suite(suite, assets)
+        self.entry = LedgerEntry(0, suite, int(task), int(state), self.suite.seed)
+        self.environment = open_environment(self.suite)
 
     def play(self, actions: NDArray[np.float64], max_steps: int) -> EpisodeRecord:
         """An episode as a worker plays it, but for pictures between the calls."""
-        policy = Replay(actions, self.protocol.replan_steps)
-        protocol = replace(self.protocol, max_steps=max_steps)
-        return run_episode(Blind(self.environment), policy, self.entry, protocol)
+        policy = Replay(actions, self.suite.replan_steps)
+        suite = replace(self.suite, max_steps=max_steps)
+        return run_episode(Blind(self.environment), policy, self.entry, suite)
 
     def trace(self, steps: int) -> NDArray[np.float64]:
         """The simulator's state after each of the first steps."""
@@ -98,11 +98,11 @@ def test_there_is_a_recording_of_each_suite():
 
 
 def test_recorded_actions_end_in_the_recorded_success(played):
-    record = played.play(played.actions, played.protocol.max_steps)
+    record = played.play(played.actions, played.suite.max_steps)
     assert record.error is None
     assert record.success
     assert abs(record.steps - len(played.actions)) <= SAME
-    assert record.calls == -(-record.steps // played.protocol.replan_steps)
+    assert record.calls == -(-record.steps // played.suite.replan_steps)
 
 
 def test_the_same_actions_with_an_open_hand_fail_at_the_step_limit(played):
@@ -131,7 +131,7 @@ def test_liberos_own_environment_goes_through_the_same_states(played):
         libero.seed(played.entry.seed)
         libero.reset()
     libero.set_init_state(task.init_states[played.entry.init_state])
-    for _ in range(played.protocol.settle_steps):
+    for _ in range(played.suite.settle_steps):
         libero.step([0.0] * 6 + [-1.0])
     theirs = []
     for action in played.actions[:TRACED]:

@@ -11,7 +11,7 @@ from duqsweep.envs import simulator_info
 from duqsweep.envs.libero import open_environment
 from duqsweep.envs.simulator_info import KNOWN_GOOD, describe_simulator
 from duqsweep.errors import ConfigError, InfrastructureError
-from duqsweep.spec import ProtocolSpec
+from duqsweep.spec import SuiteSpec
 from duqsweep.worker.simulator import check_node, check_simulator, write_simulator
 
 
@@ -23,8 +23,8 @@ def installed(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:
     )
 
 
-def test_the_installed_simulator_is_known_good(protocol: ProtocolSpec):
-    found = describe_simulator(protocol)
+def test_the_installed_simulator_is_known_good(suite: SuiteSpec):
+    found = describe_simulator(suite)
     assert found is not None
     assert found.mujoco == KNOWN_GOOD["mujoco"][-1]
     assert (found.assets, found.stand_ins) == ("shipped", 0)
@@ -34,42 +34,40 @@ def test_the_installed_simulator_is_known_good(protocol: ProtocolSpec):
     ("package", "version"), [("mujoco", "3.4.0"), ("mujoco", "3.8.1"), ("robosuite", "1.5.2")]
 )
 def test_another_version_is_refused_in_one_line_that_says_what_to_install(
-    package: str, version: str, protocol: ProtocolSpec, monkeypatch: pytest.MonkeyPatch
+    package: str, version: str, suite: SuiteSpec, monkeypatch: pytest.MonkeyPatch
 ):
     installed(monkeypatch, **{package: version})
     good = KNOWN_GOOD[package][-1]
     said = f"^{package} {version} is not known to play duq_mini .*pip install {package}=={good}"
     with pytest.raises(ConfigError, match=said):
-        describe_simulator(protocol)
+        describe_simulator(suite)
     with pytest.raises(ConfigError, match=said):
-        open_environment(protocol)
+        open_environment(suite)
 
 
 def test_a_suite_of_recorded_observations_needs_no_simulator(
-    protocol: ProtocolSpec, monkeypatch: pytest.MonkeyPatch
+    suite: SuiteSpec, monkeypatch: pytest.MonkeyPatch
 ):
     installed(monkeypatch, mujoco="3.8.1")
-    assert describe_simulator(replace(protocol, suite="recorded")) is None
+    assert describe_simulator(replace(suite, name="recorded")) is None
 
 
 def test_a_sweep_is_resumed_only_under_the_simulator_that_it_began_with(
-    protocol: ProtocolSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    suite: SuiteSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    write_simulator(tmp_path, check_simulator(tmp_path, protocol))
-    assert check_simulator(tmp_path, protocol) == check_node(tmp_path, protocol)
+    write_simulator(tmp_path, check_simulator(tmp_path, suite))
+    assert check_simulator(tmp_path, suite) == check_node(tmp_path, suite)
     installed(monkeypatch, mujoco=KNOWN_GOOD["mujoco"][0])
     said = f"began with mujoco {KNOWN_GOOD['mujoco'][-1]} and this machine has 3.2.3"
     with pytest.raises(ConfigError, match=said):
-        check_simulator(tmp_path, protocol)
+        check_simulator(tmp_path, suite)
     with pytest.raises(InfrastructureError, match=f"this node cannot play duq_mini: .*{said}"):
-        check_node(tmp_path, protocol)
+        check_node(tmp_path, suite)
 
 
-def test_a_resumed_sweep_keeps_the_record_of_its_first_start(
-    protocol: ProtocolSpec, tmp_path: Path
-):
-    found = check_simulator(tmp_path, protocol)
+def test_a_resumed_sweep_keeps_the_record_of_its_first_start(suite: SuiteSpec, tmp_path: Path):
+    found = check_simulator(tmp_path, suite)
     assert found is not None
     write_simulator(tmp_path, found)
     write_simulator(tmp_path, replace(found, mujoco="3.2.3"))
-    assert check_simulator(tmp_path, protocol) == found
+    assert check_simulator(tmp_path, suite) == found

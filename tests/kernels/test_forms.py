@@ -25,9 +25,9 @@ from duqsweep.spec import (
     LayerBits,
     LayerRule,
     PolicySpec,
-    ProtocolSpec,
     QuantSpec,
     RuntimeSpec,
+    SuiteSpec,
     TrialSpec,
 )
 from duqsweep.worker.launch_check import check_launches, products_needed
@@ -46,7 +46,7 @@ SIZES = PolicySizes(
     cameras=1,
 )
 LLM_AND_EXPERT = (LayerRule(r"(language_model|gemma_expert)\.", 4, 8),)
-PROTOCOL = ProtocolSpec("recorded", 6, 2, 16, 10, 10, 0, 5)
+SUITE = SuiteSpec("recorded", 6, 2, 16, 10, 10, 0, 5)
 
 FORMS = {
     "unquantized": QuantSpec(),
@@ -107,7 +107,7 @@ def frozen(policy: Pi05, inputs: tuple[Tensor, Tensor, Tensor], quant: QuantSpec
 
 
 def spec_of(quant: QuantSpec) -> TrialSpec:
-    return TrialSpec(PolicySpec("embedded", num_steps=STEPS), quant, RuntimeSpec(), PROTOCOL)
+    return TrialSpec(PolicySpec("embedded", num_steps=STEPS), quant, RuntimeSpec(), SUITE)
 
 
 @pytest.mark.parametrize("form", FORMS)

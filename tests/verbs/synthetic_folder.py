@@ -7,10 +7,10 @@ from pathlib import Path
 from duqsweep import files
 from duqsweep.control.sweep_format import FORMAT, FORMAT_KEY
 from duqsweep.result import EpisodeRecord, TrialResult
-from duqsweep.spec import PolicySpec, ProtocolSpec, QuantSpec, RuntimeSpec, Trial, TrialSpec
+from duqsweep.spec import PolicySpec, QuantSpec, RuntimeSpec, SuiteSpec, Trial, TrialSpec
 
-PROTOCOL = ProtocolSpec(
-    suite="duq_mini",
+SUITE = SuiteSpec(
+    name="duq_mini",
     tasks=6,
     init_states=50,
     image_px=64,
@@ -25,7 +25,7 @@ def write_walk(sweep_dir: Path, number: int, outcome: str | None, episodes: int)
     """Trial `number` after so many episodes, all won; without an outcome it has no result."""
     folder = files.trial_dir(sweep_dir, number)
     folder.mkdir(parents=True)
-    spec = TrialSpec(PolicySpec("embedded"), QuantSpec(), RuntimeSpec(), PROTOCOL)
+    spec = TrialSpec(PolicySpec("embedded"), QuantSpec(), RuntimeSpec(), SUITE)
     trial = Trial(number, None, {}, f"{number:016x}", spec)
     files.write_json(folder / files.SPEC_JSON, trial.to_json())
     files.write_json(sweep_dir / files.IDENTITY_JSON, {FORMAT_KEY: FORMAT})

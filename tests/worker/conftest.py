@@ -9,7 +9,7 @@ from worker_parts import INSTRUCTION
 
 from duqsweep.envs.mini.suite import TASKS
 from duqsweep.policy.load import save_random
-from duqsweep.spec import PolicySpec, ProtocolSpec, QuantSpec, RuntimeSpec, TrialSpec
+from duqsweep.spec import PolicySpec, QuantSpec, RuntimeSpec, SuiteSpec, TrialSpec
 
 
 @pytest.fixture(scope="session")
@@ -21,9 +21,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def protocol() -> ProtocolSpec:
-    return ProtocolSpec(
-        suite="duq_mini",
+def suite() -> SuiteSpec:
+    return SuiteSpec(
+        name="duq_mini",
         tasks=2,
         init_states=50,
         image_px=64,
@@ -35,10 +35,10 @@ def protocol() -> ProtocolSpec:
 
 
 @pytest.fixture
-def trial_spec(checkpoint: Path, protocol: ProtocolSpec) -> TrialSpec:
+def trial_spec(checkpoint: Path, suite: SuiteSpec) -> TrialSpec:
     return TrialSpec(
         policy=PolicySpec("embedded", str(checkpoint), num_steps=2),
         quant=QuantSpec(),
         runtime=RuntimeSpec(device="cpu"),
-        protocol=protocol,
+        suite=suite,
     )

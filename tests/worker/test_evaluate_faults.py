@@ -14,7 +14,7 @@ from duqsweep import files
 from duqsweep.errors import InfrastructureError
 from duqsweep.result import TrialResult
 from duqsweep.seams import Policy
-from duqsweep.spec import LayerRule, PolicySpec, ProtocolSpec, QuantSpec, TrialSpec
+from duqsweep.spec import LayerRule, PolicySpec, QuantSpec, SuiteSpec, TrialSpec
 from duqsweep.worker.evaluate import Bench, evaluate
 
 OBSERVATION_RESETS = 2  # fixed observations take one episode of each of the two tasks
@@ -24,7 +24,7 @@ def bench_with(simulator: PaperSimulator, policy: PaperPolicy | None = None) -> 
     def load(spec: PolicySpec, device: str) -> Policy:
         return policy or PaperPolicy(lambda noise: noise.astype(np.float64))
 
-    return Bench(load=load, open_simulator=lambda protocol: simulator)
+    return Bench(load=load, open_simulator=lambda suite: simulator)
 
 
 def lines(trial_dir: Path) -> list[dict[str, object]]:
@@ -148,7 +148,7 @@ def test_a_policy_fault_is_recorded_with_its_traceback_and_not_repeated(
 def test_a_simulator_that_never_opens_is_the_machines_fault(
     tmp_path: Path, trial_spec: TrialSpec
 ) -> None:
-    def open_simulator(protocol: ProtocolSpec) -> PaperSimulator:
+    def open_simulator(suite: SuiteSpec) -> PaperSimulator:
         raise InfrastructureError("no renderer")
 
     trial_dir = make_trial(tmp_path, trial_spec)
@@ -174,8 +174,8 @@ def test_a_rule_without_layers_fails_the_trial(tmp_path: Path, trial_spec: Trial
 
 
 def test_chunks_longer_than_the_horizon_are_refused(tmp_path: Path, trial_spec: TrialSpec) -> None:
-    long_chunks = dataclasses.replace(trial_spec.protocol, replan_steps=11)
-    spec = dataclasses.replace(trial_spec, protocol=long_chunks)
+    long_chunks = dataclasses.replace(trial_spec.suite, replan_steps=11)
+    spec = dataclasses.replace(trial_spec, suite=long_chunks)
     result = evaluate(make_trial(tmp_path, spec), 1, bench_with(PaperSimulator()))
     assert "horizon of 10" in result.reason
 

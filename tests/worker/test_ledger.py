@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from duqsweep.errors import SpecError
 from duqsweep.files import write_json
-from duqsweep.spec import MAX_SEED, ProtocolSpec
+from duqsweep.spec import MAX_SEED, SuiteSpec
 from duqsweep.worker.ledger import make_ledger, read_ledger, write_ledger
 
 FIRST_BLOCK = [(1, 24), (5, 7), (2, 14), (3, 2), (0, 2), (4, 20)]
 
 
-def protocol(tasks: int = 6, init_states: int = 50, seed: int = 7) -> ProtocolSpec:
-    return ProtocolSpec(
-        suite="duq_mini",
+def suite(tasks: int = 6, init_states: int = 50, seed: int = 7) -> SuiteSpec:
+    return SuiteSpec(
+        name="duq_mini",
         tasks=tasks,
         init_states=init_states,
         image_px=64,
@@ -35,7 +35,7 @@ def protocol(tasks: int = 6, init_states: int = 50, seed: int = 7) -> ProtocolSp
 def test_every_block_holds_every_task_once(
     tasks: int, states: int, seed: int, reserved: bool
 ) -> None:
-    entries = make_ledger(protocol(tasks, states, seed), reserved)
+    entries = make_ledger(suite(tasks, states, seed), reserved)
     for start in range(0, len(entries), tasks):
         assert sorted(e.task for e in entries[start : start + tasks]) == list(range(tasks))
     assert [e.i for e in entries] == list(range(len(entries)))
@@ -45,12 +45,12 @@ def test_every_block_holds_every_task_once(
 def test_search_and_reserved_ledgers_split_all_states_between_them(
     tasks: int, states: int, seed: int
 ) -> None:
-    given_protocol = protocol(tasks, states, seed)
-    searched = {(e.task, e.init_state) for e in make_ledger(given_protocol)}
-    reserved = {(e.task, e.init_state) for e in make_ledger(given_protocol, reserved=True)}
+    given_suite = suite(tasks, states, seed)
+    searched = {(e.task, e.init_state) for e in make_ledger(given_suite)}
+    reserved = {(e.task, e.init_state) for e in make_ledger(given_suite, reserved=True)}
     assert not searched & reserved
     assert searched | reserved == {(t, s) for t in range(tasks) for s in range(states)}
-    assert len(make_ledger(given_protocol)) == len(searched)
+    assert len(make_ledger(given_suite)) == len(searched)
 
 
 NAMES = ("original", "language", "object", "swap", "task")
@@ -58,10 +58,10 @@ NAMES = ("original", "language", "object", "swap", "task")
 
 @given(st.integers(1, 12), st.integers(1, 5), st.integers(0, MAX_SEED), st.booleans())
 def test_categories_take_turns(tasks: int, count: int, seed: int, reserved: bool) -> None:
-    given_protocol = replace(protocol(tasks, 10, seed), categories=NAMES[:count])
-    entries = make_ledger(given_protocol, reserved)
+    given_suite = replace(suite(tasks, 10, seed), categories=NAMES[:count])
+    entries = make_ledger(given_suite, reserved)
     assert len(entries) == 5 * tasks * count
-    told = [given_protocol.category(entry.task) for entry in entries]
+    told = [given_suite.category(entry.task) for entry in entries]
     for start in range(0, len(entries), count):
         assert sorted(told[start : start + count]) == sorted(NAMES[:count])
     for start in range(0, len(entries), tasks * count):
@@ -71,28 +71,28 @@ def test_categories_take_turns(tasks: int, count: int, seed: int, reserved: bool
 
 
 def test_one_category_is_walked_as_a_suite_without_any() -> None:
-    assert make_ledger(replace(protocol(), categories=("task",))) == make_ledger(protocol())
+    assert make_ledger(replace(suite(), categories=("task",))) == make_ledger(suite())
 
 
-def test_the_same_protocol_gives_the_same_ledger_and_another_seed_another() -> None:
-    assert make_ledger(protocol()) == make_ledger(protocol())
-    assert make_ledger(protocol(seed=8)) != make_ledger(protocol(seed=7))
+def test_the_same_suite_gives_the_same_ledger_and_another_seed_another() -> None:
+    assert make_ledger(suite()) == make_ledger(suite())
+    assert make_ledger(suite(seed=8)) != make_ledger(suite(seed=7))
 
 
 def test_the_order_is_frozen_for_seed_7() -> None:
     # A changed order would unpair old and new trials of a sweep that is resumed.
-    first = [(e.task, e.init_state) for e in make_ledger(protocol())[:6]]
+    first = [(e.task, e.init_state) for e in make_ledger(suite())[:6]]
     assert first == FIRST_BLOCK
 
 
 def test_a_ledger_survives_its_file(tmp_path: Path) -> None:
-    entries = make_ledger(protocol())
+    entries = make_ledger(suite())
     write_ledger(tmp_path / "ledger.json", entries)
     assert read_ledger(tmp_path / "ledger.json") == entries
 
 
 def test_a_ledger_with_a_hole_is_refused(tmp_path: Path) -> None:
-    entries = make_ledger(protocol())
+    entries = make_ledger(suite())
     write_ledger(tmp_path / "ledger.json", entries[1:])
     with pytest.raises(SpecError, match="must have i = 0, got 1"):
         read_ledger(tmp_path / "ledger.json")

@@ -12,7 +12,7 @@ from duqsweep.envs.assets import RECORDING
 from duqsweep.envs.mini.suite import TASKS
 from duqsweep.policy.load import load_policy
 from duqsweep.seams import Environment, Observation
-from duqsweep.spec import LedgerEntry, PolicySpec, ProtocolSpec
+from duqsweep.spec import LedgerEntry, PolicySpec, SuiteSpec
 from duqsweep.worker.ledger import make_ledger
 from duqsweep.worker.observations import (
     KEPT_PER_TASK,
@@ -47,27 +47,27 @@ def same(a: Observation, b: Observation) -> bool:
 
 
 def test_observations_come_from_every_task_and_no_searched_state(
-    checkpoint: Path, protocol: ProtocolSpec
+    checkpoint: Path, suite: SuiteSpec
 ) -> None:
     simulator = WatchedSimulator()
     policy = load_policy(PolicySpec("embedded", str(checkpoint)), "cpu")
-    assert len(collect(policy, protocol, simulator)) == protocol.tasks * KEPT_PER_TASK
-    assert sorted(entry.task for entry in simulator.entries) == list(range(protocol.tasks))
-    searched = {(entry.task, entry.init_state) for entry in make_ledger(protocol)}
+    assert len(collect(policy, suite, simulator)) == suite.tasks * KEPT_PER_TASK
+    assert sorted(entry.task for entry in simulator.entries) == list(range(suite.tasks))
+    searched = {(entry.task, entry.init_state) for entry in make_ledger(suite)}
     assert not searched & {(entry.task, entry.init_state) for entry in simulator.entries}
 
 
 def test_the_second_process_reads_what_the_first_made(
-    checkpoint: Path, protocol: ProtocolSpec, tmp_path: Path
+    checkpoint: Path, suite: SuiteSpec, tmp_path: Path
 ) -> None:
     policy = load_policy(PolicySpec("embedded", str(checkpoint)), "cpu")
-    first = fixed_observations(policy, "id", protocol, PaperSimulator, tmp_path)
+    first = fixed_observations(policy, "id", suite, PaperSimulator, tmp_path)
 
     def no_simulator() -> Environment:
         pytest.fail("the observations were cached")
 
-    second = fixed_observations(policy, "id", protocol, no_simulator, tmp_path)
-    assert len(first.calibration) == len(first.measured) == protocol.tasks * KEPT_PER_TASK // 2
+    second = fixed_observations(policy, "id", suite, no_simulator, tmp_path)
+    assert len(first.calibration) == len(first.measured) == suite.tasks * KEPT_PER_TASK // 2
     pairs = zip(
         first.calibration + first.measured, second.calibration + second.measured, strict=True
     )
@@ -76,11 +76,11 @@ def test_the_second_process_reads_what_the_first_made(
 
 
 def test_another_policy_has_other_observations(
-    checkpoint: Path, protocol: ProtocolSpec, tmp_path: Path
+    checkpoint: Path, suite: SuiteSpec, tmp_path: Path
 ) -> None:
     policy = load_policy(PolicySpec("embedded", str(checkpoint)), "cpu")
     for name in ("one", "two"):
-        fixed_observations(policy, name, protocol, PaperSimulator, tmp_path)
+        fixed_observations(policy, name, suite, PaperSimulator, tmp_path)
     assert len(list(tmp_path.glob("*.npz"))) == 2
 
 

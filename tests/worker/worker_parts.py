@@ -104,5 +104,5 @@ def make_trial(sweep_dir: Path, spec: TrialSpec) -> Path:
     trial = Trial(number, None, {}, fingerprint(spec, bits), spec)
     files.write_json(folder / files.SPEC_JSON, trial.to_json())
     if not (sweep_dir / files.LEDGER_JSON).exists():
-        write_ledger(sweep_dir / files.LEDGER_JSON, make_ledger(spec.protocol))
+        write_ledger(sweep_dir / files.LEDGER_JSON, make_ledger(spec.suite))
     return folder

@@ -11,7 +11,7 @@ from duqsweep.control.config.settings import did_you_mean
 from duqsweep.control.front.measures import EPISODE_TIME_S, MEASURES, SUCCESS_RATE, measures_of
 from duqsweep.control.front.objectives import Objective
 from duqsweep.errors import ConfigError
-from duqsweep.spec import ProtocolSpec
+from duqsweep.spec import SuiteSpec
 
 DEFAULT_OBJECTIVES = (SUCCESS_RATE.name, EPISODE_TIME_S.name)
 
@@ -36,17 +36,15 @@ class Budget:
             )
 
 
-def objectives_of(
-    listed: Sequence[ObjectiveConfig], protocol: ProtocolSpec
-) -> tuple[Objective, ...]:
+def objectives_of(listed: Sequence[ObjectiveConfig], suite: SuiteSpec) -> tuple[Objective, ...]:
     """The objectives, success and time by default; raises ConfigError for a senseless one."""
     names = [objective.name for objective in listed] or list(DEFAULT_OBJECTIVES)
-    known = measures_of(protocol)
+    known = measures_of(suite)
     for name in names:
         if name not in known:
-            if named_category(name) is not None and not protocol.categories:
+            if named_category(name) is not None and not suite.categories:
                 raise ConfigError(
-                    f"there is no objective {name!r}: suite {protocol.suite} has no categories"
+                    f"there is no objective {name!r}: suite {suite.name} has no categories"
                 )
             raise ConfigError(
                 f"there is no objective {name!r}{did_you_mean(name, known)}; "
@@ -64,7 +62,7 @@ def objectives_of(
     return tuple(Objective(name, known[name].direction) for name in names)
 
 
-def check_episodes(budget: Budget, objectives: Sequence[Objective], protocol: ProtocolSpec) -> None:
+def check_episodes(budget: Budget, objectives: Sequence[Objective], suite: SuiteSpec) -> None:
     """Raise ConfigError when an objective needs more episodes, or the ledger has too few."""
     wanted = budget.episodes_per_trial
     if wanted == 0:
@@ -76,16 +74,16 @@ def check_episodes(budget: Budget, objectives: Sequence[Objective], protocol: Pr
                 f"1; without episodes objectives are: {others}"
             )
         return
-    categories = len(protocol.categories)
+    categories = len(suite.categories)
     if wanted < categories and any(named_category(o.name) for o in objectives):
         raise ConfigError(
             f"budget.episodes_per_trial is {wanted}, and success by category needs at least "
-            f"{categories}: {protocol.suite} has the categories {', '.join(protocol.categories)}"
+            f"{categories}: {suite.name} has the categories {', '.join(suite.categories)}"
         )
-    available = protocol.total_tasks * protocol.search_states
+    available = suite.total_tasks * suite.search_states
     if wanted > available:
         raise ConfigError(
             f"budget.episodes_per_trial is {wanted}, and the ledger of "
-            f"{protocol.suite} holds {available} ({protocol.total_tasks} tasks × half of "
-            f"{protocol.init_states} initial states; the other half is reserved)"
+            f"{suite.name} holds {available} ({suite.total_tasks} tasks × half of "
+            f"{suite.init_states} initial states; the other half is reserved)"
         )

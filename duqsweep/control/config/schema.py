@@ -23,9 +23,9 @@ from duqsweep.spec import (
     BITS_ALLOWED,
     BITS_TEXT,
     PolicySpec,
-    ProtocolSpec,
     QuantSpec,
     RuntimeSpec,
+    SuiteSpec,
 )
 
 ROOT = "schema"  # its name in the defaults list of conf/config.yaml
@@ -142,11 +142,10 @@ class RuntimeConfig:
 
 
 @dataclass
-@_with_settings_of(ProtocolSpec, "suite", "seed")
+@_with_settings_of(SuiteSpec, "seed")
 class SuiteConfig:
     """Group suite/: the episodes and their constants."""
 
-    name: str = _schema_field(ProtocolSpec, declared_settings(ProtocolSpec)["suite"])
     protocols: dict[str, dict[str, int]] = field(default_factory=dict)  # constants of each
 
 
@@ -218,7 +217,7 @@ class RootConfig:
 
     name: str | None = None
     dir: str = "sweeps/${name}"  # relative to where the command was typed
-    seed: int = ProtocolSpec.seed  # of sampler, ledger and flow noise
+    seed: int = SuiteSpec.seed  # of sampler, ledger and flow noise
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     suite: SuiteConfig = field(default_factory=SuiteConfig)
     quant: QuantConfig = field(default_factory=QuantConfig)

@@ -12,7 +12,7 @@ from duqsweep.codec import decode, encode
 from duqsweep.control.config.schema import PolicyConfig, QuantConfig, RuntimeConfig, SuiteConfig
 from duqsweep.errors import ConfigError
 from duqsweep.setting import Scalar, Setting, declared_settings
-from duqsweep.spec import LayerRule, PolicySpec, ProtocolSpec, QuantSpec, RuntimeSpec, TrialSpec
+from duqsweep.spec import LayerRule, PolicySpec, QuantSpec, RuntimeSpec, SuiteSpec, TrialSpec
 
 Settings = Mapping[str, Scalar | None]
 
@@ -93,7 +93,7 @@ class Base:
 
     policy: PolicySpec
     runtime: RuntimeSpec
-    protocol: ProtocolSpec
+    suite: SuiteSpec
     rules: tuple[LayerRule, ...]  # tried before the rules of quant.include
     includes: Mapping[str, tuple[str, ...]]  # named rule → regexes
     settings: Settings  # settable key → value
@@ -115,7 +115,7 @@ class Base:
             policy=_changed(self.policy, "policy", settings),
             quant=decode(QuantSpec, {**quant, "layer_bits": layer_bits}, "quant"),
             runtime=_changed(self.runtime, "runtime", settings),
-            protocol=_changed(self.protocol, "suite", settings),
+            suite=_changed(self.suite, "suite", settings),
         )
 
     def _included(self, settings: Settings) -> list[dict[str, Any]]:

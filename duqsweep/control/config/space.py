@@ -77,7 +77,7 @@ class Space:
             "base": dict(self.base.settings),
             "policy": encode(self.base.policy),
             "runtime": encode(self.base.runtime),
-            "suite": encode(self.base.protocol),
+            "suite": encode(self.base.suite),
             "rules": [encode(rule) for rule in self.base.rules],
             "includes": {name: list(regexes) for name, regexes in self.base.includes.items()},
             "objectives": [objective.name for objective in self.objectives],
@@ -175,7 +175,7 @@ class Space:
 
     def _check_host(self, spec: TrialSpec) -> None:
         """What depends on the policy and on the job that a trial runs in."""
-        horizon, replan = self.base.horizon, spec.protocol.replan_steps
+        horizon, replan = self.base.horizon, spec.suite.replan_steps
         if replan > horizon:
             raise ConfigError(
                 f"suite.replan_steps must not exceed the policy's horizon of {horizon} actions, "

@@ -38,7 +38,7 @@ from duqsweep.envs.assets import RECORDED, instructions
 from duqsweep.envs.simulator_info import describe_simulator
 from duqsweep.errors import ConfigError
 from duqsweep.setting import declared_settings
-from duqsweep.spec import LayerRule, PolicySpec, ProtocolSpec, RuntimeSpec
+from duqsweep.spec import LayerRule, PolicySpec, RuntimeSpec, SuiteSpec
 
 __all__ = [
     "Budget",
@@ -92,15 +92,15 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> SweepCo
 def check_inputs(config: SweepConfig) -> None:
     """Raise ConfigError unless the suite can be played and all files are there."""
     check_checkpoint(config.base.policy)
-    describe_simulator(config.base.protocol)
+    describe_simulator(config.base.suite)
     episodes = config.budget.episodes_per_trial
-    if episodes and config.base.protocol.suite == RECORDED:
+    if episodes and config.base.suite.name == RECORDED:
         raise ConfigError(
             f"suite {RECORDED} holds observations and no episodes, so budget.episodes_per_trial "
             f"must be 0, got {episodes}; suite=duq_mini can be played"
         )
-    protocol = config.base.protocol
-    check_words(config.base.policy, protocol.suite, instructions(protocol))
+    suite = config.base.suite
+    check_words(config.base.policy, suite.name, instructions(suite))
 
 
 def to_config(config: DictConfig) -> SweepConfig:
@@ -116,13 +116,13 @@ def to_config(config: DictConfig) -> SweepConfig:
         raise ConfigError(explain(error)) from error
     assert isinstance(root, RootConfig)
     name = _name(root.name)
-    declared_settings(ProtocolSpec)["seed"].check("seed", root.seed)
+    declared_settings(SuiteSpec)["seed"].check("seed", root.seed)
     base = _base(root)
     budget = Budget(
         root.budget.trials, root.budget.episodes_per_trial, root.budget.tolerated_failures
     )
-    objectives = objectives_of(root.objectives, base.protocol)
-    check_episodes(budget, objectives, base.protocol)
+    objectives = objectives_of(root.objectives, base.suite)
+    check_episodes(budget, objectives, base.suite)
     _check_choice("launcher", root.launcher.name, LAUNCHERS)
     _check_choice("sampler", root.sampler.name, SAMPLERS)
     _check_choice("tracking", root.tracking.name, TRACKINGS)
@@ -150,7 +150,7 @@ def to_config(config: DictConfig) -> SweepConfig:
 
 def _check_protocol(config: DictConfig) -> None:
     """Raise ConfigError unless the suite has constants for the protocol, which others refer to."""
-    asked, known = config.suite.protocol, list(config.suite.protocols) or [ProtocolSpec.protocol]
+    asked, known = config.suite.protocol, list(config.suite.protocols) or [SuiteSpec.protocol]
     if asked not in known:
         raise ConfigError(
             f"suite.protocol of {config.suite.name} must be one of {', '.join(known)}, "
@@ -173,14 +173,14 @@ def _base(root: RootConfig) -> Base:
     settings |= {f"{LAYERS}{path}": bits for path, bits in root.quant.weight_bits.layers.items()}
     for key, value in settings.items():  # bits also where nothing is quantized
         check_settable(key, "the configuration").check(key, value)
-    suite = {k: v for k, v in vars(root.suite).items() if k not in ("name", "protocols")}
-    suite = {**_with_absolute_paths(ProtocolSpec, suite), "suite": root.suite.name}
+    suite = {k: v for k, v in vars(root.suite).items() if k != "protocols"}
+    suite = _with_absolute_paths(SuiteSpec, suite)
     runtime = _with_absolute_paths(RuntimeSpec, vars(root.runtime))
     sizes = policy_sizes(policy)
     base = Base(
         policy=policy,
         runtime=decode(RuntimeSpec, runtime, "runtime"),
-        protocol=decode(ProtocolSpec, {**suite, "seed": root.seed}, "suite"),
+        suite=decode(SuiteSpec, {**suite, "seed": root.seed}, "suite"),
         rules=tuple(
             decode(LayerRule, vars(rule), f"quant.rules[{i}]")
             for i, rule in enumerate(root.quant.rules)

@@ -78,7 +78,7 @@ def _reference(views: Sequence[TrialView], timed: Reference | None) -> FrontRefe
     if timed is None or not views:
         return None
     named = next((view for view in views if view.trial.name == "reference" and view.result), None)
-    calls = views[0].trial.spec.protocol.nominal_calls
+    calls = views[0].trial.spec.suite.nominal_calls
     return FrontReference(
         call_ms=timed.call_ms,
         nominal_calls=calls,
@@ -93,7 +93,7 @@ def _reference(views: Sequence[TrialView], timed: Reference | None) -> FrontRefe
 def _point(view: TrialView, reference: Reference | None) -> FrontPoint:
     result, vitals, spec = view.result, view.vitals, view.trial.spec
     assert result is not None
-    measures = measures_of(spec.protocol)
+    measures = measures_of(spec.suite)
     values = {name: measure.read(view, reference) for name, measure in measures.items()}
     del values[SUCCESS_RATE]  # part of the estimate
     return FrontPoint(
@@ -163,7 +163,7 @@ def _category_positions(views: Sequence[TrialView], category: str | None) -> set
         e.i
         for view in views
         for e in view.episodes
-        if view.trial.spec.protocol.category(e.task) == category
+        if view.trial.spec.suite.category(e.task) == category
     }
 
 

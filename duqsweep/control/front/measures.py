@@ -17,7 +17,7 @@ from duqsweep.control.trials.reader import TrialView
 from duqsweep.control.trials.reference import Reference
 from duqsweep.errors import ConfigError
 from duqsweep.result import H200_SECONDS, Vitals
-from duqsweep.spec import ProtocolSpec
+from duqsweep.spec import SuiteSpec
 
 Direction = Literal["maximize", "minimize"]
 Read = Callable[[TrialView, Reference | None], float | None]
@@ -50,7 +50,7 @@ class Measure:
 def _episode_time_s(view: TrialView, reference: Reference | None) -> float | None:
     if view.vitals is None or reference is None:
         return None
-    calls = view.trial.spec.protocol.nominal_calls
+    calls = view.trial.spec.suite.nominal_calls
     return reference.episode_time_s(calls, view.vitals.speedup)
 
 
@@ -66,7 +66,7 @@ def _call_ms(view: TrialView, reference: Reference | None) -> float | None:
 
 def _modelled_time_s(view: TrialView, reference: Reference | None) -> float | None:
     seconds = view.vitals.modelled.get(H200_SECONDS) if view.vitals else None
-    return None if seconds is None else seconds * view.trial.spec.protocol.nominal_calls
+    return None if seconds is None else seconds * view.trial.spec.suite.nominal_calls
 
 
 def _of_vitals(read: Callable[[Vitals], float]) -> Read:
@@ -199,9 +199,9 @@ def find_measure(name: str) -> Measure:
     return MEASURES[name]
 
 
-def measures_of(protocol: ProtocolSpec) -> dict[str, Measure]:
+def measures_of(suite: SuiteSpec) -> dict[str, Measure]:
     """All measures of a suite by name: `MEASURES`, then the success rate of each category."""
-    by_category = (_of_category(category) for category in protocol.categories)
+    by_category = (_of_category(category) for category in suite.categories)
     return MEASURES | {measure.name: measure for measure in by_category}
 
 

@@ -35,6 +35,6 @@ def sweep_simulator(views: Sequence[TrialView]) -> SweepSimulator | None:
         return None
     view, simulator = measured[0]  # all trials of a sweep share it: worker.simulator
     renderers = {view.vitals.renderer for view, _ in measured if view.vitals}
-    protocol = view.trial.spec.protocol
+    suite = view.trial.spec.suite
     known = tuple(sorted(name for name in renderers if name is not None))
-    return SweepSimulator(protocol.suite, protocol.protocol, simulator, known)
+    return SweepSimulator(suite.name, suite.protocol, simulator, known)

@@ -47,17 +47,17 @@ def tasks_table(front: Front, views: Sequence[TrialView]) -> str:
     if not front.plays:
         return ""
     by_number = {view.number: view for view in views}
-    protocol = views[0].trial.spec.protocol
+    suite = views[0].trial.spec.suite
     played = {episode.task for view in views for episode in view.episodes}
-    tasks = sorted({task % protocol.tasks for task in played})
+    tasks = sorted({task % suite.tasks for task in played})
     rows: list[tuple[str, Sequence[Cell]]] = []
     for point in front.members:
         episodes = by_number[point.trial].episodes
-        for i, category in enumerate(protocol.categories or [""]):
+        for i, category in enumerate(suite.categories or [""]):
             name: list[Cell] = [(category, category)] if category else []
-            found = [_task(episodes, i * protocol.tasks + task) for task in tasks]
+            found = [_task(episodes, i * suite.tasks + task) for task in tasks]
             rows.append(("", [(wording.point_label(point), point.trial), *name, *found]))
-    second = ["category"] if protocol.categories else []
+    second = ["category"] if suite.categories else []
     return sortable_table(["trial", *second, *(f"task {task}" for task in tasks)], rows)
 
 

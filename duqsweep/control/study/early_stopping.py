@@ -37,7 +37,7 @@ class PruneSlow:
 
     def __init__(self, config: SweepConfig) -> None:
         """The rule for the sweep of `config`."""
-        self._calls = config.base.protocol.nominal_calls
+        self._calls = config.base.suite.nominal_calls
         names = {objective.name for objective in config.objectives}
         self._is_on = names == {"success_rate", "episode_time_s"}
         self._reader = TrialReader(config.directory)
@@ -72,7 +72,7 @@ class PruneSlow:
 
     def _calls_saved(self, trial: Trial) -> float:
         """Calls of a nominal episode as the sweep's base has it, over those of the trial."""
-        return self._calls / trial.spec.protocol.nominal_calls
+        return self._calls / trial.spec.suite.nominal_calls
 
 
 class NoEarlyStopping:

@@ -101,7 +101,7 @@ def _text(value: bool | int | float | str) -> str:
 def _measure_metrics(view: TrialView, reference: Reference | None) -> list[_Metric]:
     """Every measure that the trial has so far; of a category: `success_rate/object`."""
     metrics: list[_Metric] = []
-    for name, measure in measures_of(view.trial.spec.protocol).items():
+    for name, measure in measures_of(view.trial.spec.suite).items():
         value = measure.read(view, reference)
         at = view.ended_ms if measure.needs_episodes else view.measured_ms
         if value is not None and at is not None:
@@ -181,7 +181,7 @@ def sweep_record(
     ended = [view.ended_ms for view in views if view.ended_ms is not None]
     return RunRecord(
         name=sweep,
-        params={"policy": spec.policy.name, "suite": spec.protocol.suite},
+        params={"policy": spec.policy.name, "suite": spec.suite.name},
         metrics=tuple(_history_metrics(views, front)),
         tags=tags,
         status="RUNNING" if running else "FINISHED",

@@ -59,7 +59,7 @@ class TrialView:
     @cached_property
     def categories(self) -> dict[str, SuccessCounts]:
         """The same for each category, in the suite's order; empty where it has none."""
-        return counts_by_category(self.episodes, self.trial.spec.protocol)
+        return counts_by_category(self.episodes, self.trial.spec.suite)
 
     @cached_property
     def steps_to_success(self) -> float | None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from official import official_protocol
+from official import official_suite
 
 from duqsweep.envs.setup import prepare_libero
 from duqsweep.envs.simulator import Simulator
@@ -138,11 +138,11 @@ class Arm:
 
 
 def record(episode: Episode, assets: Path) -> None:
-    protocol = official_protocol(episode.suite, assets)
-    task = official_tasks(episode.suite, protocol.tasks)[episode.task]
-    simulator = Simulator(task.bddl, task.instruction, None, protocol.seed)
+    suite = official_suite(episode.suite, assets)
+    task = official_tasks(episode.suite, suite.tasks)[episode.task]
+    simulator = Simulator(task.bddl, task.instruction, None, suite.seed)
     state = task.init_states[episode.state]
-    simulator.reset(state, protocol.settle_steps, as_libero=True)
+    simulator.reset(state, suite.settle_steps, as_libero=True)
     arm = Arm(simulator)
     for move in episode.moves:
         arm.run(move)

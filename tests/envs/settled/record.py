@@ -26,7 +26,7 @@ from duqsweep.envs.suite_tasks import official_tasks
 FILE = Path(__file__).with_name("positions.json.xz")
 STATES = 25
 SETTLE_STEPS = 10
-SEED = 7  # of where fixtures stand; the protocol's default
+SEED = 7  # of where fixtures stand; the suite's default
 SAME_M = 1e-3
 
 Positions = dict[str, list[float]]  # object → metres
