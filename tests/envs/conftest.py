@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from official import find_official_assets
+from official import SUITES, find_official_assets
+from plain import write_plain_assets
 
 from duqsweep.spec import SuiteSpec
 
 EXPERT = Path(__file__).parents[2] / "examples" / "embedded_policy" / "expert.py"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_collections() -> None:
+    """robosuite collects garbage for each simulator it closes; let it skip what lives on anyway."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +51,11 @@ def expert() -> ModuleType:
 @pytest.fixture(scope="session")
 def official_assets() -> Path:
     return find_official_assets()
+
+
+@pytest.fixture(scope="session")
+def plain_official_assets(official_assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with tiny pictures."""
+    folder = tmp_path_factory.mktemp("plain_official_assets")
+    write_plain_assets(official_assets.resolve(), folder, SUITES)
+    return folder

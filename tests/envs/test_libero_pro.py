@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from official import find_official_assets
-from PIL import Image
+from plain import write_plain_assets
 from pro import SUITES, check_pro_assets, find_pro_files, pro_suite
 
 from duqsweep.control.config.sweep_config import check_inputs, compose
-from duqsweep.envs import asset_files, assets, libero_pro, pro_objects
+from duqsweep.envs import assets, libero_pro, pro_objects
 from duqsweep.envs.libero import LiberoEnvironment, open_environment
 from duqsweep.envs.simulator import Simulator
 from duqsweep.errors import ConfigError
@@ -41,14 +41,9 @@ def pro_assets() -> Path:
 
 @pytest.fixture(scope="module")
 def plain_assets(pro_assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with tiny pictures: objects move alike, and a task is built in half the time."""
+    """The same with tiny pictures."""
     folder = tmp_path_factory.mktemp("plain_assets")
-    for name in {name for suite in SUITES for name in asset_files.needed_files(suite)}:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        if name.endswith(".png"):
-            Image.new("RGB", (8, 8), "gray").save(folder / name)
-        else:
-            (folder / name).symlink_to(pro_assets / name)
+    write_plain_assets(pro_assets, folder, SUITES)
     return folder
 
 

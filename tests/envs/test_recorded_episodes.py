@@ -86,8 +86,8 @@ class Blind:
 
 
 @pytest.fixture(scope="module", params=RECORDINGS, ids=lambda path: path.stem)
-def played(request: pytest.FixtureRequest, official_assets: Path) -> Iterator[Played]:
-    recording = Played(request.param, official_assets)
+def played(request: pytest.FixtureRequest, plain_official_assets: Path) -> Iterator[Played]:
+    recording = Played(request.param, plain_official_assets)
     yield recording
     recording.environment.close()
 

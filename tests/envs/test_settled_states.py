@@ -41,10 +41,10 @@ def idle(simulator: Simulator, state: np.ndarray) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suite", SUITES)
-def test_objects_settle_where_they_do_under_mujoco_3_2_3(suite: str, official_assets: Path):
+def test_objects_settle_where_they_do_under_mujoco_3_2_3(suite: str, plain_official_assets: Path):
     recorded = record.read()[suite]
     assert len(recorded) == 10 * record.STATES
-    prepare_libero("osmesa", official_assets)
+    prepare_libero("osmesa", plain_official_assets)
     far = {}
     for number, task in enumerate(official_tasks(suite, 10)):
         simulator = Simulator(task.bddl, task.instruction, None, record.SEED)
