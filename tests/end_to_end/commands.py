@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import duqsweep
 from duqsweep import files
@@ -30,13 +30,15 @@ class Finished:
     process: subprocess.CompletedProcess[str]
 
 
-def start(words: Sequence[str], cwd: Path, **environment: str) -> subprocess.Popen[str]:
+def start(
+    words: Sequence[str], cwd: Path, stdout: IO[str] | int = subprocess.PIPE, **environment: str
+) -> subprocess.Popen[str]:
     """Start `python -m duqsweep WORDS` in a process group of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "duqsweep", *words],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -48,7 +50,7 @@ def start(words: Sequence[str], cwd: Path, **environment: str) -> subprocess.Pop
 def run(words: Sequence[str], cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """`python -m duqsweep WORDS` to its end."""
     process = start(words, cwd, **environment)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=600)
     return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 

@@ -21,11 +21,13 @@ from optuna.trial import TrialState
 
 from duqsweep import files
 from duqsweep.mailbox import Mailbox
+from duqsweep.processes import start_ticks
 
 pytestmark = pytest.mark.slow
 
 INTERRUPTED = 130
-LONGEST_S = 60.0  # for a life to get anywhere
+LONGEST_S = 240.0  # until a run gets as far as it must, on a busy machine
+LONGEST_PAUSE_S = 1.0  # between an observed step and the signal: about an episode
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,11 @@ class Life:
 
 @dataclass(frozen=True)
 class Battered:
-    """A sweep with a hard life."""
+    """A sweep that needed several runs of its command."""
 
     folder: Path
     lives: dict[str, Life]  # how it ended → the command that ended so
-    ledgers: list[bytes]  # after each life
+    ledgers: list[bytes]  # after each run
 
 
 def kill_controller(process: subprocess.Popen[str], folder: Path) -> None:
@@ -51,12 +53,7 @@ def kill_controller(process: subprocess.Popen[str], folder: Path) -> None:
 
 
 def kill_everything(process: subprocess.Popen[str], folder: Path) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
-    for worker in (folder / files.WORKERS_DIR).glob("*"):
-        alive = Mailbox(worker).alive()
-        if alive is not None:
-            with suppress(ProcessLookupError):
-                os.kill(alive.pid, signal.SIGKILL)
+    signal_all(process, folder, signal.SIGKILL)
 
 
 def terminate_all(process: subprocess.Popen[str], folder: Path) -> None:
@@ -69,20 +66,44 @@ def ctrl_c(process: subprocess.Popen[str], folder: Path) -> None:
 
 
 def stop_verb(process: subprocess.Popen[str], folder: Path) -> None:
-    assert run(["stop", str(folder)], folder).returncode == 0
+    """The sweep stands still meanwhile: the verb takes seconds to start, enough for all trials."""
+    signal_all(process, folder, signal.SIGSTOP)
+    try:
+        assert run(["stop", str(folder)], folder).returncode == 0
+    finally:
+        signal_all(process, folder, signal.SIGCONT)
 
 
+def signal_all(process: subprocess.Popen[str], folder: Path, number: signal.Signals) -> None:
+    """Signal the controller, its workers, and the workers that an earlier controller started."""
+    os.killpg(process.pid, number)
+    for worker in (folder / files.WORKERS_DIR).glob("*"):
+        alive = Mailbox(worker).alive()
+        if alive is not None and start_ticks(alive.pid) == alive.start_ticks:
+            with suppress(ProcessLookupError):
+                os.kill(alive.pid, number)
+
+
+# The order matters: see `battered`.
 FATES: dict[str, Callable[[subprocess.Popen[str], Path], None]] = {
+    "stopped": stop_verb,
+    "all terminated": terminate_all,
     "controller killed": kill_controller,
     "all killed": kill_everything,
     "Ctrl-C": ctrl_c,
-    "all terminated": terminate_all,
-    "stopped": stop_verb,
 }
 
 
 @pytest.fixture(scope="module")
 def battered(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Battered:
+    """Five runs that end by force, and one that finishes.
+
+    The sweep has 30 steps (6 benchmarks, 24 episodes), and each run is bounded in steps, not in
+    seconds, so that each finds work left on any machine. A run takes one or two steps before its
+    signal, and its two workers finish at most an episode each. Workers that outlive their
+    controller finish their trials without it, up to 10 steps; that happens twice, and the second
+    time, after Ctrl-C, only the last run comes afterwards.
+    """
     cwd = tmp_path_factory.mktemp("battered")
     folder = cwd / "sweeps" / "small"
     # What calibration and timing see takes seconds to collect, and is tested elsewhere.
@@ -90,12 +111,21 @@ def battered(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Ba
     moments = random.Random(20)
     lives, ledgers = {}, []
     for name, fate in FATES.items():
-        process = start(finished.words, cwd)
-        wait_for_progress(process, folder)
-        time.sleep(moments.uniform(0.0, 3.0))
+        log = cwd / f"{name}.txt"
+        with log.open("w") as stdout:
+            process = start(finished.words, cwd, stdout)
+        if name == "all killed":  # first it must find what "controller killed" left
+            wait_until(process, lambda log=log: "re-attached" in log.read_text())
+        steps = written(folder)
+        wait_until(process, lambda steps=steps: written(folder) > steps)
+        steps, pause_ends = written(folder), time.monotonic() + moments.uniform(0, LONGEST_PAUSE_S)
+        wait_until(
+            process,
+            lambda steps=steps, end=pause_ends: written(folder) > steps or time.monotonic() > end,
+        )
         fate(process, folder)
-        out, err = process.communicate(timeout=60)
-        lives[name] = Life(process.returncode, out, err)
+        _, err = process.communicate(timeout=LONGEST_S)
+        lives[name] = Life(process.returncode, log.read_text(), err)
         ledgers.append((folder / files.LEDGER_JSON).read_bytes())
     last = run(finished.words, cwd)
     lives["last"] = Life(last.returncode, last.stdout, last.stderr)
@@ -103,16 +133,17 @@ def battered(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Ba
     return Battered(folder, lives, ledgers)
 
 
-def wait_for_progress(process: subprocess.Popen[str], folder: Path) -> None:
-    """Until one more benchmark or episode is done."""
-    before, deadline = written(folder), time.monotonic() + LONGEST_S
-    while written(folder) == before:
+def wait_until(process: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
+    """Wait for something that a running sweep does before it ends."""
+    deadline = time.monotonic() + LONGEST_S
+    while not reached():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.01)
 
 
 def written(folder: Path) -> int:
+    """Steps of the sweep that are done: benchmarks and episodes."""
     lines = sum(len(files.read_lines(p)) for p in folder.glob(f"trials/*/{files.EPISODES_JSONL}"))
     return lines + len(list(folder.glob(f"trials/*/{files.VITALS_JSON}")))
 
@@ -120,11 +151,11 @@ def written(folder: Path) -> int:
 def test_every_life_ends_as_it_was_made_to_and_the_last_one_finishes(battered: Battered) -> None:
     codes = {name: life.code for name, life in battered.lives.items()}
     assert codes == {
+        "stopped": INTERRUPTED,
+        "all terminated": INTERRUPTED,
         "controller killed": -signal.SIGKILL,
         "all killed": -signal.SIGKILL,
         "Ctrl-C": INTERRUPTED,
-        "all terminated": INTERRUPTED,
-        "stopped": INTERRUPTED,
         "last": 0,
     }
     assert [life.err for life in battered.lives.values()] == [""] * len(codes)
