@@ -75,7 +75,7 @@ def results() -> st.SearchStrategy[TrialResult]:
         st.sampled_from(("complete", "stopped", "failed")),
         TEXT,
         st.tuples(*[st.integers(0, 100)] * 3),  # successes, errors, failures
-        st.none() | FLOATS,
+        st.none() | st.floats(0, 1),
         st.text(min_size=1, max_size=5),
     )
 
