@@ -1,6 +1,6 @@
 """The folder through which a dispatcher and one worker talk: assignments in, outcomes out.
 
-    worker.json           the terms under which the worker serves, written before its job starts
+    worker.json           the worker's configuration, written before its job starts
     job.json              the job's id, once the launcher has given one
     alive.json            who the worker is and what it does; written by the worker, and touched
                           every BEAT_S seconds while it runs
@@ -8,7 +8,7 @@
     claimed/000001.json   the same file, moved by the worker when it starts on it
     returned/000001.json  the same file, moved by the dispatcher out of the reach of a gone worker
     done/000001.json      the outcome, written by the worker
-    settled/000001.json   marked by the dispatcher when the sweep knows the outcome
+    acknowledged/…        marked by the dispatcher when the sweep knows the outcome
     ended.json            why the worker left; it claims nothing after having written this
     stop                  asks the worker to leave at once
 
@@ -35,7 +35,7 @@ WORKER_JSON = "worker.json"
 JOB_JSON = "job.json"
 ALIVE_JSON = "alive.json"
 ENDED_JSON = "ended.json"
-BOXES = ("inbox", "claimed", "returned", "done", "settled")
+BOXES = ("inbox", "claimed", "returned", "done", "acknowledged")
 BEAT_S = 2.0  # between two touches of alive.json
 
 LeaveReason = Literal[
@@ -44,8 +44,8 @@ LeaveReason = Literal[
 
 
 @dataclass(frozen=True)
-class Terms:
-    """What a worker is given when it is made; it never changes."""
+class WorkerConfig:
+    """The configuration of a worker; it never changes."""
 
     id: str  # its folder's name
     folder: str  # absolute path of its folder when it was made
@@ -81,8 +81,8 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Alive:
-    """A worker's process, for people and to know whether it still runs."""
+class Heartbeat:
+    """Which process the worker is, and what it works on."""
 
     pid: int
     start_ticks: int  # with the pid, names a process once and for all (until a reboot)
@@ -95,7 +95,7 @@ class Alive:
 
 
 @dataclass(frozen=True)
-class Left:
+class WorkerExit:
     """Why a worker left."""
 
     reason: LeaveReason
@@ -125,29 +125,29 @@ class Mailbox:
         """The sweep that the worker serves."""
         return self.folder.parent.parent
 
-    def create(self, terms: Terms) -> None:
+    def create(self, worker_config: WorkerConfig) -> None:
         """Make the folder, which nobody else may write; it must not exist."""
         self.folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.folder.mkdir(mode=0o700)
         for box in BOXES:
             (self.folder / box).mkdir(mode=0o700)
-        write_json(self.folder / WORKER_JSON, encode(terms))
+        write_json(self.folder / WORKER_JSON, encode(worker_config))
 
-    def terms(self) -> Terms | None:
+    def worker_config(self) -> WorkerConfig | None:
         """None when whoever made the folder was killed before it was whole."""
         path = self.folder / WORKER_JSON
-        return decode(Terms, read_json(path)) if path.exists() else None
+        return decode(WorkerConfig, read_json(path)) if path.exists() else None
 
-    def own_terms(self) -> Terms | None:
-        """The terms, if this very folder was made with them and belongs to this user; else None.
+    def own_config(self) -> WorkerConfig | None:
+        """The configuration, if it names this very folder and this user owns it; else None.
 
         Raises:
             DuqsweepError: worker.json is damaged or of another version.
         """
         if self.folder.is_symlink() or self.folder.stat().st_uid != os.geteuid():
             return None
-        terms = self.terms()
-        return terms if terms is not None and terms.folder == str(self.folder) else None
+        config = self.worker_config()
+        return config if config is not None and config.folder == str(self.folder) else None
 
     def set_job(self, job: Job) -> None:
         """Keep the job's id."""
@@ -182,21 +182,21 @@ class Mailbox:
         path = self._path("done", number)
         return decode(Outcome, read_json(path)) if path.exists() else None
 
-    def settle(self, number: int) -> None:
+    def acknowledge(self, number: int) -> None:
         """Mark that the sweep knows how this assignment ended."""
-        self._path("settled", number).touch()
+        self._path("acknowledged", number).touch()
 
     def open_numbers(self) -> list[int]:
-        """Offered or claimed assignments that are not settled."""
+        """Offered or claimed assignments that are not acknowledged."""
         offered = {*self._numbers("inbox"), *self._numbers("claimed")}
-        return sorted(offered - set(self._numbers("settled")))
+        return sorted(offered - set(self._numbers("acknowledged")))
 
     def interrupted_numbers(self) -> list[int]:
         """Claimed assignments without an outcome: an earlier run of this worker was killed."""
         return sorted(
             set(self._numbers("claimed"))
             - set(self._numbers("done"))
-            - set(self._numbers("settled"))
+            - set(self._numbers("acknowledged"))
         )
 
     def last_number(self) -> int:
@@ -211,7 +211,7 @@ class Mailbox:
                 return self._assignment(box, number)
         return self._assignment("returned", number)
 
-    def set_alive(self, alive: Alive) -> None:
+    def set_alive(self, alive: Heartbeat) -> None:
         """Say what the worker does now."""
         write_json(self.folder / ALIVE_JSON, encode(alive))
 
@@ -219,19 +219,19 @@ class Mailbox:
         """Show that the worker still runs."""
         os.utime(self.folder / ALIVE_JSON)
 
-    def alive(self) -> Alive | None:
+    def heartbeat(self) -> Heartbeat | None:
         """None before the worker has started."""
         path = self.folder / ALIVE_JSON
-        return decode(Alive, read_json(path)) if path.exists() else None
+        return decode(Heartbeat, read_json(path)) if path.exists() else None
 
     def leave(self, reason: LeaveReason, finished: int) -> None:
         """Write the worker's last file."""
-        write_json(self.folder / ENDED_JSON, encode(Left(reason, finished)))
+        write_json(self.folder / ENDED_JSON, encode(WorkerExit(reason, finished)))
 
-    def left(self) -> Left | None:
+    def worker_exit(self) -> WorkerExit | None:
         """Why the worker left; None while it may still claim."""
         path = self.folder / ENDED_JSON
-        return decode(Left, read_json(path)) if path.exists() else None
+        return decode(WorkerExit, read_json(path)) if path.exists() else None
 
     def ask_to_leave(self) -> None:
         """The worker leaves within a second, whatever it does."""

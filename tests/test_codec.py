@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from duqsweep.codec import decode, encode
 from duqsweep.errors import SpecError
-from duqsweep.mailbox import Alive, Job, Left, Outcome, Terms
+from duqsweep.mailbox import Heartbeat, Job, Outcome, WorkerConfig, WorkerExit
 from duqsweep.result import EpisodeRecord, LatencyStats, TrialResult, Vitals
 from duqsweep.spec import (
     BITS_ALLOWED,
@@ -115,10 +115,10 @@ FILED: dict[type, st.SearchStrategy[Any]] = {
     Vitals: records(Vitals),
     EpisodeRecord: records(EpisodeRecord),
     TrialResult: results(),
-    Terms: records(Terms),
+    WorkerConfig: records(WorkerConfig),
     Job: records(Job),
-    Alive: records(Alive),
-    Left: records(Left),
+    Heartbeat: records(Heartbeat),
+    WorkerExit: records(WorkerExit),
     Outcome: records(Outcome),
 }
 

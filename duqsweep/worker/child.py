@@ -30,10 +30,10 @@ log = logging.getLogger(__name__)
 
 def open_evaluator() -> Evaluator:
     """The real evaluation, with one bench for all trials of this process."""
-    from duqsweep.worker.bench import Bench
+    from duqsweep.worker.cache import WorkerCache
     from duqsweep.worker.evaluate import evaluate
 
-    bench = Bench()
+    bench = WorkerCache()
     return lambda folder, until_episode: evaluate(folder, until_episode, bench)
 
 

@@ -13,16 +13,16 @@ from duqsweep.errors import EvaluationError, InfrastructureError
 from duqsweep.result import EpisodeRecord, Outcome, TrialResult, Vitals
 from duqsweep.seams import Policy
 from duqsweep.spec import LedgerEntry, Trial
-from duqsweep.worker.bench import Bench
 from duqsweep.worker.blame import is_machines
+from duqsweep.worker.cache import WorkerCache
 from duqsweep.worker.episode import run_episode
 from duqsweep.worker.ledger import read_ledger
 from duqsweep.worker.lock import exclusive
 from duqsweep.worker.prepare import phase, prepare
-from duqsweep.worker.summary import Progress, summarise, too_many_errors
+from duqsweep.worker.summary import SavedProgress, summarise, too_many_errors
 from duqsweep.worker.vitals import measure_vitals
 
-__all__ = ["Bench", "evaluate"]
+__all__ = ["WorkerCache", "evaluate"]
 
 
 LOCK_WAIT_S = 20.0  # a killed holder frees it at once; a living one must not be there
@@ -31,7 +31,7 @@ ATTEMPTS = 2  # of an episode whose simulator fails
 log = logging.getLogger(__name__)
 
 
-def evaluate(trial_dir: Path, until_episode: int, bench: Bench | None = None) -> TrialResult:
+def evaluate(trial_dir: Path, until_episode: int, bench: WorkerCache | None = None) -> TrialResult:
     """Evaluate a trial up to an episode of its sweep's ledger.
 
     Plays those of the first `until_episode` entries that are not finished in the folder. Writes
@@ -56,11 +56,11 @@ def evaluate(trial_dir: Path, until_episode: int, bench: Bench | None = None) ->
         SpecError: spec.json, or a file beside it, holds something impossible.
     """
     if bench is None:
-        with closing(Bench()) as own:
+        with closing(WorkerCache()) as own:
             return evaluate(trial_dir, until_episode, own)
     trial = Trial.from_json(files.read_json(trial_dir / files.SPEC_JSON))
     with exclusive(trial_dir / files.TRIAL_LOCK, LOCK_WAIT_S), _log_file(trial_dir / files.LOG_TXT):
-        progress = Progress.read(trial_dir)
+        progress = SavedProgress.read(trial_dir)
         if progress.result and _has_ended(progress.result, until_episode):
             return progress.result
         left = until_episode - len(progress.finished)
@@ -81,7 +81,12 @@ class _Evaluation:
     """One evaluation of one trial; the folder's lock is held."""
 
     def __init__(
-        self, trial: Trial, trial_dir: Path, until_episode: int, bench: Bench, progress: Progress
+        self,
+        trial: Trial,
+        trial_dir: Path,
+        until_episode: int,
+        bench: WorkerCache,
+        progress: SavedProgress,
     ) -> None:
         self._trial, self._spec = trial, trial.spec
         self._dir, self._sweep_dir = trial_dir, trial_dir.parent.parent

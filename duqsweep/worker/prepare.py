@@ -22,7 +22,7 @@ from duqsweep.quant.select import Bits, select_layers
 from duqsweep.seams import Policy
 from duqsweep.spec import QuantSpec, TrialSpec
 from duqsweep.worker import pulse
-from duqsweep.worker.bench import Bench, Reference
+from duqsweep.worker.cache import ReferencePolicy, WorkerCache
 from duqsweep.worker.hardware import allocated_bytes, check_kernel, resolve_device
 from duqsweep.worker.noise import flow_noise
 from duqsweep.worker.observations import FixedObservations
@@ -38,7 +38,7 @@ class Prepared:
     """A trial's policy, warm, with what it is compared to."""
 
     policy: Policy
-    reference: Reference
+    reference: ReferencePolicy
     observations: FixedObservations
     expected: Sequence[NDArray[np.float32]]  # the reference's normalised actions on the measured
     bits: dict[str, Bits]  # quantized layers
@@ -46,7 +46,7 @@ class Prepared:
     allocated_mb: float | None  # GPU memory of the policy beside the reference's; None on a CPU
 
 
-def prepare(spec: TrialSpec, bench: Bench, cache_dir: Path) -> Prepared:
+def prepare(spec: TrialSpec, bench: WorkerCache, cache_dir: Path) -> Prepared:
     """Build the policy that `spec` describes.
 
     Args:

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 
 from duqsweep.assignment import Assignment, Failure, failure
-from duqsweep.mailbox import BEAT_S, Alive, LeaveReason, Mailbox, Outcome, Terms
+from duqsweep.mailbox import BEAT_S, Heartbeat, LeaveReason, Mailbox, Outcome, WorkerConfig
 from duqsweep.processes import machine_id, oom_kills, start_ticks
 from duqsweep.worker import pulse
 from duqsweep.worker.blame import forget_simulator, kind_of_death
@@ -44,25 +44,27 @@ def serve(worker_dir: str, opener: OpenEvaluator = open_evaluator) -> None:
         opener: Makes the function that evaluates; called in the child process.
     """
     mailbox = Mailbox(Path(worker_dir))
-    terms = mailbox.terms()
-    if terms is None or mailbox.left() is not None:
+    worker_config = mailbox.worker_config()
+    if worker_config is None or mailbox.worker_exit() is not None:
         return  # its dispatcher expects nothing of it any more
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    worker = _Worker(mailbox, terms, opener)
+    worker = _Worker(mailbox, worker_config, opener)
     try:
         reason = worker.run()
     finally:
         worker.end_child()
     mailbox.leave(reason, worker.finished)
-    log.info("worker %s leaves: %s", terms.id, reason)
+    log.info("worker %s leaves: %s", worker_config.id, reason)
 
 
 class _Worker:
-    def __init__(self, mailbox: Mailbox, terms: Terms, opener: OpenEvaluator) -> None:
+    def __init__(
+        self, mailbox: Mailbox, worker_config: WorkerConfig, opener: OpenEvaluator
+    ) -> None:
         self.mailbox = mailbox
-        self.terms = terms
+        self.worker_config = worker_config
         self.opener = opener
         self.started_at = time.time()
         self.idle_since = time.monotonic()
@@ -114,13 +116,13 @@ class _Worker:
             self.child = None
 
     def _reason_to_leave(self) -> LeaveReason | None:
-        if not self.terms.reuse and self.number:
+        if not self.worker_config.reuse and self.number:
             return "served"
-        whole_s = 60.0 * self.terms.timeout_min
+        whole_s = 60.0 * self.worker_config.timeout_min
         left_s = whole_s - (time.time() - self.started_at)
         if left_s < min(LAST_TENTH * whole_s, LAST_TENTH_MAX_S):
             return "time"
-        if time.monotonic() - self.idle_since > self.terms.idle_s:
+        if time.monotonic() - self.idle_since > self.worker_config.idle_s:
             return "idle"
         return None
 
@@ -152,7 +154,7 @@ class _Worker:
                 raise EOFError
             elif self._is_hung():
                 self.leave_reason = "hung"
-                said = f"the evaluation did nothing for {self.terms.hang_min:g} minutes"
+                said = f"the evaluation did nothing for {self.worker_config.hang_min:g} minutes"
                 self._finish(Outcome(self.current, None, failure("hung", said)))
         except (EOFError, ConnectionResetError):
             self.child.join()
@@ -187,7 +189,7 @@ class _Worker:
         self.watched_at = now
         if pulse.count() != self.pulse:
             self.pulse, self.advanced_at = pulse.count(), now
-        return now - self.advanced_at > 60.0 * self.terms.hang_min
+        return now - self.advanced_at > 60.0 * self.worker_config.hang_min
 
     def _beat(self) -> None:
         if time.monotonic() >= self.next_beat:
@@ -201,13 +203,13 @@ class _Worker:
         # SLURM says only in the environment which job this is, and where it runs.
         node, job_id = os.environ.get("SLURMD_NODENAME"), os.environ.get("SLURM_JOB_ID")
         me = (os.getpid(), ticks, socket.gethostname(), machine_id(), node, job_id)
-        self.mailbox.set_alive(Alive(*me, self.started_at, self.current))
+        self.mailbox.set_alive(Heartbeat(*me, self.started_at, self.current))
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        left_s = 60.0 * self.terms.timeout_min - (time.time() - self.started_at)
+        left_s = 60.0 * self.worker_config.timeout_min - (time.time() - self.started_at)
         if number == signal.SIGTERM:
             self.leave_reason = self.leave_reason or "terminated"
-        elif left_s < 2 * self.terms.signal_s:
+        elif left_s < 2 * self.worker_config.signal_s:
             self.leave_reason = "timeout"
         else:
             self.leave_reason = "preempted"

@@ -19,7 +19,7 @@ ERRORS_TOLERATED = 0.05  # of the assigned episodes; and one is always tolerated
 
 
 @dataclass(frozen=True)
-class Progress:
+class SavedProgress:
     """What earlier processes left in a trial's folder."""
 
     vitals: Vitals | None
@@ -27,7 +27,7 @@ class Progress:
     result: TrialResult | None
 
     @classmethod
-    def read(cls, trial_dir: Path) -> Progress:
+    def read(cls, trial_dir: Path) -> SavedProgress:
         """Raises SpecError or EvaluationError when a file holds something impossible."""
         vitals_path, result_path = trial_dir / files.VITALS_JSON, trial_dir / files.RESULT_JSON
         lines = files.read_lines(trial_dir / files.EPISODES_JSONL)

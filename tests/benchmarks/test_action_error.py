@@ -11,20 +11,20 @@ import pytest
 import torch
 from torch import nn
 
-from duqsweep.worker.bench import Bench
+from duqsweep.worker.cache import WorkerCache
 from duqsweep.worker.observations import FixedObservations
 
 
 def test_one_line_a_setting_tells_what_layers_and_actions_lose(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class FewObservations(Bench):
+    class FewObservations(WorkerCache):
         def observations(self, *args: Any) -> FixedObservations:
             found = super().observations(*args)
             return replace(found, calibration=found.calibration[:2], measured=found.measured[:2])
 
     monkeypatch.setattr(action_error, "NOISES", 1)
-    monkeypatch.setattr(action_error, "Bench", FewObservations)
+    monkeypatch.setattr(action_error, "WorkerCache", FewObservations)
     words = ["--rotation", "hadamard", "--block", "16", "--bits", "8,8", "2,8"]
     assert action_error.main([*words, "--include", "dit_mlp"]) == 0
     head, _, row = capsys.readouterr().out.splitlines()

@@ -12,7 +12,7 @@ from light_work import cannot_start
 
 from duqsweep.control.dispatch.dispatcher import Assignment
 from duqsweep.files import EPISODES_JSONL, read_lines
-from duqsweep.mailbox import Left
+from duqsweep.mailbox import WorkerExit
 from duqsweep.processes import start_ticks
 
 pytestmark = pytest.mark.parametrize(
@@ -88,8 +88,8 @@ def test_without_reuse_every_assignment_has_a_job_of_its_own(lab: Lab) -> None:
         lab.trial(number)
         dispatcher.submit(Assignment(number, 1))
         wait_for_ends(dispatcher, 1)
-    served = Left("served", 1)
-    wait_until(lambda: [box.left() for box in mailboxes(lab)] == [served, served])
+    served = WorkerExit("served", 1)
+    wait_until(lambda: [box.worker_exit() for box in mailboxes(lab)] == [served, served])
 
 
 def test_an_idle_worker_leaves_and_the_next_assignment_finds_another(lab: Lab) -> None:
@@ -98,7 +98,7 @@ def test_an_idle_worker_leaves_and_the_next_assignment_finds_another(lab: Lab) -
         lab.trial(number)
         dispatcher.submit(Assignment(number, 1))
         assert wait_for_ends(dispatcher, 1)[0].failure is None
-        wait_until(lambda: mailboxes(lab)[-1].left() == Left("idle", 1))
+        wait_until(lambda: mailboxes(lab)[-1].worker_exit() == WorkerExit("idle", 1))
     assert len(mailboxes(lab)) == 2
 
 
@@ -109,7 +109,7 @@ def test_what_a_leaving_worker_did_not_take_goes_to_another(lab: Lab) -> None:
     dispatcher.submit(Assignment(0, 1))
     wait_for_ends(dispatcher, 1)
     (leaving,) = mailboxes(lab)
-    pid = leaving.alive().pid
+    pid = leaving.heartbeat().pid
     os.kill(pid, signal.SIGSTOP)
     dispatcher.submit(Assignment(1, 1))
     leaving.leave("idle", 1)  # as if it had written this a moment before it saw the assignment
@@ -138,7 +138,7 @@ def test_ending_the_jobs_leaves_no_process_and_is_no_failure_later(lab: Lab) -> 
     (box,) = mailboxes(lab)
     dispatcher.close(end_jobs=True)
     wait_until(lambda: start_ticks(visit["pid"]) is None, 5.0)
-    wait_until(lambda: start_ticks(box.alive().pid) is None, 5.0)
+    wait_until(lambda: start_ticks(box.heartbeat().pid) is None, 5.0)
     assert (folder / EPISODES_JSONL).read_bytes().endswith(b"\n")
     later = lab.open()
     assert later.reattach() == []
@@ -156,7 +156,7 @@ def test_a_job_that_is_told_of_its_end_leaves_its_episode(
     dispatcher = lab.open(timeout_min=timeout_min)
     dispatcher.submit(Assignment(0, 500))
     wait_until(lambda: len(read_lines(folder / EPISODES_JSONL)) >= 1)
-    os.kill(mailboxes(lab)[0].alive().pid, signal.SIGUSR2)
+    os.kill(mailboxes(lab)[0].heartbeat().pid, signal.SIGUSR2)
     (ended,) = wait_for_ends(dispatcher, 1)
     assert ended.failure is not None
     assert (ended.failure.kind, ended.failure.retry) == (kind, True)
@@ -167,7 +167,7 @@ def test_a_terminated_worker_was_preempted(lab: Lab) -> None:
     dispatcher = lab.open()
     dispatcher.submit(Assignment(0, 500))
     wait_until(lambda: len(read_lines(folder / EPISODES_JSONL)) >= 1)
-    os.kill(mailboxes(lab)[0].alive().pid, signal.SIGTERM)
+    os.kill(mailboxes(lab)[0].heartbeat().pid, signal.SIGTERM)
     (ended,) = wait_for_ends(dispatcher, 1)
     assert ended.failure is not None
     assert (ended.failure.kind, ended.failure.fault) == ("preempted", "machine")
@@ -177,12 +177,12 @@ def test_a_worker_says_what_it_does(lab: Lab) -> None:
     lab.trial(7, episode_s=0.5)
     dispatcher = lab.open()
     dispatcher.submit(Assignment(7, 2))
-    wait_until(lambda: mailboxes(lab)[0].alive() is not None)
+    wait_until(lambda: mailboxes(lab)[0].heartbeat() is not None)
     (box,) = mailboxes(lab)
-    wait_until(lambda: box.alive().assignment == Assignment(7, 2))
-    assert (box.alive().node is not None) == (lab.launcher == "slurm")
+    wait_until(lambda: box.heartbeat().assignment == Assignment(7, 2))
+    assert (box.heartbeat().node is not None) == (lab.launcher == "slurm")
     wait_for_ends(dispatcher, 1)
-    assert box.alive().assignment is None
+    assert box.heartbeat().assignment is None
 
 
 def test_the_log_of_a_worker_names_its_trials(lab: Lab) -> None:

@@ -109,7 +109,7 @@ def test_a_planted_worker_does_not_end_an_unrelated_job(
     dispatcher = lab.open()
     dispatcher.reattach()
     dispatcher.close(end_jobs=True)
-    wait_until(lambda: start_ticks(running.alive().pid) is None)
+    wait_until(lambda: start_ticks(running.heartbeat().pid) is None)
     assert slurm.run("squeue", "-h", "-j", job_id, "-o", "%T").strip() in ("RUNNING", "PENDING")
 
 
@@ -134,8 +134,8 @@ def test_a_damaged_worker_is_left_alone_and_said(
 
 
 def test_a_sweep_that_was_moved_resumes_in_its_new_place(lab: Lab, running: Mailbox) -> None:
-    os.kill(running.alive().pid, signal.SIGKILL)
-    wait_until(lambda: start_ticks(running.alive().pid) is None)
+    os.kill(running.heartbeat().pid, signal.SIGKILL)
+    wait_until(lambda: start_ticks(running.heartbeat().pid) is None)
     lab.opened.clear()
     moved = elsewhere(lab, lab.folder.rename(lab.folder.with_name("moved")))
     dispatcher = moved.open()
@@ -170,7 +170,7 @@ def test_nobody_else_can_write_a_workers_folder(lab: Lab) -> None:
 def test_a_process_proves_whose_it_is(
     lab: Lab, launcher: str, running: Mailbox, stranger: subprocess.Popen[bytes]
 ) -> None:
-    proof = running.terms().proof
-    assert has_proof(running.alive().pid, proof) == (launcher == "local")
+    proof = running.worker_config().proof
+    assert has_proof(running.heartbeat().pid, proof) == (launcher == "local")
     assert not has_proof(stranger.pid, proof)
     assert PROOF not in os.environ

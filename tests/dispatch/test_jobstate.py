@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from duqsweep.control.dispatch.jobstate import Row, classify, read_rows
-from duqsweep.mailbox import Alive, Mailbox
+from duqsweep.mailbox import Heartbeat, Mailbox
 
-ALIVE = Alive(4, 5, "host", "boot pid:[1]", None, "12", 1.5e9, None)
+ALIVE = Heartbeat(4, 5, "host", "boot pid:[1]", None, "12", 1.5e9, None)
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def test_workers_see_one_gpu_each(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> 
     seen = [
         variable
         for box in mailboxes(lab)
-        for variable in Path(f"/proc/{box.alive().pid}/environ").read_bytes().split(b"\0")
+        for variable in Path(f"/proc/{box.heartbeat().pid}/environ").read_bytes().split(b"\0")
         if variable.startswith(b"CUDA_VISIBLE_DEVICES=")
     ]
     assert sorted(seen) == [b"CUDA_VISIBLE_DEVICES=4", b"CUDA_VISIBLE_DEVICES=6"]

@@ -10,11 +10,13 @@ import pytest
 
 from duqsweep.assignment import Assignment, failure
 from duqsweep.errors import SpecError
-from duqsweep.mailbox import Alive, Left, Mailbox, Outcome, Terms
+from duqsweep.mailbox import Heartbeat, Mailbox, Outcome, WorkerConfig, WorkerExit
 
 ID = "0001-abcdef"
 PLACE = f"/sweeps/x/workers/{ID}"
-TERMS = Terms(ID, PLACE, "5ec2e7", 60.0, 60.0, 30.0, 60.0, True, 1.5e9, "login", "boot pid:[1]")
+TERMS = WorkerConfig(
+    ID, PLACE, "5ec2e7", 60.0, 60.0, 30.0, 60.0, True, 1.5e9, "login", "boot pid:[1]"
+)
 
 
 @pytest.fixture
@@ -25,16 +27,16 @@ def box(tmp_path: Path) -> Mailbox:
 
 
 def test_every_record_comes_back_as_it_was_written(box: Mailbox) -> None:
-    assert box.terms() == TERMS
-    alive = Alive(4, 5, "host", "boot pid:[1]", None, "12", 1.5e9, Assignment(3, 7))
+    assert box.worker_config() == TERMS
+    alive = Heartbeat(4, 5, "host", "boot pid:[1]", None, "12", 1.5e9, Assignment(3, 7))
     box.set_alive(alive)
-    assert box.alive() == alive
+    assert box.heartbeat() == alive
     outcome = Outcome(Assignment(3, 7), None, failure("oom", "too big"))
     box.finish(1, outcome)
     assert box.outcome(1) == outcome
-    assert box.left() is None
+    assert box.worker_exit() is None
     box.leave("idle", 1)
-    assert box.left() == Left("idle", 1)
+    assert box.worker_exit() == WorkerExit("idle", 1)
 
 
 def test_assignments_are_claimed_in_order_and_once(box: Mailbox) -> None:
@@ -61,7 +63,7 @@ def test_an_assignment_is_open_until_the_sweep_was_told(box: Mailbox) -> None:
     assert (box.open_numbers(), box.interrupted_numbers()) == ([1], [1])
     box.finish(1, Outcome(Assignment(0, 9), "complete", None))
     assert (box.open_numbers(), box.interrupted_numbers()) == ([1], [])
-    box.settle(1)
+    box.acknowledge(1)
     assert box.open_numbers() == []
     assert box.assignment(1) == Assignment(0, 9)
 

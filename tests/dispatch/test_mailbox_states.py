@@ -11,13 +11,26 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from duqsweep.assignment import Assignment, failure
-from duqsweep.mailbox import Mailbox, Outcome, Terms
+from duqsweep.mailbox import Mailbox, Outcome, WorkerConfig
 
-TERMS = Terms("0001-abcdef", "duqsweep-x", 60.0, 60.0, 30.0, True, 1.5e9, "login")
+ID = "0001-abcdef"
+TERMS = WorkerConfig(
+    ID,
+    f"/sweeps/x/workers/{ID}",
+    "5ec2e7",
+    60.0,
+    60.0,
+    30.0,
+    60.0,
+    True,
+    1.5e9,
+    "login",
+    "boot pid:[1]",
+)
 
 
 class Sides(RuleBasedStateMachine):
-    """A dispatcher that offers, takes back and settles; a worker that claims and finishes.
+    """A dispatcher that offers, takes back and acknowledges; a worker that claims and finishes.
 
     Each rule reads the folder anew, as a side does that was killed and started again.
     """
@@ -76,11 +89,11 @@ class Sides(RuleBasedStateMachine):
 
     @precondition(lambda self: self.claimed - self.settled)
     @rule(data=st.data())
-    def settle(self, data: st.DataObject) -> None:
+    def acknowledge(self, data: st.DataObject) -> None:
         """Also without an outcome: the dispatcher judges what a killed worker left."""
         number = data.draw(st.sampled_from(sorted(self.claimed - self.settled)))
         self.settled.add(number)
-        self.box.settle(number)
+        self.box.acknowledge(number)
 
     @invariant()
     def the_folder_agrees(self) -> None:

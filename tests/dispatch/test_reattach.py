@@ -18,7 +18,7 @@ from light_lab import Lab, mailboxes, wait_for_ends, wait_until
 from duqsweep.control.dispatch import pool
 from duqsweep.control.dispatch.dispatcher import Assignment, Dispatcher, Ended
 from duqsweep.files import EPISODES_JSONL, JOB_JSON, read_json, read_lines, trial_dir
-from duqsweep.mailbox import Left, Mailbox, Terms
+from duqsweep.mailbox import Mailbox, WorkerConfig, WorkerExit
 from duqsweep.processes import machine_id
 
 BOTH = [Assignment(0, EPISODES), Assignment(1, EPISODES)]
@@ -82,7 +82,7 @@ def test_what_ended_while_no_controller_lived_is_told_by_the_next(lab: Lab) -> N
     with controller(lab) as process:
         process.kill()
         process.wait()
-    wait_until(lambda: all(box.left() == Left("idle", 1) for box in mailboxes(lab)))
+    wait_until(lambda: all(box.worker_exit() == WorkerExit("idle", 1) for box in mailboxes(lab)))
     dispatcher = reattached(lab)
     check_everything_was_done_once(lab, dispatcher.poll())
     dispatcher.poll()
@@ -115,7 +115,7 @@ def test_a_worker_that_died_meanwhile_is_a_failure_to_be_retried(lab: Lab) -> No
     lab.open().submit(Assignment(0, 500))
     wait_until(lambda: lab.visits(0) == 1)
     (box,) = mailboxes(lab)
-    os.kill(box.alive().pid, signal.SIGKILL)
+    os.kill(box.heartbeat().pid, signal.SIGKILL)
     dispatcher = lab.open()
     assert dispatcher.reattach() == [Assignment(0, 500)]
     (ended,) = wait_for_ends(dispatcher, 1)
@@ -123,9 +123,9 @@ def test_a_worker_that_died_meanwhile_is_a_failure_to_be_retried(lab: Lab) -> No
     assert (ended.failure.kind, ended.failure.retry) == ("lost", True)
 
 
-def terms(folder: Path) -> Terms:
+def worker_config(folder: Path) -> WorkerConfig:
     """Of a worker that was made an hour ago."""
-    return Terms(
+    return WorkerConfig(
         id=folder.name,
         folder=str(folder),
         secret="5ec2e7",
@@ -146,7 +146,7 @@ def test_what_was_given_to_a_worker_whose_job_was_never_submitted_goes_to_anothe
     monkeypatch.setattr(pool, "UNCLEAR_S", 3.0)
     lab.trial(0)
     box = Mailbox(lab.folder.resolve() / "workers" / "0001-abcdef")
-    box.create(terms(box.folder))
+    box.create(worker_config(box.folder))
     box.put(1, Assignment(0, 1))
     dispatcher = lab.open()
     assert dispatcher.reattach() == [Assignment(0, 1)]

@@ -82,7 +82,7 @@ def test_a_job_that_the_controller_forgot_is_lost_and_its_trial_goes_on(
     slurm.start_controller()
     (ended,) = wait_for_ends(dispatcher, 1)
     assert (ended.failure.kind, ended.failure.retry) == ("lost", True)
-    wait_until(lambda: start_ticks(box.alive().pid) is None)  # its node ends what nobody knows
+    wait_until(lambda: start_ticks(box.heartbeat().pid) is None)  # its node ends what nobody knows
     dispatcher.submit(Assignment(0, len(walked(folder)) + 1))
     assert wait_for_ends(dispatcher, 1)[0].failure is None
     assert walked(folder) == list(range(len(walked(folder))))
@@ -93,7 +93,7 @@ def test_work_of_a_dead_node_goes_on_at_the_next_episode_on_another(
 ) -> None:
     dispatcher, folder = one_running(lab)
     (box,) = mailboxes(lab)
-    alive = box.alive()
+    alive = box.heartbeat()
     slurm.end(f"slurmd-{alive.node}", signal.SIGKILL)
     (visit,) = read_lines(folder / "visits.jsonl")
     for pid in (parent(alive.pid), alive.pid, visit["pid"]):  # the first would report their end
@@ -104,7 +104,7 @@ def test_work_of_a_dead_node_goes_on_at_the_next_episode_on_another(
     dispatcher.submit(Assignment(0, len(walked(folder)) + 1))
     assert wait_for_ends(dispatcher, 1)[0].failure is None
     assert walked(folder) == list(range(len(walked(folder))))
-    assert mailboxes(lab)[1].alive().node != alive.node
+    assert mailboxes(lab)[1].heartbeat().node != alive.node
     slurm.start_node(alive.node)
 
 

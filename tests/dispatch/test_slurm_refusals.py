@@ -224,7 +224,7 @@ def test_a_process_that_outlives_its_node_daemon_finishes_its_trial(
     dispatcher.submit(Assignment(0, 2))
     wait_until(lambda: lab.visits(0) == 1)
     (box,) = mailboxes(lab)
-    node = box.alive().node
+    node = box.heartbeat().node
     slurm.end(f"slurmd-{node}", signal.SIGKILL)
     try:
         assert wait_for_ends(dispatcher, 1, 90.0) == [Ended(Assignment(0, 2), None)]
@@ -263,7 +263,7 @@ def test_few_admitted_jobs_do_the_work_of_those_that_wait(lab: Lab, slurm: Slurm
     ended = wait_for_ends(dispatcher, 6)
     assert sorted(end.assignment.trial for end in ended) == list(range(6))
     assert all(end.failure is None for end in ended)
-    assert sum(box.alive() is not None for box in mailboxes(lab)) <= 2
+    assert sum(box.heartbeat() is not None for box in mailboxes(lab)) <= 2
     assert time.monotonic() - start < 20.0
 
 
@@ -273,5 +273,5 @@ def test_jobs_end_when_a_sweep_without_a_controller_is_stopped(lab: Lab, slurm: 
     dispatcher = lab.open()
     dispatcher.reattach()
     assert dispatcher.close(end_jobs=True) == 1
-    wait_until(lambda: not Path(f"/proc/{box.alive().pid}").exists())
+    wait_until(lambda: not Path(f"/proc/{box.heartbeat().pid}").exists())
     assert os.path.exists(box.folder / "stop")

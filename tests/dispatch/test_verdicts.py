@@ -64,12 +64,12 @@ def test_a_worker_that_stands_still_is_ended_by_the_dispatcher(lab: Lab) -> None
     wait_until(lambda: len(read_lines(folder / EPISODES_JSONL)) >= 1)
     (visit,) = read_lines(folder / "visits.jsonl")
     (box,) = mailboxes(lab)
-    for pid in (visit["pid"], box.alive().pid):
+    for pid in (visit["pid"], box.heartbeat().pid):
         os.kill(pid, signal.SIGSTOP)
     (ended,) = wait_for_ends(dispatcher, 1)
     assert ended.failure is not None
     assert ended.failure.kind == "hung"
-    for pid in (visit["pid"], box.alive().pid):
+    for pid in (visit["pid"], box.heartbeat().pid):
         wait_until(lambda pid=pid: start_ticks(pid) is None)
 
 
@@ -120,7 +120,7 @@ def test_the_outcome_of_a_worker_that_left_is_awaited(lab: Lab) -> None:
     dispatcher = lab.open(reuse=False)
     dispatcher.submit(Assignment(0, 2))
     (box,) = mailboxes(lab)
-    wait_until(lambda: box.left() is not None)
+    wait_until(lambda: box.worker_exit() is not None)
     outcome = box.folder / "done" / "000001.json"
     outcome.rename(box.folder / "cached elsewhere")
     for _ in range(10):
@@ -221,7 +221,7 @@ def test_stop_without_a_controller_ends_the_jobs(
     assert stop.main([str(lab.folder)]) == 0
     assert "has no controller: 1 job was ended" in capsys.readouterr().out
     (box,) = mailboxes(lab)
-    wait_until(lambda: start_ticks(box.alive().pid) is None)
+    wait_until(lambda: start_ticks(box.heartbeat().pid) is None)
     assert lab.open().reattach() == []
 
 

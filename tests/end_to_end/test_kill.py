@@ -78,7 +78,7 @@ def signal_all(process: subprocess.Popen[str], folder: Path, number: signal.Sign
     """Signal the controller, its workers, and the workers that an earlier controller started."""
     os.killpg(process.pid, number)
     for worker in (folder / files.WORKERS_DIR).glob("*"):
-        alive = Mailbox(worker).alive()
+        alive = Mailbox(worker).heartbeat()
         if alive is not None and start_ticks(alive.pid) == alive.start_ticks:
             with suppress(ProcessLookupError):
                 os.kill(alive.pid, number)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from duqsweep import files
 from duqsweep.result import EpisodeRecord
-from duqsweep.worker.summary import Progress, summarise, too_many_errors
+from duqsweep.worker.summary import SavedProgress, summarise, too_many_errors
 
 
 def record(
@@ -58,4 +58,4 @@ def test_the_finished_entries_are_a_set_with_gaps(tmp_path) -> None:
     retried = dataclasses.replace(record(6, success=False, error="x"), attempt=1)
     for one in (record(4), record(0), record(2, success=False, error="x"), retried):
         files.append_line(tmp_path / files.EPISODES_JSONL, one.to_json())
-    assert Progress.read(tmp_path).finished == {0, 4, 6}
+    assert SavedProgress.read(tmp_path).finished == {0, 4, 6}

@@ -117,7 +117,7 @@ def classify(row: Row | None, mailbox: Mailbox) -> JobView:
     tail = log_tail(mailbox)
     if kind == "lost" and any(text in tail.lower() for text in OOM_TEXTS):
         kind = "oom"
-    if kind in ("lost", "oom") and mailbox.alive() is None:
+    if kind in ("lost", "oom") and mailbox.heartbeat() is None:
         kind = "setup"  # it ended before the worker started
     if kind == "cancelled" and any(text in tail.lower() for text in LAUNCH_TEXTS):
         kind = "node"
@@ -180,6 +180,6 @@ def readable(said: str) -> str:
 
 
 def _name(mailbox: Mailbox) -> str:
-    terms = mailbox.terms()
-    assert terms is not None
-    return terms.job_name
+    worker_config = mailbox.worker_config()
+    assert worker_config is not None
+    return worker_config.job_name

@@ -127,8 +127,8 @@ def log_tail(mailbox: Mailbox) -> str:
 
 def is_starting(mailbox: Mailbox) -> bool:
     """Whether a job that nobody has seen may still appear."""
-    terms = mailbox.terms()
-    return terms is not None and time.time() - terms.created_at < STARTING_S
+    worker_config = mailbox.worker_config()
+    return worker_config is not None and time.time() - worker_config.created_at < STARTING_S
 
 
 @contextmanager

@@ -65,8 +65,8 @@ class LocalLauncher:
 
     def start(self, mailbox: Mailbox, entry: Entry) -> str:
         """Start a process that outlives this one, and Ctrl-C at its terminal."""
-        terms = mailbox.terms()
-        assert terms is not None
+        worker_config = mailbox.worker_config()
+        assert worker_config is not None
         folder = job_folder(mailbox)
         executor = submitit.LocalExecutor(folder)
         output = folder / f"launch{LOG_SUFFIX}"
@@ -83,7 +83,7 @@ class LocalLauncher:
         )
         command = worker_command(mailbox, entry)
         try:
-            with outside_of_any_job(terms.proof):
+            with outside_of_any_job(worker_config.proof):
                 job = executor._submit_command(command)
         except OSError as error:
             raise SubmissionError(f"no process can be started: {error}", command) from error
@@ -104,9 +104,9 @@ class LocalLauncher:
             wait_for_ended()
             time.sleep(0.05)
         for mailbox in mailboxes:
-            terms = mailbox.terms()
-            assert terms is not None
-            for pid in with_proof(terms.proof):
+            worker_config = mailbox.worker_config()
+            assert worker_config is not None
+            for pid in with_proof(worker_config.proof):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
@@ -114,17 +114,17 @@ class LocalLauncher:
         return self.gpus[next(self._turn) % len(self.gpus)] if self.gpus else ""
 
     def _view(self, mailbox: Mailbox) -> JobView | None:
-        terms = mailbox.terms()
-        assert terms is not None
+        worker_config = mailbox.worker_config()
+        assert worker_config is not None
         if running_pid(mailbox) is not None:
             return JobView("running")
-        if terms.machine != machine_id():
-            said = f"it was started on {terms.host}, another machine or before its restart"
+        if worker_config.machine != machine_id():
+            said = f"it was started on {worker_config.host}, another machine or before its restart"
             return JobView("absent", message=said)
-        if mailbox.alive() is None and mailbox.job() is None:
+        if mailbox.heartbeat() is None and mailbox.job() is None:
             said = "its process was never started"
             return None if is_starting(mailbox) else JobView("absent", message=said)
-        kind: FailureKind = "setup" if mailbox.alive() is None else "lost"
+        kind: FailureKind = "setup" if mailbox.heartbeat() is None else "lost"
         what = "could not start" if kind == "setup" else "vanished"
         said = f"the worker's process {what}\n{log_tail(mailbox)}".strip()
         return JobView("ended", kind=kind, message=said, is_proven=True)
@@ -141,8 +141,8 @@ def running_pid(mailbox: Mailbox) -> int | None:
 
     Only a process whose environment names this worker counts, whatever the files say.
     """
-    terms, alive, job = mailbox.terms(), mailbox.alive(), mailbox.job()
-    if terms is None or terms.machine != machine_id():
+    worker_config, alive, job = mailbox.worker_config(), mailbox.heartbeat(), mailbox.job()
+    if worker_config is None or worker_config.machine != machine_id():
         return None
     if alive is not None:
         pid, runs = alive.pid, start_ticks(alive.pid) == alive.start_ticks
@@ -150,4 +150,4 @@ def running_pid(mailbox: Mailbox) -> int | None:
         pid, runs = int(job.job_id), start_ticks(int(job.job_id)) is not None
     else:
         return None
-    return pid if runs and has_proof(pid, terms.proof) else None
+    return pid if runs and has_proof(pid, worker_config.proof) else None

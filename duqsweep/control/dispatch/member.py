@@ -11,7 +11,7 @@ from duqsweep.assignment import Assignment, Failure, FailureKind, failure
 from duqsweep.control.dispatch.evidence import QUIET_S, Evidence
 from duqsweep.errors import DuqsweepError
 from duqsweep.files import WORKERS_DIR, trial_dir
-from duqsweep.mailbox import WORKER_JSON, Left, Mailbox, Outcome
+from duqsweep.mailbox import WORKER_JSON, Mailbox, Outcome, WorkerExit
 
 UNEXPLAINED: tuple[FailureKind, ...] = ("setup", "lost")  # how a job ends for no known reason
 VISIBLE_S = 90.0  # a file that another machine has written is visible after that, or never
@@ -45,7 +45,7 @@ class Worker:
     @property
     def has_begun(self) -> bool:
         """Whether its job has started."""
-        return self.mailbox.alive() is not None
+        return self.mailbox.heartbeat() is not None
 
     def is_dead(self) -> bool:
         """Whether its job has ended, by all evidence."""
@@ -63,7 +63,7 @@ class Worker:
             and (reuse or not self.number)
             and not self.is_shelved
             and not self.mailbox.asked_to_leave()
-            and self.mailbox.left() is None
+            and self.mailbox.worker_exit() is None
         )
 
     def is_ready(self, reuse: bool) -> bool:
@@ -94,7 +94,7 @@ def own_mailboxes(sweep_dir: Path) -> list[Mailbox]:
     for folder in sorted((sweep_dir.resolve() / WORKERS_DIR).glob("*")):
         mailbox = Mailbox(folder)
         try:
-            is_own = mailbox.own_terms() is not None
+            is_own = mailbox.own_config() is not None
         except DuqsweepError as error:
             log.warning("worker %s is left alone: %s", folder.name, error)
             continue
@@ -110,12 +110,12 @@ def is_visible(outcome: Outcome, folder: Path) -> bool:
     return all(_digest(folder / name) == wanted for name, wanted in outcome.files.items())
 
 
-def promises_outcome(left: Left, number: int) -> bool:
+def promises_outcome(left: WorkerExit, number: int) -> bool:
     """Whether a worker that left has written the outcome of this assignment, which it had begun."""
     return left.finished >= number or left.reason in FINISHED_FIRST
 
 
-def cause_of_end(worker: Worker, left: Left | None) -> Failure:
+def cause_of_end(worker: Worker, left: WorkerExit | None) -> Failure:
     """Why a worker that is gone left its assignment without an outcome."""
     if worker.hung_at is not None:
         said = f"worker {worker.id} showed no sign of life for {worker.hang_s / 60:g} minutes"

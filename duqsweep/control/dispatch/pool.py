@@ -24,7 +24,7 @@ from duqsweep.control.dispatch.member import (
 from duqsweep.errors import ConfigError, DispatchError
 from duqsweep.files import STOP, TRIAL_LOCK, WORKERS_DIR, trial_dir, write_text
 from duqsweep.locking import is_locked
-from duqsweep.mailbox import Job, Mailbox, Terms
+from duqsweep.mailbox import Job, Mailbox, WorkerConfig
 from duqsweep.processes import machine_id
 from duqsweep.worker.serve import serve
 
@@ -77,7 +77,7 @@ class SubmititDispatcher:
             DispatchError: Nobody answers.
         """
         boxes = own_mailboxes(self.sweep_dir)
-        if all(box.left() is not None or box.asked_to_leave() for box in boxes):
+        if all(box.worker_exit() is not None or box.asked_to_leave() for box in boxes):
             self.launcher.check()
 
     def submit(self, assignment: Assignment) -> None:
@@ -102,9 +102,9 @@ class SubmititDispatcher:
             numbers = mailbox.open_numbers()
             if mailbox.asked_to_leave():  # `close` ended it: nothing failed
                 for number in numbers:
-                    mailbox.settle(number)
+                    mailbox.acknowledge(number)
                 continue
-            if not numbers and mailbox.left() is not None:
+            if not numbers and mailbox.worker_exit() is not None:
                 continue
             worker = self._workers[mailbox.folder.name] = self._worker(mailbox)
             if numbers:
@@ -155,7 +155,7 @@ class SubmititDispatcher:
 
     def _acknowledge(self) -> None:
         for mailbox, number in self._told:
-            mailbox.settle(number)
+            mailbox.acknowledge(number)
         self._told.clear()
 
     def _worker(self, mailbox: Mailbox) -> Worker:
@@ -259,7 +259,7 @@ class SubmititDispatcher:
         worker_id = f"{made:04d}-{secrets.token_hex(3)}"
         mailbox = Mailbox(self.sweep_dir / WORKERS_DIR / worker_id)
         mailbox.create(
-            Terms(
+            WorkerConfig(
                 id=worker_id,
                 folder=str(mailbox.folder),
                 secret=secrets.token_hex(16),
@@ -335,7 +335,7 @@ class SubmititDispatcher:
     def _ends(self, worker: Worker) -> list[Ended]:
         """How the worker's assignment ended, if it has; forgets a worker that is gone."""
         # Asked before the outcome is read: what a gone worker wrote is then there to be read.
-        left = worker.mailbox.left()
+        left = worker.mailbox.worker_exit()
         is_given_up = worker.hung_at is not None and time.monotonic() - worker.hung_at > CANCEL_S
         gone = left is not None or worker.is_dead() or is_given_up
         if worker.assignment is None:

@@ -87,12 +87,12 @@ class SlurmLauncher:
 
     def start(self, mailbox: Mailbox, entry: Entry) -> str:
         """Submit one batch job; its name is the worker's own."""
-        terms = mailbox.terms()
-        assert terms is not None
+        worker_config = mailbox.worker_config()
+        assert worker_config is not None
         folder = job_folder(mailbox)
         executor = submitit.SlurmExecutor(folder)
         executor.update_parameters(
-            job_name=terms.job_name,
+            job_name=worker_config.job_name,
             time=self.config.timeout_min,
             use_srun=False,
             setup=[
@@ -104,7 +104,7 @@ class SlurmLauncher:
         # exec, so that the batch step's process is the worker and gets SIGUSR2 itself.
         command = f"exec {worker_command(mailbox, entry)}"
         script = folder / "submission.sh"
-        write_text(script, executor._make_submission_file_text(command, terms.id))
+        write_text(script, executor._make_submission_file_text(command, worker_config.id))
         with outside_of_any_job():
             answer = run(["sbatch", str(script)])
         said = readable(answer.stderr)

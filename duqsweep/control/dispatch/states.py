@@ -23,7 +23,7 @@ def job_states(config: LauncherConfig, sweep_dir: Path) -> dict[int, JobView]:
     trials = {}
     for mailbox in own_mailboxes(sweep_dir):
         numbers = mailbox.open_numbers()
-        if numbers and mailbox.left() is None and mailbox.outcome(numbers[-1]) is None:
+        if numbers and mailbox.worker_exit() is None and mailbox.outcome(numbers[-1]) is None:
             trials[mailbox] = mailbox.assignment(numbers[-1]).trial
     if not trials:
         return {}

@@ -19,7 +19,7 @@ _LONGEST_PAUSE_S = 600.0
 _GATHER_S = 2.0  # events of this long become one update
 
 
-class Tracker(Protocol):
+class SweepTracker(Protocol):
     """Receives the loop's events and keeps a copy of the sweep. No call waits, none raises."""
 
     def sweep_started(self) -> None:
@@ -75,21 +75,21 @@ class MlflowTracker:
         self._thread = threading.Thread(target=self._run, name="mlflow-mirror", daemon=True)
 
     def sweep_started(self) -> None:
-        """See `Tracker`."""
+        """See `SweepTracker`."""
         self._changed.set()
         if not self._thread.is_alive() and not self._closing.is_set():
             self._thread.start()
 
     def trial_changed(self, number: int) -> None:
-        """See `Tracker`."""
+        """See `SweepTracker`."""
         self._changed.set()
 
     def front_changed(self) -> None:
-        """See `Tracker`."""
+        """See `SweepTracker`."""
         self._changed.set()
 
     def close(self, timeout_s: float) -> str | None:
-        """See `Tracker`."""
+        """See `SweepTracker`."""
         self._closing.set()
         self._changed.set()
         if self._thread.is_alive():
@@ -134,6 +134,6 @@ class MlflowTracker:
         return True
 
 
-def open_tracker(name: str, sweep_dir: Path, uri: str | None = None) -> Tracker:
+def open_tracker(name: str, sweep_dir: Path, uri: str | None = None) -> SweepTracker:
     """The tracker of a configuration: `none`, or MLflow at `uri` (None: in the sweep's folder)."""
     return NullTracker() if name == "none" else MlflowTracker(sweep_dir, uri)

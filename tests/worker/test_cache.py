@@ -12,13 +12,13 @@ from duqsweep.quant.freeze import freeze
 from duqsweep.quant.select import select_layers
 from duqsweep.seams import Observation
 from duqsweep.spec import LayerRule, QuantSpec, TrialSpec
-from duqsweep.worker.bench import Bench, Reference
+from duqsweep.worker.cache import ReferencePolicy, WorkerCache
 from duqsweep.worker.noise import flow_noise
 from duqsweep.worker.observations import FixedObservations
 
 LAYERS = linear_layers(sizes_of("embedded"))
 DIT = (LayerRule("gemma_expert", 4, 8),)
-Ready = tuple[Bench, Reference]
+Ready = tuple[WorkerCache, ReferencePolicy]
 
 
 def observed(position: float) -> Observation:
@@ -32,7 +32,7 @@ OBSERVATIONS = FixedObservations("paper", (observed(0.1), observed(2.0)), (obser
 
 @pytest.fixture
 def ready(trial_spec: TrialSpec) -> Ready:
-    bench = Bench()
+    bench = WorkerCache()
     return bench, bench.reference(trial_spec.policy, "cpu")
 
 

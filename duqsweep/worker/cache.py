@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Reference:
+class ReferencePolicy:
     """The unquantized, eager policy with its default number of steps."""
 
     spec: PolicySpec
@@ -43,7 +43,7 @@ class Reference:
     id: str  # hash of its weights
 
 
-class Bench:
+class WorkerCache:
     """Loads what trials share once, and keeps the latest of each kind."""
 
     def __init__(
@@ -58,14 +58,14 @@ class Bench:
             open_simulator: Gives the environment of a suite.
         """
         self._load, self._open = load, open_simulator
-        self._reference: Reference | None = None
+        self._reference: ReferencePolicy | None = None
         self._environment: tuple[SuiteSpec, Environment] | None = None
         self._simulators: dict[tuple[Path, SuiteSpec], SimulatorInfo | None] = {}
         self._observations: dict[tuple[str, SuiteSpec, Path], FixedObservations] = {}
         self._actions: tuple[object, Sequence[NDArray[np.float32]]] | None = None
         self._statistics: dict[str, tuple[object, dict[str, LayerStats]]] = {}
 
-    def reference(self, spec: PolicySpec, device: str) -> Reference:
+    def reference(self, spec: PolicySpec, device: str) -> ReferencePolicy:
         """The unquantized form of `spec`'s policy; its `num_steps` is not taken over."""
         unquantized = replace(spec, num_steps=PolicySpec.num_steps)
         kept = self._reference
@@ -75,7 +75,7 @@ class Bench:
             with ThreadPoolExecutor(1) as beside:  # hashing 7 GB takes as long as loading them
                 identity = beside.submit(weights_id, unquantized)
                 policy = self._load(unquantized, device)
-            kept = Reference(unquantized, device, policy, identity.result())
+            kept = ReferencePolicy(unquantized, device, policy, identity.result())
             self._reference = kept
         return kept
 
@@ -102,7 +102,7 @@ class Bench:
             kept.close()
 
     def observations(
-        self, reference: Reference, suite: SuiteSpec, cache_dir: Path
+        self, reference: ReferencePolicy, suite: SuiteSpec, cache_dir: Path
     ) -> FixedObservations:
         """The fixed observations, from memory, from a file, or rolled out now."""
         key = (reference.id, replace(suite, replan_steps=1), cache_dir)
@@ -120,7 +120,7 @@ class Bench:
         return self._observations[key]
 
     def reference_actions(
-        self, reference: Reference, observations: FixedObservations, seed: int
+        self, reference: ReferencePolicy, observations: FixedObservations, seed: int
     ) -> Sequence[NDArray[np.float32]]:
         """What the reference does on the measured observations; made once for all trials."""
         key = (reference.id, observations.id, seed)
@@ -130,7 +130,7 @@ class Bench:
 
     def statistics(
         self,
-        reference: Reference,
+        reference: ReferencePolicy,
         observations: FixedObservations,
         bits: Mapping[str, Bits],
         quant: QuantSpec,
