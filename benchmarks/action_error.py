@@ -21,7 +21,7 @@ from duqsweep.quant.freeze import freeze
 from duqsweep.quant.select import select_layers
 from duqsweep.seams import Observation, Policy
 from duqsweep.spec import TrialSpec
-from duqsweep.worker.bench import Bench
+from duqsweep.worker.cache import WorkerCache
 from duqsweep.worker.fidelity import action_error
 from duqsweep.worker.noise import flow_noise
 
@@ -40,7 +40,7 @@ class Errors:
     actions: float  # root mean square of normalised actions
 
 
-def errors_of(spec: TrialSpec, bench: Bench) -> Errors:
+def errors_of(spec: TrialSpec, bench: WorkerCache) -> Errors:
     """Both errors, on observations that calibration did not use."""
     reference = bench.reference(spec.policy, "cpu")
     observations = bench.observations(reference, spec.suite, Path())
@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     options = parser.parse_intermixed_args(arguments)
     torch.set_num_threads(1)
-    bench = Bench()
+    bench = WorkerCache()
     pairs = [tuple(map(int, pair.split(","))) for pair in options.bits]
     names = [f"W{weight}A{act}" for weight, act in pairs]
     heads = [f"{name}, {what}" for what in ("layers", "actions") for name in names]

@@ -409,7 +409,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """One episode that every trial of a sweep walks: the same state, the same noise."""
+    """One episode that every trial of a sweep runs: the same state, the same noise."""
 
     i: int  # position in the ledger
     suite: str

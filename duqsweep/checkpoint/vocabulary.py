@@ -21,7 +21,7 @@ def check_words(spec: PolicySpec, suite: str, instructions: Iterable[str]) -> No
     if spec.name != "embedded":
         return
     config = read_embedded(checkpoint_dir(spec) / CONFIG_JSON)
-    spoken = [told.lower().split() for told in instructions]
+    spoken = [text.lower().split() for text in instructions]
     unknown = sorted({word for words in spoken for word in words} - set(config.words))
     longest = max(map(len, spoken), default=0)
     if not unknown and longest <= config.text_tokens:
@@ -31,6 +31,6 @@ def check_words(spec: PolicySpec, suite: str, instructions: Iterable[str]) -> No
     if not unknown:
         why = f"reads {config.text_tokens} words, and an instruction has {longest}"
     raise ConfigError(
-        f"the embedded policy cannot be told the tasks of {suite}: it {why}; it was trained on"
+        f"the embedded policy cannot read the tasks of {suite}: it {why}; it was trained on"
         " duq_mini, for other suites set policy=pi05_libero policy.checkpoint=FOLDER"
     )

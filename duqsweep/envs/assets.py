@@ -59,7 +59,7 @@ def check_suite(suite: SuiteSpec) -> AssetFiles | None:
 
 
 def instructions(suite: SuiteSpec) -> list[str]:
-    """What the policy is told in the tasks of a suite, in alphabetical order.
+    """The instructions of the tasks of a suite, in alphabetical order.
 
     Nothing is known of a suite `recorded`: its file may come from anywhere.
 
@@ -78,7 +78,7 @@ def instructions(suite: SuiteSpec) -> list[str]:
 
 
 def _official_instructions(suite: str) -> dict[str, str]:
-    """Name of a task → what the policy is told."""
+    """Name of a task → its instruction."""
     files = (libero_root() / "bddl_files" / suite).glob("*.bddl")
     # "LIVING_ROOM_SCENE2_put_both_…": words in capitals are the scene.
     return {
@@ -90,16 +90,16 @@ def _official_instructions(suite: str) -> dict[str, str]:
 def _pro_instructions(suite: SuiteSpec) -> list[str]:
     root = libero_pro.find_tasks(suite)
     originals = _official_instructions(PRO_SUITES[suite.name])
-    told = []
+    found = []
     for category in suite.categories:
         if category in libero_pro.OTHER_WORDS:
-            told += [
+            found += [
                 libero_pro.language(libero_pro.bddl_file(root, suite.name, category, name))
                 for name in originals
             ]
         else:
-            told += originals.values()
-    return sorted(told)
+            found += originals.values()
+    return sorted(found)
 
 
 def find_recording(suite: SuiteSpec) -> Path:

@@ -30,7 +30,7 @@ class Simulator:
 
         Args:
             bddl: Task description.
-            instruction: What the policy is told.
+            instruction: What the policy reads.
             image_px: Side of the square images; None: no cameras, and no renderer is loaded.
             seed: Of where fixtures stand; they are in the model, not in the state, so `reset` keeps
                 them there. They are drawn once, here: in some tasks, what LIBERO's own reset

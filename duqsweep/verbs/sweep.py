@@ -155,12 +155,12 @@ class _Run:
         running = len(self._dispatcher.pending())
         if running and sys.stdin.isatty() and sys.stdout.isatty():
             try:
-                answer = input(f"{running} trials run. Let them go on? [Y/n] ")
+                answer = input(f"{running} trials are running. Let them continue? [Y/n] ")
                 end_jobs = answer.strip().lower().startswith("n")
             except (KeyboardInterrupt, EOFError):
                 print()
         self._dispatcher.close(end_jobs)
-        jobs = "" if self._config.launcher.name == "inline" else "jobs go on, "
+        jobs = "" if self._config.launcher.name == "inline" else "jobs continue, "
         jobs = "jobs ended, " if end_jobs else jobs
         print(f"interrupted: {jobs}nothing is lost; the same command resumes from here")
 
@@ -198,11 +198,11 @@ class _Run:
         if ending != "finished":
             return exit_codes.INTERRUPTED
         counts = front.counts
-        told = sum(counts[name] for name in ENDINGS)
-        tolerated = self._config.budget.tolerated_failures * told
+        ended = sum(counts[name] for name in ENDINGS)
+        tolerated = self._config.budget.tolerated_failures * ended
         if counts["failed"] > tolerated:
             print(
-                f"{counts['failed']} of {told} trials failed, "
+                f"{counts['failed']} of {ended} trials failed, "
                 f"budget.tolerated_failures={self._config.budget.tolerated_failures:g} allows "
                 f"{tolerated:.0f}: see "
                 f"`python -m duqsweep status {shlex.quote(str(self._dir))}`",

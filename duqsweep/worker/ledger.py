@@ -1,4 +1,4 @@
-"""The episodes that every trial of a sweep walks, in one shuffled order."""
+"""The episodes that every trial of a sweep runs, in one shuffled order."""
 
 from __future__ import annotations
 

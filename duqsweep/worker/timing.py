@@ -15,8 +15,8 @@ Clock = Callable[[], float]  # seconds
 
 
 @dataclass(frozen=True)
-class Effort:
-    """How long to go on measuring."""
+class StoppingRule:
+    """When to stop measuring."""
 
     floor: int = 3  # rounds made whatever they cost
     least: int = 7  # rounds before the medians may count as stable
@@ -38,7 +38,7 @@ def time_call(call: Call, number: int, sync: Callable[[], None], clock: Clock) -
 def alternate(
     calls: Sequence[Call],
     sync: Callable[[], None],
-    effort: Effort | None = None,
+    stopping: StoppingRule | None = None,
     clock: Clock = time.perf_counter,
 ) -> list[list[float]]:
     """Milliseconds of each call, made in turns (A B A B ...): a loaded node slows all alike.
@@ -46,18 +46,18 @@ def alternate(
     Args:
         calls: What to compare; round n calls each with n. All must be warm.
         sync: Waits until the device is idle.
-        effort: When to stop.
+        stopping: When to stop.
         clock: Seconds, monotonic.
 
     Returns:
         One list a call, of equal lengths, in the order of the rounds.
     """
-    effort = effort or Effort()
+    stopping = stopping or StoppingRule()
     times: list[list[float]] = [[] for _ in calls]
-    for number in range(effort.most):
+    for number in range(stopping.most):
         for call, series in zip(calls, times, strict=True):
             series.append(time_call(call, number, sync, clock))
-        if _enough(times, effort):
+        if _enough(times, stopping):
             break
     return times
 
@@ -82,13 +82,13 @@ def latency(times_ms: Sequence[float]) -> LatencyStats:
     return LatencyStats(p50=p50, p95=max(p50, ordered[rank - 1]), n=len(ordered))
 
 
-def _enough(times: list[list[float]], effort: Effort) -> bool:
+def _enough(times: list[list[float]], stopping: StoppingRule) -> bool:
     rounds = len(times[0])
     spent_s = sum(sum(series) for series in times) / 1e3
-    if rounds >= effort.floor and spent_s >= effort.seconds:
+    if rounds >= stopping.floor and spent_s >= stopping.seconds:
         return True
-    return rounds >= effort.least and all(
-        half_width(series) <= effort.precision for series in times
+    return rounds >= stopping.least and all(
+        half_width(series) <= stopping.precision for series in times
     )
 
 

@@ -186,7 +186,7 @@ def test_no_other_object_of_the_tasks_is_missing(pro_assets, pro_files):
 def test_the_embedded_policy_is_refused_for_words_that_it_does_not_know(pro_assets, pro_files):
     files = [f"suite.assets={pro_assets}", f"suite.pro_files={pro_files}"]
     words = ["name=test", "enqueue=[reference]", "suite=libero_pro_goal", *files]
-    with pytest.raises(ConfigError, match="cannot be told the tasks of libero_pro_goal"):
+    with pytest.raises(ConfigError, match="cannot read the tasks of libero_pro_goal"):
         check_inputs(compose(words))
 
 

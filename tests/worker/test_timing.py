@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duqsweep.worker.timing import (
-    Effort,
+    StoppingRule,
     alternate,
     compile_seconds,
     half_width,
@@ -44,7 +44,7 @@ class SteppedClock:
 def test_calls_are_made_in_turns_and_waited_for() -> None:
     clock = SteppedClock()
     calls = [clock.call("a", lambda _: 0.002), clock.call("b", lambda _: 0.005)]
-    first, second = alternate(calls, clock.sync, Effort(least=3), clock)
+    first, second = alternate(calls, clock.sync, StoppingRule(least=3), clock)
     assert clock.order == ["a0", "b0", "a1", "b1", "a2", "b2"]
     assert first == pytest.approx([2.0] * 3)
     assert second == pytest.approx([5.0] * 3)
@@ -52,21 +52,21 @@ def test_calls_are_made_in_turns_and_waited_for() -> None:
 
 def test_steady_calls_stop_at_the_least_number_of_rounds() -> None:
     clock = SteppedClock()
-    times = alternate([clock.call("a", lambda _: 0.01)], clock.sync, Effort(), clock)
-    assert len(times[0]) == Effort().least
+    times = alternate([clock.call("a", lambda _: 0.01)], clock.sync, StoppingRule(), clock)
+    assert len(times[0]) == StoppingRule().least
 
 
 def test_noisy_calls_are_repeated_to_the_most() -> None:
     clock = SteppedClock()
     noisy = clock.call("a", lambda number: 0.001 * (1 + number % 7))
-    assert len(alternate([noisy], clock.sync, Effort(), clock)[0]) == Effort().most
+    assert len(alternate([noisy], clock.sync, StoppingRule(), clock)[0]) == StoppingRule().most
 
 
 def test_slow_calls_are_made_only_as_often_as_the_floor() -> None:
     clock = SteppedClock()
     slow = [clock.call("a", lambda number: 2.0 + number % 2), clock.call("b", lambda _: 0.01)]
-    times = alternate(slow, clock.sync, Effort(), clock)
-    assert [len(series) for series in times] == [Effort().floor] * 2
+    times = alternate(slow, clock.sync, StoppingRule(), clock)
+    assert [len(series) for series in times] == [StoppingRule().floor] * 2
 
 
 def test_compilation_is_told_apart_from_running() -> None:

@@ -1,4 +1,4 @@
-"""What shows that a worker lives, and when its job may be believed to be dead.
+"""Evidence that a worker is alive, and when its job counts as dead.
 
 A scheduler's word alone ends nothing: its answers can lack jobs, a lost node's job can still run,
 and a host can change its name. A job is dead when its end was seen (the process is gone), or when

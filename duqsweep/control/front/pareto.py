@@ -79,7 +79,7 @@ def p_front(
     """The probability of each candidate to be on the front of success rates and costs.
 
     A Bayesian bootstrap: each draw gives every ledger position one weight, shared by all
-    candidates, so that trials which walked the same episodes are compared pairwise; one success and
+    candidates, so that trials that ran the same episodes are compared pairwise; one success and
     one failure of random weight join each. A rate alone then follows Beta(1 + successes,
     1 + failures) exactly.
 
@@ -110,11 +110,11 @@ def _draw_rates(
     """Success rates (draws, candidates, rates)."""
     positions = sorted({i for candidate in candidates for i in candidate.outcomes})
     column = {position: j for j, position in enumerate(positions)}
-    walked = np.zeros((len(candidates), len(positions)))
-    succeeded = np.zeros_like(walked)
+    ran = np.zeros((len(candidates), len(positions)))
+    succeeded = np.zeros_like(ran)
     for row, candidate in enumerate(candidates):
         for position, success in candidate.outcomes.items():
-            walked[row, column[position]] = 1.0
+            ran[row, column[position]] = 1.0
             succeeded[row, column[position]] = float(success)
     weights = rng.exponential(size=(draws, len(positions)))
     rates = []
@@ -122,7 +122,7 @@ def _draw_rates(
         counted = [chosen is None or position in chosen for position in positions]
         prior = rng.exponential(size=(2, draws, len(candidates)))
         hits = weights @ (succeeded * counted).T + prior[0]
-        rates.append(hits / (weights @ (walked * counted).T + prior.sum(axis=0)))
+        rates.append(hits / (weights @ (ran * counted).T + prior.sum(axis=0)))
     return np.stack(rates, axis=-1)
 
 

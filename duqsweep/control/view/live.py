@@ -1,4 +1,4 @@
-"""What one sees while a sweep runs: a live table on a terminal, one line per event elsewhere."""
+"""The output of a running sweep: a live table on a terminal, one line per event elsewhere."""
 
 from __future__ import annotations
 
