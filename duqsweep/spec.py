@@ -360,7 +360,7 @@ class SuiteSpec:
 
     @property
     def search_states(self) -> int:
-        """Initial states a task that a search may use; the rest is reserved for confirmation."""
+        """Initial states per task that a search may use; the rest is reserved for confirmation."""
         return self.init_states // 2
 
 

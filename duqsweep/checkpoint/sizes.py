@@ -79,7 +79,7 @@ class PolicySizes:
     vision: VisionSizes
     llm: StackSizes
     expert: StackSizes
-    horizon: int  # actions a call
+    horizon: int  # actions per call
     action_dim: int  # width of an action inside the flow, padding included
     vocabulary: int
     prompt_tokens: int  # at most; instruction and discretised state

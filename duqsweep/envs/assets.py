@@ -50,7 +50,7 @@ def check_suite(suite: SuiteSpec) -> AssetFiles | None:
         raise ConfigError(f"suite {suite.name} has {tasks} tasks, not {suite.tasks}")
     if suite.init_states > states:
         raise ConfigError(
-            f"suite {suite.name} has {states} initial states a task, not {suite.init_states}"
+            f"suite {suite.name} has {states} initial states per task, not {suite.init_states}"
         )
     if suite.name in PRO_SUITES:
         libero_pro.find_tasks(suite)

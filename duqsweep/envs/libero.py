@@ -52,7 +52,7 @@ def open_environment(suite: SuiteSpec) -> Environment:
 
 
 class LiberoEnvironment:
-    """A `seams.Environment` over one simulator a task."""
+    """A `seams.Environment` over one simulator per task."""
 
     def __init__(self, suite: SuiteSpec, tasks: list[SuiteTask], kept: int, official: bool) -> None:
         """Build nothing yet.

@@ -24,7 +24,7 @@ from duqsweep.worker.lock import exclusive
 from duqsweep.worker.noise import episode_key, flow_noise
 
 KEPT_PER_TASK = 4
-CALLS_APART = 3  # between kept observations: 15 steps at 5 actions a call
+CALLS_APART = 3  # between kept observations: 15 steps at 5 actions per call
 # A dead holder frees it at once, and a large policy on a CPU may take long to look at ten tasks.
 LOCK_WAIT_S = 3600.0
 FIELDS = ("eef_pos", "eef_quat", "gripper_qpos")

@@ -50,7 +50,7 @@ def alternate(
         clock: Seconds, monotonic.
 
     Returns:
-        One list a call, of equal lengths, in the order of the rounds.
+        One list per call, of equal lengths, in the order of the rounds.
     """
     stopping = stopping or StoppingRule()
     times: list[list[float]] = [[] for _ in calls]

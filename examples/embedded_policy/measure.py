@@ -4,7 +4,7 @@
         --config fp:50 w8-all:20 w3-dit:20 s1:20 --workers 16
     python examples/embedded_policy/table.py FILE.jsonl ...
 
-A configuration is words joined by dashes, with the number of episodes a task after a colon: `fp`,
+A configuration is words joined by dashes, with the number of episodes per task after a colon: `fp`,
 `w3-dit`, `w4-all`, `w3-all-none` (no rotation), `a4` (activation bits, 8 unless told), `s1` (Euler
 steps, 10 unless told). Each process runs one simulator; the policy answers them in batches. Every
 finished episode is one line of the output, so a run that is cut short keeps what it has.

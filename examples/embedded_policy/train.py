@@ -34,7 +34,7 @@ SAVE_EVERY_S = 40.0
 
 
 def validation_error(network: Pi05, frames: Frames, num_steps: int = 10) -> list[float]:
-    """RMSE of normalised actions on held-out frames, one value a task."""
+    """RMSE of normalised actions on held-out frames, one value per task."""
     device = frames.pixels.device
     generator = torch.Generator().manual_seed(0)
     chosen = torch.randperm(len(frames.pixels), generator=generator)[:VALIDATION_FRAMES].to(device)

@@ -25,7 +25,7 @@ def test_unknown_suite_names_the_known_ones(suite):
 def test_more_tasks_or_states_than_the_suite_has_are_refused(suite):
     with pytest.raises(ConfigError, match="has 6 tasks, not 7"):
         assets.check_suite(replace(suite, tasks=7))
-    with pytest.raises(ConfigError, match="50 initial states a task, not 60"):
+    with pytest.raises(ConfigError, match="50 initial states per task, not 60"):
         assets.check_suite(replace(suite, init_states=60))
 
 

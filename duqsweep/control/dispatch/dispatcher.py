@@ -42,7 +42,7 @@ class Dispatcher(Protocol):
         """
 
     def poll(self) -> list[Ended]:
-        """What has ended since the last call; cheap enough for five calls a second.
+        """What has ended since the last call; cheap enough for five calls per second.
 
         An end counts as reported when `poll` is called again: after a kill before that, it is
         reported once more.

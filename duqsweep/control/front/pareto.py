@@ -18,8 +18,8 @@ def non_dominated(points: Sequence[Sequence[float]], directions: Sequence[str]) 
     """For each point, whether no other is as good in every objective and better in one.
 
     Args:
-        points: One value an objective; equal points do not dominate each other.
-        directions: "maximize" or "minimize", one an objective.
+        points: One value per objective; equal points do not dominate each other.
+        directions: "maximize" or "minimize", one per objective.
     """
     if not points:
         return []
@@ -35,9 +35,9 @@ def hypervolume(
     So a thousand points with three objectives take milliseconds, and four are possible.
 
     Args:
-        points: One value an objective; those that are not better than `reference` in all count 0.
+        points: One value per objective; those that are not better than `reference` in all count 0.
         reference: The worst corner, in the same units.
-        directions: "maximize" or "minimize", one an objective.
+        directions: "maximize" or "minimize", one per objective.
     """
     if not points:
         return 0.0

@@ -26,7 +26,7 @@ def import_client() -> Any:
         ("MLFLOW_DISABLE_TELEMETRY", "true"),
         ("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),
         ("MLFLOW_LOGGING_LEVEL", "WARNING"),
-        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"),  # 7 blocks for four minutes a call
+        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"),  # 7 blocks for four minutes per call
         ("MLFLOW_HTTP_REQUEST_TIMEOUT", "10"),
         ("GIT_PYTHON_REFRESH", "quiet"),
     ):
