@@ -14,9 +14,8 @@ Fault = Literal["policy", "machine"]
 # else is a fault of the machine (its set-up, scheduler and renderer, or a person), and does not
 # depend on the trial.
 POLICYS: tuple[FailureKind, ...] = ("oom", "crash")
-# The same assignment would run out of memory again, and who cancels a job does not want another one
-# at once.
-NOT_RETRIED: tuple[FailureKind, ...] = ("oom", "cancelled")
+# Who cancels a job does not want another one at once.
+NOT_RETRIED: tuple[FailureKind, ...] = ("cancelled",)
 # The scheduler's queue limits how often that happens, so it is retried without a limit.
 ALWAYS_RETRIED: tuple[FailureKind, ...] = ("preempted",)
 

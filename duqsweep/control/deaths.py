@@ -12,6 +12,8 @@ from duqsweep.assignment import ALWAYS_RETRIED, Assignment, Failure
 from duqsweep.control.trial_status import TrialStatus, read_status, write_status
 
 RETRIES = 2  # of a trial at the same episode
+# Of a trial that ran out of memory there. Another program on the node may have used it up once.
+OOM_RETRIES = 1
 STRIKES = 3  # jobs in a row that die the same way before they make progress
 RETRY = "retry"  # a line of failures.jsonl in place of a kind: a person asked for the trial again
 
@@ -90,7 +92,8 @@ class Deaths:
         """Whether the policy has not crashed too often at this episode, under any controller."""
         lines = since_retry(deaths_of(files.trial_dir(self._dir, number)))
         crashes = [line["episodes"] for line in lines if line["kind"] == failure.kind]
-        return crashes.count(episodes) <= RETRIES
+        most = OOM_RETRIES if failure.kind == "oom" else RETRIES
+        return crashes.count(episodes) <= most
 
 
 def note_death(sweep_dir: Path, number: int, failure: Failure, episodes: int) -> None:

@@ -45,7 +45,7 @@ def test_a_policys_fault_is_a_result_and_no_failure(lab: Lab) -> None:
     ("mishap", "kind", "retry", "words"),
     [
         ("raise", "crash", True, "a bug outside of the evaluation"),
-        ("memory", "oom", False, "MemoryError"),
+        ("memory", "oom", True, "MemoryError"),
         ("node", "node", True, "the renderer is gone"),
     ],
 )

@@ -64,7 +64,7 @@ def test_a_job_over_its_memory_is_told_as_such(lab: Lab) -> None:
     dispatcher = lab.open(jobs=1, mem_gb=0.2)
     dispatcher.submit(Assignment(0, 1))
     (ended,) = wait_for_ends(dispatcher, 1)
-    assert (ended.failure.kind, ended.failure.retry) == ("oom", False)
+    assert (ended.failure.kind, ended.failure.retry) == ("oom", True)
 
 
 def test_a_suspended_job_has_not_ended(lab: Lab, slurm: SlurmLab) -> None:
