@@ -258,7 +258,7 @@ def test_an_impossible_value_is_refused_wherever_it_is_given(key):
         (["+sweep=smoke", "objectives=[{name: sucess_rate}]"], "no objective.*success_rate"),
         (
             ["+sweep=smoke", "objectives=[{name: success_rate, direction: minimize}]"],
-            "can only be told to maximize",
+            "direction of objective success_rate is maximize, got 'minimize'",
         ),
         (["+sweep=smoke", "objectives=[{name: weights_mb}, {name: weights_mb}]"], "twice"),
         (["+sweep=smoke", "name=../up"], "folder's name.*'../up'"),

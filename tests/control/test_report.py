@@ -54,6 +54,7 @@ def test_every_report_file_is_written_and_nothing_temporary_stays(sweep_dir: Pat
         *REPORT_FILES,
         files.SWEEP_YAML,
         files.REFERENCE_JSON,
+        files.IDENTITY_JSON,
     }
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from synthetic_sweep import OBJECTIVES, SUITE, make_episodes, make_trial, make_vitals
+from synthetic_sweep import OBJECTIVES, make_episodes, make_trial, make_vitals
 
 from duqsweep import files
 from duqsweep.assignment import Assignment
@@ -31,7 +31,7 @@ from duqsweep.control.trials.reader import TrialView, read_trials
 from duqsweep.control.view.progress import NullProgress
 from duqsweep.result import TrialResult
 from duqsweep.spec import Trial
-from duqsweep.worker.summary import Progress, summarise
+from duqsweep.worker.summary import SavedProgress, summarise
 
 BUDGET = 8
 
@@ -123,12 +123,11 @@ class Evaluator:
             self._step()
         rate = 0.2 + 0.1 * trial.number
         for record in make_episodes(trial.number, until_episode, rate):
-            if record.i not in Progress.read(folder).finished:
+            if record.i not in SavedProgress.read(folder).finished:
                 files.append_line(folder / files.EPISODES_JSONL, record.to_json())
                 self.played.append((trial.number, record.i))
                 self._step()
-        progress = Progress.read(folder)
-        result = summarise(progress.episodes, progress.vitals, SUITE, "complete", "played")
+        result = summarise(SavedProgress.read(folder).episodes, "complete", "played")
         files.write_json(folder / files.RESULT_JSON, result.to_json())
         self._step()
         return result

@@ -91,7 +91,7 @@ def test_values_of_plans_outside_the_space_are_kept_from_the_sampler_but_not_los
     drain(study, 5)
     told = study.history()
     assert [t.proposed.name for t in told[:3]] == ["reference", "seed_current", "plan_a"]
-    assert told[0].asked.params["quant.include"] == "none"
+    assert told[0].proposed.params["quant.include"] == "none"
     assert told[0].values == pytest.approx((1 - 1 / 11, 10.0))
     states = [t.state.name for t in study._study.get_trials()]
     assert states == ["PRUNED", "PRUNED", "COMPLETE", "COMPLETE", "COMPLETE"]

@@ -17,7 +17,15 @@ from light_work import ORPHANS
 from duqsweep.control.config.sweep_config import as_yaml, load
 from duqsweep.control.dispatch import member
 from duqsweep.control.dispatch.dispatcher import Assignment, Ended
-from duqsweep.files import EPISODES_JSONL, RESULT_JSON, SWEEP_YAML, read_lines
+from duqsweep.control.sweep_format import FORMAT, FORMAT_KEY
+from duqsweep.files import (
+    EPISODES_JSONL,
+    IDENTITY_JSON,
+    RESULT_JSON,
+    SWEEP_YAML,
+    read_lines,
+    write_json,
+)
 from duqsweep.processes import start_ticks
 from duqsweep.verbs import stop
 
@@ -218,6 +226,7 @@ def test_stop_without_a_controller_ends_the_jobs(
     first.close(end_jobs=False)
     words = ["+sweep=smoke", f"launcher={launcher}", f"dir={lab.folder}"]
     (lab.folder / SWEEP_YAML).write_text(as_yaml(load(words)))
+    write_json(lab.folder / IDENTITY_JSON, {FORMAT_KEY: FORMAT})
     assert stop.main([str(lab.folder)]) == 0
     assert "has no controller: 1 job was ended" in capsys.readouterr().out
     (box,) = mailboxes(lab)
