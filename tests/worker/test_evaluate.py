@@ -19,7 +19,7 @@ from duqsweep.control.explain.cost import call_costs
 from duqsweep.result import EpisodeRecord, TrialResult, Vitals
 from duqsweep.seams import Policy
 from duqsweep.spec import LayerRule, PolicySpec, QuantSpec, TrialSpec
-from duqsweep.worker.evaluate import Bench, evaluate
+from duqsweep.worker.evaluate import WorkerCache, evaluate
 from duqsweep.worker.ledger import read_ledger
 
 EVALUATE = """
@@ -31,8 +31,8 @@ evaluate(Path(sys.argv[1]), int(sys.argv[2]))
 
 
 @pytest.fixture(scope="module")
-def bench() -> Iterator[Bench]:
-    bench = Bench()
+def bench() -> Iterator[WorkerCache]:
+    bench = WorkerCache()
     yield bench
     bench.close()
 
@@ -65,7 +65,7 @@ def quantized(spec: TrialSpec, quant: QuantSpec = EXPERT_W4A8) -> TrialSpec:
 
 
 def test_a_trial_writes_vitals_episodes_and_result(
-    sweep_dir: Path, trial_spec: TrialSpec, bench: Bench
+    sweep_dir: Path, trial_spec: TrialSpec, bench: WorkerCache
 ) -> None:
     trial_dir = make_trial(sweep_dir, quantized(trial_spec))
     result = evaluate(trial_dir, 3, bench)
@@ -93,7 +93,7 @@ def test_a_trial_writes_vitals_episodes_and_result(
 
 
 def test_a_trial_goes_on_where_it_ended_and_keeps_its_vitals(
-    sweep_dir: Path, trial_spec: TrialSpec, bench: Bench
+    sweep_dir: Path, trial_spec: TrialSpec, bench: WorkerCache
 ) -> None:
     trial_dir = make_trial(sweep_dir, trial_spec)
     evaluate(trial_dir, 0, bench)
@@ -106,17 +106,17 @@ def test_a_trial_goes_on_where_it_ended_and_keeps_its_vitals(
 
 
 def test_a_trial_that_is_already_there_loads_nothing(
-    sweep_dir: Path, trial_spec: TrialSpec, bench: Bench
+    sweep_dir: Path, trial_spec: TrialSpec, bench: WorkerCache
 ) -> None:
     trial_dir = make_trial(sweep_dir, trial_spec)
     result = evaluate(trial_dir, 1, bench)
-    assert evaluate(trial_dir, 1, Bench(load=no_load)) == result
+    assert evaluate(trial_dir, 1, WorkerCache(load=no_load)) == result
     (trial_dir / files.RESULT_JSON).unlink()  # killed before it was written
-    assert evaluate(trial_dir, 1, Bench(load=no_load)) == result
+    assert evaluate(trial_dir, 1, WorkerCache(load=no_load)) == result
 
 
 def test_sixteen_bits_are_the_reference_exactly(
-    sweep_dir: Path, trial_spec: TrialSpec, bench: Bench
+    sweep_dir: Path, trial_spec: TrialSpec, bench: WorkerCache
 ) -> None:
     full = QuantSpec(rules=(LayerRule(".*", weight_bits=16, act_bits=16),))
     policy = dataclasses.replace(trial_spec.policy, num_steps=10)
@@ -128,7 +128,7 @@ def test_sixteen_bits_are_the_reference_exactly(
 
 
 def test_fewer_bits_and_fewer_steps_lie_farther_from_the_reference(
-    sweep_dir: Path, trial_spec: TrialSpec, bench: Bench
+    sweep_dir: Path, trial_spec: TrialSpec, bench: WorkerCache
 ) -> None:
     def error(bits: int, num_steps: int) -> float:
         rule = LayerRule("gemma_expert", weight_bits=bits, act_bits=bits)
@@ -145,7 +145,7 @@ def test_fewer_bits_and_fewer_steps_lie_farther_from_the_reference(
 
 @pytest.mark.slow
 def test_a_killed_trial_repeats_nothing_and_ends_as_if_it_had_not_been(
-    sweep_dir: Path, trial_spec: TrialSpec, bench: Bench
+    sweep_dir: Path, trial_spec: TrialSpec, bench: WorkerCache
 ) -> None:
     spec = quantized(trial_spec)
     whole = make_trial(sweep_dir, spec)

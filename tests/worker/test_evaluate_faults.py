@@ -15,16 +15,16 @@ from duqsweep.errors import InfrastructureError
 from duqsweep.result import TrialResult
 from duqsweep.seams import Policy
 from duqsweep.spec import LayerRule, PolicySpec, QuantSpec, SuiteSpec, TrialSpec
-from duqsweep.worker.evaluate import Bench, evaluate
+from duqsweep.worker.evaluate import WorkerCache, evaluate
 
 OBSERVATION_RESETS = 2  # fixed observations take one episode of each of the two tasks
 
 
-def bench_with(simulator: PaperSimulator, policy: PaperPolicy | None = None) -> Bench:
+def bench_with(simulator: PaperSimulator, policy: PaperPolicy | None = None) -> WorkerCache:
     def load(spec: PolicySpec, device: str) -> Policy:
         return policy or PaperPolicy(lambda noise: noise.astype(np.float64))
 
-    return Bench(load=load, open_simulator=lambda suite: simulator)
+    return WorkerCache(load=load, open_simulator=lambda suite: simulator)
 
 
 def lines(trial_dir: Path) -> list[dict[str, object]]:
@@ -87,7 +87,7 @@ def test_what_a_machine_lacks_is_no_fault_of_the_policy(
 
     trial_dir = make_trial(tmp_path, trial_spec)
     with pytest.raises(InfrastructureError, match=type(error).__name__):
-        evaluate(trial_dir, 3, Bench(load=load))
+        evaluate(trial_dir, 3, WorkerCache(load=load))
     assert not (trial_dir / files.RESULT_JSON).exists()
 
 
@@ -142,7 +142,7 @@ def test_a_policy_fault_is_recorded_with_its_traceback_and_not_repeated(
     def load(spec: PolicySpec, device: str) -> Policy:
         pytest.fail("a failed trial is not tried again")
 
-    assert evaluate(trial_dir, 3, Bench(load=load)) == result
+    assert evaluate(trial_dir, 3, WorkerCache(load=load)) == result
 
 
 def test_a_simulator_that_never_opens_is_the_machines_fault(
@@ -153,7 +153,7 @@ def test_a_simulator_that_never_opens_is_the_machines_fault(
 
     trial_dir = make_trial(tmp_path, trial_spec)
     with pytest.raises(InfrastructureError, match="no renderer"):
-        evaluate(trial_dir, 1, Bench(open_simulator=open_simulator))
+        evaluate(trial_dir, 1, WorkerCache(open_simulator=open_simulator))
     assert not (trial_dir / files.RESULT_JSON).exists()
 
 
@@ -207,5 +207,5 @@ def test_a_trial_that_is_stopped_before_it_starts_loads_nothing(
     def load(spec: PolicySpec, device: str) -> Policy:
         pytest.fail("nothing needs to be loaded")
 
-    result = evaluate(trial_dir, 5, Bench(load=load))
+    result = evaluate(trial_dir, 5, WorkerCache(load=load))
     assert (result.outcome, result.episodes) == ("stopped", 0)
