@@ -140,13 +140,24 @@ class Simulator:
     def render(self, camera: str) -> NDArray[np.uint8]:
         """The picture of one of robosuite's cameras, (image_px, image_px, 3), upright."""
         side = self._image_px
+        self._use_own_context()
         image = self.env.sim.render(camera_name=camera, width=side, height=side)
         return np.ascontiguousarray(image[::-1])
 
     def close(self) -> None:
         """Free model and renderer."""
         del self._control_step  # it holds the model's memory
+        self._use_own_context()
         self.env.close()
+
+    def _use_own_context(self) -> None:
+        """Direct OpenGL's calls to this simulator's context (11 us), which robosuite does not do.
+
+        Otherwise they go to the simulator built last: this one would be drawn with the other's
+        meshes and textures, and closing would free them.
+        """
+        if self._image_px is not None:
+            self.env.sim._render_context_offscreen.gl_ctx.make_current()
 
 
 class _global_seed:  # noqa: N801 (a context manager, used like a function)

@@ -6,12 +6,15 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from commands import EPISODES, TRIALS, Finished, hashes, run, trial_dirs
 
 from duqsweep import files
+from duqsweep.result import EpisodeRecord, SuccessCounts, TrialResult, Vitals
+from duqsweep.spec import Trial
 
 pytestmark = pytest.mark.slow
 
@@ -26,65 +29,6 @@ SWEEP_FILES = {
     "report.html",
 }
 TRIAL_FILES = {"spec.json", "job.json", "vitals.json", "episodes.jsonl", "result.json", "log.txt"}
-VITALS = {
-    "layers_quantized",
-    "bits",
-    "mean_weight_bits",
-    "weights_mb",
-    "modelled",
-    "call_ms",
-    "parts_ms",
-    "reference_call_ms",
-    "speedup",
-    "compile_s",
-    "action_error",
-    "kernel",
-    "hardware",
-    "versions",
-    "git",
-}
-MODELLED = {"expert_forwards_per_call", "rotations_per_call", "flops_per_call", "bytes_per_call"}
-EPISODE = {
-    "i",
-    "suite",
-    "task",
-    "init_state",
-    "seed",
-    "success",
-    "steps",
-    "calls",
-    "policy_s",
-    "sim_s",
-    "wall_s",
-    "error",
-    "attempt",
-}
-RESULT = {
-    "outcome",
-    "reason",
-    "episodes",
-    "successes",
-    "errors",
-    "success_rate",
-    "error_type",
-    "traceback",
-}
-FRONT = {"sweep", "objectives", "reference", "hypervolume", "counts", "episodes", "points"}
-POINT = {
-    "trial",
-    "params",
-    "success_rate",
-    "success_low",
-    "success_high",
-    "episodes",
-    "episode_time_s",
-    "speedup",
-    "kernel",
-    "weights_mb",
-    "on_front",
-    "p_front",
-    "outcome",
-}
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +46,7 @@ def copied(finished: Finished, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished.folder, tmp_path / "small"))
 
 
-def test_local_workers_write_every_file_with_its_keys(finished: Finished) -> None:
+def test_local_workers_write_every_file_and_all_agree(finished: Finished) -> None:
     assert (finished.process.returncode, finished.process.stderr) == (0, "")
     check_files(finished.folder, TRIALS, EPISODES)
 
@@ -121,26 +65,41 @@ def check_files(folder: Path, trials: int, episodes: int) -> None:
     settings = (folder / "sweep.yaml").read_text()
     assert settings.startswith("# space: ")
     assert yaml.safe_load(settings)["name"] == folder.name
-    front = files.read_json(folder / "front.json")
-    assert set(front) >= FRONT
-    assert len(front["points"]) == trials
-    assert all(set(point) >= POINT for point in front["points"])
-    ledger = files.read_json(folder / "ledger.json")
-    for trial in trial_dirs(folder):
-        assert {path.name for path in trial.iterdir()} >= TRIAL_FILES
-        vitals = files.read_json(trial / "vitals.json")
-        assert set(vitals) >= VITALS
-        assert set(vitals["modelled"]) >= MODELLED
-        assert set(vitals["call_ms"]) >= {"p50", "p95", "n"}
-        assert set(vitals["parts_ms"]) == {"vision", "llm", "dit"}
-        lines = files.read_lines(trial / "episodes.jsonl")
-        assert all(set(line) >= EPISODE for line in lines)
-        walked = [(line["i"], line["task"], line["init_state"]) for line in lines]
-        entries = ledger["episodes"] if isinstance(ledger, dict) else ledger
-        assert walked == [(e["i"], e["task"], e["init_state"]) for e in entries[:episodes]]
-        result = files.read_json(trial / "result.json")
-        assert set(result) >= RESULT
-        assert (result["outcome"], result["episodes"]) == ("complete", episodes)
+    entries = files.read_json(folder / "ledger.json")
+    points = {p["trial"]: p for p in files.read_json(folder / "front.json")["points"]}
+    assert sorted(points) == list(range(trials))
+    for number, trial_dir in enumerate(trial_dirs(folder)):
+        assert {path.name for path in trial_dir.iterdir()} >= TRIAL_FILES
+        check_trial(trial_dir, points[number], entries[:episodes])
+
+
+def check_trial(trial_dir: Path, point: dict[str, Any], entries: list[dict[str, int]]) -> None:
+    """Its files are records of their kinds, and say the same as each other and as the front."""
+    trial = Trial.from_json(files.read_json(trial_dir / "spec.json"))
+    vitals = Vitals.from_json(files.read_json(trial_dir / "vitals.json"))
+    lines = files.read_lines(trial_dir / "episodes.jsonl")
+    records = [EpisodeRecord.from_json(line) for line in lines]
+    result = TrialResult.from_json(files.read_json(trial_dir / "result.json"))
+    played = [(record.i, record.task, record.init_state) for record in records]
+    assert played == [(e["i"], e["task"], e["init_state"]) for e in entries]
+    assert result.outcome == "complete"
+    assert result.counts == SuccessCounts.of(records)
+    assert vitals.speedup == pytest.approx(vitals.reference_call_ms / vitals.call_ms.p50)
+    assert vitals.layers_quantized == len(vitals.bits)
+    assert set(vitals.parts_ms) == {"vision", "llm", "dit"}
+    assert min(*vitals.parts_ms.values(), *vitals.modelled.values()) >= 0
+    expected = {
+        "params": trial.params,
+        "outcome": result.outcome,
+        "episodes": result.episodes,
+        "success_rate": result.success_rate,
+        "speedup": vitals.speedup,
+        "kernel": vitals.kernel,
+        "weights_mb": vitals.weights_mb,
+    }
+    assert {key: point[key] for key in expected} == expected
+    assert point["success_low"] <= point["success_rate"] <= point["success_high"]
+    assert point["episode_time_s"] > 0
 
 
 @pytest.mark.parametrize("which", ["finished", "smoke"])
@@ -205,8 +164,8 @@ def test_the_point_that_a_rule_picks_is_exported_as_a_script_that_bash_reads(cop
 def test_a_larger_budget_of_episodes_goes_on_where_the_smaller_one_ended(
     finished: Finished, copied: Path
 ) -> None:
-    told = run([*finished.words, f"dir={copied}", "budget.trials=5"], copied.parent)
-    assert told.returncode == 0
+    done = run([*finished.words, f"dir={copied}", "budget.trials=5"], copied.parent)
+    assert done.returncode == 0
     assert hashes(copied / files.TRIALS_DIR) == hashes(finished.folder / files.TRIALS_DIR)
 
 

@@ -13,8 +13,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from exhaustive import EXHAUSTIVE, exhaustive
 from numpy.typing import NDArray
 from official import SUITES
+from plain import write_plain_assets
 from pro import find_pro_files, pro_suite
 from robosuite_path import RobosuiteSimulator
 
@@ -31,7 +33,8 @@ from duqsweep.errors import InfrastructureError
 Array = NDArray[np.float64]
 Record = list[dict[str, Array]]
 
-RANDOM_EPISODES, RANDOM_STEPS = 20, 30
+RANDOM_EPISODES = 20 if EXHAUSTIVE else 1  # of each suite
+RANDOM_STEPS = 30
 HELD_STEPS = 5  # of one random action: the arm gets somewhere, and into something
 SEED = 7
 # What can be read after a step; positions of bodies are those before the last substep, in both.
@@ -124,16 +127,10 @@ def random_actions(number: int) -> Array:
 
 
 def random_episodes(tasks: list[SuiteTask], settle_steps: int, as_libero: bool) -> None:
-    for number, task in enumerate(tasks):
+    for number, task in enumerate(tasks[:RANDOM_EPISODES]):
         with opened(task, settle_steps, as_libero) as pair:
             for episode in range(number, RANDOM_EPISODES, len(tasks)):
                 pair.assert_equal(task.init_states[episode], random_actions(episode))
-
-
-def test_a_random_episode_of_our_suite_is_robosuites():
-    task = mini_tasks()[3]
-    with opened(task, 5, as_libero=False) as pair:
-        pair.assert_equal(task.init_states[0], random_actions(0))
 
 
 @pytest.mark.slow
@@ -143,13 +140,23 @@ def test_random_episodes_of_our_suite_are_robosuites():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suite", SUITES)
-def test_random_episodes_of_an_official_suite_are_robosuites(suite: str, official_assets: Path):
-    prepare_libero("osmesa", official_assets)
+def test_random_episodes_of_an_official_suite_are_robosuites(
+    suite: str, plain_official_assets: Path
+):
+    prepare_libero("osmesa", plain_official_assets)
     random_episodes(official_tasks(suite, 10), 10, as_libero=True)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", [0, 2, 3, 4])
+@pytest.mark.parametrize(
+    "task",
+    [
+        pytest.param(0, marks=exhaustive),
+        pytest.param(2, marks=exhaustive),
+        3,
+        pytest.param(4, marks=exhaustive),
+    ],
+)
 def test_an_experts_episode_is_robosuites(task: int, expert: SimpleNamespace):
     about = mini_tasks()[task]
     with opened(about, 5, as_libero=False) as pair:
@@ -164,22 +171,25 @@ def test_an_experts_episode_is_robosuites(task: int, expert: SimpleNamespace):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("episode", EPISODES, ids=lambda episode: episode.file.stem)
-def test_a_recorded_episode_is_robosuites(episode, official_assets: Path):
-    prepare_libero("osmesa", official_assets)
+def test_a_recorded_episode_is_robosuites(episode, plain_official_assets: Path):
+    prepare_libero("osmesa", plain_official_assets)
     task = official_tasks(episode.suite, 10)[episode.task]
     with opened(task, 10) as pair:
         actions = np.load(episode.file).astype(np.float64)
         pair.assert_equal(task.init_states[episode.state], actions)
 
 
+@exhaustive
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("suite", "task", "move"),
     [(suite, *of_task) for suite, moves in MOVES.items() for of_task in moves],
     ids=lambda value: value.thing if isinstance(value, Move) else str(value),
 )
-def test_a_scripted_episode_is_robosuites(suite: str, task: int, move: Move, official_assets: Path):
-    prepare_libero("osmesa", official_assets)
+def test_a_scripted_episode_is_robosuites(
+    suite: str, task: int, move: Move, plain_official_assets: Path
+):
+    prepare_libero("osmesa", plain_official_assets)
     about = official_tasks(suite, 10)[task]
     with opened(about, 10) as pair:
         pair.reset(pair.ours, about.init_states[2])
@@ -189,20 +199,23 @@ def test_a_scripted_episode_is_robosuites(suite: str, task: int, move: Move, off
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suite", ["libero_pro_goal", "libero_pro_10"])
+@pytest.mark.parametrize(
+    "suite", ["libero_pro_goal", pytest.param("libero_pro_10", marks=exhaustive)]
+)
 def test_a_task_of_each_category_of_libero_pro_is_stepped_as_robosuite_does(
-    suite: str, official_assets: Path
+    suite: str, official_assets: Path, tmp_path: Path
 ):
-    prepare_libero("osmesa", official_assets)
+    write_plain_assets(official_assets.resolve(), tmp_path, [suite])
+    prepare_libero("osmesa", tmp_path)
     register_pro_objects()
-    suite_spec = pro_suite(suite, official_assets, find_pro_files())
+    suite_spec = pro_suite(suite, tmp_path, find_pro_files())
     for task in suite_tasks(suite_spec)[8::10]:
         with opened(task, 10) as pair:
             pair.assert_equal(task.init_states[0], random_actions(1))
 
 
-def test_contacts_of_all_objects_are_those_that_robosuite_finds(official_assets: Path):
-    prepare_libero("osmesa", official_assets)
+def test_contacts_of_all_objects_are_those_that_robosuite_finds(plain_official_assets: Path):
+    prepare_libero("osmesa", plain_official_assets)
     task = official_tasks("libero_spatial", 10)[5]  # one bowl stands on a ramekin
     with opened(task, 10) as pair:
         pair.reset(pair.ours, task.init_states[0])

@@ -1,4 +1,4 @@
-"""The environment that the worker sees: exact, bounded, and clear about who is at fault."""
+"""What `LiberoEnvironment` promises beyond the contract (test_environment_contract)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ import pytest
 
 from duqsweep.codec import encode
 from duqsweep.envs.libero import LiberoEnvironment, open_environment
-from duqsweep.errors import ConfigError, EvaluationError, InfrastructureError
+from duqsweep.errors import InfrastructureError
 from duqsweep.spec import LedgerEntry, SuiteSpec
 
 STEPS = 12
@@ -56,30 +55,20 @@ def environment(suite: SuiteSpec) -> Iterator[LiberoEnvironment]:
     opened.close()
 
 
-def test_an_observation_is_two_upright_pictures_a_pose_and_the_words(environment):
-    seen = environment.reset(entry(2))
-    assert set(seen.images) == {"agentview", "wrist"}
-    assert all(i.shape == (64, 64, 3) and i.dtype == np.uint8 for i in seen.images.values())
-    assert seen.eef_pos.shape == (3,)
-    assert seen.eef_quat.shape == (4,)
-    assert seen.gripper_qpos.shape == (2,)
-    assert np.ptp(seen.gripper_qpos) > 0.07  # settled with the gripper open
-    assert seen.instruction == "push the plate onto the green zone"
-    view = seen.images["agentview"].astype(int)
+def test_pictures_are_upright(environment):
+    view = environment.reset(entry(2)).images["agentview"].astype(int)
     assert view[:16].mean() < view[16:].mean()  # the dark robot is above the table
 
 
-def test_an_episode_is_the_same_whatever_went_before_and_in_another_process(environment, suite):
-    first = rollout(environment, 4)
-    rollout(environment, 5)
-    assert rollout(environment, 4) == first
+def test_an_episode_is_the_same_in_another_process(environment, suite):
+    here = rollout(environment, 4)
     elsewhere = subprocess.run(
         [sys.executable, "-c", ROLLOUT, json.dumps(encode(suite)), str(Path(__file__).parent)],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert elsewhere.stdout.strip() == first  # and LIBERO's chatter is not on stdout
+    assert elsewhere.stdout.strip() == here  # and LIBERO's chatter is not on stdout
 
 
 def test_simulators_kept_are_bounded_and_closing_forgets_none(suite):
@@ -89,16 +78,7 @@ def test_simulators_kept_are_bounded_and_closing_forgets_none(suite):
         bounded.reset(entry(task))
         assert [built for built, _ in bounded._simulators] == [task]
     bounded.close()
-    with pytest.raises(EvaluationError, match="call reset first"):
-        bounded.step(np.zeros(7))
-
-
-@pytest.mark.parametrize("action", [np.full(7, np.nan), np.zeros(6)])
-def test_an_impossible_action_is_the_policys_fault(environment, action):
-    environment.reset(entry(2))
-    with pytest.raises(EvaluationError) as raised:
-        environment.step(action)
-    assert not isinstance(raised.value, InfrastructureError)
+    assert not bounded._simulators
 
 
 def test_a_crash_of_the_simulator_is_the_machines_fault(environment, monkeypatch):
@@ -110,11 +90,3 @@ def test_a_crash_of_the_simulator_is_the_machines_fault(environment, monkeypatch
     monkeypatch.setattr(environment._current.env.sim, "render", crash)
     with pytest.raises(InfrastructureError, match="context lost"):
         environment.observe()
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"task": 6}, {"init_state": 50}, {"suite": "libero_goal"}], ids=str
-)
-def test_an_entry_of_another_suite_is_refused(environment, wrong):
-    with pytest.raises(ConfigError):
-        environment.reset(replace(entry(0), **wrong))
