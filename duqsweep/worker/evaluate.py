@@ -15,6 +15,7 @@ from duqsweep.seams import Policy
 from duqsweep.spec import LedgerEntry, Trial
 from duqsweep.worker.blame import is_machines
 from duqsweep.worker.cache import WorkerCache
+from duqsweep.worker.checkpoint import check_contents
 from duqsweep.worker.episode import run_episode
 from duqsweep.worker.ledger import read_ledger
 from duqsweep.worker.lock import exclusive
@@ -157,6 +158,7 @@ class _Evaluation:
         cache_dir = self._sweep_dir / files.CACHE_DIR
         cache_dir.mkdir(exist_ok=True)
         simulator = self._bench.simulator(self._sweep_dir, self._spec.suite)
+        check_contents(self._sweep_dir, self._spec.policy)
         prepared = prepare(self._spec, self._bench, cache_dir)
         if self._vitals is None:
             self._vitals = measure_vitals(self._spec, prepared, simulator)

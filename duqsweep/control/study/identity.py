@@ -10,9 +10,9 @@ from typing import Any
 import optuna
 
 from duqsweep import files
+from duqsweep.checkpoint.contents import checkpoint_contents
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig
-from duqsweep.control.study.contents import checkpoint_contents
 from duqsweep.control.sweep_format import FORMAT, FORMAT_KEY, check_format, compare_format
 from duqsweep.errors import ConfigError
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from duqsweep.control.study import contents
-from duqsweep.control.study.contents import checkpoint_contents
+from duqsweep.checkpoint import contents
+from duqsweep.checkpoint.contents import checkpoint_contents
 from duqsweep.spec import PolicySpec
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from functools import cache
 from pathlib import Path
 
 from duqsweep.spec import PolicySpec
@@ -32,6 +33,13 @@ def checkpoint_contents(policy: PolicySpec) -> dict[str, str]:
 
 
 def _content(path: Path) -> str:
+    status = path.stat()
+    return _hashed(path, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
+
+
+@cache
+def _hashed(path: Path, status: tuple[int, ...]) -> str:
+    """Size and hash of a file; a file of unchanged `status` is read once per process."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
