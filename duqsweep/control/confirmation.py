@@ -71,6 +71,9 @@ def prepare(sweep_dir: Path, trials: Sequence[Trial], ledger: Sequence[LedgerEnt
             f"{folder} holds a confirmation on other states; move it away to begin a new one"
         )
     wanted.replace(path)
+    # Workers compare the checkpoint with it.
+    identity = (sweep_dir / files.IDENTITY_JSON).read_bytes()
+    files.write_bytes(folder / files.IDENTITY_JSON, identity)
     for trial in trials:
         trial_dir = files.trial_dir(folder, trial.number)
         trial_dir.mkdir(parents=True, exist_ok=True)

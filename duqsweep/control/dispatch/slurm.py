@@ -24,6 +24,7 @@ from duqsweep.control.dispatch.launch import (
 from duqsweep.errors import ConfigError, DispatchError
 from duqsweep.files import write_text
 from duqsweep.mailbox import Mailbox
+from duqsweep.masking import masked
 
 if TYPE_CHECKING:
     from duqsweep.control.config.schema import LauncherConfig
@@ -104,7 +105,8 @@ class SlurmLauncher:
         # exec, so that the batch step's process is the worker and gets SIGUSR2 itself.
         command = f"exec {worker_command(mailbox, entry)}"
         script = folder / "submission.sh"
-        write_text(script, executor._make_submission_file_text(command, worker_config.id))
+        text = executor._make_submission_file_text(command, worker_config.id)
+        write_text(script, text, private=True)  # launcher.setup may hold a password
         with outside_of_any_job():
             answer = run(["sbatch", str(script)])
         said = readable(answer.stderr)
@@ -117,7 +119,8 @@ class SlurmLauncher:
         return job_id[1]
 
     def _asked(self) -> str:
-        return " ".join(["sbatch", *options({**self.flags, "time": self.config.timeout_min})])
+        flags = options({**self.flags, "time": self.config.timeout_min})
+        return masked(" ".join(["sbatch", *flags]))
 
     def views(self, mailboxes: Sequence[Mailbox]) -> dict[Path, JobView]:
         """What SLURM says of the jobs with the workers' names."""
