@@ -95,8 +95,15 @@ class FrontKeeper(Protocol):
     def measured(self, view: TrialView) -> None:
         """A trial has a benchmark: the first one gives the sweep's reference time."""
 
-    def update(self, views: Sequence[TrialView]) -> Front:
-        """Write front.json anew from all trials, and return the front."""
+    def update(self, views: Sequence[TrialView], final: bool = False) -> Front | None:
+        """Bring front.json up to date; returns the front, or None if it is too soon for that.
+
+        The front of many trials takes long to compute, so that it is not computed after each.
+
+        Args:
+            views: All trials, by number.
+            final: Never too soon: the loop ends.
+        """
 
 
 class Tracker(Protocol):

@@ -71,6 +71,8 @@ class Sweep:
         self._waiting: list[Assignment] = []  # their jobs died; they wait for a free place
         self._begun_at: dict[int, tuple[bool, int]] = {}  # what trials had when last submitted
         self._reattached: set[int] = set()
+        # An earlier controller may have been killed before it wrote the front.
+        self._front_is_old = any(view.result for view in self._views.values())
         self.deaths = Deaths(sweep_dir)
 
     def run(self) -> Ending:
@@ -80,11 +82,20 @@ class Sweep:
         2. Submit assignments while there is a free place.
         3. Observe running trials: report their progress, and prune.
         4. Poll the dispatcher, and process every assignment that has ended.
-        5. Sleep, and repeat from 2.
+        5. Bring front.json up to date, if that was not done a moment ago.
+        6. Sleep, and repeat from 2.
+
+        However it ends, front.json shows all trials that have ended.
 
         Raises:
             DispatchError: The launcher refuses jobs; running jobs continue.
         """
+        try:
+            return self._loop()
+        finally:
+            self._update_front(final=True)
+
+    def _loop(self) -> Ending:
         self._recover()
         while not self._is_asked_to_stop():
             self._submit()
@@ -103,6 +114,7 @@ class Sweep:
         self._observe()
         for ended in self._dispatcher.poll():
             self._process(ended)
+        self._update_front()
         self._progress.tick()
         self._sleep(TICK_S)
 
@@ -252,9 +264,7 @@ class Sweep:
             self._search.observed(view)
             self._progress.paused(view.number, view.result)
         self._tracker.trial_changed(view.number)
-        front = self._front.update([self._views[number] for number in sorted(self._views)])
-        self._progress.front(front)
-        self._tracker.front_changed()
+        self._front_is_old = True
 
     def _state_after(self, view: TrialView) -> tuple[State, str]:
         """The state of a trial whose assignment has ended with a result, and its cause."""
@@ -269,6 +279,19 @@ class Sweep:
         if decision is not None:
             return "pruned", decision.cause
         return "stopped", view.result.reason
+
+    # 5. front
+
+    def _update_front(self, final: bool = False) -> None:
+        """Bring front.json up to date, unless nothing has ended since or it is too soon."""
+        if not self._front_is_old:
+            return
+        views = [self._views[number] for number in sorted(self._views)]
+        front = self._front.update(views, final)
+        if front is not None:
+            self._front_is_old = False
+            self._progress.front(front)
+            self._tracker.front_changed()
 
     # common
 

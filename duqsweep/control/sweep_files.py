@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from duqsweep import files
 from duqsweep.control.front.content import compute_front
@@ -12,8 +14,12 @@ from duqsweep.control.front.records import Front
 from duqsweep.control.trial_status import TrialStatus, write_status
 from duqsweep.control.trials.reader import TrialReader, TrialView
 from duqsweep.control.trials.reference import ensure_reference
+from duqsweep.errors import EvaluationError
 from duqsweep.result import Outcome
 from duqsweep.worker.summary import summarise
+
+FRONT_INTERVAL_S = 1.0  # between two computations of the front, at least
+FRONT_SHARE = 10  # and at least so many times as long as the last one took
 
 
 class TrialFiles:
@@ -50,22 +56,45 @@ class TrialFiles:
 class FrontFiles:
     """See `protocols.FrontKeeper`."""
 
-    def __init__(self, sweep_dir: Path, objectives: Sequence[Objective]) -> None:
+    def __init__(
+        self,
+        sweep_dir: Path,
+        objectives: Sequence[Objective],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """The front of the sweep in `sweep_dir`.
 
         Args:
             sweep_dir: Its folder.
             objectives: What it trades, most important first.
+            clock: Seconds that only grow.
         """
         self._dir = sweep_dir
         self._objectives = objectives
+        self._clock = clock
+        self._due_s = -float("inf")  # by the clock: no computation before
 
     def measured(self, view: TrialView) -> None:
         """See `protocols.FrontKeeper`."""
         ensure_reference(self._dir, [view])
 
-    def update(self, views: Sequence[TrialView]) -> Front:
+    def update(self, views: Sequence[TrialView], final: bool = False) -> Front | None:
         """See `protocols.FrontKeeper`."""
+        begun_s = self._clock()
+        if begun_s < self._due_s and not final:
+            return None
         front = compute_front(self._dir, self._objectives, views)
-        files.write_json(self._dir / files.FRONT_JSON, front.to_json())
+        path, content = self._dir / files.FRONT_JSON, front.to_json()
+        if not _holds(path, content):
+            files.write_json(path, content)
+        ended_s = self._clock()
+        self._due_s = ended_s + max(FRONT_INTERVAL_S, FRONT_SHARE * (ended_s - begun_s))
         return front
+
+
+def _holds(path: Path, content: Any) -> bool:
+    """Whether a file holds this JSON content; a missing or torn file does not."""
+    try:
+        return bool(files.read_json(path) == content)
+    except (FileNotFoundError, EvaluationError):
+        return False

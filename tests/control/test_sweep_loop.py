@@ -21,6 +21,7 @@ from synthetic_sweep import (
 from duqsweep import files
 from duqsweep.assignment import Assignment, Ended, FailureKind, failure
 from duqsweep.control.deaths import RETRIES, deaths_of, reopen
+from duqsweep.control.front.content import compute_front
 from duqsweep.control.protocols import Prune
 from duqsweep.control.sweep import Ending, Parts, Sweep
 from duqsweep.control.sweep_files import FrontFiles, TrialFiles
@@ -208,7 +209,7 @@ def loop_over(
     def sleep(seconds: float) -> None:
         assert next(turns) < 100, "the loop does not end"
 
-    front = FrontFiles(folder, OBJECTIVES)
+    front = FrontFiles(folder, OBJECTIVES, clock=lambda: 0.0)
     return Sweep(
         folder, Parts(search, rule, jobs, TrialFiles(folder), front, watcher, mirror), sleep
     )
@@ -241,7 +242,7 @@ def test_as_many_trials_run_at_once_as_may_and_each_is_told_once(tmp_path):
     assert ran.jobs.most_at_once == 2
     # 1 and 2 were told while 0 still ran: no trial waits for another one's end.
     assert [view.number for view in ran.search.told] == [1, 2, 0, 3]
-    assert ran.mirror.fronts == 4
+    assert ran.mirror.fronts == 2  # after the first trial, and at the end: the clock stands
     assert {p["trial"] for p in files.read_json(tmp_path / files.FRONT_JSON)["points"]} == {
         0,
         1,
@@ -505,3 +506,54 @@ def test_what_still_runs_from_an_earlier_life_is_awaited_and_said(tmp_path):
     assert [view.number for view in listed.told] == [7]
     assert jobs.submitted == []
     assert messages.texts == ["trial 7 still runs: re-attached"]
+
+
+def shown(folder: Path) -> dict[str, Any]:
+    return dict(files.read_json(folder / files.FRONT_JSON))
+
+
+@pytest.mark.parametrize("ending", ["finished", "stopped", "broken"])
+def test_the_front_is_up_to_date_however_the_loop_ends(tmp_path, ending):
+    last: dict[str, list[Event]] = {
+        "finished": [completes],
+        "stopped": [asks_the_sweep_to_stop, completes],
+        "broken": [dies("setup")] * 9,
+    }
+    script: dict[int, list[Event]] = {0: [completes], 1: [completes], 2: list(last[ending])}
+    ran = run(tmp_path, {**script, 3: list(last[ending])})
+    assert ran.ending == ending
+    assert shown(tmp_path) == compute_front(tmp_path, OBJECTIVES).to_json()
+
+
+def test_the_front_is_up_to_date_after_an_interrupt(tmp_path):
+    def interrupts(jobs: Scripted, assignment: Assignment) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, {0: [completes], 1: [completes], 2: [interrupts]})
+    assert [point["trial"] for point in shown(tmp_path)["points"]] == [0, 1]
+
+
+def test_a_start_with_nothing_to_do_writes_the_front_that_a_killed_controller_did_not(tmp_path):
+    run(tmp_path, {0: [completes], 1: [completes]})
+    written = shown(tmp_path)
+    for old in ("", "{", '{"sweep": "s"}'):
+        files.write_text(tmp_path / files.FRONT_JSON, old)
+        run(tmp_path, {})
+        assert shown(tmp_path) == written
+    (tmp_path / files.FRONT_JSON).unlink()
+    run(tmp_path, {})
+    assert shown(tmp_path) == written
+
+
+def test_the_front_is_computed_again_after_a_second_and_ten_times_the_last_computation(tmp_path):
+    finish(Scripted(tmp_path, {}), Assignment(0, EPISODES), EPISODES)
+    views = TrialFiles(tmp_path).read()
+    times_s = [0.0, 0.01, 1.0, 1.02, 1.52, 6.5, 6.51, 6.53, 6.6, 6.7]
+    front = FrontFiles(tmp_path, OBJECTIVES, clock=iter(times_s).__next__)
+    assert front.update(views) is not None  # from 0 to 0.01 s: due at 1.01 s
+    assert front.update(views) is None  # at 1 s
+    assert front.update(views) is not None  # from 1.02 to 1.52 s: due at 6.52 s
+    assert front.update(views) is None  # at 6.5 s
+    assert front.update(views, final=True) is not None  # from 6.51 to 6.53 s
+    assert front.update(views, final=True) is not None
