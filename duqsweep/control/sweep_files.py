@@ -25,10 +25,10 @@ FRONT_SHARE = 10  # and at least so many times as long as the last one took
 class TrialFiles:
     """See `protocols.Trials`."""
 
-    def __init__(self, sweep_dir: Path) -> None:
-        """The trials of the sweep in `sweep_dir`."""
+    def __init__(self, sweep_dir: Path, reader: TrialReader) -> None:
+        """The trials of the sweep in `sweep_dir`, read by `reader`."""
         self._dir = sweep_dir
-        self._reader = TrialReader(sweep_dir)
+        self._reader = reader
 
     def read(self) -> list[TrialView]:
         """See `protocols.Trials`."""

@@ -20,7 +20,7 @@ from duqsweep.control.confirmation import (
     unconfirmed,
 )
 from duqsweep.control.front.content import compute_front
-from duqsweep.control.trials.reader import read_trials
+from duqsweep.control.trials.reader import TrialReader, read_trials
 from duqsweep.control.view import tables
 from duqsweep.control.view.trouble import trouble_text
 from duqsweep.control.view.wording import label
@@ -153,7 +153,7 @@ def _evaluate(config: SweepConfig, folder: Path, trials: list[int], episodes: in
             search=FixedTrials(trials, episodes),
             stopping=NoEarlyStopping(),
             dispatcher=dispatcher,
-            trials=TrialFiles(folder),
+            trials=TrialFiles(folder, TrialReader(folder)),
             front=FrontFiles(folder, config.objectives),
             progress=progress,
             tracker=NullTracker(),

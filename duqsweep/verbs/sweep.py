@@ -82,6 +82,7 @@ class _Run:
         from duqsweep.control.tracking.mlflow_client import default_uri
         from duqsweep.control.tracking.runids import remember_target
         from duqsweep.control.tracking.tracker import open_tracker
+        from duqsweep.control.trials.reader import TrialReader
 
         self._config = config
         self._dir = config.directory
@@ -91,8 +92,9 @@ class _Run:
         self._dispatcher = open_dispatcher(config.launcher, self._dir)
         study = open_study(config, space)
         self._write_folder(f"# space: {space.hash}\n{config.yaml}", identity(config, space))
-        self._stopping = PruneSlow(config)
-        self._search = FixedBudgetSearch(study, space, config, self._stopping)
+        self._reader = TrialReader(self._dir)
+        self._stopping = PruneSlow(config, self._reader)
+        self._search = FixedBudgetSearch(study, space, config, self._stopping, self._reader)
         if config.tracking.name != "none":
             remember_target(self._dir, self._uri or default_uri(self._dir))
         self._tracker = open_tracker(config.tracking.name, self._dir, self._uri)
@@ -130,7 +132,7 @@ class _Run:
                     search=self._search,
                     stopping=self._stopping,
                     dispatcher=self._dispatcher,
-                    trials=TrialFiles(self._dir),
+                    trials=TrialFiles(self._dir, self._reader),
                     front=FrontFiles(self._dir, config.objectives),
                     progress=progress,
                     tracker=self._tracker,

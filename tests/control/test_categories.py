@@ -26,7 +26,7 @@ from duqsweep.control.study.identity import identity
 from duqsweep.control.study.optuna_study import open_study
 from duqsweep.control.study.search import FixedBudgetSearch
 from duqsweep.control.tracking.runs import description, trial_record
-from duqsweep.control.trials.reader import read_trials
+from duqsweep.control.trials.reader import TrialReader, read_trials
 from duqsweep.control.trials.reference import ensure_reference, sweep_reference
 from duqsweep.control.view.headline import headline
 from duqsweep.errors import ConfigError
@@ -97,7 +97,9 @@ class Life:
         (folder / files.SWEEP_YAML).write_text(self.config.yaml)
         files.write_json(folder / files.IDENTITY_JSON, identity(self.config, space))
         self.study = open_study(self.config, space)
-        self.search = FixedBudgetSearch(self.study, space, self.config, PruneSlow(self.config))
+        reader = TrialReader(folder)
+        rule = PruneSlow(self.config, reader)
+        self.search = FixedBudgetSearch(self.study, space, self.config, rule, reader)
 
     def run(self) -> Front:
         """To the end; the front."""

@@ -40,12 +40,13 @@ class Life:
             parts = identity(self.config, self.space)
             files.write_json(directory / files.IDENTITY_JSON, parts)
             files.write_text(directory / files.SWEEP_YAML, self.config.yaml)
-        self.stopping = PruneSlow(self.config)
+        self.stopping = PruneSlow(self.config, TrialReader(directory))
         self.search = self.search_with(self.study)
         self.directory = directory
 
     def search_with(self, study: Study) -> FixedBudgetSearch:
-        return FixedBudgetSearch(study, self.space, self.config, self.stopping)
+        reader = TrialReader(self.config.directory)
+        return FixedBudgetSearch(study, self.space, self.config, self.stopping, reader)
 
     def trial(self, number: int) -> Trial:
         return Trial.from_json(

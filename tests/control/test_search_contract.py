@@ -27,7 +27,7 @@ from duqsweep.control.study.search import FixedBudgetSearch
 from duqsweep.control.sweep import Ending, Parts, Sweep
 from duqsweep.control.sweep_files import FrontFiles, TrialFiles
 from duqsweep.control.tracking.tracker import NullTracker
-from duqsweep.control.trials.reader import TrialView, read_trials
+from duqsweep.control.trials.reader import TrialReader, TrialView, read_trials
 from duqsweep.control.view.progress import NullProgress
 from duqsweep.result import TrialResult
 from duqsweep.spec import Trial
@@ -43,7 +43,7 @@ class HalvingSearch:
     """
 
     def __init__(self, folder: Path, trials: int) -> None:
-        self._files = TrialFiles(folder)
+        self._files = TrialFiles(folder, TrialReader(folder))
         self._folder, self._trials = folder, trials
 
     def next(self, pending: Sequence[Assignment]) -> Assignment | None:
@@ -89,7 +89,7 @@ def fixed_budget(folder: Path) -> Search:
     study = open_study(config, space)
     if not (folder / files.IDENTITY_JSON).exists():
         files.write_json(folder / files.IDENTITY_JSON, identity(config, space))
-    return FixedBudgetSearch(study, space, config, NoEarlyStopping())
+    return FixedBudgetSearch(study, space, config, NoEarlyStopping(), TrialReader(folder))
 
 
 def halving(folder: Path) -> Search:
@@ -181,7 +181,7 @@ def run(
         search=search,
         stopping=NoEarlyStopping(),
         dispatcher=InlineDispatcher(folder, lambda: evaluator),
-        trials=TrialFiles(folder),
+        trials=TrialFiles(folder, TrialReader(folder)),
         front=FrontFiles(folder, OBJECTIVES),
         progress=NullProgress(),
         tracker=NullTracker(),

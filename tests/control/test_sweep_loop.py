@@ -26,7 +26,7 @@ from duqsweep.control.protocols import Prune
 from duqsweep.control.sweep import Ending, Parts, Sweep
 from duqsweep.control.sweep_files import FrontFiles, TrialFiles
 from duqsweep.control.trial_status import TrialStatus, read_status, write_status
-from duqsweep.control.trials.reader import TrialView
+from duqsweep.control.trials.reader import TrialReader, TrialView
 from duqsweep.control.view.progress import NullProgress
 from duqsweep.result import TrialResult
 from duqsweep.spec import Trial
@@ -211,7 +211,9 @@ def loop_over(
 
     front = FrontFiles(folder, OBJECTIVES, clock=lambda: 0.0)
     return Sweep(
-        folder, Parts(search, rule, jobs, TrialFiles(folder), front, watcher, mirror), sleep
+        folder,
+        Parts(search, rule, jobs, TrialFiles(folder, TrialReader(folder)), front, watcher, mirror),
+        sleep,
     )
 
 
@@ -548,7 +550,7 @@ def test_a_start_with_nothing_to_do_writes_the_front_that_a_killed_controller_di
 
 def test_the_front_is_computed_again_after_a_second_and_ten_times_the_last_computation(tmp_path):
     finish(Scripted(tmp_path, {}), Assignment(0, EPISODES), EPISODES)
-    views = TrialFiles(tmp_path).read()
+    views = TrialFiles(tmp_path, TrialReader(tmp_path)).read()
     times_s = [0.0, 0.01, 1.0, 1.02, 1.52, 6.5, 6.51, 6.53, 6.6, 6.7]
     front = FrontFiles(tmp_path, OBJECTIVES, clock=iter(times_s).__next__)
     assert front.update(views) is not None  # from 0 to 0.01 s: due at 1.01 s

@@ -35,12 +35,12 @@ class PruneSlow:
     other objectives.
     """
 
-    def __init__(self, config: SweepConfig) -> None:
-        """The rule for the sweep of `config`."""
+    def __init__(self, config: SweepConfig, reader: TrialReader) -> None:
+        """The rule for the sweep of `config`, whose trials `reader` reads."""
         self._calls = config.base.suite.nominal_calls
         names = {objective.name for objective in config.objectives}
         self._is_on = names == {"success_rate", "episode_time_s"}
-        self._reader = TrialReader(config.directory)
+        self._reader = reader
 
     def decide(self, view: TrialView) -> Prune | None:
         """See `protocols.EarlyStopping`."""

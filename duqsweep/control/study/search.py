@@ -62,7 +62,12 @@ class FixedBudgetSearch:
     """
 
     def __init__(
-        self, study: Study, space: Space, config: SweepConfig, stopping: EarlyStopping
+        self,
+        study: Study,
+        space: Space,
+        config: SweepConfig,
+        stopping: EarlyStopping,
+        reader: TrialReader,
     ) -> None:
         """Reads what earlier controllers left in the sweep's folder.
 
@@ -71,12 +76,13 @@ class FixedBudgetSearch:
             space: Turns points into trials.
             config: Of the sweep.
             stopping: Gives each trial's `min_speedup`; the loop decides with the same one.
+            reader: Of the sweep's trials; shared, so that no file is parsed twice.
         """
         self._study = study
         self._space = space
         self._config = config
         self._stopping = stopping
-        self._reader = TrialReader(config.directory)
+        self._reader = reader
         self._numbers: dict[str, int] = {}  # fingerprint → the trial that is evaluated
         for view in self._reader.read():
             self._numbers.setdefault(view.trial.fingerprint, view.number)
