@@ -18,7 +18,10 @@ from places import around
 from synthetic_folder import write_walk
 
 from duqsweep import cli, exit_codes, files
+from duqsweep.checkpoint.contents import checkpoint_contents
+from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import compose
+from duqsweep.control.study.identity import identity
 from duqsweep.spec import Trial
 
 HERE = Path(__file__).parent
@@ -65,6 +68,11 @@ def template(tmp_path_factory: pytest.TempPathFactory, broken_checkpoint: Path) 
     files.write_json(path, replace(trial, spec=replace(trial.spec, policy=policy)).to_json())
     config = compose(["+sweep=smoke", "tracking=none", "launcher=inline"])
     (walked / files.SWEEP_YAML).write_text(config.yaml)
+    parts = {
+        **identity(config, Space.from_config(config)),
+        "checkpoint": checkpoint_contents(policy),
+    }
+    files.write_json(walked / files.IDENTITY_JSON, parts)
     words = words_of("sweep, again", broken_checkpoint)
     words[-1] = f"dir={folder / 'swept'}"
     assert cli.main(words) == exit_codes.FAILED_TRIALS
