@@ -21,7 +21,7 @@ from pro import find_pro_files, pro_suite
 from robosuite_path import RobosuiteSimulator
 
 sys.path.insert(0, str(Path(__file__).parent / "recorded"))
-from record import EPISODES, Arm, Move
+from record_episodes import EPISODES, Arm, Move
 
 from duqsweep.envs.mini import suite as mini
 from duqsweep.envs.pro_objects import register_pro_objects

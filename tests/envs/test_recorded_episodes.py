@@ -1,6 +1,6 @@
 """Recorded actions solve tasks of the official suites, through the states of LIBERO's own code.
 
-`recorded/record.py` made the recordings.
+`recorded/record_episodes.py` made the recordings.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Objects settle where they settle under the MuJoCo that openpi pins, in 1,000 initial states.
 
 MuJoCo 3.4 and later eject some of them: docs/decisions/0011-simulator.md.
-`settled/record.py` recorded the positions with the steps that an evaluation takes. Here physics
+`settled/record_settled.py` recorded the positions with the steps that an evaluation takes. Here physics
 alone runs, with the arm held by its own weight's torques, which is seven times cheaper.
 """
 
@@ -16,7 +16,7 @@ import pytest
 from official import SUITES
 
 sys.path.insert(0, str(Path(__file__).parent / "settled"))
-import record
+import record_settled as record
 
 from duqsweep.envs.setup import prepare_libero
 from duqsweep.envs.simulator import Simulator

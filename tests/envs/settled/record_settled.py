@@ -1,7 +1,7 @@
 """Record where LIBERO's objects lie after ten idle steps, under the MuJoCo that openpi pins.
 
     pip install --no-deps --target DIR mujoco==3.2.3
-    PYTHONPATH=DIR python tests/envs/settled/record.py ASSETS
+    PYTHONPATH=DIR python tests/envs/settled/record_settled.py ASSETS
 
 ASSETS is a folder of LIBERO's assets. Writes positions.json.xz beside this file: the version, and
 suite → "task/state" → object → [x, y, z] in metres, world frame, for the first 25 initial states of

@@ -1,6 +1,6 @@
 """Records the episodes beside this file: a scripted arm that knows where everything is.
 
-    python tests/envs/recorded/record.py ASSETS
+    python tests/envs/recorded/record_episodes.py ASSETS
 
 writes, for each suite, the actions of one episode that ends in success: (steps, 7) float32.
 """
