@@ -1,8 +1,8 @@
 """Objects settle where they settle under the MuJoCo that openpi pins, in 1,000 initial states.
 
 MuJoCo 3.4 and later eject some of them: docs/decisions/0011-simulator.md.
-`settled/record_settled.py` recorded the positions with the steps that an evaluation takes. Here physics
-alone runs, with the arm held by its own weight's torques, which is seven times cheaper.
+`settled/record_settled.py` recorded the positions with the steps that an evaluation takes. Here
+physics alone runs, with the arm held by torques that balance its weight: seven times cheaper.
 """
 
 from __future__ import annotations
