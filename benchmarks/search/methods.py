@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import optuna
@@ -15,29 +16,29 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from benchmarks.search.simulation import (
-    FLOOR,
-    SIMULATOR_S,
-    START_S,
-    Trial,
-    random_point,
-)
-from benchmarks.search.truths import Truth
 from duqsweep.control.config.grammar import Choice, IntRange
 from duqsweep.control.config.parameters import Parameter, Params
 from duqsweep.control.front.pareto import non_dominated
-from duqsweep.control.kghv.chooser import Chooser, Known, Prices, Region
+from duqsweep.control.kghv.chooser import CRASH_EPISODES, Chooser, Known, Prices, Region
+from search.simulation import (
+    FLOOR,
+    SIMULATOR_S,
+    START_S,
+    MakeMethod,
+    Trial,
+    random_point,
+)
+from search.truths import Truth
 
 LEAST_EPISODES = 20  # of a trial that is recommended
 RANDOM_STARTS = 5
-CRASH = 100
 
 
 class KGHV:
     """duqsweep's own: batches of episodes where they gain the most hypervolume per second."""
 
     def __init__(
-        self, truth: Truth, seed: int, workers: int, batch: int = 20, least: int = 20
+        self, truth: Truth, seed: int, workers: int, batch: int = 20, least: int = 40
     ) -> None:
         """Nothing is known yet."""
         self._truth, self._batch = truth, batch
@@ -74,7 +75,7 @@ class KGHV:
     def finished(self, trial: Trial) -> None:
         """Everything is in the trials."""
 
-    def recommend(self, trials: Sequence[Trial]) -> list[Trial]:
+    def recommend(self, trials: Sequence[Trial]) -> list[tuple[Trial, float]]:
         """What no other dominates by posterior mean, among trials with enough episodes."""
         known = self._known(trials)
         means, _ = self._chooser.posterior(known)
@@ -83,7 +84,7 @@ class KGHV:
             for trial, mean in zip(trials, means, strict=True)
             if trial.episodes >= LEAST_EPISODES
         ]
-        return _front([trial for trial, _ in able], [mean for _, mean in able])
+        return _front([trial for trial, _ in able], [float(mean) for _, mean in able])
 
     def _start(self, point: Params) -> tuple[Params, int]:
         self._seen.add(_key(point))
@@ -99,7 +100,7 @@ class KGHV:
                 params=trial.params,
                 successes=trial.successes,
                 # A crash is a policy that never succeeds.
-                episodes=CRASH if trial.crashed else trial.episodes,
+                episodes=CRASH_EPISODES if trial.crashed else trial.episodes,
                 costs=(trial.log_time,),
                 pending=trial.pending,
                 is_done=trial.crashed or trial.episodes >= self._truth.states,
@@ -147,18 +148,30 @@ class Optuna:
         for asked in self._waiting.pop(key):
             self._study.tell(asked, self._values[key])
 
-    def recommend(self, trials: Sequence[Trial]) -> list[Trial]:
+    def recommend(self, trials: Sequence[Trial]) -> list[tuple[Trial, float]]:
         """`best_trials`: what no other dominates by its raw values."""
         done = [trial for trial in trials if trial.episodes and not trial.pending]
         return _front(done, [trial.successes / trial.episodes for trial in done])
 
 
-def _front(trials: Sequence[Trial], rates: Sequence[float]) -> list[Trial]:
+METHODS: Mapping[str, MakeMethod] = {
+    "kghv": KGHV,
+    "tpe-20": partial(Optuna, sampler="tpe", episodes=20),
+    "tpe-100": partial(Optuna, sampler="tpe", episodes=100),
+    "tpe-500": partial(Optuna, sampler="tpe", episodes=500),
+    "nsga2-100": partial(Optuna, sampler="nsga2", episodes=100),
+    "random-100": partial(Optuna, sampler="random", episodes=100),
+    "gp-100": partial(Optuna, sampler="gp", episodes=100),
+}
+
+
+def _front(trials: Sequence[Trial], rates: Sequence[float]) -> list[tuple[Trial, float]]:
     if not trials:
         return []
     pairs = [(rate, trial.log_time) for trial, rate in zip(trials, rates, strict=True)]
     flags = non_dominated(pairs, ("maximize", "minimize"))
-    return [trial for trial, on_front in zip(trials, flags, strict=True) if on_front]
+    shown = zip(trials, rates, flags, strict=True)
+    return [(trial, rate) for trial, rate, on_front in shown if on_front]
 
 
 def _key(point: Params) -> str:

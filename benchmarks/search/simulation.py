@@ -14,10 +14,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.search.truths import Truth
 from duqsweep.control.config.parameters import Params
 from duqsweep.control.config.space import random_value
 from duqsweep.control.front.pareto import hypervolume, non_dominated
+from search.truths import Truth
 
 Floats = NDArray[np.float64]
 
@@ -55,8 +55,8 @@ class Method(Protocol):
     def finished(self, trial: Trial) -> None:
         """The episodes that were asked for are there."""
 
-    def recommend(self, trials: Sequence[Trial]) -> list[Trial]:
-        """The front, by what is known now."""
+    def recommend(self, trials: Sequence[Trial]) -> list[tuple[Trial, float]]:
+        """The front, by what is known now, with the success rates that are stated for it."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Record:
     episodes: int
     gpu_h: float
     volume: float  # true hypervolume of the recommended trials, of the true front's
-    optimism: float  # mean raw success rate of the recommended minus the true one
+    optimism: float  # mean stated success rate of the recommended minus the true one
 
 
 @dataclass
@@ -128,14 +128,13 @@ class Sweep:
         self.trials.append(trial)
         return trial
 
-    def _record(self, episodes: int, gpu_h: float, chosen: Sequence[Trial]) -> Record:
+    def _record(self, episodes: int, gpu_h: float, chosen: Sequence[tuple[Trial, float]]) -> Record:
         if not chosen:
             return Record(episodes, gpu_h, 0.0, 0.0)
-        points = [trial.params for trial in chosen]
+        points = [trial.params for trial, _ in chosen]
         rates = self.truth.rate(points)
         volume = true_volume(self.truth, points) / best_volume(self.truth)
-        raw = [trial.successes / max(trial.episodes, 1) for trial in chosen]
-        return Record(episodes, gpu_h, volume, float(np.mean(raw - rates)))
+        return Record(episodes, gpu_h, volume, float(np.mean([rate for _, rate in chosen] - rates)))
 
 
 def true_volume(truth: Truth, points: Sequence[Params]) -> float:
@@ -144,12 +143,12 @@ def true_volume(truth: Truth, points: Sequence[Params]) -> float:
     return hypervolume(pairs, (FLOOR, truth.corner), WAYS)
 
 
-_BEST: dict[str, float] = {}
+BEST: dict[str, float] = {}  # known results of `best_volume`
 
 
 def best_volume(truth: Truth) -> float:
     """The hypervolume of the true front, by an evolutionary search without noise."""
-    if truth.name not in _BEST:
+    if truth.name not in BEST:
         rng = random.Random(0)
         front = [*truth.starts, *(random_point(truth, rng) for _ in range(OFFSPRING))]
         for _ in range(GENERATIONS):
@@ -160,8 +159,8 @@ def best_volume(truth: Truth) -> float:
             pairs = list(zip(truth.rate(points), np.log(truth.time_s(points)), strict=True))
             flags = non_dominated(pairs, WAYS)
             front = [point for point, kept in zip(points, flags, strict=True) if kept]
-        _BEST[truth.name] = true_volume(truth, front)
-    return _BEST[truth.name]
+        BEST[truth.name] = true_volume(truth, front)
+    return BEST[truth.name]
 
 
 def random_point(truth: Truth, rng: random.Random) -> Params:

@@ -11,6 +11,7 @@ from duqsweep import files
 from duqsweep.control.front.content import compute_front
 from duqsweep.control.front.objectives import Objective
 from duqsweep.control.front.records import Front
+from duqsweep.control.front.verdict import MARGIN
 from duqsweep.control.trial_status import TrialStatus, write_status
 from duqsweep.control.trials.reader import TrialReader, TrialView
 from duqsweep.control.trials.reference import ensure_reference
@@ -61,6 +62,7 @@ class FrontFiles:
         sweep_dir: Path,
         objectives: Sequence[Objective],
         clock: Callable[[], float] = time.monotonic,
+        margin: float = MARGIN,
     ) -> None:
         """The front of the sweep in `sweep_dir`.
 
@@ -68,10 +70,11 @@ class FrontFiles:
             sweep_dir: Its folder.
             objectives: What it trades, most important first.
             clock: Seconds that only grow.
+            margin: Loss of success rate that the verdict tolerates.
         """
         self._dir = sweep_dir
         self._objectives = objectives
-        self._clock = clock
+        self._clock, self._margin = clock, margin
         self._due_s = -float("inf")  # by the clock: no computation before
 
     def measured(self, view: TrialView) -> None:
@@ -83,7 +86,7 @@ class FrontFiles:
         begun_s = self._clock()
         if begun_s < self._due_s and not final:
             return None
-        front = compute_front(self._dir, self._objectives, views)
+        front = compute_front(self._dir, self._objectives, views, self._margin)
         path, content = self._dir / files.FRONT_JSON, front.to_json()
         if not _holds(path, content):
             files.write_json(path, content)

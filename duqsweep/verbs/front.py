@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parsed = parser.parse_args(arguments)
     config = sweep_config(parsed.directory)
-    front = compute_front(config.directory, config.objectives)
+    front = compute_front(config.directory, config.objectives, margin=config.margin)
     if parsed.json:
         print(json.dumps(front.to_json(), indent=2, ensure_ascii=False))
     else:

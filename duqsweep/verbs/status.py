@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
     parsed = parser.parse_args(arguments)
     config = sweep_config(parsed.directory)
     views = read_trials(config.directory)
-    front = compute_front(config.directory, config.objectives, views)
+    front = compute_front(config.directory, config.objectives, views, config.margin)
     reference = sweep_reference(config.directory)
     jobs = _jobs(config)
     state = {

@@ -15,6 +15,7 @@ from duqsweep.control.config.overrides import check_effect
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, as_yaml, check_inputs, load, to_config
 from duqsweep.control.front.records import Front
+from duqsweep.control.protocols import Search
 from duqsweep.control.sweep_format import check_format
 from duqsweep.control.view.trouble import trouble_text
 from duqsweep.errors import ConfigError
@@ -77,6 +78,7 @@ class _Run:
         from duqsweep.control.dispatch.dispatcher import open_dispatcher
         from duqsweep.control.study.early_stopping import PruneSlow
         from duqsweep.control.study.identity import identity
+        from duqsweep.control.study.kghv_search import KghvSearch
         from duqsweep.control.study.optuna_study import open_study
         from duqsweep.control.study.search import FixedBudgetSearch
         from duqsweep.control.tracking.mlflow_client import default_uri
@@ -93,8 +95,10 @@ class _Run:
         study = open_study(config, space)
         self._write_folder(f"# space: {space.hash}\n{config.yaml}", identity(config, space))
         self._reader = TrialReader(self._dir)
-        self._stopping = PruneSlow(config, self._reader)
-        self._search = FixedBudgetSearch(study, space, config, self._stopping, self._reader)
+        # A search that shares out episodes pauses the losing trials by itself.
+        self._stopping = PruneSlow(config, self._reader, against_trials=not config.shares_out)
+        search = KghvSearch if config.shares_out else FixedBudgetSearch
+        self._search: Search = search(study, space, config, self._stopping, self._reader)
         if config.tracking.name != "none":
             remember_target(self._dir, self._uri or default_uri(self._dir))
         self._tracker = open_tracker(config.tracking.name, self._dir, self._uri)
@@ -123,7 +127,9 @@ class _Run:
         config = self._config
         before = self._results()
         ended = frozenset(int(path.parent.name) for path in before)
-        plan = Plan(config.name, config.budget.trials, config.budget.episodes_per_trial, ended)
+        shared = config.total_episodes if config.shares_out else None
+        each = config.budget.episodes_per_trial
+        plan = Plan(config.name, config.most_trials, each, ended, shared)
         ending, trouble = "interrupted", None
         try:
             with terminate_as_interrupt(), open_progress(plan) as progress:
@@ -133,7 +139,7 @@ class _Run:
                     stopping=self._stopping,
                     dispatcher=self._dispatcher,
                     trials=TrialFiles(self._dir, self._reader),
-                    front=FrontFiles(self._dir, config.objectives),
+                    front=FrontFiles(self._dir, config.objectives, margin=config.margin),
                     progress=progress,
                     tracker=self._tracker,
                 )
@@ -173,7 +179,7 @@ class _Run:
         from duqsweep.control.trials.reader import read_trials
 
         views = read_trials(self._dir)
-        front = compute_front(self._dir, self._config.objectives, views)
+        front = compute_front(self._dir, self._config.objectives, views, self._config.margin)
         finished = ending == "finished"
         if nothing_new and finished and not trouble:
             changed = f"{files.SWEEP_YAML} holds the new settings" if self._resettled else ""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from duqsweep.categories import SUCCESS_RATE, is_success_rate, named_category
-from duqsweep.control.front.measures import measures_of
+from duqsweep.control.front.measures import EPISODE_TIME_S, measures_of
 from duqsweep.control.front.objectives import Objective
 from duqsweep.control.front.pareto import Candidate, hypervolume, non_dominated, p_front
 from duqsweep.control.front.records import Front, FrontPoint, FrontReference
 from duqsweep.control.front.simulator import sweep_simulator
 from duqsweep.control.front.success import SuccessEstimate
+from duqsweep.control.front.verdict import MARGIN, Verdict, verdict
 from duqsweep.control.trials.reader import TrialView, read_trials
 from duqsweep.control.trials.reference import Reference, sweep_reference
 from duqsweep.result import ENDINGS
@@ -21,12 +22,14 @@ from duqsweep.result import ENDINGS
 # Hypervolume is measured from success 0 and this multiple of the reference's time; every other
 # objective from this multiple of the worst value of a trial.
 SLACK = 1.5
+REFERENCE = "reference"  # the plan of the unquantized policy
 
 
 def compute_front(
     sweep_dir: Path,
     objectives: Sequence[Objective],
     views: Sequence[TrialView] | None = None,
+    margin: float = MARGIN,
 ) -> Front:
     """The front from what a sweep's folder holds now.
 
@@ -34,6 +37,7 @@ def compute_front(
         sweep_dir: The sweep's folder.
         objectives: What the sweep trades, most important first.
         views: Its trials, if they were just read.
+        margin: Loss of success rate that the verdict tolerates.
 
     Raises:
         ConfigError: An objective is unknown.
@@ -66,7 +70,25 @@ def compute_front(
         counts=_counts(views),
         episodes=sum(len(view.episodes) for view in views),
         points=tuple(judged.get(point.trial, point) for point in points),
+        verdict=_verdict(ended, judged, margin),
     )
+
+
+def _verdict(
+    views: Sequence[TrialView], judged: Mapping[int, FrontPoint], margin: float
+) -> Verdict | None:
+    """None where the unquantized policy has no trial of its own, or has played nothing."""
+    named = next((view for view in views if view.trial.name == REFERENCE), None)
+    if named is None or not named.counts.ran:
+        return None
+    times = {
+        number: time
+        for number, point in judged.items()
+        if (point.on_front or number == named.number)
+        and (time := point.value(EPISODE_TIME_S)) is not None
+    }
+    candidates = [(view, times[view.number]) for view in views if view.number in times]
+    return verdict(candidates, named, margin)
 
 
 def _counts(views: Sequence[TrialView]) -> dict[str, int]:
@@ -77,7 +99,7 @@ def _counts(views: Sequence[TrialView]) -> dict[str, int]:
 def _reference(views: Sequence[TrialView], timed: Reference | None) -> FrontReference | None:
     if timed is None or not views:
         return None
-    named = next((view for view in views if view.trial.name == "reference" and view.result), None)
+    named = next((view for view in views if view.trial.name == REFERENCE and view.result), None)
     calls = views[0].trial.spec.suite.nominal_calls
     return FrontReference(
         call_ms=timed.call_ms,

@@ -19,6 +19,7 @@ from duqsweep.control.front.measures import (
 from duqsweep.control.front.objectives import Objective
 from duqsweep.control.front.simulator import SweepSimulator
 from duqsweep.control.front.success import SuccessEstimate
+from duqsweep.control.front.verdict import Verdict
 from duqsweep.errors import ConfigError, EvaluationError, SpecError
 from duqsweep.result import Outcome
 
@@ -94,6 +95,7 @@ class Front:
     counts: dict[str, int]  # outcome → trials, running ones included
     episodes: int  # of all trials, running ones included
     points: tuple[FrontPoint, ...]  # by trial
+    verdict: Verdict | None = None  # None without a trial of the unquantized policy
 
     @property
     def plays(self) -> bool:

@@ -22,9 +22,10 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Draw = Callable[[Callable[[Parameter], Scalar]], Params]
 
+CRASH_EPISODES = 100  # a trial that failed counts as so many episodes without a success
 CANDIDATES = 400  # new points that are compared in each decision
 _MUTANTS = 0.8  # share of them that vary or cross points of the front; the others are random
-_MUTATION = 0.15  # chance of each parameter to be drawn anew in a mutant, at least one is
+_MUTATIONS = (0.0, 1.0, 3.0)  # parameters that are drawn anew in a mutant beside one, on average
 _FIT_STEPS = 12
 _FIT_EVERY = 1.1  # the hyperparameters are fitted again when there are so many times more trials
 # The angle of a typical success rate, and how far the mean over a space may lie from it.
@@ -115,6 +116,7 @@ class Chooser:
         self._batch, self._least = batch, least
         self._encoding = Encoding(self._parameters)
         columns = self._encoding.columns
+        self._groups = {column.key: column.group for column in columns}
         self._rates = Surrogate(Kernel(columns, _OFFSET), _CENTER)
         self._costs = [Surrogate(Kernel(columns, _COST_OFFSET), 0.0) for _ in range(costs)]
         self._fitted_at = [0, 0]  # number of trials when rates and costs were last fitted
@@ -310,18 +312,33 @@ class Chooser:
         return np.maximum(rate_sd(angles, variances / np.sqrt(variances + noise)), 1e-9)
 
     def _candidate(self, parents: Sequence[Params], rng: random.Random) -> Params:
+        """A child of points of the front, or a random point."""
         if not parents or rng.random() >= _MUTANTS:
-            return self._draw(lambda parameter: random_value(parameter.domain, rng))
+            return self._random(rng)
         mother, father = rng.choice(parents), rng.choice(parents)
         crosses = rng.random() < 0.5
         forced = self._parameters[rng.randrange(len(self._parameters))].key
+        mutation = rng.choice(_MUTATIONS) / len(self._parameters)
 
         def take(parameter: Parameter) -> Scalar:
             parent = father if crosses and rng.random() < 0.5 else mother
-            is_drawn = parameter.key == forced or rng.random() < _MUTATION
+            is_drawn = parameter.key == forced or rng.random() < mutation
             if is_drawn or parameter.key not in parent:
                 return random_value(parameter.domain, rng)
             return parent[parameter.key]
+
+        return self._draw(take)
+
+    def _random(self, rng: random.Random) -> Params:
+        """A random point, in which the parameters of a group often agree, as layers should."""
+        likeness = rng.random()
+        common: dict[str, Scalar] = {}
+
+        def take(parameter: Parameter) -> Scalar:
+            value = random_value(parameter.domain, rng)
+            group = self._groups[parameter.key]
+            shared = common.setdefault(group, value)
+            return shared if rng.random() < likeness and shared in parameter.domain else value
 
         return self._draw(take)
 

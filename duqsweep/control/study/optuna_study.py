@@ -101,6 +101,10 @@ class OptunaStudy:
             self._study.enqueue_trial(point)
         return self._ask_sampler()
 
+    def has_plans(self) -> bool:
+        """Whether `ask` gives a plan, or a trial that an earlier controller enqueued."""
+        return bool(self._enqueued) or any(name not in self._plans for name in self._space.plans)
+
     def running(self) -> list[ProposedTrial]:
         """Trials that were proposed and not told, duplicates left out, by number."""
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
@@ -126,6 +130,21 @@ class OptunaStudy:
         if number not in self._values:
             self._finish(number, values, attrs)
         self._tell_duplicates(number)
+
+    def note(self, number: int, attrs: Mapping[str, Any]) -> None:
+        """Keep attributes of a trial that was proposed and not told yet."""
+        trial = self._trial(number)
+        for key, value in attrs.items():
+            trial.set_user_attr(key, value)
+
+    def remember(self, key: str, value: Any) -> None:
+        """Keep plain JSON data of the search as an attribute of the study."""
+        if self.recall(key) != value:
+            self._study.set_user_attr(key, value)
+
+    def recall(self, key: str) -> Any:
+        """What was kept under `key`; None where nothing was."""
+        return self._study.user_attrs.get(key)
 
     def refuse(self, number: int, reason: str) -> None:
         """Finish a trial that cannot be evaluated; it has no values, and samplers overlook it."""

@@ -8,7 +8,7 @@ from duqsweep.control.config.schema import SamplerConfig
 
 
 def make_sampler(config: SamplerConfig, seed: int) -> BaseSampler:
-    """The sampler of a sweep; `grid` draws nothing itself, its points are enqueued."""
+    """The sampler of a sweep; `grid` and `kghv` enqueue their points."""
     if config.name == "tpe":
         return TPESampler(seed=seed, n_startup_trials=config.startup_trials)
     if config.name == "nsga2":

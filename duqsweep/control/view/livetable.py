@@ -128,12 +128,17 @@ class LiveTable:
             rate = row.successes / row.episodes if row.episodes else None
             table.add_row(
                 wording.label(number, row.trial.name),
-                *([f"{row.episodes}/{each}", formats.percent(rate)] if each else []),
+                *([self._episodes(row), formats.percent(rate)] if each else []),
                 formats.ratio(row.vitals.speedup) if row.vitals else "measuring",
                 formats.duration(self.clock() - row.since),
                 self._settings(row.trial),
             )
         return table
+
+    def _episodes(self, row: _Running) -> str:
+        if self.plan.shared_episodes is not None:
+            return str(row.episodes)
+        return f"{row.episodes}/{self.plan.episodes_per_trial}"
 
     def _settings(self, trial: Trial) -> str:
         if self._front is None or not self._front.points:
@@ -146,6 +151,8 @@ class LiveTable:
         if self._front:  # also counts what earlier runs of this sweep played
             played = max(played, self._front.episodes)
         elapsed = self.clock() - self._begun
+        if self.plan.shared_episodes is not None:
+            return self._shared_status(played, elapsed)
         done = len(self._results)
         parts = [f"{self._done()} of {self.plan.trials} trials"]
         if self.plan.episodes_per_trial:
@@ -154,6 +161,13 @@ class LiveTable:
         if done:
             parts.append(f"about {formats.duration(self._left_s(elapsed))} left")
         return " · ".join(parts)
+
+    def _shared_status(self, played: int, elapsed: float) -> str:
+        """Where the search shares the episodes out: how many of them all were played."""
+        total = self.plan.shared_episodes or 0
+        trials = max(len(self._front.points) if self._front else 0, len(self._running))
+        parts = [f"{trials} trials", f"{played:,} of {total:,} episodes"]
+        return " · ".join([*parts, f"{formats.duration(elapsed)} so far"])
 
     def _done(self) -> int:
         """Trials that are over, those of earlier runs of this sweep included."""

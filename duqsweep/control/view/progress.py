@@ -19,6 +19,7 @@ class Plan:
     trials: int
     episodes_per_trial: int
     ended: frozenset[int] = frozenset()  # trials that ended under earlier controllers
+    shared_episodes: int | None = None  # of all trials, where the search shares them out
 
 
 class Progress(Protocol):
