@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,9 @@ from duqsweep.quant.calibrate import LayerStats, calibrate
 from duqsweep.quant.select import Bits
 from duqsweep.result import SimulatorInfo
 from duqsweep.seams import EagerPolicy, Environment
-from duqsweep.spec import PolicySpec, QuantSpec, SuiteSpec
+from duqsweep.spec import PolicySpec, QuantSpec, SuiteSpec, TrialSpec
 from duqsweep.worker.fidelity import actions_of
+from duqsweep.worker.meter import Meter
 from duqsweep.worker.noise import flow_noise
 from duqsweep.worker.observations import (
     FixedObservations,
@@ -33,6 +35,9 @@ from duqsweep.worker.simulator import check_node
 from duqsweep.worker.simulator_pool import SimulatorPool
 
 HANG_S = 1800.0
+
+if TYPE_CHECKING:
+    from duqsweep.worker.prepare import Prepared
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +73,8 @@ class WorkerCache:
         """
         self._load, self._open = load, open_simulator
         self._count, self._hang_s = simulators, hang_s
+        self.prepared: tuple[TrialSpec, Prepared] | None = None  # the latest, for more episodes
+        self.meter: Meter | None = None  # of the trial whose episodes are played now or were last
         self._reference: ReferencePolicy | None = None
         self._pool: tuple[SuiteSpec, SimulatorPool] | None = None
         self._simulators: dict[tuple[Path, SuiteSpec], SimulatorInfo | None] = {}
@@ -95,6 +102,11 @@ class WorkerCache:
         if key not in self._simulators:
             self._simulators[key] = check_node(sweep_dir, suite)
         return self._simulators[key]
+
+    def resize(self, simulators: int) -> None:
+        """Change how many simulators there are; those of now end."""
+        self.close()
+        self._count = simulators
 
     def simulators(self, suite: SuiteSpec) -> SimulatorPool:
         """The simulators of `suite`; when an episode ends or is replanned is not their business."""

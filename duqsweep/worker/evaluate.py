@@ -20,6 +20,7 @@ from duqsweep.worker.episode import Rollout
 from duqsweep.worker.episode_queue import Attempt, EpisodeQueue
 from duqsweep.worker.ledger import read_ledger
 from duqsweep.worker.lock import exclusive
+from duqsweep.worker.meter import Meter
 from duqsweep.worker.prepare import prepare
 from duqsweep.worker.remote_simulator import Simulator
 from duqsweep.worker.simulator_pool import Episode
@@ -125,7 +126,7 @@ class _Evaluation:
         if self._asked_to_stop() is not None:
             return self._stopped()
         entries = [*again, *self._ledger(left)]
-        policy = self._ready_policy()
+        policy = self._ready_policy(len(entries))
         if self._vitals and self._vitals.speedup < self._trial.min_speedup:
             return self._too_slow(self._vitals.speedup)
         return self._stopped() if self._play(policy, entries) else self._complete()
@@ -151,12 +152,17 @@ class _Evaluation:
             self._attempts[i] = self._records.pop(i).attempt + 1
         return self._ledger([i for i in broken if i in self._progress.finished])
 
-    def _ready_policy(self) -> Policy:
+    def _ready_policy(self, episodes: int) -> Policy:
+        """The policy, its vitals measured, and simulators for so many episodes."""
         cache_dir = self._sweep_dir / files.CACHE_DIR
         cache_dir.mkdir(exist_ok=True)
         simulator = self._bench.simulator(self._sweep_dir, self._spec.suite)
         check_contents(self._sweep_dir, self._spec.policy)
+        if episodes:
+            self._bench.simulators(self._spec.suite).begin_to_open(episodes)
         prepared = prepare(self._spec, self._bench, cache_dir)
+        if episodes:  # nothing else may use the machine while latency is measured
+            self._bench.simulators(self._spec.suite).wait_until_open()
         if self._vitals is None:
             self._vitals = measure_vitals(self._spec, prepared, simulator)
             files.write_json(self._dir / files.VITALS_JSON, self._vitals.to_json())
@@ -177,16 +183,19 @@ class _Evaluation:
         attempts: list[Attempt] = [(entry, self._first_attempt(entry.i)) for entry in entries]
         waiting = EpisodeQueue(attempts, WINDOW * suite.total_tasks)
         simulators = self._bench.simulators(suite)
+        meter = self._bench.meter = Meter(len(simulators.simulators))
 
         def begin(simulator: Simulator) -> tuple[tuple[Rollout, int], Episode] | None:
             if not waiting or self._asked_to_stop() is not None:
                 return None
             entry, attempt = waiting.take(simulator, simulators.simulators)
             rollout = Rollout(policy, entry, suite)
+            meter.begin(rollout)
             return (rollout, attempt), rollout.run()
 
         def end(played: tuple[Rollout, int], error: InfrastructureError | None) -> None:
             rollout, attempt = played
+            meter.end(rollout)
             entry = rollout.entry
             record = rollout.record(attempt, error)
             files.append_line(self._dir / files.EPISODES_JSONL, record.to_json())

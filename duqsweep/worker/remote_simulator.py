@@ -44,6 +44,9 @@ class Simulator(Protocol):
     def is_opening(self) -> bool:
         """Whether it loads LIBERO now."""
 
+    def open(self) -> None:
+        """Begin to load LIBERO, unless that has begun already."""
+
     def request(self, request: Request) -> None:
         """Begin to do something; opens the simulator where it is not open."""
 
@@ -207,11 +210,16 @@ class LocalSimulator:
         self._environment: WatchedEnvironment | None = None
         self._answer: Answer | Exception | None = None
 
-    def request(self, request: Request) -> None:
+    def open(self) -> None:
         """See `Simulator`."""
         if self._environment is None:
             with in_simulator():
                 self._environment = WatchedEnvironment(self._open())
+
+    def request(self, request: Request) -> None:
+        """See `Simulator`."""
+        self.open()
+        assert self._environment is not None
         try:
             self._answer = answer(self._environment, request)
         except Exception as error:  # raised by `receive`, as from another process

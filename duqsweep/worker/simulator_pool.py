@@ -35,6 +35,25 @@ class SimulatorPool:
         self.simulators = tuple(simulators)
         self._hang_s = hang_s
 
+    def begin_to_open(self, count: int) -> None:
+        """Have the first `count` simulators load LIBERO, while this process does something else."""
+        for simulator in self.simulators[:count]:
+            simulator.open()
+
+    def wait_until_open(self) -> None:
+        """Wait until no simulator loads anything any more.
+
+        Raises:
+            OpeningError: One cannot be opened on this machine.
+        """
+        arrivals = _Arrivals(self._hang_s)
+        for simulator in self.simulators:
+            if simulator.is_opening:
+                arrivals.expect(simulator)
+        while arrivals.are_expected:
+            arrivals.next().receive()
+            pulse.advance()
+
     def play(
         self,
         begin: Callable[[Simulator], tuple[Key, Episode] | None],
@@ -122,6 +141,11 @@ class _Arrivals:
         self._ready: deque[Simulator] = deque()
         self._since: dict[Simulator, float] = {}  # asked at, monotonic
         self._looked_at = time.monotonic()
+
+    @property
+    def are_expected(self) -> bool:
+        """Whether some answer is still to come."""
+        return bool(self._since or self._ready)
 
     def expect(self, simulator: Simulator) -> None:
         """An answer of `simulator` is to come."""
