@@ -40,6 +40,7 @@ from duqsweep import files
 from duqsweep.checkpoint.locate import policy_sizes
 from duqsweep.checkpoint.sizes import linear_layers
 from duqsweep.conf_dir import conf_dir
+from duqsweep.envs.rendering import resolve_renderer
 from duqsweep.fingerprint import fingerprint
 from duqsweep.quant.select import select_layers
 from duqsweep.result import EpisodeRecord, Throughput
@@ -217,7 +218,7 @@ def row_of(
         "device": case.device,
         "cores": cores,
         "simulators": case.simulators,
-        "renderer": case.suite.renderer,
+        "renderer": resolve_renderer(case.suite.renderer),
         "episodes_per_hour": round(3600 * steps_per_s / length),
         "steps_per_s": round(steps_per_s, 1),
         "calls_per_s": round(counted.calls / counted.wall_s, 1),

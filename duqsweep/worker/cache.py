@@ -30,7 +30,7 @@ from duqsweep.worker.observations import (
     fixed_observations,
     recorded_observations,
 )
-from duqsweep.worker.remote_simulator import LocalSimulator, RemoteSimulator, Simulator
+from duqsweep.worker.remote_simulator import RemoteSimulator
 from duqsweep.worker.simulator import check_node
 from duqsweep.worker.simulator_pool import SimulatorPool
 
@@ -113,14 +113,14 @@ class WorkerCache:
         wanted = replace(suite, max_steps=1, nominal_steps=1, replan_steps=1)
         if self._pool is None or self._pool[0] != wanted:
             self.close()
-            self._pool = wanted, SimulatorPool(self._open_simulators(wanted), self._hang_s)
+            self._pool = wanted, self._new_pool(wanted)
         return self._pool[1]
 
-    def _open_simulators(self, suite: SuiteSpec) -> list[Simulator]:
+    def _new_pool(self, suite: SuiteSpec) -> SimulatorPool:
         if self._open is not None:
-            return [LocalSimulator(partial(self._open, suite))]
+            return SimulatorPool.in_process(partial(self._open, suite))
         drawn = replace(suite, renderer=resolve_renderer(suite.renderer))
-        return [RemoteSimulator(drawn) for _ in range(self._count)]
+        return SimulatorPool([RemoteSimulator(drawn) for _ in range(self._count)], self._hang_s)
 
     def observations(
         self, reference: ReferencePolicy, suite: SuiteSpec, cache_dir: Path

@@ -9,8 +9,9 @@ from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
 from duqsweep.errors import InfrastructureError
+from duqsweep.seams import Environment
 from duqsweep.worker import pulse
-from duqsweep.worker.remote_simulator import OpeningError, Simulator
+from duqsweep.worker.remote_simulator import LocalSimulator, OpeningError, Simulator
 from duqsweep.worker.simulator_requests import Answer, Request
 
 LOOK_S = 1.0  # between two looks at simulators that do not answer
@@ -34,6 +35,11 @@ class SimulatorPool:
         """
         self.simulators = tuple(simulators)
         self._hang_s = hang_s
+
+    @classmethod
+    def in_process(cls, open_environment: Callable[[], Environment]) -> SimulatorPool:
+        """One simulator, in this process, where nothing else uses a GPU."""
+        return cls([LocalSimulator(open_environment)], hang_s=OPENING_S)
 
     def begin_to_open(self, count: int) -> None:
         """Have the first `count` simulators load LIBERO, while this process does something else."""
