@@ -48,7 +48,7 @@ class PruneSlow:
             return None
         incumbents = [
             Incumbent(other.number, self._speed(other), other.counts.successes, other.counts.ran)
-            for other in self._reader.read()
+            for other in self._reader.known()
             if other.vitals is not None and other.number != view.number and other.result is not None
         ]
         counts = view.counts
@@ -104,9 +104,13 @@ def too_slow(
     """
     if speedup < MIN_SPEEDUP:
         return f"slower than the unquantized policy: {speedup:.2f} times its speed"
+    best: dict[int, Incumbent] = {}  # of the faster ones with so many episodes
     for incumbent in incumbents:
-        if speedup * (1 + TIME_MARGIN) >= incumbent.speedup:
-            continue
+        if speedup * (1 + TIME_MARGIN) < incumbent.speedup:
+            known = best.setdefault(incumbent.episodes, incumbent)
+            if incumbent.successes > known.successes:
+                best[incumbent.episodes] = incumbent
+    for incumbent in best.values():
         sure = probability_at_least(incumbent.successes, incumbent.episodes, successes, episodes)
         if sure >= CONFIDENCE:
             return (

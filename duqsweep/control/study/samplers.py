@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 
 from duqsweep.control.config.schema import SamplerConfig
+from duqsweep.control.study.windowed_tpe import WindowedTPE
 from duqsweep.errors import ConfigError
 
 
@@ -17,7 +18,7 @@ def make_sampler(config: SamplerConfig, seed: int) -> BaseSampler:
         ConfigError: It needs a package that is not installed.
     """
     if config.name == "tpe":
-        return TPESampler(seed=seed, n_startup_trials=config.startup_trials)
+        return WindowedTPE(seed=seed, n_startup_trials=config.startup_trials)
     if config.name == "nsga2":
         return NSGAIISampler(seed=seed, population_size=config.population)
     if config.name == "gp":
