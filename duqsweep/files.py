@@ -83,7 +83,12 @@ def write_text(path: Path, text: str, private: bool = False) -> None:
 
 def write_json(path: Path, data: Any) -> None:
     """Replace `path` by `data` as indented JSON; NaN and infinity are refused."""
-    write_text(path, json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(path, json_text(data))
+
+
+def json_text(data: Any) -> str:
+    """What `write_json` writes."""
+    return json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def read_json(path: Path) -> Any:

@@ -291,7 +291,7 @@ class Sweep:
         if front is not None:
             self._front_is_old = False
             self._progress.front(front)
-            self._tracker.front_changed()
+            self._tracker.front_changed(front)
 
     # common
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from duqsweep import files
-from duqsweep.control.front.content import compute_front
+from duqsweep.control.front.content import FrontBuilder
 from duqsweep.control.front.objectives import Objective
-from duqsweep.control.front.records import Front
+from duqsweep.control.front.records import Front, FrontText
 from duqsweep.control.front.verdict import MARGIN
 from duqsweep.control.trial_status import TrialStatus, write_status
 from duqsweep.control.trials.reader import TrialReader, TrialView
 from duqsweep.control.trials.reference import ensure_reference
-from duqsweep.errors import EvaluationError
 from duqsweep.result import Outcome
 from duqsweep.worker.summary import summarise
 
@@ -73,8 +71,10 @@ class FrontFiles:
             margin: Loss of success rate that the verdict tolerates.
         """
         self._dir = sweep_dir
-        self._objectives = objectives
-        self._clock, self._margin = clock, margin
+        self._builder = FrontBuilder(sweep_dir, objectives, margin)
+        self._text = FrontText()
+        self._written: str | None = None
+        self._clock = clock
         self._due_s = -float("inf")  # by the clock: no computation before
 
     def measured(self, view: TrialView) -> None:
@@ -86,18 +86,19 @@ class FrontFiles:
         begun_s = self._clock()
         if begun_s < self._due_s and not final:
             return None
-        front = compute_front(self._dir, self._objectives, views, self._margin)
-        path, content = self._dir / files.FRONT_JSON, front.to_json()
-        if not _holds(path, content):
-            files.write_json(path, content)
+        front = self._builder.build(views)
+        path, text = self._dir / files.FRONT_JSON, self._text.of(front)
+        if text != self._written and not _holds(path, text):
+            files.write_text(path, text)
+        self._written = text
         ended_s = self._clock()
         self._due_s = ended_s + max(FRONT_INTERVAL_S, FRONT_SHARE * (ended_s - begun_s))
         return front
 
 
-def _holds(path: Path, content: Any) -> bool:
-    """Whether a file holds this JSON content; a missing or torn file does not."""
+def _holds(path: Path, text: str) -> bool:
+    """Whether a file holds this text."""
     try:
-        return bool(files.read_json(path) == content)
-    except (FileNotFoundError, EvaluationError):
+        return path.read_bytes() == text.encode()
+    except FileNotFoundError:
         return False

@@ -187,7 +187,7 @@ class _Run:
             print(f"{self._config.name} is finished: nothing was left to do, {changed}")
         elif views:
             write_report(self._dir, front, views)
-            self._tracker.front_changed()
+            self._tracker.front_changed(front)
         missing = self._tracker.close(MLFLOW_WAIT_S if finished else 5.0)
         if finished:
             print_front(front)

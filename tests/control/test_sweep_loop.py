@@ -22,6 +22,7 @@ from duqsweep import files
 from duqsweep.assignment import Assignment, Ended, FailureKind, failure
 from duqsweep.control.deaths import RETRIES, deaths_of, reopen
 from duqsweep.control.front.content import compute_front
+from duqsweep.control.front.records import Front
 from duqsweep.control.protocols import Prune
 from duqsweep.control.sweep import Ending, Parts, Sweep
 from duqsweep.control.sweep_files import FrontFiles, TrialFiles
@@ -57,7 +58,7 @@ class Mirror:
     def trial_changed(self, number: int) -> None:
         self.trials.append(number)
 
-    def front_changed(self) -> None:
+    def front_changed(self, front: Front) -> None:
         self.fronts += 1
 
 

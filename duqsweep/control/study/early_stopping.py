@@ -55,7 +55,7 @@ class PruneSlow:
         """See `protocols.EarlyStopping`."""
         if view.vitals is None or not self._may_prune(view.trial):
             return None
-        others = self._reader.read() if self._against_trials else []
+        others = self._reader.known() if self._against_trials else []
         incumbents = [
             Incumbent(other.number, self._speed(other), other.counts.successes, other.counts.ran)
             for other in others
@@ -114,9 +114,13 @@ def too_slow(
     """
     if speedup < MIN_SPEEDUP:
         return f"slower than the unquantized policy: {speedup:.2f} times its speed"
+    best: dict[int, Incumbent] = {}  # of the faster ones with so many episodes
     for incumbent in incumbents:
-        if speedup * (1 + TIME_MARGIN) >= incumbent.speedup:
-            continue
+        if speedup * (1 + TIME_MARGIN) < incumbent.speedup:
+            known = best.setdefault(incumbent.episodes, incumbent)
+            if incumbent.successes > known.successes:
+                best[incumbent.episodes] = incumbent
+    for incumbent in best.values():
         sure = probability_at_least(incumbent.successes, incumbent.episodes, successes, episodes)
         if sure >= CONFIDENCE:
             return (

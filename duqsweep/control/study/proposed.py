@@ -143,7 +143,7 @@ class ProposedTrials:
         reference = sweep_reference(self._config.directory)
         values = objective_values(view, objectives, reference)
         if values is None:
-            values = objective_values(view, objectives, reference, self._reader.read())
+            values = objective_values(view, objectives, reference, self._reader.known())
         if values is None:
             return False
         result = view.result

@@ -90,6 +90,12 @@ class TrialReader:
         ]
         return sorted(views, key=lambda view: view.number)
 
+    def known(self) -> list[TrialView]:
+        """The same as they were when each was read last; the disk is not looked at again."""
+        if not self._seen:
+            return self.read()
+        return sorted((view for _, view in self._seen.values()), key=lambda view: view.number)
+
     def view(self, number: int) -> TrialView:
         """One trial that has a spec; the same object as before where no file changed."""
         return self._read_one(self._trials_dir / f"{number:04d}")

@@ -80,13 +80,7 @@ def short_params(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def telling_params(params: Mapping[str, Any], front: Front) -> dict[str, Any]:
     """Those of a trial's parameters that differ between trials of the sweep, under short names."""
-    everyone = [other.params for other in front.points]
-    telling = {
-        key
-        for params in everyone
-        for key in params
-        if len(everyone) == 1 or any(other.get(key) != params[key] for other in everyone)
-    }
+    telling = front.varying_params
     return short_params({key: value for key, value in params.items() if key in telling})
 
 
