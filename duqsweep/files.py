@@ -24,6 +24,7 @@ TRIALS_DIR = "trials"
 WORKERS_DIR = "workers"
 CACHE_DIR = "cache"  # packs, calibration observations: safe to delete
 REFERENCE_JSON = "reference.json"  # the call time that speed-ups are measured against
+POSTERIOR_JSON = "posterior.json"  # success rates as a search's model believes them
 FRONT_JSON = "front.json"
 FRONT_CSV = "front.csv"
 FRONT_PNG = "front.png"

@@ -94,6 +94,8 @@ class _Run:
         self._dispatcher = open_dispatcher(config.launcher, self._dir)
         study = open_study(config, space)
         self._write_folder(f"# space: {space.hash}\n{config.yaml}", identity(config, space))
+        if not config.shares_out:  # this sampler has no model that keeps it up to date
+            (self._dir / files.POSTERIOR_JSON).unlink(missing_ok=True)
         self._reader = TrialReader(self._dir)
         # A search that shares out episodes pauses the losing trials by itself.
         self._stopping = PruneSlow(config, self._reader, against_trials=not config.shares_out)

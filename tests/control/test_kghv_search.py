@@ -11,6 +11,7 @@ from test_search_contract import Evaluator, opened
 
 from duqsweep.control.config.sweep_config import compose
 from duqsweep.control.dispatch.inline import InlineDispatcher
+from duqsweep.control.front.records import read_front
 from duqsweep.control.study.early_stopping import NoEarlyStopping
 from duqsweep.control.study.kghv_search import KghvSearch
 from duqsweep.control.study.search import FixedBudgetSearch
@@ -64,6 +65,10 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> list[dict[int, int]]:
         evaluator = run(folder, kind, *words)
         assert len(set(evaluator.played)) == len(evaluator.played)
         found.append(lengths(folder))
+        if kind is KghvSearch:
+            front = read_front(folder)
+            assert front is not None
+            assert all(point.success_mean is not None for point in front.points)
         told = optuna_trials(folder)
         assert all(trial.state.is_finished() for trial in told)
         for trial in told:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from duqsweep.categories import SUCCESS_RATE, is_success_rate, named_category
+from duqsweep.control.front.beliefs import Belief, front_chances, read_beliefs
 from duqsweep.control.front.measures import EPISODE_TIME_S, measures_of
 from duqsweep.control.front.objectives import Objective
 from duqsweep.control.front.pareto import Candidate, FrontDraws, hypervolume, non_dominated
@@ -94,12 +95,18 @@ class FrontBuilder:
             self._known.clear()
         ended = {view.number: self._look(view) for view in views if view.result}
         self._known = ended
-        rows = {n: known.row for n, known in ended.items() if known.row is not None}
+        beliefs = read_beliefs(self._dir)
+        rows = {n: self._believed(n, k.row, beliefs) for n, k in ended.items() if k.row is not None}
         values = list(rows.values())
         flags = dict(zip(rows, non_dominated(values, self._directions), strict=True))
-        chances = self._chances(ended)
+        chances = self._chances_of(beliefs, rows) if beliefs else self._chances(ended)
         points = {
-            number: self._placed(known.point, flags.get(number, False), chances.get(number))
+            number: self._placed(
+                known.point,
+                flags.get(number, False),
+                chances.get(number),
+                beliefs[number].mean if number in beliefs else None,
+            )
             for number, known in ended.items()
         }
         self._placed_before = {n: (known.point, points[n]) for n, known in ended.items()}
@@ -142,12 +149,37 @@ class FrontBuilder:
         candidates = {n: known.candidate for n, known in ended.items() if known.candidate}
         return {n: round(chance, 4) for n, chance in self._draws.update(candidates).items()}
 
-    def _placed(self, point: FrontPoint, on_front: bool, chance: float | None) -> FrontPoint:
+    def _believed(
+        self, number: int, row: Sequence[float], beliefs: Mapping[int, Belief]
+    ) -> list[float]:
+        """A candidate's values, with the model's success rate where there is one."""
+        if number not in beliefs:
+            return list(row)
+        pairs = zip(self._objectives, row, strict=True)
+        return [beliefs[number].mean if is_success_rate(o.name) else value for o, value in pairs]
+
+    def _chances_of(
+        self, beliefs: Mapping[int, Belief], rows: Mapping[int, Sequence[float]]
+    ) -> dict[int, float]:
+        """The same from the model's posterior; a trial that it does not know yet has none."""
+        known = [number for number in rows if number in beliefs]
+        costs = [
+            [-rows[n][i] if o.direction == "maximize" else rows[n][i] for i, o in self._costs]
+            for n in known
+        ]
+        noise = [objective.measure.noise for _, objective in self._costs]
+        found = front_chances([beliefs[number] for number in known], costs, noise)
+        return {number: round(chance, 4) for number, chance in zip(known, found, strict=True)}
+
+    def _placed(
+        self, point: FrontPoint, on_front: bool, chance: float | None, mean: float | None
+    ) -> FrontPoint:
         """The point at its place; the same object as before where nothing changed."""
         source, before = self._placed_before.get(point.trial, (None, point))
-        if source is point and (before.on_front, before.p_front) == (on_front, chance):
+        now = (on_front, chance, mean)
+        if source is point and (before.on_front, before.p_front, before.success_mean) == now:
             return before
-        return replace(point, on_front=on_front, p_front=chance)
+        return replace(point, on_front=on_front, p_front=chance, success_mean=mean)
 
 
 def _verdict(

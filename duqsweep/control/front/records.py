@@ -61,6 +61,7 @@ class FrontPoint:
     outcome: Outcome
     reason: str
     error_type: str | None
+    success_mean: float | None = None  # a model's posterior mean; None where there is no model
     categories: dict[str, SuccessEstimate] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

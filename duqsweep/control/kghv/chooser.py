@@ -26,7 +26,7 @@ CRASH_EPISODES = 100  # a trial that failed counts as so many episodes without a
 CANDIDATES = 400  # new points that are compared in each decision
 _MUTANTS = 0.8  # share of them that vary or cross points of the front; the others are random
 _MUTATIONS = (0.0, 1.0, 3.0)  # parameters that are drawn anew in a mutant beside one, on average
-_FIT_STEPS = 12
+_FIT_STEPS = 20
 _FIT_EVERY = 1.1  # the hyperparameters are fitted again when there are so many times more trials
 # The angle of a typical success rate, and how far the mean over a space may lie from it.
 _CENTER, _OFFSET = float(np.arcsin(np.sqrt(0.7))), 0.25

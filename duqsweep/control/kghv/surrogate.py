@@ -18,7 +18,7 @@ JITTER = 1e-8
 FIT_TRIALS = 100  # that hyperparameters are fitted to; the time of a fit grows with their square
 # Priors on the logarithms of the hyperparameters: mean and standard deviation.
 _LENGTH = (np.log(0.8), 0.7)  # an encoded parameter spans at most 1
-_SCALES = (np.log([0.05, 0.03, 0.03]), np.array([1.0, 1.0, 1.0]))  # variances, see `Kernel`
+_SCALES = (np.log([0.05, 0.03, 0.02]), np.array([2.0, 2.0, 2.0]))  # variances, see `Kernel`
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from duqsweep.categories import is_success_rate, named_category
 from duqsweep.control.config.parameters import Params
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig
+from duqsweep.control.front.beliefs import Belief, write_beliefs
 from duqsweep.control.front.content import SLACK
 from duqsweep.control.front.measures import EPISODE_TIME_S
 from duqsweep.control.kghv.chooser import CRASH_EPISODES, Chooser, Known, Prices, Region
@@ -108,6 +109,7 @@ class KghvSearch:
         """See `protocols.Search`: the study is given the counts of a paused trial."""
         if view.status is not None and view.status.state == "paused":
             self._study.note(view.number, counts(view))
+            self._believe()
 
     def is_final(self, view: TrialView) -> bool:
         """See `protocols.Search`."""
@@ -115,6 +117,10 @@ class KghvSearch:
 
     def ended(self, view: TrialView) -> None:
         """See `protocols.Search`: tells the study."""
+        self._tell(view)
+        self._believe()
+
+    def _tell(self, view: TrialView) -> None:
         self._trials.ended(view)
         self._told.add(view.number)
 
@@ -132,7 +138,7 @@ class KghvSearch:
             elif view.status.state in ("queued", "running", "stopped"):
                 found.append(Assignment(trial.number, view.status.until_episode))
             elif view.status.state in FINAL:
-                self.ended(view)
+                self._tell(view)
         return found
 
     def _tell_paused(self) -> None:
@@ -140,7 +146,7 @@ class KghvSearch:
         for view in self._reader.read():
             paused = view.status is not None and view.status.state == "paused"
             if paused and view.number not in self._told:
-                self.ended(view)
+                self._tell(view)
 
     def _decide(self, trials: Sequence[_Open], left: int) -> Assignment | None:
         episodes = min(self._batch, left)
@@ -179,6 +185,19 @@ class KghvSearch:
             self._reopen()
         played = next(trial.until for trial in trials if trial.view.number == number)
         return Assignment(number, min(played + episodes, self._ledger))
+
+    def _believe(self) -> None:
+        """Write what the model believes now, for the front."""
+        reference = sweep_reference(self._config.directory)
+        known = [self._known(_open(view, ()), reference) for view in self._reader.read()]
+        means, sds = self._chooser.posterior(known)
+        self._study.remember(MEMORY, self._chooser.hyperparameters)
+        beliefs = {
+            trial.number: Belief(round(float(mean), 4), round(float(sd), 4))
+            for trial, mean, sd in zip(known, means, sds, strict=True)
+            if trial.episodes
+        }
+        write_beliefs(self._config.directory, beliefs)
 
     def _is_start(self, known: Sequence[Known]) -> bool:
         """Whether the next trial is a random point."""
