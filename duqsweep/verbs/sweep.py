@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,7 @@ class _Run:
 
     def main(self) -> int:
         """Run the loop, then show the result."""
+        from duqsweep.control.dispatch.simulators import simulator_hint
         from duqsweep.control.sweep import Parts, Sweep
         from duqsweep.control.sweep_files import FrontFiles, TrialFiles
         from duqsweep.control.view.live import open_progress
@@ -123,7 +125,9 @@ class _Run:
         config = self._config
         before = self._results()
         ended = frozenset(int(path.parent.name) for path in before)
-        plan = Plan(config.name, config.budget.trials, config.budget.episodes_per_trial, ended)
+        hint = partial(simulator_hint, config.launcher, self._dispatcher.capacity)
+        budget = config.budget
+        plan = Plan(config.name, budget.trials, budget.episodes_per_trial, ended, hint)
         ending, trouble = "interrupted", None
         try:
             with terminate_as_interrupt(), open_progress(plan) as progress:
