@@ -37,6 +37,7 @@ SPEC_JSON = "spec.json"
 JOB_JSON = "job.json"
 VITALS_JSON = "vitals.json"
 EPISODES_JSONL = "episodes.jsonl"
+THROUGHPUT_JSON = "throughput.json"  # how fast its latest assignment is or was played
 RESULT_JSON = "result.json"
 STATE_JSON = "state.json"  # its state and why; the controller's, see control/trial_status.py
 LOG_TXT = "log.txt"

@@ -153,6 +153,15 @@ class Throughput:
         """How many simulators computed at a time, on average."""
         return self.sim_s / self.wall_s if self.wall_s else 0.0
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        return encode(self)
+
+    @classmethod
+    def from_json(cls, data: Any) -> Throughput:
+        """Raises SpecError on unknown, missing or impossible values."""
+        return decode(cls, data)
+
     @property
     def episodes_per_min(self) -> float:
         """Episodes that ended, per minute."""

@@ -181,6 +181,8 @@ class Sweep:
                 self._tracker.trial_changed(view.number)
             if view.episodes:
                 self._progress.progressed(view.number, len(view.episodes), view.counts.successes)
+            if view.throughput:
+                self._progress.throughput(view.number, view.throughput)
             self._search.observed(view)
             self._prune(assignment, view)
 

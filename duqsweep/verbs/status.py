@@ -19,7 +19,9 @@ from duqsweep.control.front.content import compute_front
 from duqsweep.control.front.measures import CALL_MS, SPEEDUP
 from duqsweep.control.trials.reader import TrialView, read_trials
 from duqsweep.control.trials.reference import Reference, sweep_reference
+from duqsweep.control.view import wording
 from duqsweep.control.view.tables import new_table
+from duqsweep.result import Throughput
 from duqsweep.verbs.folder import sweep_config
 
 if TYPE_CHECKING:
@@ -92,9 +94,21 @@ def _trial(directory: Path, view: TrialView, reference: Reference | None) -> dic
         "cause": view.status.cause if view.status else None,
         **({"categories": categories} if categories else {}),
         **{measure.name: measure.read(view, reference) for measure in (CALL_MS, SPEEDUP)},
+        "throughput": _throughput(view),
         "reason": view.result.reason if view.result else None,
         "job": job,
         "job_failures": deaths_of(folder),
+    }
+
+
+def _throughput(view: TrialView) -> dict[str, Any] | None:
+    """Of the latest assignment; None where no episode has ended."""
+    if view.throughput is None:
+        return None
+    rates = ("episodes_per_min", "simulators_busy", "policy_busy")
+    return {
+        **{name: getattr(view.throughput, name) for name in rates},
+        "counted": view.throughput.to_json(),
     }
 
 
@@ -139,4 +153,9 @@ def _print(state: dict[str, Any]) -> None:
     categories = _categories_table(state["trials"])
     if categories is not None:
         console.print(categories)
+    running = [trial for trial in state["trials"] if trial["state"] == "running"]
+    found = [trial["throughput"] for trial in running if trial["throughput"]]
+    pace = wording.pace([Throughput.from_json(throughput["counted"]) for throughput in found])
+    if pace:
+        console.print(pace)
     console.print("* on the front", style="dim")

@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,7 @@ class _Run:
 
     def main(self) -> int:
         """Run the loop, then show the result."""
+        from duqsweep.control.dispatch.simulators import simulator_hint
         from duqsweep.control.sweep import Parts, Sweep
         from duqsweep.control.sweep_files import FrontFiles, TrialFiles
         from duqsweep.control.view.live import open_progress
@@ -129,9 +131,14 @@ class _Run:
         config = self._config
         before = self._results()
         ended = frozenset(int(path.parent.name) for path in before)
-        shared = config.total_episodes if config.shares_out else None
-        each = config.budget.episodes_per_trial
-        plan = Plan(config.name, config.most_trials, each, ended, shared)
+        plan = Plan(
+            sweep=config.name,
+            trials=config.most_trials,
+            episodes_per_trial=config.budget.episodes_per_trial,
+            ended=ended,
+            shared_episodes=config.total_episodes if config.shares_out else None,
+            hint=partial(simulator_hint, config.launcher, self._dispatcher.capacity),
+        )
         ending, trouble = "interrupted", None
         try:
             with terminate_as_interrupt(), open_progress(plan) as progress:

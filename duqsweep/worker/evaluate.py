@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -32,6 +33,7 @@ __all__ = ["WorkerCache", "evaluate"]
 
 LOCK_WAIT_S = 20.0  # a killed holder frees it at once; a living one must not be there
 ATTEMPTS = 2  # of an episode whose simulator fails
+THROUGHPUT_S = 5.0  # between two updates of throughput.json
 WINDOW = 4  # episodes per task among which a simulator looks for tasks that it has built
 
 log = logging.getLogger(__name__)
@@ -102,6 +104,7 @@ class _Evaluation:
         self._vitals: Vitals | None = progress.vitals
         self._records = {record.i: record for record in progress.episodes}
         self._attempts: dict[int, int] = {}  # of entries that are played again
+        self._noted_at = 0.0  # monotonic; when throughput.json was written
 
     def run(self) -> TrialResult:
         """Play the episodes; turn whatever the policy raises into a failed result."""
@@ -200,6 +203,7 @@ class _Evaluation:
             record = rollout.record(attempt, error)
             files.append_line(self._dir / files.EPISODES_JSONL, record.to_json())
             self._records[entry.i] = record
+            self._note_throughput(meter, least_s=THROUGHPUT_S)
             log.info("episode %d: %.2f s", entry.i, record.wall_s)
             if record.error is not None:
                 log.warning("episode %d, attempt %d: %s", entry.i, attempt, record.error)
@@ -211,7 +215,15 @@ class _Evaluation:
                 raise InfrastructureError(reason)
 
         simulators.play(begin, end)
+        self._note_throughput(meter, least_s=0.0)
         return len(waiting)
+
+    def _note_throughput(self, meter: Meter, least_s: float) -> None:
+        """Write throughput.json, unless that was done less than `least_s` seconds ago."""
+        now = time.monotonic()
+        if now - self._noted_at >= least_s:
+            self._noted_at = now
+            files.write_json(self._dir / files.THROUGHPUT_JSON, meter.read().to_json())
 
     def _first_attempt(self, i: int) -> int:
         return 1 if i in self._records else self._attempts.get(i, 0)

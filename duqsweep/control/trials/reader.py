@@ -10,13 +10,21 @@ from typing import Any
 from duqsweep import files
 from duqsweep.categories import counts_by_category
 from duqsweep.control.trial_status import TrialStatus, read_status
-from duqsweep.result import EpisodeRecord, SuccessCounts, TrialResult, Vitals, final_attempts
+from duqsweep.result import (
+    EpisodeRecord,
+    SuccessCounts,
+    Throughput,
+    TrialResult,
+    Vitals,
+    final_attempts,
+)
 from duqsweep.spec import Trial
 
 _WATCHED = (
     files.SPEC_JSON,
     files.VITALS_JSON,
     files.EPISODES_JSONL,
+    files.THROUGHPUT_JSON,
     files.RESULT_JSON,
     files.JOB_JSON,
     files.FAILURES_JSONL,
@@ -38,6 +46,7 @@ class TrialView:
     ended_ms: int | None  # when its result was written
     death: str | None = None  # how its last job died; None while one works on it
     status: TrialStatus | None = None  # None before the controller has taken it
+    throughput: Throughput | None = None  # of its latest assignment; None before an episode ended
 
     @property
     def number(self) -> int:
@@ -117,6 +126,7 @@ def read_trial(folder: Path) -> TrialView:
     """One trial from its folder; see `TrialReader.read`."""
     result = _read_optional(folder / files.RESULT_JSON)
     vitals = _read_optional(folder / files.VITALS_JSON)
+    throughput = _read_optional(folder / files.THROUGHPUT_JSON)
     episodes = [
         EpisodeRecord.from_json(line) for line in files.read_lines(folder / files.EPISODES_JSONL)
     ]
@@ -130,6 +140,7 @@ def read_trial(folder: Path) -> TrialView:
         ended_ms=None if result is None else _written_ms(folder / files.RESULT_JSON),
         death=_death(folder),
         status=read_status(folder),
+        throughput=None if throughput is None else Throughput.from_json(throughput),
     )
 
 
