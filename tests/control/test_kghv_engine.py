@@ -163,6 +163,17 @@ def test_fitting_raises_the_likelihood_and_less_noise_moves_the_mean_further(set
     assert abs(surrogate.at_observed()[0][3] - y[3]) < far
 
 
+def test_points_that_are_added_or_replaced_later_make_no_difference(setting):
+    kernel, _theta, x = setting
+    y, noise = np.array([1.1, 1.2, 0.7, 1.0, 0.9]), np.full(5, 0.01)
+    grown = Surrogate(kernel, 0.8)
+    for rows in ([0, 1], [0, 1, 2, 3], [0, 1, 4], [3, 1, 4, 0, 2]):
+        grown.fit(x[rows], y[rows], noise[rows], steps=0)
+        fresh = Surrogate(kernel, 0.8)
+        fresh.fit(x[rows], y[rows], noise[rows], steps=0)
+        np.testing.assert_allclose(grown.predict(x), fresh.predict(x), rtol=1e-12)
+
+
 def test_the_noise_of_an_angle_is_that_of_a_binomial():
     successes = np.random.default_rng(0).binomial(40, 0.8, size=20_000)
     angles = angle(successes, np.full(20_000, 40))

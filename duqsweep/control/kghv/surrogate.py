@@ -142,6 +142,9 @@ class Surrogate:
         self._kernel = kernel
         self._center = center
         self.theta = kernel.start()
+        self._x: Floats = np.zeros((0, 0))
+        self._prior: Floats = np.zeros((0, 0))  # covariances of `_x`
+        self._prior_theta = self.theta
 
     @property
     def prior_variance(self) -> float:
@@ -171,9 +174,19 @@ class Surrogate:
                 options={"maxiter": steps},
             )
             self.theta = found.x
-        self._x = x
-        self._prior = self._kernel(self.theta, x, x)
+        self._prior = self._covariances(x)
+        self._x, self._prior_theta = x, self.theta
         self.observe(y, noise)
+
+    def _covariances(self, x: Floats) -> Floats:
+        """Prior covariances of points; only those of new ones are computed."""
+        same = 0
+        if self._x.shape[1:] == x.shape[1:] and np.array_equal(self.theta, self._prior_theta):
+            most = min(len(x), len(self._x))
+            differ = (x[:most] != self._x[:most]).any(axis=1)
+            same = int(differ.argmax()) if differ.any() else most
+        new = self._kernel(self.theta, x, x[same:])
+        return np.block([[self._prior[:same, :same], new[:same]], [new[:same].T, new[same:]]])
 
     def observe(self, y: Floats, noise: Floats) -> None:
         """Take other observations of the points that `fit` was given last."""
