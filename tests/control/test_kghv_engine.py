@@ -293,6 +293,19 @@ def test_a_point_of_the_front_gets_its_least_episodes_first():
     assert (chosen.number, chosen.gain) == (1, math.inf)
 
 
+def test_trials_below_the_least_success_get_no_more_episodes():
+    known = [
+        Known(0, None, 380, 400, (1.0,)),
+        Known(1, None, 10, 20, (0.1,)),
+        Known(2, None, 18, 20, (0.5,)),
+    ]
+    chooser = Chooser((), lambda choose: {}, costs=1, batch=20)
+    region = Region(REGION.corner, 0.9)
+    chosen = chooser.choose(known, region, PRICES, lambda _: False, random.Random(0))
+    assert chosen is not None
+    assert chosen.number == 2
+
+
 def test_a_plan_outside_the_space_says_nothing_of_the_points_in_it():
     chooser = Chooser(SPACE, draw, costs=1, batch=20)
     inside = known_trials(6)

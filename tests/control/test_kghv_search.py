@@ -105,6 +105,7 @@ def test_another_sampler_keeps_what_was_learnt_and_fills_up(steps):
         (["objectives=[{name: weights_mb},{name: call_ms}]"], "exactly one success rate"),
         (["objectives=[{name: success_rate},{name: steps_to_success}]"], "exactly one"),
         (["sampler.batch=-1"], "sampler.batch starts at 0, got -1"),
+        (["sampler.least_success=90"], "from 0 to below 1, got 90"),
     ],
 )
 def test_a_sweep_that_it_cannot_search_is_refused(words, complaint, tmp_path):

@@ -203,6 +203,7 @@ class SamplerConfig:
     name: str = MISSING  # kghv, tpe, nsga2, gp, random or grid
     startup_trials: int = 10  # kghv, tpe and gp: random ones first
     batch: int = 0  # kghv: episodes of one assignment; 0: two of each task
+    least_success: float = 0.0  # kghv: lower success rates count for nothing; 0: half of the best
     population: int = 20  # nsga2: trials per generation
 
 

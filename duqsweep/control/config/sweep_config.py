@@ -159,6 +159,11 @@ def to_config(config: DictConfig) -> SweepConfig:
         raise ConfigError("sampler.startup_trials starts at 1 and sampler.population at 2")
     if root.sampler.batch < 0:
         raise ConfigError(f"sampler.batch starts at 0, got {root.sampler.batch}")
+    if not 0 <= root.sampler.least_success < 1:
+        raise ConfigError(
+            "sampler.least_success is a success rate from 0 to below 1, "
+            f"got {root.sampler.least_success}"
+        )
     if root.sampler.name == SHARES_OUT:
         check_sharing(budget, objectives)
     return SweepConfig(

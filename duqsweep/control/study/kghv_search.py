@@ -277,7 +277,8 @@ class KghvSearch:
                 worst = math.log(measure.at_reference(reference.call_ms, calls))
             corner.append(worst + math.log(SLACK))
         rates = [t.successes / t.episodes for t in known if t.episodes >= self._batch]
-        return Region(tuple(corner), FLOOR * max(rates, default=0.0))
+        floor = self._config.sampler.least_success or FLOOR * max(rates, default=0.0)
+        return Region(tuple(corner), floor)
 
     def _prices(self, views: Sequence[TrialView]) -> Prices:
         """From what episodes and starts of this sweep have taken so far."""
