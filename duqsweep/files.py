@@ -22,6 +22,7 @@ LEDGER_JSON = "ledger.json"
 SIMULATOR_JSON = "simulator.json"  # what plays the episodes; the same from the first to the last
 TRIALS_DIR = "trials"
 WORKERS_DIR = "workers"
+QUARANTINE_DIR = "quarantine"  # damaged files; see control/trials/quarantine.py
 CACHE_DIR = "cache"  # packs, calibration observations: safe to delete
 REFERENCE_JSON = "reference.json"  # the call time that speed-ups are measured against
 FRONT_JSON = "front.json"
@@ -42,6 +43,15 @@ LOG_TXT = "log.txt"
 FAILURES_JSONL = "failures.jsonl"  # how its jobs died, and when a person gave it again
 STOP = "stop"
 TRIAL_LOCK = ".lock"  # held by whoever evaluates the trial
+TRIAL_FILES = (
+    SPEC_JSON,
+    VITALS_JSON,
+    EPISODES_JSONL,
+    RESULT_JSON,
+    JOB_JSON,
+    FAILURES_JSONL,
+    STATE_JSON,
+)
 
 
 def trial_dir(sweep_dir: Path, number: int) -> Path:
@@ -130,11 +140,19 @@ def read_lines(path: Path) -> list[Any]:
     return [_line(path, i, line) for i, line in enumerate(complete.split(b"\n"), 1) if line]
 
 
-def _line(path: Path, number: int, line: bytes) -> Any:
+def parse_line(line: bytes) -> Any:
+    """One line of a log; raises EvaluationError when it is not JSON."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise EvaluationError(f"{path}:{number} is not valid JSON: {error}") from error
+        raise EvaluationError(f"not valid JSON: {error}") from error
+
+
+def _line(path: Path, number: int, line: bytes) -> Any:
+    try:
+        return parse_line(line)
+    except EvaluationError as error:
+        raise EvaluationError(f"{path}:{number} is {error}") from error
 
 
 def _cut_torn_line(file: Any) -> None:

@@ -123,7 +123,7 @@ class FixedBudgetSearch:
     def _to_reopen(self, told: Sequence[int]) -> list[int]:
         """Told trials that are to be evaluated again, or further than they were."""
         views = {view.number: view for view in self._reader.read()}
-        return [number for number in told if number in views and self._is_unfinished(views[number])]
+        return [n for n in told if n not in views or self._is_unfinished(views[n])]
 
     def _is_unfinished(self, view: TrialView) -> bool:
         """Whether a trial has no result, or fewer episodes than the budget now gives it."""
