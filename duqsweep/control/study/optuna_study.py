@@ -239,10 +239,8 @@ def open_study(
     check_folder(config.directory, parts)
     study = _load_or_create(config, space, views, parts, say)
     check_study(study, config, parts)
+    study.sampler = make_sampler(config.sampler, config.seed)
     trials = study.get_trials(deepcopy=False)
-    # Another seed for each run, or a resumed sampler would repeat its first draws.
-    lived = [trial for trial in trials if trial.state != TrialState.WAITING]
-    study.sampler = make_sampler(config.sampler, seed=(config.seed * 100_003 + len(lived)) % 2**31)
     grid = _grid(space, config.seed, trials) if config.sampler.name == "grid" else None
     return OptunaStudy(study, space, grid)
 

@@ -90,7 +90,6 @@ class FixedBudgetSearch:
         self._unfinished = study.running()  # of earlier controllers
         self._paused: dict[int, Trial] = {}  # reached an assignment of an earlier, smaller budget
         self._pending_tells: dict[int, TrialView] = {}  # no reference or worst value known yet
-        self._rng = random.Random(f"{config.seed}/{len(self._numbers)}")
 
     def next(self, pending: Sequence[Assignment]) -> Assignment | None:
         """See `protocols.Search`."""
@@ -154,7 +153,7 @@ class FixedBudgetSearch:
         if len(self._numbers) >= self._config.budget.trials:
             return None
         for repeats in range(2 * REPEATS):
-            point = None if repeats < REPEATS else self._unseen_point()
+            point = None if repeats < REPEATS else self._unseen_point(repeats)
             if repeats >= REPEATS and point is None:
                 return None
             proposed = self._study.ask(point)
@@ -178,11 +177,12 @@ class FixedBudgetSearch:
             self._study.refuse(proposed.number, str(error))
             return None
 
-    def _unseen_point(self) -> Params | None:
+    def _unseen_point(self, repeats: int) -> Params | None:
         if not self._space.parameters:
             return None
+        rng = random.Random(f"{self._config.seed}/{len(self._numbers)}/{repeats}")
         for _ in range(DRAWS):
-            point = self._space.random_point(self._rng)
+            point = self._space.random_point(rng)
             with suppress(ConfigError):
                 if self._space.trial(-1, point).fingerprint not in self._numbers:
                     return point
