@@ -7,11 +7,15 @@ last line, which readers ignore and the next writer cuts off.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from duqsweep.errors import EvaluationError
 
@@ -54,11 +58,56 @@ TRIAL_FILES = (
 )
 
 
+# A disk is full or a network file system is away: both pass, so a controller waits.
+PASSING = (errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EIO)
+PAUSE_S = 5.0  # between two attempts
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_say: Callable[[str], None] | None = None  # set while this process waits out what is passing
+
+
+@contextmanager
+def waiting_out(say: Callable[[str], None]) -> Iterator[None]:
+    """While the block runs, reads and writes wait until a full or absent disk works again.
+
+    Args:
+        say: Takes a line for people when something begins to wait.
+    """
+    global _say
+    before, _say = _say, say
+    try:
+        yield
+    finally:
+        _say = before
+
+
+def patient(act: Callable[_P, _T]) -> Callable[_P, _T]:
+    """A function that is called again, inside of `waiting_out`, after an error that may pass."""
+
+    @wraps(act)
+    def repeated(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        said = False
+        while True:
+            try:
+                return act(*args, **kwargs)
+            except OSError as error:
+                if _say is None or error.errno not in PASSING:
+                    raise
+                if not said:
+                    _say(f"{error.strerror}: {error.filename}; waiting until it works again")
+                said = True
+            time.sleep(PAUSE_S)
+
+    return repeated
+
+
 def trial_dir(sweep_dir: Path, number: int) -> Path:
     """The folder of trial `number`, e.g. `trials/0007`."""
     return sweep_dir / TRIALS_DIR / f"{number:04d}"
 
 
+@patient
 def write_bytes(path: Path, data: bytes, private: bool = False) -> None:
     """Replace `path` by `data` atomically and durably; its folder must exist.
 
@@ -101,6 +150,7 @@ def json_text(data: Any) -> str:
     return json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
+@patient
 def read_json(path: Path) -> Any:
     """The content of a JSON file.
 
@@ -114,6 +164,7 @@ def read_json(path: Path) -> Any:
         raise EvaluationError(f"{path} is not valid JSON: {error}") from error
 
 
+@patient
 def append_line(path: Path, data: Any) -> None:
     """Append `data` as one JSON line, durably, after cutting off a killed writer's torn line."""
     line = json.dumps(data, allow_nan=False, ensure_ascii=False) + "\n"
@@ -128,6 +179,7 @@ def append_line(path: Path, data: Any) -> None:
         raise
 
 
+@patient
 def read_lines(path: Path) -> list[Any]:
     """All complete JSON lines of a log; a missing file is an empty log.
 

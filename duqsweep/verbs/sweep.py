@@ -128,7 +128,11 @@ class _Run:
         plan = Plan(config.name, config.budget.trials, config.budget.episodes_per_trial, ended)
         ending, trouble = "interrupted", None
         try:
-            with terminate_as_interrupt(), open_progress(plan) as progress:
+            with (
+                terminate_as_interrupt(),
+                open_progress(plan) as progress,
+                files.waiting_out(progress.message),
+            ):
                 for line in self._mended:
                     progress.message(line)
                 self._tracker.sweep_started()

@@ -4,59 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from stub_worker import StubDispatcher
+from stub_worker import DAMAGES, EPISODES, config_for, make_light, run
 
 from duqsweep import cli, files
-from duqsweep.control.config.space import Space
-from duqsweep.control.config.sweep_config import SweepConfig, compose
-from duqsweep.verbs import sweep as verb
-
-TRIALS, EPISODES = 4, 3
-
-
-def config_for(folder: Path, *more: str) -> SweepConfig:
-    return compose(
-        [
-            "name=odd",
-            f"dir={folder}",
-            "+space={quant.weight_bits.default:'choice(2,3,4,8)',"
-            "policy.num_steps:'int(interval(1,10))'}",
-            "quant.include=dit_all",
-            "enqueue=[reference]",
-            "sampler=random",
-            "tracking=none",
-            "launcher=inline",
-            f"budget.trials={TRIALS}",
-            f"budget.episodes_per_trial={EPISODES}",
-            *more,
-        ]
-    )
+from duqsweep.control.config.sweep_config import SweepConfig
 
 
 @pytest.fixture(autouse=True)
 def _light(monkeypatch: pytest.MonkeyPatch) -> None:
     make_light(monkeypatch)
-
-
-def make_light(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No pictures, no waiting, no disk's own time, and the stub instead of workers."""
-    monkeypatch.setattr("duqsweep.control.report.report.write_report", lambda *args: None)
-    monkeypatch.setattr("duqsweep.control.sweep.TICK_S", 0.0)
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
-    opened = "duqsweep.control.dispatch.dispatcher.open_dispatcher"
-    monkeypatch.setattr(opened, lambda launcher, sweep_dir: StubDispatcher(sweep_dir))
-
-
-def run(config: SweepConfig) -> StubDispatcher:
-    started = verb._Run(config, Space.from_config(config))
-    assert started.main() == 0
-    dispatcher: Any = started._dispatcher
-    return dispatcher
 
 
 @pytest.fixture(scope="module")
@@ -83,28 +42,6 @@ def sweep(finished: tuple[SweepConfig, Path]) -> SweepConfig:
     return config
 
 
-def truncate(path: Path) -> None:
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) * 2 // 3])
-
-
-def spoil_the_middle(path: Path) -> None:
-    content = path.read_bytes()
-    middle = len(content) // 2
-    path.write_bytes(content[:middle] + b"\x00\xff{garbage" + content[middle + 9 :])
-
-
-def make_foreign(path: Path) -> None:
-    line = json.dumps({"format": 99, "of": "another version"}) + "\n"
-    path.write_text(line)
-
-
-DAMAGES: dict[str, Callable[[Path], None]] = {
-    "truncated": truncate,
-    "garbage in the middle": spoil_the_middle,
-    "missing": Path.unlink,
-    "other version": make_foreign,
-}
 TRIAL = f"{files.TRIALS_DIR}/0001"
 FILES = [
     *(f"{TRIAL}/{name}" for name in files.TRIAL_FILES),

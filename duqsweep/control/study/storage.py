@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -36,6 +37,22 @@ class _Unlocked:
         return None
 
 
+class _Journal(JournalFileBackend):
+    """Optuna's journal in a file; waits out a full disk, and leaves no half entry behind."""
+
+    @files.patient
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """See Optuna."""
+        path = Path(self._file_path)
+        size = path.stat().st_size
+        try:
+            super().append_logs(logs)
+        except OSError as error:
+            os.truncate(path, size)
+            error.filename = str(path)
+            raise
+
+
 def open_storage(
     directory: Path, url: str | None, say: Callable[[str], None] = log.warning
 ) -> BaseStorage:
@@ -63,7 +80,7 @@ def open_storage(
 
 
 def _open_journal(path: Path) -> BaseStorage:
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=cast(Any, _Unlocked())))
+    return JournalStorage(_Journal(str(path), lock_obj=cast(Any, _Unlocked())))
 
 
 def cut_torn_line(path: Path) -> None:
