@@ -4,10 +4,11 @@
 
 The real loop, search, study, front and mirror run; the trials are invented: another process writes
 their files at once. `cpu_ms_per_trial` is the CPU time of the controller with all its threads over
-the last 50 trials, at the loop's own pace (before them it only sleeps shorter). `rss_mb` is its
-resident memory and `files` the number of files of the sweep then. `rest_share` is the share of a
-core that the controller takes at the end while two trials play and nothing happens, and `commands`
-has the seconds, and those of CPU, that commands take for the sweep with two objectives as it is.
+the last 50 trials, at the loop's own pace and until the mirror has caught up; before them the loop
+sleeps shorter. `rss_mb` is its resident memory and `files` the number of files of the sweep then.
+`rest_share` is the share of a core that the controller takes at the end while two trials play and
+nothing happens, and `commands` has the seconds, and those of CPU, that commands take for the sweep
+with two objectives as it is then.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ WINDOW = 50  # trials whose CPU time is measured
 EPISODES = 20  # per trial
 JOBS = 2
 REST_S = 10.0
+QUIET_S = 6.0  # without work, after which the mirror has caught up
 OBJECTIVES = ("success_rate", "episode_time_s", "weights_mb")
 SPACE = [
     "+space={"
@@ -135,7 +137,7 @@ class Measured:
         write_ledger(config.directory / files.LEDGER_JSON, make_ledger(config.base.suite))
         reader = TrialReader(config.directory)
         stopping = PruneSlow(config, reader)
-        tracker = open_tracker(config.tracking.name, config.directory)
+        tracker = open_tracker(config.tracking.name, config.directory, reader=reader)
         tracker.sweep_started()
         parts = Parts(
             search=FixedBudgetSearch(study, space, config, stopping, reader),
@@ -173,9 +175,19 @@ class Measured:
 
     def _ended(self, ended: int) -> None:
         if ended in self._marks:
+            self._settle()
             self._note(ended)
         if ended + WINDOW in self._marks:
+            self._settle()
             self._begun_s = time.process_time()
+
+    def _settle(self) -> None:
+        """Wait until the mirror has caught up: whatever it still had to do is done."""
+        quiet_s = 0.0
+        while quiet_s < QUIET_S:
+            before_s = time.process_time()
+            time.sleep(1.0)
+            quiet_s = quiet_s + 1.0 if time.process_time() - before_s < 0.02 else 0.0
 
     def _note(self, ended: int) -> None:
         cpu_s = time.process_time() - self._begun_s

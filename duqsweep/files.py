@@ -7,11 +7,15 @@ last line, which readers ignore and the next writer cuts off.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from duqsweep.errors import EvaluationError
 
@@ -22,6 +26,7 @@ LEDGER_JSON = "ledger.json"
 SIMULATOR_JSON = "simulator.json"  # what plays the episodes; the same from the first to the last
 TRIALS_DIR = "trials"
 WORKERS_DIR = "workers"
+QUARANTINE_DIR = "quarantine"  # damaged files; see control/trials/quarantine.py
 CACHE_DIR = "cache"  # packs, calibration observations: safe to delete
 REFERENCE_JSON = "reference.json"  # the call time that speed-ups are measured against
 POSTERIOR_JSON = "posterior.json"  # success rates as a search's model believes them
@@ -44,6 +49,60 @@ LOG_TXT = "log.txt"
 FAILURES_JSONL = "failures.jsonl"  # how its jobs died, and when a person gave it again
 STOP = "stop"
 TRIAL_LOCK = ".lock"  # held by whoever evaluates the trial
+TRIAL_FILES = (
+    SPEC_JSON,
+    VITALS_JSON,
+    EPISODES_JSONL,
+    THROUGHPUT_JSON,
+    RESULT_JSON,
+    JOB_JSON,
+    FAILURES_JSONL,
+    STATE_JSON,
+)
+
+
+# A disk is full or a network file system is away: both pass, so a controller waits.
+PASSING = (errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EIO)
+PAUSE_S = 5.0  # between two attempts
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_say: Callable[[str], None] | None = None  # set while this process waits out what is passing
+
+
+@contextmanager
+def waiting_out(say: Callable[[str], None]) -> Iterator[None]:
+    """While the block runs, reads and writes wait until a full or absent disk works again.
+
+    Args:
+        say: Takes a line for people when something begins to wait.
+    """
+    global _say
+    before, _say = _say, say
+    try:
+        yield
+    finally:
+        _say = before
+
+
+def patient(act: Callable[_P, _T]) -> Callable[_P, _T]:
+    """A function that is called again, inside of `waiting_out`, after an error that may pass."""
+
+    @wraps(act)
+    def repeated(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        said = False
+        while True:
+            try:
+                return act(*args, **kwargs)
+            except OSError as error:
+                if _say is None or error.errno not in PASSING:
+                    raise
+                if not said:
+                    _say(f"{error.strerror}: {error.filename}; waiting until it works again")
+                said = True
+            time.sleep(PAUSE_S)
+
+    return repeated
 
 
 def trial_dir(sweep_dir: Path, number: int) -> Path:
@@ -51,6 +110,7 @@ def trial_dir(sweep_dir: Path, number: int) -> Path:
     return sweep_dir / TRIALS_DIR / f"{number:04d}"
 
 
+@patient
 def write_bytes(path: Path, data: bytes, private: bool = False) -> None:
     """Replace `path` by `data` atomically and durably; its folder must exist.
 
@@ -93,6 +153,7 @@ def json_text(data: Any) -> str:
     return json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
+@patient
 def read_json(path: Path) -> Any:
     """The content of a JSON file.
 
@@ -106,6 +167,7 @@ def read_json(path: Path) -> Any:
         raise EvaluationError(f"{path} is not valid JSON: {error}") from error
 
 
+@patient
 def append_line(path: Path, data: Any) -> None:
     """Append `data` as one JSON line, durably, after cutting off a killed writer's torn line."""
     line = json.dumps(data, allow_nan=False, ensure_ascii=False) + "\n"
@@ -120,6 +182,7 @@ def append_line(path: Path, data: Any) -> None:
         raise
 
 
+@patient
 def read_lines(path: Path) -> list[Any]:
     """All complete JSON lines of a log; a missing file is an empty log.
 
@@ -132,11 +195,19 @@ def read_lines(path: Path) -> list[Any]:
     return [_line(path, i, line) for i, line in enumerate(complete.split(b"\n"), 1) if line]
 
 
-def _line(path: Path, number: int, line: bytes) -> Any:
+def parse_line(line: bytes) -> Any:
+    """One line of a log; raises EvaluationError when it is not JSON."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise EvaluationError(f"{path}:{number} is not valid JSON: {error}") from error
+        raise EvaluationError(f"not valid JSON: {error}") from error
+
+
+def _line(path: Path, number: int, line: bytes) -> Any:
+    try:
+        return parse_line(line)
+    except EvaluationError as error:
+        raise EvaluationError(f"{path}:{number} is {error}") from error
 
 
 def _cut_torn_line(file: Any) -> None:

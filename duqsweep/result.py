@@ -91,7 +91,7 @@ class Vitals:
         return decode(cls, data)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a sweep has tens of thousands
 class EpisodeRecord:
     """One rollout of one ledger entry. With an `error` it is neither a success nor a failure."""
 

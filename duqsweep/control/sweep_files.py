@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,10 +13,13 @@ from duqsweep.control.front.objectives import Objective
 from duqsweep.control.front.records import Front, FrontText
 from duqsweep.control.front.verdict import MARGIN
 from duqsweep.control.trial_status import TrialStatus, write_status
+from duqsweep.control.trials.quarantine import DAMAGE, mend_trial
 from duqsweep.control.trials.reader import TrialReader, TrialView
 from duqsweep.control.trials.reference import ensure_reference
 from duqsweep.result import Outcome
 from duqsweep.worker.summary import summarise
+
+log = logging.getLogger(__name__)
 
 FRONT_INTERVAL_S = 1.0  # between two computations of the front, at least
 FRONT_SHARE = 10  # and at least so many times as long as the last one took
@@ -24,18 +28,42 @@ FRONT_SHARE = 10  # and at least so many times as long as the last one took
 class TrialFiles:
     """See `protocols.Trials`."""
 
-    def __init__(self, sweep_dir: Path, reader: TrialReader) -> None:
-        """The trials of the sweep in `sweep_dir`, read by `reader`."""
+    def __init__(
+        self, sweep_dir: Path, reader: TrialReader, say: Callable[[str], None] = log.warning
+    ) -> None:
+        """The trials of the sweep in `sweep_dir`.
+
+        Args:
+            sweep_dir: Its folder.
+            reader: Reads them.
+            say: Takes a line for people for each file that is damaged.
+        """
         self._dir = sweep_dir
         self._reader = reader
+        self._say = say
+        self._last: dict[int, TrialView] = {}
 
     def read(self) -> list[TrialView]:
         """See `protocols.Trials`."""
-        return self._reader.read()
+        views = self._reader.read()
+        self._last = {view.number: view for view in views}
+        return views
 
     def view(self, number: int) -> TrialView:
-        """See `protocols.Trials`."""
-        return self._reader.view(number)
+        """See `protocols.Trials`; what is damaged is moved aside first."""
+        known = self._last.get(number)
+        try:
+            view = self._reader.view(number)
+        except DAMAGE as error:
+            said = mend_trial(self._dir, number, None if known is None else known.trial)
+            if not said and known is not None:  # a worker still writes
+                log.info("trial %d cannot be read now: %s", number, error)
+                return known
+            for line in said:
+                self._say(line)
+            view = self._reader.view(number)
+        self._last[number] = view
+        return view
 
     def set_status(self, number: int, status: TrialStatus) -> TrialView:
         """See `protocols.Trials`."""

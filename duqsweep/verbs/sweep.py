@@ -16,6 +16,7 @@ from duqsweep.control.config.overrides import check_effect
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, as_yaml, check_inputs, load, to_config
 from duqsweep.control.front.records import Front
+from duqsweep.control.mending import mend_identity, mend_sweep
 from duqsweep.control.protocols import Search
 from duqsweep.control.sweep_format import check_format
 from duqsweep.control.view.trouble import trouble_text
@@ -78,7 +79,7 @@ class _Run:
         # Imported here, because --help and --cfg must not pay for Optuna and submitit.
         from duqsweep.control.dispatch.dispatcher import open_dispatcher
         from duqsweep.control.study.early_stopping import PruneSlow
-        from duqsweep.control.study.identity import identity
+        from duqsweep.control.study.identity import check_folder, identity
         from duqsweep.control.study.kghv_search import KghvSearch
         from duqsweep.control.study.optuna_study import open_study
         from duqsweep.control.study.search import FixedBudgetSearch
@@ -91,20 +92,23 @@ class _Run:
         self._dir = config.directory
         # Whatever may be refused comes before anything is written.
         self._uri = tracking_uri(config)
+        parts = identity(config, space)
+        check_folder(self._dir, parts)
+        self._mended = mend_sweep(self._dir, config.base.suite)
         self._simulator = check_simulator(self._dir, config.base.suite)
         self._dispatcher = open_dispatcher(config.launcher, self._dir)
-        study = open_study(config, space)
-        self._write_folder(f"# space: {space.hash}\n{config.yaml}", identity(config, space))
+        self._reader = TrialReader(self._dir)
+        study = open_study(config, space, self._reader.read(), self._mended.append)
+        self._write_folder(f"# space: {space.hash}\n{config.yaml}", parts)
         if not config.shares_out:  # this sampler has no model that keeps it up to date
             (self._dir / files.POSTERIOR_JSON).unlink(missing_ok=True)
-        self._reader = TrialReader(self._dir)
         # A search that shares out episodes pauses the losing trials by itself.
         self._stopping = PruneSlow(config, self._reader, against_trials=not config.shares_out)
         search = KghvSearch if config.shares_out else FixedBudgetSearch
         self._search: Search = search(study, space, config, self._stopping, self._reader)
         if config.tracking.name != "none":
             remember_target(self._dir, self._uri or default_uri(self._dir))
-        self._tracker = open_tracker(config.tracking.name, self._dir, self._uri)
+        self._tracker = open_tracker(config.tracking.name, self._dir, self._uri, self._reader)
 
     def _write_folder(self, sweep_yaml: str, parts: dict[str, Any]) -> None:
         (self._dir / files.STOP).unlink(missing_ok=True)
@@ -112,9 +116,7 @@ class _Run:
             ledger = make_ledger(self._config.base.suite)
             write_ledger(self._dir / files.LEDGER_JSON, ledger)
         write_simulator(self._dir, self._simulator)
-        path = self._dir / files.IDENTITY_JSON
-        if not path.exists() or files.read_json(path) != parts:
-            files.write_json(path, parts)
+        self._mended += mend_identity(self._dir, parts)
         path = self._dir / files.SWEEP_YAML
         self._resettled = not path.exists() or path.read_text(encoding="utf-8") != sweep_yaml
         if self._resettled:
@@ -141,13 +143,19 @@ class _Run:
         )
         ending, trouble = "interrupted", None
         try:
-            with terminate_as_interrupt(), open_progress(plan) as progress:
+            with (
+                terminate_as_interrupt(),
+                open_progress(plan) as progress,
+                files.waiting_out(progress.message),
+            ):
+                for line in self._mended:
+                    progress.message(line)
                 self._tracker.sweep_started()
                 parts = Parts(
                     search=self._search,
                     stopping=self._stopping,
                     dispatcher=self._dispatcher,
-                    trials=TrialFiles(self._dir, self._reader),
+                    trials=TrialFiles(self._dir, self._reader, progress.message),
                     front=FrontFiles(self._dir, config.objectives, margin=config.margin),
                     progress=progress,
                     tracker=self._tracker,

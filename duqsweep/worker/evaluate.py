@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from duqsweep import files
-from duqsweep.errors import EvaluationError, InfrastructureError
+from duqsweep.errors import EvaluationError, InfrastructureError, SpecError
 from duqsweep.result import EpisodeRecord, Outcome, TrialResult, Vitals
 from duqsweep.seams import Policy
 from duqsweep.spec import LedgerEntry, Trial
@@ -139,9 +139,12 @@ class _Evaluation:
         return [i for i in range(self._until) if i not in self._progress.finished]
 
     def _ledger(self, numbers: list[int]) -> list[LedgerEntry]:
-        ledger = read_ledger(self._sweep_dir / files.LEDGER_JSON)
+        try:
+            ledger = read_ledger(self._sweep_dir / files.LEDGER_JSON)
+        except (SpecError, EvaluationError, FileNotFoundError) as error:  # the next start mends it
+            raise InfrastructureError(f"the sweep's ledger is damaged: {error}") from error
         if self._until > len(ledger):
-            raise EvaluationError(
+            raise InfrastructureError(
                 f"the ledger has {len(ledger)} episodes, asked for are {self._until}"
             )
         return [ledger[i] for i in numbers]

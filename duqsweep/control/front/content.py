@@ -17,7 +17,7 @@ from duqsweep.control.front.simulator import sweep_simulator
 from duqsweep.control.front.success import SuccessEstimate
 from duqsweep.control.front.verdict import MARGIN, Verdict, verdict
 from duqsweep.control.trials.reader import TrialView, read_trials
-from duqsweep.control.trials.reference import Reference, sweep_reference
+from duqsweep.control.trials.reference import Reference, readable_reference
 from duqsweep.result import ENDINGS
 
 # Hypervolume is measured from success 0 and this multiple of the reference's time; every other
@@ -89,7 +89,7 @@ class FrontBuilder:
         Raises:
             ConfigError: An objective is unknown.
         """
-        timed = sweep_reference(self._dir)
+        timed = readable_reference(self._dir, views)
         if timed != self._reference:
             self._reference = timed
             self._known.clear()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import random
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,12 +28,16 @@ from duqsweep.control.study.frozen import (
     settings_of,
     told_values,
 )
-from duqsweep.control.study.identity import check_folder, check_new, check_study, identity
+from duqsweep.control.study.identity import check_folder, check_study, identity
 from duqsweep.control.study.rebuild import finish_rebuilding, rebuild
+from duqsweep.control.study.restore import differs, restored
 from duqsweep.control.study.samplers import make_sampler
 from duqsweep.control.study.storage import open_storage
+from duqsweep.control.trials.reader import TrialView
 from duqsweep.errors import ConfigError
 from duqsweep.setting import Scalar
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -225,8 +231,19 @@ class OptunaStudy:
         self._duplicates.setdefault(original, []).append(duplicate)
 
 
-def open_study(config: SweepConfig, space: Space) -> OptunaStudy:
-    """Start the sweep's study, or resume it.
+def open_study(
+    config: SweepConfig,
+    space: Space,
+    views: Sequence[TrialView] = (),
+    say: Callable[[str], None] = log.warning,
+) -> OptunaStudy:
+    """Start the sweep's study, or resume it; written anew where it does not fit the trials.
+
+    Args:
+        config: Of the sweep.
+        space: Of the sweep.
+        views: The trials of its folder.
+        say: Takes a line for people where the study is written anew.
 
     Raises:
         ConfigError: The storage cannot be reached, it holds another sweep under this name, the
@@ -239,25 +256,34 @@ def open_study(config: SweepConfig, space: Space) -> OptunaStudy:
         )
     parts = identity(config, space)
     check_folder(config.directory, parts)
-    study = _load_or_create(config)
+    study = _load_or_create(config, space, views, parts, say)
     check_study(study, config, parts)
+    study.sampler = make_sampler(config.sampler, config.seed)
     trials = study.get_trials(deepcopy=False)
-    # Another seed for each run, or a resumed sampler would repeat its first draws.
-    lived = [trial for trial in trials if trial.state != TrialState.WAITING]
-    study.sampler = make_sampler(config.sampler, seed=(config.seed * 100_003 + len(lived)) % 2**31)
     grid = _grid(space, config.seed, trials) if config.sampler.name == "grid" else None
     return OptunaStudy(study, space, grid)
 
 
-def _load_or_create(config: SweepConfig) -> optuna.Study:
-    storage = open_storage(config.directory, config.storage_url)
+def _load_or_create(
+    config: SweepConfig,
+    space: Space,
+    views: Sequence[TrialView],
+    parts: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> optuna.Study:
+    storage = open_storage(config.directory, config.storage_url, say)
     finish_rebuilding(storage, config.name)
-    try:  # create_study(load_if_exists=True) would write to the journal of a finished sweep
-        return optuna.load_study(study_name=config.name, storage=storage)
-    except KeyError:
-        check_new(config)
-        directions = [StudyDirection[o.direction.upper()] for o in config.objectives]
-        return optuna.create_study(storage=storage, study_name=config.name, directions=directions)
+    with suppress(KeyError):  # create_study(load_if_exists=True) would write to a finished journal
+        study = optuna.load_study(study_name=config.name, storage=storage)
+        check_study(study, config, parts)
+        if not differs(study, views):
+            return study
+        say("damaged: the study does not fit the trials' files, and is written anew from them")
+        optuna.delete_study(study_name=config.name, storage=storage)
+    directions = [StudyDirection[o.direction.upper()] for o in config.objectives]
+    study = optuna.create_study(storage=storage, study_name=config.name, directions=directions)
+    study.add_trials(restored(views, space))
+    return study
 
 
 def _grid(space: Space, seed: int, trials: Sequence[FrozenTrial]) -> Iterator[Params]:

@@ -134,16 +134,17 @@ class ProposedTrials:
         """Tell the study, also of trials that had nothing to compare with so far."""
         self._pending_tells[view.number] = view
         for waiting in list(self._pending_tells.values()):
-            if self._tell(waiting):
+            if self._tell(waiting, newest=view):
                 del self._pending_tells[waiting.number]
 
-    def _tell(self, view: TrialView) -> bool:
+    def _tell(self, view: TrialView, newest: TrialView) -> bool:
         """Tell the study a trial's values; False while they are not known."""
         objectives = self._config.objectives
         reference = sweep_reference(self._config.directory)
         values = objective_values(view, objectives, reference)
         if values is None:
-            values = objective_values(view, objectives, reference, self._reader.known())
+            others = [*self._reader.known(), newest]
+            values = objective_values(view, objectives, reference, others)
         if values is None:
             return False
         result = view.result

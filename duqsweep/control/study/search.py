@@ -51,7 +51,7 @@ class FixedBudgetSearch:
         study.reopen(self._to_reopen(study.told()))
         self._unfinished = study.running()  # of earlier controllers
         self._paused: dict[int, Trial] = {}  # reached an assignment of an earlier, smaller budget
-        self._rng = random.Random(f"{config.seed}/{len(self._trials)}")
+        self._seed = config.seed
 
     def next(self, pending: Sequence[Assignment]) -> Assignment | None:
         """See `protocols.Search`."""
@@ -81,7 +81,7 @@ class FixedBudgetSearch:
     def _to_reopen(self, told: Sequence[int]) -> list[int]:
         """Told trials that are to be evaluated again, or further than they were."""
         views = {view.number: view for view in self._reader.read()}
-        return [number for number in told if number in views and self._is_unfinished(views[number])]
+        return [n for n in told if n not in views or self._is_unfinished(views[n])]
 
     def _is_unfinished(self, view: TrialView) -> bool:
         """Whether a trial has no result, or fewer episodes than the budget now gives it."""
@@ -106,7 +106,7 @@ class FixedBudgetSearch:
         if len(self._trials) >= self._budget.trials:
             return None
         for repeats in range(2 * REPEATS):
-            point = None if repeats < REPEATS else self._unseen_point()
+            point = None if repeats < REPEATS else self._unseen_point(repeats)
             if repeats >= REPEATS and point is None:
                 return None
             proposed = self._study.ask(point)
@@ -117,11 +117,12 @@ class FixedBudgetSearch:
                 return trial
         return None
 
-    def _unseen_point(self) -> Params | None:
+    def _unseen_point(self, repeats: int) -> Params | None:
         if not self._space.parameters:
             return None
+        rng = random.Random(f"{self._seed}/{len(self._trials)}/{repeats}")
         for _ in range(DRAWS):
-            point = self._space.random_point(self._rng)
+            point = self._space.random_point(rng)
             if self._trials.is_new(point):
                 return point
         return None

@@ -26,8 +26,10 @@ class WindowedTPE(TPESampler):
     both propose the same.
     """
 
-    _of_trial: int | None = None  # the trial that `_window` was made for
-    _window: _Window | None = None
+    def __init__(self, windows: Windows, **options: Any) -> None:
+        """TPE with Optuna's options; `windows` may be shared by many samplers."""
+        super().__init__(**options)
+        self._windows = windows
 
     def sample_independent(
         self,
@@ -37,10 +39,22 @@ class WindowedTPE(TPESampler):
         param_distribution: BaseDistribution,
     ) -> Any:
         """See Optuna."""
-        if self._window is None or self._of_trial != trial.number:
-            self._of_trial, self._window = trial.number, _Window(study)
-        seen = cast(optuna.Study, self._window)
+        seen = cast(optuna.Study, self._windows.of(study, trial))
         return super().sample_independent(seen, trial, param_name, param_distribution)
+
+
+class Windows:
+    """What the parameters of one trial are drawn from: the same trials for all of them."""
+
+    def __init__(self) -> None:
+        """No trial is known."""
+        self._last: tuple[int, _Window] | None = None
+
+    def of(self, study: optuna.Study, trial: FrozenTrial) -> _Window:
+        """The study as this trial's sampler sees it."""
+        if self._last is None or self._last[0] != trial.number:
+            self._last = (trial.number, _Window(study))
+        return self._last[1]
 
 
 class _Window:

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from duqsweep.control.tracking.runids import remember_runs, sweep_key
 from duqsweep.control.tracking.runs import RunRecord
 from duqsweep.control.trials.reader import TrialReader, TrialView
 from duqsweep.control.trials.reference import Reference, sweep_reference
-from duqsweep.errors import DuqsweepError
+from duqsweep.errors import DuqsweepError, EvaluationError, SpecError
 from duqsweep.fingerprint import digest
 from duqsweep.locking import try_lock
 from duqsweep.masking import masked
@@ -104,10 +104,19 @@ class _Source:
 class Mirror:
     """One sweep's connection to MLflow; remembers what it has written, so updates are cheap."""
 
-    def __init__(self, sweep_dir: Path, uri: str | None = None) -> None:
+    def __init__(
+        self, sweep_dir: Path, uri: str | None = None, reader: TrialReader | None = None
+    ) -> None:
+        """Nothing is connected yet.
+
+        Args:
+            sweep_dir: The sweep's folder.
+            uri: MLflow's tracking URI; None: the database in the folder.
+            reader: Of the sweep's trials, if one is there; a trial is then not kept twice.
+        """
         self._dir = sweep_dir.absolute()
         self._uri = uri or default_uri(sweep_dir)
-        self._reader = TrialReader(self._dir)
+        self._reader = reader or TrialReader(self._dir)
         self._forget()
 
     def _forget(self) -> None:
@@ -177,7 +186,8 @@ class Mirror:
             return self._reader.read()
         running = {view.number for view in self._reader.known() if view.result is None}
         for number in running.union(changed):
-            self._reader.view(number)
+            with suppress(EvaluationError, SpecError, FileNotFoundError):  # the loop mends it
+                self._reader.view(number)
         return self._reader.known()
 
     def _remember_runs(self, parent_id: str) -> None:

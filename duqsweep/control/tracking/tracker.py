@@ -15,6 +15,7 @@ from duqsweep.masking import masked
 
 if TYPE_CHECKING:
     from duqsweep.control.front.records import Front
+    from duqsweep.control.trials.reader import TrialReader
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,11 @@ class MlflowTracker:
     """Mirrors the folder in a thread of its own; after each further failure it pauses longer."""
 
     def __init__(
-        self, sweep_dir: Path, uri: str | None = None, first_pause_s: float = _FIRST_PAUSE_S
+        self,
+        sweep_dir: Path,
+        uri: str | None = None,
+        first_pause_s: float = _FIRST_PAUSE_S,
+        reader: TrialReader | None = None,
     ) -> None:
         """Prepare; nothing is sent before `sweep_started`.
 
@@ -69,9 +74,10 @@ class MlflowTracker:
             sweep_dir: The sweep's folder.
             uri: MLflow's tracking URI; None: a database in the folder.
             first_pause_s: After the first failed update.
+            reader: Of the sweep's trials, if one is there; see `Mirror`.
         """
         self._dir = sweep_dir
-        self._mirror = Mirror(sweep_dir, uri)
+        self._mirror = Mirror(sweep_dir, uri, reader)
         self._first_pause_s = first_pause_s
         self._changed = threading.Event()
         self._numbers: SimpleQueue[int] = SimpleQueue()  # of trials that changed
@@ -148,6 +154,8 @@ class MlflowTracker:
         return True
 
 
-def open_tracker(name: str, sweep_dir: Path, uri: str | None = None) -> SweepTracker:
+def open_tracker(
+    name: str, sweep_dir: Path, uri: str | None = None, reader: TrialReader | None = None
+) -> SweepTracker:
     """The tracker of a configuration: `none`, or MLflow at `uri` (None: in the sweep's folder)."""
-    return NullTracker() if name == "none" else MlflowTracker(sweep_dir, uri)
+    return NullTracker() if name == "none" else MlflowTracker(sweep_dir, uri, reader=reader)

@@ -10,6 +10,7 @@ from typing import Any
 from duqsweep import files
 from duqsweep.categories import counts_by_category
 from duqsweep.control.trial_status import TrialStatus, read_status
+from duqsweep.errors import EvaluationError, SpecError
 from duqsweep.result import (
     EpisodeRecord,
     SuccessCounts,
@@ -20,16 +21,6 @@ from duqsweep.result import (
 )
 from duqsweep.spec import Trial
 
-_WATCHED = (
-    files.SPEC_JSON,
-    files.VITALS_JSON,
-    files.EPISODES_JSONL,
-    files.THROUGHPUT_JSON,
-    files.RESULT_JSON,
-    files.JOB_JSON,
-    files.FAILURES_JSONL,
-    files.STATE_JSON,
-)
 _Signature = tuple[tuple[int, int] | None, ...]
 
 
@@ -83,34 +74,42 @@ class TrialReader:
     def __init__(self, sweep_dir: Path) -> None:
         self._trials_dir = sweep_dir / files.TRIALS_DIR
         self._seen: dict[str, tuple[_Signature, TrialView]] = {}
+        self.damaged: dict[str, str] = {}  # folder → what `read` found wrong with it
 
     def read(self) -> list[TrialView]:
-        """Every trial that has a spec, by number.
-
-        Raises:
-            EvaluationError: A file is not JSON.
-            SpecError: A record holds an impossible value.
-        """
+        """Every trial that can be read, by number; the others are in `damaged`."""
+        self.damaged.clear()
         if not self._trials_dir.is_dir():
             return []
         folders = sorted(path for path in self._trials_dir.iterdir() if path.name.isdigit())
-        views = [
-            self._read_one(folder) for folder in folders if (folder / files.SPEC_JSON).exists()
-        ]
+        views = []
+        for folder in folders:
+            try:
+                views.append(self._read_one(folder))
+            except FileNotFoundError:  # a trial without spec.json has not begun
+                continue
+            except (EvaluationError, SpecError) as error:
+                self.damaged[folder.name] = str(error)
         return sorted(views, key=lambda view: view.number)
 
     def known(self) -> list[TrialView]:
         """The same as they were when each was read last; the disk is not looked at again."""
         if not self._seen:
             return self.read()
-        return sorted((view for _, view in self._seen.values()), key=lambda view: view.number)
+        return sorted((view for _, view in list(self._seen.values())), key=lambda view: view.number)
 
     def view(self, number: int) -> TrialView:
-        """One trial that has a spec; the same object as before where no file changed."""
+        """One trial that has a spec; the same object as before where no file changed.
+
+        Raises:
+            EvaluationError: A file is not JSON.
+            SpecError: A record holds an impossible value.
+            FileNotFoundError: It has no spec.json.
+        """
         return self._read_one(self._trials_dir / f"{number:04d}")
 
     def _read_one(self, folder: Path) -> TrialView:
-        signature = tuple(_signature(folder / name) for name in _WATCHED)
+        signature = tuple(_signature(folder / name) for name in files.TRIAL_FILES)
         known = self._seen.get(folder.name)
         if known is None or known[0] != signature:
             known = self._seen[folder.name] = (signature, read_trial(folder))
@@ -150,8 +149,13 @@ def _death(folder: Path) -> str | None:
     if not deaths:
         return None
     job = _read_optional(folder / files.JOB_JSON)
-    died_later = job is None or deaths[-1]["at_s"] >= job["submitted_at"]
-    return str(deaths[-1]["kind"]) if died_later else None
+    try:
+        died_later = job is None or deaths[-1]["at_s"] >= job["submitted_at"]
+        return str(deaths[-1]["kind"]) if died_later else None
+    except (KeyError, TypeError) as error:
+        raise SpecError(
+            f"{folder}: {files.JOB_JSON} or {files.FAILURES_JSONL} has another form"
+        ) from error
 
 
 def _read_optional(path: Path) -> Any:
