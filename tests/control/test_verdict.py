@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from statistics import NormalDist
 
 import pytest
@@ -35,9 +36,7 @@ Z = NormalDist().inv_cdf(0.95)
 def view(number: int, successes: list[bool]) -> TrialView:
     trial = make_trial(number)
     episodes = make_episodes(number, len(successes), 0.5)
-    episodes = [
-        type(e)(**{**vars(e), "success": s}) for e, s in zip(episodes, successes, strict=True)
-    ]
+    episodes = [replace(e, success=s) for e, s in zip(episodes, successes, strict=True)]
     result = make_result(episodes)
     return TrialView(trial, make_vitals(trial, 1.5), tuple(episodes), result, 0, 0, 0)
 
