@@ -22,7 +22,8 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Draw = Callable[[Callable[[Parameter], Scalar]], Params]
 
-CRASH_EPISODES = 100  # a trial that failed counts as so many episodes without a success
+CRASH_EPISODES = 20  # a trial that failed counts as so many episodes without a success
+FRONT_SHARE = 0.04  # of all episodes so far, which each point of the front gets at least
 CANDIDATES = 400  # new points that are compared in each decision
 _MUTANTS = 0.8  # share of them that vary or cross points of the front; the others are random
 _MUTATIONS = (0.0, 1.0, 3.0)  # parameters that are drawn anew in a mutant beside one, on average
@@ -239,10 +240,11 @@ class Chooser:
 
     def _thinly_known(self, known: Sequence[Known], means: Floats, state: _State) -> Choice | None:
         """The cheapest point of the front that has too few episodes to be recommended."""
+        least = max(self._least, FRONT_SHARE * sum(t.episodes for t in known if not t.is_done))
         thin = [
             i
             for i in _front(means, state)
-            if 0 < known[i].episodes < self._least and not (known[i].pending or known[i].is_done)
+            if 0 < known[i].episodes < least and not (known[i].pending or known[i].is_done)
         ]
         if not thin:
             return None
