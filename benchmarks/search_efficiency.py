@@ -280,6 +280,8 @@ def _draw(curves: Mapping[tuple[str, str, int], Curve], truths: Sequence[str], p
             axis.fill_between(x, low, high, color=line.get_color(), alpha=0.12, lw=0)
         axis.set_title(truth)
         axis.set_ylim(0.5, 1.0)
+    for axis in axes.flat[len(truths) :]:
+        axis.set_visible(False)
     axes.flat[0].legend(fontsize=7)
     figure.supxlabel("episodes of the sweep")
     figure.supylabel("true hypervolume of the recommended front / of the true front")
