@@ -9,6 +9,7 @@ import pytest
 from synthetic_sweep import OBJECTIVES
 from test_search_contract import Evaluator, opened
 
+from duqsweep import files
 from duqsweep.control.config.sweep_config import compose
 from duqsweep.control.dispatch.inline import InlineDispatcher
 from duqsweep.control.front.records import read_front
@@ -19,6 +20,7 @@ from duqsweep.control.study.storage import open_storage
 from duqsweep.control.sweep import Parts, Sweep
 from duqsweep.control.sweep_files import FrontFiles, TrialFiles
 from duqsweep.control.tracking.tracker import NullTracker
+from duqsweep.control.trial_status import TrialStatus, write_status
 from duqsweep.control.trials.reader import TrialReader, read_trials
 from duqsweep.control.view.progress import NullProgress
 from duqsweep.errors import ConfigError
@@ -95,6 +97,20 @@ def test_more_budget_keeps_every_episode(steps):
 def test_another_sampler_keeps_what_was_learnt_and_fills_up(steps):
     assert all(steps[2][number] == max(count, 8) for number, count in steps[1].items())
     assert len(steps[2]) == 8
+
+
+def test_an_assignment_that_a_reattached_job_reached_is_not_given_out_again(tmp_path):
+    folder = tmp_path / "s"
+    folder.mkdir()
+    words = (*SWEEP, *KGHV, "budget.trials=4")
+    first = opened(folder, KghvSearch, *words).next(())
+    assert first is not None
+    write_status(files.trial_dir(folder, first.trial), TrialStatus("running", "", 4))
+    again = opened(folder, KghvSearch, *words)  # the controller is new, the job still runs
+    Evaluator()(files.trial_dir(folder, first.trial), 4)
+    then = again.next(())
+    assert then is not None
+    assert then.trial != first.trial
 
 
 @pytest.mark.parametrize(

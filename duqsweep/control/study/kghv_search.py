@@ -96,7 +96,7 @@ class KghvSearch:
         numbers = {assignment.trial for assignment in pending}
         while self._unfinished:
             left_over = self._unfinished.pop(0)
-            if left_over.trial not in numbers:
+            if left_over.trial not in numbers and not self._is_reached(left_over):
                 return left_over
         trials = [_open(view, pending) for view in self._reader.read()]
         left = self._total - sum(trial.until for trial in trials)
@@ -140,6 +140,13 @@ class KghvSearch:
             elif view.status.state in FINAL:
                 self._tell(view)
         return found
+
+    def _is_reached(self, assignment: Assignment) -> bool:
+        """Whether a job that was re-attached has reached an assignment since."""
+        result = self._reader.view(assignment.trial).result
+        if result is None or result.outcome != "complete":
+            return False
+        return result.episodes >= assignment.until_episode
 
     def _tell_paused(self) -> None:
         """Nothing is left to decide: the study gets the values of all trials."""
