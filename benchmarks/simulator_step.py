@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from duqsweep.control.config.sweep_config import compose
 from duqsweep.envs.libero import LiberoEnvironment, open_environment
 from duqsweep.envs.simulator import Simulator
 from duqsweep.spec import SuiteSpec
@@ -32,6 +31,8 @@ HELD_STEPS = 5  # of one random action
 
 def suite_of(suite: str) -> SuiteSpec:
     """The shipped constants of a suite."""
+    from duqsweep.control.config.sweep_config import compose  # needs Hydra
+
     return compose(["name=step", "enqueue=[reference]", f"suite={suite}"]).base.suite
 
 
@@ -70,16 +71,15 @@ def time_task(environment: LiberoEnvironment, task: int, seed: int) -> np.ndarra
     return np.array(rows)
 
 
-def time_suite(suite: str, tasks: int) -> dict[str, object]:
+def time_suite(suite: SuiteSpec, tasks: int) -> dict[str, object]:
     """One row of the table."""
-    suite_spec = suite_of(suite)
-    environment = open_environment(suite_spec)
+    environment = open_environment(suite)
     assert isinstance(environment, LiberoEnvironment)
-    measured = [time_task(environment, task, suite_spec.seed) for task in range(tasks)]
+    measured = [time_task(environment, task, suite.seed) for task in range(tasks)]
     times = np.concatenate(measured)
     robosuite_ms, ours_ms, mujoco_ms = np.median(times, axis=0)
     return {
-        "suite": suite,
+        "suite": suite.name,
         "tasks": tasks,
         "steps": len(times),
         "robosuite_ms": round(float(robosuite_ms), 2),
@@ -98,7 +98,7 @@ def main() -> None:
     parsed = parser.parse_args()
     rows = []
     for suite in parsed.suite:
-        rows.append(time_suite(suite, parsed.tasks))
+        rows.append(time_suite(suite_of(suite), parsed.tasks))
         print(json.dumps(rows[-1]), flush=True)
     if parsed.out:
         parsed.out.write_text(json.dumps({"rows": rows}, indent=2) + "\n")

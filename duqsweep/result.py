@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from duqsweep.codec import decode, encode
@@ -117,6 +117,46 @@ class EpisodeRecord:
     def from_json(cls, data: Any) -> EpisodeRecord:
         """Raises SpecError on unknown, missing or impossible values."""
         return decode(cls, data)
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """What a worker has played of one trial in some time, with all its simulators."""
+
+    simulators: int
+    wall_s: float = 0.0
+    episodes: int = 0  # that ended, errors included
+    steps: int = 0  # control steps
+    calls: int = 0  # of the policy
+    policy_s: float = 0.0  # in which the policy computed
+    sim_s: float = 0.0  # in which simulators computed, added up
+
+    def after(self, wall_s: float) -> Throughput:
+        """The same in another time."""
+        return replace(self, wall_s=wall_s)
+
+    def since(self, earlier: Throughput) -> Throughput:
+        """What was added to an earlier reading."""
+        counts = {
+            name: getattr(self, name) - getattr(earlier, name)
+            for name in ("wall_s", "episodes", "steps", "calls", "policy_s", "sim_s")
+        }
+        return Throughput(self.simulators, **counts)
+
+    @property
+    def policy_busy(self) -> float:
+        """Share of the time in which the policy computed, 0 to 1."""
+        return self.policy_s / self.wall_s if self.wall_s else 0.0
+
+    @property
+    def simulators_busy(self) -> float:
+        """How many simulators computed at a time, on average."""
+        return self.sim_s / self.wall_s if self.wall_s else 0.0
+
+    @property
+    def episodes_per_min(self) -> float:
+        """Episodes that ended, per minute."""
+        return 60 * self.episodes / self.wall_s if self.wall_s else 0.0
 
 
 @dataclass(frozen=True)

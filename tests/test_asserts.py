@@ -1,4 +1,4 @@
-"""`python -O` takes every assert away: none may do work, or stand between a user and a fault."""
+"""`python -O` removes every assert, so no assert may do work or check user input."""
 
 from __future__ import annotations
 

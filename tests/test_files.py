@@ -1,4 +1,4 @@
-"""What a killed writer leaves behind never hurts the next one."""
+"""Files that a killed writer left behind never disturb the next writer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The house keeps its walls: who may import whom, who may print, who may read the environment."""
+"""The layers hold: which package may import which, print, or read the environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders that another user prepared: they are not used."""
+"""Folders that another user prepared are not used."""
 
 from __future__ import annotations
 

@@ -30,6 +30,7 @@ from duqsweep.policy.weight_loading import (
     bytes_free,
     bytes_needed,
     check_memory,
+    parameter_dtype,
     read_tensors,
     weight_dtype,
 )
@@ -39,7 +40,7 @@ from duqsweep.spec import PolicySpec
 def load_policy(spec: PolicySpec, device: str) -> Pi05Policy:
     """The policy with its weights, ready to act.
 
-    The embedded policy is in float32; a pi0.5 is in float32 on a CPU and in bfloat16 on a GPU.
+    In float32 on a CPU; on a GPU in bfloat16, except for parameters that openpi keeps in float32.
 
     Args:
         spec: Which policy, and its number of steps.
@@ -140,7 +141,9 @@ def _load_weights(module: nn.Module, path: Path, device: str) -> None:
     found = [f"{what}: {', '.join(names)}" for what, names in faults.items() if names]
     if found:
         raise EvaluationError(f"{path} does not fit the policy; {'; '.join(found)}")
-    module.load_state_dict({name: value.float() for name, value in tensors.items()}, assign=True)
+    dtype = weight_dtype(device)
+    typed = {name: value.to(parameter_dtype(name, dtype)) for name, value in tensors.items()}
+    module.load_state_dict(typed, assign=True)
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:

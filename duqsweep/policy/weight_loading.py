@@ -25,7 +25,7 @@ def weight_dtype(device: str) -> torch.dtype:
 def bytes_needed(parameters: Mapping[str, StoredTensor], dtype: torch.dtype) -> int:
     """Bytes of all loaded weights plus the largest stored tensor, which is read into a buffer."""
     loaded = sum(
-        math.prod(stored.shape) * _dtype(name, dtype).itemsize
+        math.prod(stored.shape) * parameter_dtype(name, dtype).itemsize
         for name, stored in parameters.items()
     )
     return loaded + max(stored.nbytes for stored in parameters.values())
@@ -74,7 +74,7 @@ def read_tensors(
             if file.readinto(raw.numpy()) != stored.nbytes:  # type: ignore[arg-type]
                 raise EvaluationError(f"{path} ends in the middle of {name}")
             value = raw.view(DTYPES[stored.dtype]).view(stored.shape)
-            value = value.to(device).to(_dtype(name, dtype))
+            value = value.to(device).to(parameter_dtype(name, dtype))
             if not torch.stack(value.aminmax()).isfinite().all():  # NaN makes both extremes NaN
                 raise EvaluationError(f"{path}: {name} holds NaN or infinity")
             if neighbours(name) and name not in places:
@@ -92,5 +92,6 @@ def _adjacent(
     return dict(zip(names, places, strict=True))
 
 
-def _dtype(name: str, dtype: torch.dtype) -> torch.dtype:
+def parameter_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
+    """What a parameter is loaded in, where most are in `dtype`."""
     return torch.float32 if is_kept_float32(name) else dtype

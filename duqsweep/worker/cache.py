@@ -6,29 +6,38 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from duqsweep.checkpoint.locate import weights_id
 from duqsweep.envs.assets import RECORDED, find_recording
-from duqsweep.envs.libero import open_environment
+from duqsweep.envs.rendering import resolve_renderer
 from duqsweep.policy.load import load_policy
 from duqsweep.quant.calibrate import LayerStats, calibrate
 from duqsweep.quant.select import Bits
 from duqsweep.result import SimulatorInfo
 from duqsweep.seams import EagerPolicy, Environment
-from duqsweep.spec import PolicySpec, QuantSpec, SuiteSpec
-from duqsweep.worker.blame import WatchedEnvironment, in_simulator
+from duqsweep.spec import PolicySpec, QuantSpec, SuiteSpec, TrialSpec
 from duqsweep.worker.fidelity import actions_of
+from duqsweep.worker.meter import Meter
 from duqsweep.worker.noise import flow_noise
 from duqsweep.worker.observations import (
     FixedObservations,
     fixed_observations,
     recorded_observations,
 )
+from duqsweep.worker.remote_simulator import RemoteSimulator
 from duqsweep.worker.simulator import check_node
+from duqsweep.worker.simulator_pool import SimulatorPool
+
+HANG_S = 1800.0
+
+if TYPE_CHECKING:
+    from duqsweep.worker.prepare import Prepared
 
 log = logging.getLogger(__name__)
 
@@ -49,17 +58,25 @@ class WorkerCache:
     def __init__(
         self,
         load: Callable[[PolicySpec, str], EagerPolicy] = load_policy,
-        open_simulator: Callable[[SuiteSpec], Environment] = open_environment,
+        simulators: int = 1,
+        hang_s: float = HANG_S,
+        open_simulator: Callable[[SuiteSpec], Environment] | None = None,
     ) -> None:
         """Nothing is loaded before it is asked for.
 
         Args:
             load: Gives the policy of a spec on a device.
-            open_simulator: Gives the environment of a suite.
+            simulators: How many simulate at once, each in a process of its own.
+            hang_s: A simulator that gives no answer for so long is ended.
+            open_simulator: Gives the environment of a suite, which then is the only one and runs in
+                this process.
         """
         self._load, self._open = load, open_simulator
+        self._count, self._hang_s = simulators, hang_s
+        self.prepared: tuple[TrialSpec, Prepared] | None = None  # the latest, for more episodes
+        self.meter: Meter | None = None  # of the trial whose episodes are played now or were last
         self._reference: ReferencePolicy | None = None
-        self._environment: tuple[SuiteSpec, Environment] | None = None
+        self._pool: tuple[SuiteSpec, SimulatorPool] | None = None
         self._simulators: dict[tuple[Path, SuiteSpec], SimulatorInfo | None] = {}
         self._observations: dict[tuple[str, SuiteSpec, Path], FixedObservations] = {}
         self._actions: tuple[object, Sequence[NDArray[np.float32]]] | None = None
@@ -86,20 +103,24 @@ class WorkerCache:
             self._simulators[key] = check_node(sweep_dir, suite)
         return self._simulators[key]
 
-    def environment(self, suite: SuiteSpec) -> Environment:
-        """The simulator of `suite`; when an episode ends or is replanned is not its business."""
-        wanted = replace(suite, max_steps=1, nominal_steps=1, replan_steps=1)
-        if self._environment is None or self._environment[0] != wanted:
-            self.close_environment()
-            with in_simulator():
-                self._environment = wanted, WatchedEnvironment(self._open(wanted))
-        return self._environment[1]
+    def resize(self, simulators: int) -> None:
+        """Change how many simulators there are; those of now end."""
+        self.close()
+        self._count = simulators
 
-    def close_environment(self) -> None:
-        """Let the simulator go, as after it failed; the next `environment` opens another."""
-        if self._environment is not None:
-            kept, self._environment = self._environment[1], None
-            kept.close()
+    def simulators(self, suite: SuiteSpec) -> SimulatorPool:
+        """The simulators of `suite`; when an episode ends or is replanned is not their business."""
+        wanted = replace(suite, max_steps=1, nominal_steps=1, replan_steps=1)
+        if self._pool is None or self._pool[0] != wanted:
+            self.close()
+            self._pool = wanted, self._new_pool(wanted)
+        return self._pool[1]
+
+    def _new_pool(self, suite: SuiteSpec) -> SimulatorPool:
+        if self._open is not None:
+            return SimulatorPool.in_process(partial(self._open, suite))
+        drawn = replace(suite, renderer=resolve_renderer(suite.renderer))
+        return SimulatorPool([RemoteSimulator(drawn) for _ in range(self._count)], self._hang_s)
 
     def observations(
         self, reference: ReferencePolicy, suite: SuiteSpec, cache_dir: Path
@@ -114,7 +135,7 @@ class WorkerCache:
                 reference.policy,
                 reference.id,
                 suite,
-                lambda: self.environment(suite),
+                lambda: self.simulators(suite),
                 cache_dir,
             )
         return self._observations[key]
@@ -161,5 +182,7 @@ class WorkerCache:
         return kept[1]
 
     def close(self) -> None:
-        """Free the simulator; policies go with the process."""
-        self.close_environment()
+        """Free the simulators; policies go with the process."""
+        if self._pool is not None:
+            kept, self._pool = self._pool[1], None
+            kept.close()

@@ -16,10 +16,14 @@ from duqsweep.spec import LedgerEntry, Trial
 from duqsweep.worker.blame import is_machines
 from duqsweep.worker.cache import WorkerCache
 from duqsweep.worker.checkpoint import check_contents
-from duqsweep.worker.episode import run_episode
+from duqsweep.worker.episode import Rollout
+from duqsweep.worker.episode_queue import Attempt, EpisodeQueue
 from duqsweep.worker.ledger import read_ledger
 from duqsweep.worker.lock import exclusive
-from duqsweep.worker.prepare import phase, prepare
+from duqsweep.worker.meter import Meter
+from duqsweep.worker.prepare import prepare
+from duqsweep.worker.remote_simulator import Simulator
+from duqsweep.worker.simulator_pool import Episode
 from duqsweep.worker.summary import SavedProgress, summarise, too_many_errors
 from duqsweep.worker.vitals import measure_vitals
 
@@ -28,6 +32,7 @@ __all__ = ["WorkerCache", "evaluate"]
 
 LOCK_WAIT_S = 20.0  # a killed holder frees it at once; a living one must not be there
 ATTEMPTS = 2  # of an episode whose simulator fails
+WINDOW = 4  # episodes per task among which a simulator looks for tasks that it has built
 
 log = logging.getLogger(__name__)
 
@@ -121,17 +126,10 @@ class _Evaluation:
         if self._asked_to_stop() is not None:
             return self._stopped()
         entries = [*again, *self._ledger(left)]
-        policy = self._ready_policy()
+        policy = self._ready_policy(len(entries))
         if self._vitals and self._vitals.speedup < self._trial.min_speedup:
             return self._too_slow(self._vitals.speedup)
-        for entry in entries:
-            if self._asked_to_stop() is not None:
-                return self._stopped()
-            self._play(policy, entry)
-            reason = too_many_errors(self._episodes(), self._until)
-            if reason is not None:
-                raise InfrastructureError(reason)
-        return self._complete()
+        return self._stopped() if self._play(policy, entries) else self._complete()
 
     def _unfinished(self) -> list[int]:
         """Those of the first `until_episode` entries that need an attempt."""
@@ -154,12 +152,17 @@ class _Evaluation:
             self._attempts[i] = self._records.pop(i).attempt + 1
         return self._ledger([i for i in broken if i in self._progress.finished])
 
-    def _ready_policy(self) -> Policy:
+    def _ready_policy(self, episodes: int) -> Policy:
+        """The policy, its vitals measured, and simulators for so many episodes."""
         cache_dir = self._sweep_dir / files.CACHE_DIR
         cache_dir.mkdir(exist_ok=True)
         simulator = self._bench.simulator(self._sweep_dir, self._spec.suite)
         check_contents(self._sweep_dir, self._spec.policy)
+        if episodes:
+            self._bench.simulators(self._spec.suite).begin_to_open(episodes)
         prepared = prepare(self._spec, self._bench, cache_dir)
+        if episodes:  # nothing else may use the machine while latency is measured
+            self._bench.simulators(self._spec.suite).wait_until_open()
         if self._vitals is None:
             self._vitals = measure_vitals(self._spec, prepared, simulator)
             files.write_json(self._dir / files.VITALS_JSON, self._vitals.to_json())
@@ -170,19 +173,48 @@ class _Evaluation:
             )
         return prepared.policy
 
-    def _play(self, policy: Policy, entry: LedgerEntry) -> None:
-        """Play one entry, twice if the simulator fails, and write a line for each attempt."""
-        first = 1 if entry.i in self._records else self._attempts.get(entry.i, 0)
-        for attempt in range(first, max(first + 1, ATTEMPTS)):
-            with phase(f"episode {entry.i}"):
-                simulator = self._bench.environment(self._spec.suite)
-                record = run_episode(simulator, policy, entry, self._spec.suite, attempt)
+    def _play(self, policy: Policy, entries: list[LedgerEntry]) -> int:
+        """Play entries, each twice if its simulator fails, and write a line for each attempt.
+
+        Returns:
+            How many are left, after a request to stop.
+        """
+        suite = self._spec.suite
+        attempts: list[Attempt] = [(entry, self._first_attempt(entry.i)) for entry in entries]
+        waiting = EpisodeQueue(attempts, WINDOW * suite.total_tasks)
+        simulators = self._bench.simulators(suite)
+        meter = self._bench.meter = Meter(len(simulators.simulators))
+
+        def begin(simulator: Simulator) -> tuple[tuple[Rollout, int], Episode] | None:
+            if not waiting or self._asked_to_stop() is not None:
+                return None
+            entry, attempt = waiting.take(simulator, simulators.simulators)
+            rollout = Rollout(policy, entry, suite)
+            meter.begin(rollout)
+            return (rollout, attempt), rollout.run()
+
+        def end(played: tuple[Rollout, int], error: InfrastructureError | None) -> None:
+            rollout, attempt = played
+            meter.end(rollout)
+            entry = rollout.entry
+            record = rollout.record(attempt, error)
             files.append_line(self._dir / files.EPISODES_JSONL, record.to_json())
             self._records[entry.i] = record
-            if record.error is None:
-                return
-            log.warning("episode %d, attempt %d: %s", entry.i, attempt, record.error)
-            self._bench.close_environment()
+            log.info("episode %d: %.2f s", entry.i, record.wall_s)
+            if record.error is not None:
+                log.warning("episode %d, attempt %d: %s", entry.i, attempt, record.error)
+                if attempt + 1 < ATTEMPTS:
+                    waiting.again((entry, attempt + 1))
+                    return
+            reason = too_many_errors(self._episodes(), self._until)
+            if reason is not None:
+                raise InfrastructureError(reason)
+
+        simulators.play(begin, end)
+        return len(waiting)
+
+    def _first_attempt(self, i: int) -> int:
+        return 1 if i in self._records else self._attempts.get(i, 0)
 
     def _asked_to_stop(self) -> str | None:
         """Why, if the controller has left a `stop` file."""

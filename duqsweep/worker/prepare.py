@@ -47,7 +47,7 @@ class Prepared:
 
 
 def prepare(spec: TrialSpec, bench: WorkerCache, cache_dir: Path) -> Prepared:
-    """Build the policy that `spec` describes.
+    """Build the policy that `spec` describes, or give it again if it was the last one.
 
     Args:
         spec: The trial.
@@ -58,6 +58,15 @@ def prepare(spec: TrialSpec, bench: WorkerCache, cache_dir: Path) -> Prepared:
         ConfigError: The checkpoint is missing, or a rule does not fit the policy's layers.
         EvaluationError: The policy cannot be built or run as specified.
     """
+    if bench.prepared is not None and bench.prepared[0] == spec:
+        return bench.prepared[1]
+    bench.prepared = None  # its memory is free before the next policy is built
+    prepared = _prepare(spec, bench, cache_dir)
+    bench.prepared = spec, prepared
+    return prepared
+
+
+def _prepare(spec: TrialSpec, bench: WorkerCache, cache_dir: Path) -> Prepared:
     torch.set_num_threads(spec.runtime.threads)
     with phase("load"):
         reference = bench.reference(spec.policy, resolve_device(spec.runtime.device))

@@ -16,6 +16,7 @@ from duqsweep.control.config.sweep_config import compose
 from duqsweep.envs.libero import open_environment
 from duqsweep.policy.load import load_policy
 from duqsweep.worker.observations import collect, save_observations
+from duqsweep.worker.simulator_pool import SimulatorPool
 
 
 def main() -> None:
@@ -26,7 +27,7 @@ def main() -> None:
     base = compose(["+sweep=smoke"]).base
     policy = load_policy(base.policy, "cpu")
     with closing(open_environment(base.suite)) as environment:
-        observations = collect(policy, base.suite, environment)
+        observations = collect(policy, base.suite, SimulatorPool.in_process(lambda: environment))
     save_observations(out, observations)
     print(f"{len(observations)} observations, {out.stat().st_size:,} bytes: {out}")
 

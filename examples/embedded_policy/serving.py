@@ -24,6 +24,7 @@ from duqsweep.spec import FULL_PRECISION, LayerRule, PolicySpec, QuantSpec, Suit
 from duqsweep.worker.fidelity import action_error
 from duqsweep.worker.noise import flow_noise
 from duqsweep.worker.observations import collect
+from duqsweep.worker.simulator_pool import SimulatorPool
 
 LAYERS = {"dit": r"gemma_expert", "llm": r"language_model", "all": r"gemma_expert|language_model"}
 ROTATIONS = ("hadamard", "svd", "none")
@@ -81,7 +82,9 @@ class Server:
 
     def collect(self, environment: Environment, suite: SuiteSpec) -> None:
         """See what calibration and action error are measured on."""
-        self.observations = collect(self.reference, suite, environment)
+        self.observations = collect(
+            self.reference, suite, SimulatorPool.in_process(lambda: environment)
+        )
 
     def action_error(self, setting: Setting) -> float:
         """Normalised action RMSE to full precision and 10 steps, same noise."""

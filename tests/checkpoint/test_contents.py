@@ -1,4 +1,4 @@
-"""A checkpoint is known by what its files hold, not by where they lie."""
+"""A checkpoint is identified by the content of its files, not by its path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sweep's folder as a real sweep would leave it, with invented but lifelike numbers."""
+"""A sweep's folder as a real sweep leaves it, with invented but realistic numbers."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def make_vitals(trial: Trial, speedup: float, noise: float = 0.0) -> Vitals:
 
 
 def make_episodes(number: int, count: int, rate: float) -> list[EpisodeRecord]:
-    """`count` episodes; the states' own difficulty is shared by all trials, as in a real ledger."""
+    """`count` episodes; the difficulty of each initial state is the same for all trials."""
     shared, own = random.Random(7), random.Random(number)
     records = []
     for i in range(count):

@@ -1,4 +1,4 @@
-"""What a person sees: MLflow's pages of a sweep, and the report, in a real browser."""
+"""What a user sees in a real browser: MLflow's pages of a sweep, and the report."""
 
 from __future__ import annotations
 

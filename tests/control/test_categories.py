@@ -1,4 +1,4 @@
-"""Success by category, from the episodes' files to all that a sweep shows and trades."""
+"""Success by category, from the episode files to everything that a sweep shows and optimizes."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def test_restricting_the_categories_makes_another_sweep(tmp_path):
     assert part.base.suite.total_tasks == 20
 
 
-class Life:
-    """A sweep whose trials are evaluated in an instant: real study, search, front and report."""
+class InstantSweep:
+    """A sweep whose trials are evaluated instantly: real study, search, front and report."""
 
     def __init__(self, folder: Path, solves: Solves, *overrides: str) -> None:
         plans = "enqueue=[reference,seed_current,plan_a,plan_c]"
@@ -102,7 +102,7 @@ class Life:
         self.search = FixedBudgetSearch(self.study, space, self.config, rule, reader)
 
     def run(self) -> Front:
-        """To the end; the front."""
+        """Run to the end; the front."""
         while (assignment := self.search.next(())) is not None:
             self.evaluate(assignment.trial)
         return compute_front(self.folder, self.config.objectives)
@@ -149,16 +149,16 @@ def faster_is_better_overall(trial: int, category: str, before: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def life(tmp_path_factory: pytest.TempPathFactory) -> Life:
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> InstantSweep:
     folder = tmp_path_factory.mktemp("sweeps") / "pro"
-    life = Life(folder, faster_is_worse_on_objects, BY_OBJECT)
-    write_report(folder, life.run(), read_trials(folder))
-    return life
+    sweep = InstantSweep(folder, faster_is_worse_on_objects, BY_OBJECT)
+    write_report(folder, sweep.run(), read_trials(folder))
+    return sweep
 
 
 @pytest.fixture(scope="module")
-def content(life: Life) -> dict[str, Any]:
-    return dict(files.read_json(life.folder / files.FRONT_JSON))
+def content(sweep: InstantSweep) -> dict[str, Any]:
+    return dict(files.read_json(sweep.folder / files.FRONT_JSON))
 
 
 @pytest.fixture(scope="module")
@@ -166,8 +166,8 @@ def front(content) -> Front:
     return Front.from_json(content)
 
 
-def test_optuna_is_told_the_rate_of_the_category(life: Life):
-    assert [told.values[0] for told in life.study.history()] == [0.8, 0.6, 0.4, 0.2]
+def test_optuna_is_told_the_rate_of_the_category(sweep: InstantSweep):
+    assert [told.values[0] for told in sweep.study.history()] == [0.8, 0.6, 0.4, 0.2]
 
 
 def test_every_point_has_counts_and_intervals_of_each_category(content):
@@ -188,20 +188,20 @@ def test_every_point_has_counts_and_intervals_of_each_category(content):
 
 def test_the_front_follows_the_category_that_is_traded(tmp_path: Path, content):
     assert [point["on_front"] for point in content["points"]] == [True] * 4
-    by_all = Life(tmp_path / "all", faster_is_better_overall)
+    by_all = InstantSweep(tmp_path / "all", faster_is_better_overall)
     assert [point.on_front for point in by_all.run().points] == [False, False, False, True]
-    by_object = Life(tmp_path / "object", faster_is_better_overall, BY_OBJECT)
+    by_object = InstantSweep(tmp_path / "object", faster_is_better_overall, BY_OBJECT)
     assert [point.on_front for point in by_object.run().points] == [True] * 4
 
 
 def test_the_probability_of_the_front_counts_the_categorys_episodes_alone(tmp_path: Path):
-    """The slower of two equal trials is rarely on the front; its other episodes do not help it."""
+    """Of two equal trials, the slower one is rarely on the front; other categories do not count."""
 
     def equal_on_objects(trial: int, category: str, before: int) -> bool:
         return before < 8 if category == "object" else trial == 0
 
-    points = Life(tmp_path / "object", equal_on_objects, BY_OBJECT).run().points
-    by_all = Life(tmp_path / "all", equal_on_objects).run().points
+    points = InstantSweep(tmp_path / "object", equal_on_objects, BY_OBJECT).run().points
+    by_all = InstantSweep(tmp_path / "all", equal_on_objects).run().points
     assert by_all[0].p_front == 1.0
     assert 0.05 < (points[0].p_front or 0) < 0.6
     assert points[3].p_front == 1.0
@@ -211,7 +211,7 @@ def test_a_trial_that_never_solves_the_traded_category_is_no_candidate(tmp_path:
     def never_objects(trial: int, category: str, before: int) -> bool:
         return category != "object" or (trial == 0 and before < 5)
 
-    points = Life(tmp_path / "object", never_objects, BY_OBJECT).run().points
+    points = InstantSweep(tmp_path / "object", never_objects, BY_OBJECT).run().points
     assert [point.on_front for point in points] == [True, False, False, False]
 
 
@@ -236,8 +236,8 @@ def test_the_headline_speaks_of_the_category(front):
     assert "whose success in category object cannot be told from the reference's (80.0 %)" in said
 
 
-def test_the_page_compares_each_category_with_the_original(life: Life):
-    page = (life.folder / files.REPORT_HTML).read_text()
+def test_the_page_compares_each_category_with_the_original(sweep: InstantSweep):
+    page = (sweep.folder / files.REPORT_HTML).read_text()
     assert "Success by category, on the front" in page
     assert "80.0 % (49–94 %), 8 of 10, -10.0 points" in page
     assert "success rate, category object" in page  # the picture's axis
@@ -252,9 +252,9 @@ def test_the_csv_has_columns_for_each_category(front):
     assert "categories" not in rows[0]
 
 
-def test_mlflow_gets_a_metric_for_each_category(life: Life, front):
-    view = read_trials(life.folder)[2]
-    record = trial_record(view, front.points[2], sweep_reference(life.folder))
+def test_mlflow_gets_a_metric_for_each_category(sweep: InstantSweep, front):
+    view = read_trials(sweep.folder)[2]
+    record = trial_record(view, front.points[2], sweep_reference(sweep.folder))
     metrics = {name: value for name, value, _at, _step in record.metrics}
     assert metrics["success_rate/object"] == pytest.approx(0.4)
     assert metrics["success_rate/task"] == 0.0
@@ -262,11 +262,11 @@ def test_mlflow_gets_a_metric_for_each_category(life: Life, front):
     assert "40 (17–69)" in description(front)
 
 
-def test_status_shows_each_category(life: Life, capsys):
-    assert status.main([str(life.folder), "--json"]) == 0
+def test_status_shows_each_category(sweep: InstantSweep, capsys):
+    assert status.main([str(sweep.folder), "--json"]) == 0
     said = capsys.readouterr().out
     assert '"object": {\n          "episodes": 10,\n          "successes": 8,' in said
-    assert status.main([str(life.folder)]) == 0
+    assert status.main([str(sweep.folder)]) == 0
     assert "8 of 10" in capsys.readouterr().out
 
 
@@ -278,8 +278,8 @@ def test_a_trial_can_be_picked_by_a_category(front):
         pick(front, "fastest@success.colour>=0.9")
 
 
-def test_a_confirmation_holds_its_categories_jointly(life: Life):
-    confirmed = confirmation(life.folder, reference=0)
+def test_a_confirmation_holds_its_categories_jointly(sweep: InstantSweep):
+    confirmed = confirmation(sweep.folder, reference=0)
     estimate = confirmed.points[1].categories["object"]
     low, high = clopper_pearson(6, 10, 1 - 0.05 / (4 * 5))  # four points, five categories
     assert (estimate.success_rate, estimate.counts.episodes) == (pytest.approx(0.6), 10)
@@ -291,11 +291,13 @@ def test_a_confirmation_holds_its_categories_jointly(life: Life):
 
 def test_a_suite_without_categories_shows_and_writes_none_of_it(tmp_path: Path):
     assert SUITE.categories == ()
-    life = Life(tmp_path / "mini", lambda trial, category, before: trial < 2, "suite=duq_mini")
-    front = life.run()
+    sweep = InstantSweep(
+        tmp_path / "mini", lambda trial, category, before: trial < 2, "suite=duq_mini"
+    )
+    front = sweep.run()
     points = front.to_json()["points"]
     assert all("categories" not in point for point in points)
     assert "category" not in printed(front, 120)
     assert not any("." in key for key in points[0])
-    confirmed = confirmation(life.folder, reference=0).to_json()
+    confirmed = confirmation(sweep.folder, reference=0).to_json()
     assert all("categories" not in point for point in confirmed["points"])

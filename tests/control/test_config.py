@@ -1,4 +1,4 @@
-"""Every file of conf/ composes, and every mistake gets one clear message."""
+"""Every file of conf/ composes, and every mistake is refused with one clear message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the files of trials to the values that are told and the front that is shown."""
+"""From the files of trials to the values in the study and the front that is shown."""
 
 from __future__ import annotations
 

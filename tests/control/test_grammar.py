@@ -1,4 +1,4 @@
-"""The grammar of a space: Hydra's, with its traps closed."""
+"""The grammar of a space: Hydra's, without the forms that are easily misread."""
 
 from __future__ import annotations
 

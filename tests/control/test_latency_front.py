@@ -1,4 +1,4 @@
-"""A sweep that plays no episode: its front, tables, picture, picks and MLflow's runs."""
+"""A sweep without episodes: its front, tables, picture, exported choices and MLflow runs."""
 
 from __future__ import annotations
 

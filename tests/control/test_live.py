@@ -1,4 +1,4 @@
-"""What one sees while a sweep runs: lines in a log, a live table on a terminal."""
+"""What a user sees while a sweep runs: lines in a log, a live table on a terminal."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ VITALS = make_vitals(TRIAL, 2.0)
 
 
 def tell_everything(progress: Progress) -> None:
-    """Every event once, as a loop would."""
+    """Report every kind of event once, as the loop does."""
     progress.started(TRIAL)
     progress.vitals(2, VITALS)
     progress.progressed(2, 4, 3)

@@ -1,4 +1,4 @@
-"""A setting on the command line counts, or it is refused."""
+"""A setting on the command line takes effect, or it is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every impossible point of a space is found before the sweep starts, and no other is refused."""
+"""Impossible points of a space are found before the sweep starts; possible ones are accepted."""
 
 from __future__ import annotations
 

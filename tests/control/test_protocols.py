@@ -1,4 +1,4 @@
-"""Whose evaluation of LIBERO is followed: openpi's or LeRobot's (docs/protocols.md)."""
+"""LIBERO is evaluated as openpi or LeRobot do it (docs/protocols.md)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def suite_of(*overrides: str) -> SuiteSpec:
 
 
 def constants(*overrides: str) -> tuple[int, int, int, int]:
-    """Most steps, settle steps, side of the pictures, actions per call."""
+    """Maximum steps, settle steps, side of the pictures in pixels, actions per call."""
     found = suite_of(*overrides)
     return found.max_steps, found.settle_steps, found.image_px, found.replan_steps
 

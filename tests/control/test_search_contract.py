@@ -104,7 +104,7 @@ SEARCHES: dict[str, tuple[Callable[[Path], Search], Counter[str]]] = {
 
 
 class Killed(BaseException):
-    """The controller is gone at this instant."""
+    """The controller is killed here."""
 
 
 class Evaluator:

@@ -1,4 +1,4 @@
-"""Every place that shows a front says what simulated it, and warns of rates not to compare."""
+"""Every place that shows a front names the simulator, and warns of rates not to be compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A space is checked whole before anything starts, and makes the trials that it says."""
+"""A space is checked completely before anything starts, and produces the declared trials."""
 
 from __future__ import annotations
 

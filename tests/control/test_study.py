@@ -1,4 +1,4 @@
-"""The study: asked and told through any number of lives, without losing or repeating a trial."""
+"""The study proposes and records trials across restarts, without losing or repeating one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop in orders of events that real parts cannot be forced into."""
+"""The loop under orders of events that cannot be forced with real parts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EPISODES = 12
 
 
 class Messages(NullProgress):
-    """Keeps what the user would be told."""
+    """Collects the messages to the user."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -48,7 +48,7 @@ class Messages(NullProgress):
 
 
 class Mirror:
-    """A tracker that remembers what it was told of."""
+    """A tracker that remembers its calls."""
 
     def __init__(self) -> None:
         self.trials: list[int] = []
@@ -110,7 +110,7 @@ Event = Callable[["Scripted", Assignment], Ended | None]
 
 @dataclass
 class Scripted:
-    """A dispatcher whose jobs do, turn by turn, what the script of their trial says."""
+    """A dispatcher whose jobs follow the script of their trial, one entry per poll."""
 
     sweep_dir: Path
     script: dict[int, list[Event]]
@@ -156,7 +156,7 @@ def completes(jobs: Scripted, assignment: Assignment) -> Ended:
 
 
 def vanishes(jobs: Scripted, assignment: Assignment) -> Ended:
-    """The job says that a result is there, and none is."""
+    """The job reports a result that does not exist."""
     return Ended(assignment, None)
 
 

@@ -1,4 +1,4 @@
-"""MLflow as a mirror of a sweep's files: complete, repeatable, and never in the way."""
+"""MLflow mirrors a sweep's files completely and repeatably, and never stops the sweep."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def client(sweep_dir: Path) -> Any:
 
 
 def everything(sweep_dir: Path) -> dict[str, Any]:
-    """All that MLflow holds of the sweep, by key, without the ids that it draws."""
+    """Everything that MLflow stores of the sweep, by key, without generated ids."""
     mlflow = client(sweep_dir)
     experiment = mlflow.get_experiment_by_name("duqsweep/dit_speed").experiment_id
     held = {}

@@ -1,4 +1,4 @@
-"""A controller to be killed: submits two long assignments and polls for ever."""
+"""A controller for tests to kill: submits two long assignments and polls without end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every dispatcher promises, tried on real processes and a real SLURM."""
+"""What every dispatcher promises, tested on real processes and a real SLURM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a job may be believed to be dead: real files, and a clock that the test turns."""
+"""When a job counts as dead: real files, and a clock that the test sets."""
 
 from __future__ import annotations
 

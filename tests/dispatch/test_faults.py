@@ -1,4 +1,4 @@
-"""Deaths that only separate processes survive: of the evaluation, of a worker, of a job."""
+"""The evaluation, a worker or a job dies; the rest must survive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders that were copied, moved or planted: none of them touches a job that is not theirs."""
+"""Copied, moved or planted folders never touch the jobs of another sweep."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_copy_of_a_running_sweep_ends_none_of_its_jobs(
 
 
 def test_even_a_forged_place_does_not_give_a_copy_the_jobs(lab: Lab, running: Mailbox) -> None:
-    """As an archive would have it that was packed with the place where it will be unpacked."""
+    """As in an archive that was packed with the path at which it will be unpacked."""
     copy = elsewhere(lab, lab.folder.with_name("copy"))
     shutil.copytree(lab.folder, copy.folder)
     (box,) = mailboxes(copy)

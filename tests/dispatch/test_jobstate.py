@@ -1,4 +1,4 @@
-"""What SLURM's words mean; the lines are as squeue 22.05 and sacct 22.05 print them."""
+"""How SLURM's states are read; the lines are those of squeue 22.05 and sacct 22.05."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hand-over between a dispatcher and a worker, without either."""
+"""The files between a dispatcher and a worker, tested without either."""
 
 from __future__ import annotations
 

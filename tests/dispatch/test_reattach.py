@@ -1,4 +1,4 @@
-"""A controller that dies, and the next one that goes on: nothing is lost, nothing done twice."""
+"""A controller dies and the next one continues: nothing is lost, nothing is done twice."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.parametrize(
 
 @contextmanager
 def controller(lab: Lab) -> Iterator[subprocess.Popen[bytes]]:
-    """One that has begun both trials; a session of its own, as on a terminal of its own."""
+    """A controller that has begun both trials, in its own session as on its own terminal."""
     (lab.folder / "trials").rmdir()
     script = Path(__file__).parent / "light_controller.py"
     root = Path(__file__).parents[2]
@@ -124,7 +124,7 @@ def test_a_worker_that_died_meanwhile_is_a_failure_to_be_retried(lab: Lab) -> No
 
 
 def worker_config(folder: Path) -> WorkerConfig:
-    """Of a worker that was made an hour ago."""
+    """The configuration of a worker that was created an hour ago."""
     return WorkerConfig(
         id=folder.name,
         folder=str(folder),

@@ -1,4 +1,4 @@
-"""The configuration as options of sbatch, which mean there what they mean to sbatch."""
+"""The configuration as options of sbatch, with the same meaning."""
 
 from __future__ import annotations
 

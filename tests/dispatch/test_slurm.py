@@ -1,4 +1,4 @@
-"""What only a cluster can do to a job, and what SLURM refuses before anything runs."""
+"""What only a cluster does to a job, and what SLURM refuses before anything runs."""
 
 from __future__ import annotations
 

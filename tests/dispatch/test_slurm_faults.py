@@ -1,4 +1,4 @@
-"""Faults of the cluster itself: its controller goes away, forgets, a node dies or cannot begin."""
+"""Faults of the cluster: its controller stops or forgets, a node dies or cannot start a job."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_work_of_a_dead_node_goes_on_at_the_next_episode_on_another(
 
 
 def test_a_node_that_cannot_begin_a_job_is_a_fault_of_the_node(lab: Lab, slurm: SlurmLab) -> None:
-    """SLURM drains such a node and says CANCELLED, as if someone had not wanted the job."""
+    """SLURM drains such a node and says CANCELLED, as if a user had cancelled the job."""
     lab.trial(0)
     dispatcher = lab.open(jobs=1)
     with slurm.broken():

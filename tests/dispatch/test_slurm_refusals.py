@@ -1,4 +1,4 @@
-"""A SLURM that says no, says nothing, or says something odd, while a sweep runs."""
+"""SLURM refuses, does not answer, or answers oddly, while a sweep runs."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def test_a_job_with_a_name_of_another_encoding_disturbs_nothing(lab: Lab, slurm:
 def test_a_process_that_outlives_its_node_daemon_finishes_its_trial(
     lab: Lab, slurm: SlurmLab
 ) -> None:
-    """SLURM says NODE_FAIL, and the worker plays on and tells the outcome."""
+    """SLURM says NODE_FAIL, but the worker continues and reports the outcome."""
     lab.trial(0, episode_s=20.0)
     dispatcher = lab.open()
     dispatcher.submit(Assignment(0, 2))

@@ -1,4 +1,4 @@
-"""What looks dead and is not, what hangs, and what is visible later than it was written."""
+"""Jobs that look dead and are not, workers that hang, files that become visible late."""
 
 from __future__ import annotations
 

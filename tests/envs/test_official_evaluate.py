@@ -1,4 +1,4 @@
-"""`duqsweep evaluate` walks an official suite with a pi0.5 of random weights."""
+"""`duqsweep evaluate` plays an official suite with a pi0.5 of random weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trials that were walked a given number of episodes."""
+"""Trials with a given number of finished episodes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SUITE = SuiteSpec(
 
 
 def write_walk(sweep_dir: Path, number: int, outcome: str | None, episodes: int) -> None:
-    """Trial `number` after so many episodes, all won; without an outcome it has no result."""
+    """Write trial `number` with so many successes; without an outcome it has no result."""
     folder = files.trial_dir(sweep_dir, number)
     folder.mkdir(parents=True)
     spec = TrialSpec(PolicySpec("embedded"), QuantSpec(), RuntimeSpec(), SUITE)

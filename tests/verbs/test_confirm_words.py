@@ -1,4 +1,4 @@
-"""What `confirm` says of trials that it could not walk to their end."""
+"""What `confirm` says of trials that it could not finish."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No verb ends in a traceback for a reason that lies outside of the code."""
+"""No verb ends in a traceback for a reason outside the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cost model against counts made by hand; the document's arithmetic against the document."""
+"""The cost model against counts made by hand; the seed document's arithmetic against its text."""
 
 from __future__ import annotations
 

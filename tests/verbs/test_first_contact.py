@@ -1,4 +1,4 @@
-"""The first hour: own files, own paths, slips of the pen; one line each, with what is right."""
+"""A newcomer's own files, paths and typing errors: one line each, with the corrected form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders from elsewhere: what they say is not run, and what runs is not theirs to end."""
+"""Foreign folders: nothing in them is executed, and they cannot end other processes."""
 
 from __future__ import annotations
 

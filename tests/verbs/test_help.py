@@ -1,4 +1,4 @@
-"""What the command says of itself, at once and without the packages that are slow to import."""
+"""`--help` answers at once, without importing slow packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trials whose jobs died through no fault of the policy, and trials that a person retries."""
+"""Trials whose jobs died through no fault of the policy, and trials that a user retries."""
 
 from __future__ import annotations
 

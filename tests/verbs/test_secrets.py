@@ -1,4 +1,4 @@
-"""Passwords are kept as references where they are some, and shown nowhere."""
+"""Passwords given as references stay references, and no password is shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sync` writes where the sweep's copy goes, or nowhere."""
+"""`sync` writes to the sweep's own tracking server, or nowhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Activation statistics: taken once, at every denoising time, for whatever a trial may quantize."""
+"""Activation statistics are collected once, at every denoising step, for all quantized layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One episode: how chunks are executed, what is counted, whose fault is whose."""
+"""One episode: how chunks are executed, what is counted, which faults are the policy's."""
 
 from __future__ import annotations
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,8 @@ from duqsweep.worker.ledger import read_ledger
 EVALUATE = """
 import sys
 from pathlib import Path
-from duqsweep.worker.evaluate import evaluate
-evaluate(Path(sys.argv[1]), int(sys.argv[2]))
+from duqsweep.worker.evaluate import WorkerCache, evaluate
+evaluate(Path(sys.argv[1]), int(sys.argv[2]), WorkerCache(simulators=2))
 """
 
 
@@ -143,23 +144,57 @@ def test_fewer_bits_and_fewer_steps_lie_farther_from_the_reference(
     assert eight_bits < error(8, 2)
 
 
+def simulators_of(pid: int) -> list[int]:
+    """The processes of its simulators."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children if b"simulator_process" in command_line(int(child))]
+
+
+def command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 300
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 @pytest.mark.slow
-def test_a_killed_trial_repeats_nothing_and_ends_as_if_it_had_not_been(
+def test_several_simulators_and_kills_change_no_number(
     sweep_dir: Path, trial_spec: TrialSpec, bench: WorkerCache
 ) -> None:
+    """One simulator plays a trial; two play it again, one is killed, then everything."""
     spec = quantized(trial_spec)
     whole = make_trial(sweep_dir, spec)
-    evaluate(whole, 5, bench)
+    evaluate(whole, 8, bench)
     killed = make_trial(sweep_dir, spec)
-    with subprocess.Popen([sys.executable, "-c", EVALUATE, str(killed), "5"]) as process:
-        deadline = time.monotonic() + 60
-        while len(episodes(killed)) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
+    with subprocess.Popen([sys.executable, "-c", EVALUATE, str(killed), "8"]) as process:
+        wait_for(lambda: len(episodes(killed)) >= 1)
+        first, second = simulators_of(process.pid)
+        assert "libtorch" not in Path(f"/proc/{first}/maps").read_text()
+        os.kill(second, signal.SIGKILL)
+        wait_for(lambda: any(record.error for record in episodes(killed)))
+        wait_for(lambda: len(episodes(killed)) >= 4)
         process.send_signal(signal.SIGKILL)
+    wait_for(lambda: not command_line(first))
+    assert not command_line(first)
     before = (killed / files.EPISODES_JSONL).read_bytes()
-    assert 2 <= len(episodes(killed)) < 5
-    result = evaluate(killed, 5, bench)
-    assert result.outcome == "complete"
+    broken = [record for record in episodes(killed) if record.error is not None]
+    assert [record.error for record in broken] == [
+        "InfrastructureError: the simulator's process was killed by SIGKILL"
+    ]
+    assert 4 <= len(episodes(killed)) < 9
+    result = evaluate(killed, 8, bench)
+    assert (result.outcome, result.errors) == ("complete", 0)
     assert (killed / files.EPISODES_JSONL).read_bytes().startswith(before)
-    assert [record.i for record in episodes(killed)] == [0, 1, 2, 3, 4]
-    assert untimed(episodes(killed)) == untimed(episodes(whole))
+    played = [record for record in episodes(killed) if record.error is None]
+    assert sorted(record.i for record in played) == list(range(8))
+    again = broken[0].i
+    assert {record.i for record in played if record.attempt} == {again}
+    ordered = sorted(played, key=lambda record: record.i)
+    unnumbered = [dataclasses.replace(record, attempt=0) for record in untimed(ordered)]
+    assert unnumbered == untimed(episodes(whole))

@@ -1,4 +1,4 @@
-"""Whose fault is whose: failing simulators are retried, failing policies are recorded."""
+"""Failing simulators are retried, failing policies are recorded."""
 
 from __future__ import annotations
 

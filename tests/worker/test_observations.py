@@ -11,7 +11,7 @@ from worker_parts import PaperSimulator
 from duqsweep.envs.assets import RECORDING
 from duqsweep.envs.mini.suite import TASKS
 from duqsweep.policy.load import load_policy
-from duqsweep.seams import Environment, Observation
+from duqsweep.seams import Observation
 from duqsweep.spec import LedgerEntry, PolicySpec, SuiteSpec
 from duqsweep.worker.ledger import make_ledger
 from duqsweep.worker.observations import (
@@ -21,6 +21,7 @@ from duqsweep.worker.observations import (
     recorded_observations,
     save_observations,
 )
+from duqsweep.worker.simulator_pool import SimulatorPool
 
 
 class WatchedSimulator(PaperSimulator):
@@ -33,6 +34,10 @@ class WatchedSimulator(PaperSimulator):
     def reset(self, entry: LedgerEntry) -> Observation:
         self.entries.append(entry)
         return super().reset(entry)
+
+
+def paper_pool() -> SimulatorPool:
+    return SimulatorPool.in_process(PaperSimulator)
 
 
 def same(a: Observation, b: Observation) -> bool:
@@ -51,7 +56,10 @@ def test_observations_come_from_every_task_and_no_searched_state(
 ) -> None:
     simulator = WatchedSimulator()
     policy = load_policy(PolicySpec("embedded", str(checkpoint)), "cpu")
-    assert len(collect(policy, suite, simulator)) == suite.tasks * KEPT_PER_TASK
+    assert (
+        len(collect(policy, suite, SimulatorPool.in_process(lambda: simulator)))
+        == suite.tasks * KEPT_PER_TASK
+    )
     assert sorted(entry.task for entry in simulator.entries) == list(range(suite.tasks))
     searched = {(entry.task, entry.init_state) for entry in make_ledger(suite)}
     assert not searched & {(entry.task, entry.init_state) for entry in simulator.entries}
@@ -61,9 +69,9 @@ def test_the_second_process_reads_what_the_first_made(
     checkpoint: Path, suite: SuiteSpec, tmp_path: Path
 ) -> None:
     policy = load_policy(PolicySpec("embedded", str(checkpoint)), "cpu")
-    first = fixed_observations(policy, "id", suite, PaperSimulator, tmp_path)
+    first = fixed_observations(policy, "id", suite, paper_pool, tmp_path)
 
-    def no_simulator() -> Environment:
+    def no_simulator() -> SimulatorPool:
         pytest.fail("the observations were cached")
 
     second = fixed_observations(policy, "id", suite, no_simulator, tmp_path)
@@ -80,7 +88,7 @@ def test_another_policy_has_other_observations(
 ) -> None:
     policy = load_policy(PolicySpec("embedded", str(checkpoint)), "cpu")
     for name in ("one", "two"):
-        fixed_observations(policy, name, suite, PaperSimulator, tmp_path)
+        fixed_observations(policy, name, suite, paper_pool, tmp_path)
     assert len(list(tmp_path.glob("*.npz"))) == 2
 
 

@@ -1,4 +1,4 @@
-"""Trial folders, and stand-ins for the faults that real parts do not have on demand."""
+"""Trial folders, and substitutes for faults that real parts do not have on demand."""
 
 from __future__ import annotations
 
