@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from duqsweep.checkpoint.embedded_config import STATE_VALUES, EmbeddedConfig, read_embedded
 from duqsweep.checkpoint.io_spec import ACTIONS
@@ -55,8 +57,7 @@ def load_policy(spec: PolicySpec, device: str) -> Pi05Policy:
     check_checkpoint(spec)
     folder = checkpoint_dir(spec)
     config = read_embedded(folder / CONFIG_JSON)
-    with torch.device("meta"):
-        module = Pi05(config.sizes)
+    module = _without_values(config.sizes)
     _load_weights(module, folder / WEIGHTS, device)
     return Pi05Policy(module.eval(), EmbeddedPreprocessing(config), spec.num_steps)
 
@@ -67,8 +68,7 @@ def load_pi05(spec: PolicySpec, device: str, dtype: torch.dtype) -> Pi05Policy:
     needed = bytes_needed(folder.parameters, dtype)
     check_memory(folder.weights, needed, bytes_free(device), device)
     sizes = folder.io_spec.sizes
-    with torch.device("meta"):
-        module = Pi05(sizes)
+    module = _without_values(sizes)
     tensors = read_tensors(folder.weights, folder.parameters, device, dtype)
     module.load_state_dict(tensors, assign=True)
     preprocessing = Pi05Preprocessing(folder.io_spec, folder.tokenizer)
@@ -101,6 +101,33 @@ def save_random(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         save_checkpoint(folder, Pi05(sizes), config)
+
+
+class _SkipInit(TorchFunctionMode):
+    """Skips the functions of torch.nn.init.
+
+    On the meta device they change nothing, yet `normal_` imports torch._dynamo there, which takes
+    as long as importing torch.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call `func`, unless it fills a parameter."""
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+def _without_values(sizes: PolicySizes) -> Pi05:
+    """The network on the meta device: shapes without memory, until tensors are assigned."""
+    with torch.device("meta"), _SkipInit():
+        return Pi05(sizes)
 
 
 def _load_weights(module: nn.Module, path: Path, device: str) -> None:

@@ -144,7 +144,7 @@ def test_initial_states_are_where_the_seeded_script_places_things(simulators, ta
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_nothing_moves_while_an_episode_settles(simulators, task, suite):
-    """Under the pinned MuJoCo, as LIBERO's own states are held to (test_settled_states)."""
+    """Under the pinned MuJoCo, as LIBERO's own states are held to (test_official_suites)."""
     simulator = simulators[TASKS.index(task)]
     for state in task.init_states():
         simulator.reset(state, 0)

@@ -1,15 +1,19 @@
-"""Runs commands in a place that refuses them: a program of its own, because of what it mounts.
+"""Runs commands in places that refuse them: a program of its own, because of what it mounts.
 
-    python places.py PLACE OUTPUT TEMPLATE < commands.json > answers.json
+    python places.py TEMPLATE
 
-Each command runs in a process of its own, in a fresh copy of TEMPLATE, which is its working
-directory, and writes to the standard output OUTPUT. For each, the answer has its exit code, what
-it wrote to standard output and standard error, and the files that it left behind or changed.
+Each line of standard input is a request: a place, an output, its encoding and commands. Each
+command runs in a process of its own, in a fresh copy of TEMPLATE, which is its working directory,
+and writes to that output. The line that answers has, for each command, its exit code, what it wrote
+to standard output and standard error, and the files that it left behind or changed; it is `null`
+where this machine has no means for such a place.
 """
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -82,20 +86,47 @@ PLACES: dict[str, Callable[[Path, Path], None]] = {
 }
 
 
-def around(place: str) -> list[str] | None:
-    """The words before the command that starts this program; None where it cannot be had."""
-    words: list[str] = []
-    if place in ("read-only", "full"):
-        words = ["unshare", "--user", "--map-root-user", "--mount"]
-        probe = [*words, "mount", "-t", "tmpfs", "none", "/mnt"]
-    elif place in ("forbidden", "unreadable") and os.geteuid() == 0:
-        lost = "-dac_override,-dac_read_search"  # what lets the administrator do everything
-        words = ["setpriv", f"--bounding-set={lost}", f"--inh-caps={lost}"]
-        probe = [*words, "true"]
-    else:
-        return words
-    done = shutil.which(words[0]) and subprocess.run(probe, capture_output=True, check=False)
-    return words if done and done.returncode == 0 else None
+CLONE_NEWUSER, CLONE_NEWNS = 0x10000000, 0x00020000  # unshare(2)
+CAPABILITIES_V3 = 0x20080522  # capset(2)
+CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 1, 2  # what lets the administrator do everything
+
+
+def own_mounts() -> None:
+    """Let this process mount what no other sees, as the administrator of a namespace."""
+    uid, gid = os.geteuid(), os.getegid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWUSER | CLONE_NEWNS):
+        raise OSError(ctypes.get_errno(), "unshare")
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
+    Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+    mount("--make-rprivate", "/")
+    with tempfile.TemporaryDirectory() as name:
+        mount("-t", "tmpfs", "none", name)
+        subprocess.run(["umount", name], check=True)
+
+
+def no_privileges() -> None:
+    """Hold this process to the rights of files, also where it runs as the administrator."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(CAPABILITIES_V3, 0)
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; low words, then high ones
+    if libc.capget(header, sets):
+        raise OSError(ctypes.get_errno(), "capget")
+    for i in range(3):
+        sets[i] &= ~(1 << CAP_DAC_OVERRIDE | 1 << CAP_DAC_READ_SEARCH)
+    if libc.capset(header, sets):
+        raise OSError(ctypes.get_errno(), "capset")
+
+
+# What the process of a place's commands does first.
+PREPARATIONS: dict[str, Callable[[], None]] = {
+    "usual": lambda: None,
+    "read-only": own_mounts,
+    "full": own_mounts,
+    "forbidden": no_privileges,
+    "unreadable": no_privileges,
+}
 
 
 def state(place: Path) -> dict[str, str]:
@@ -150,27 +181,51 @@ def run(words: list[str], place: Path, output: str) -> dict[str, object]:
     return {"code": code, "out": texts[0], "err": texts[1], "changed": sorted(changed)}
 
 
+def answer(place: str, output: str, encoding: str, commands: list[list[str]], template: Path):
+    """What each command answers; None where the place cannot be had."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding=encoding)
+    try:
+        PREPARATIONS[place]()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    answers = []
+    for words in commands:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+            folder = Path(name) / "place"
+            folder.mkdir()
+            PLACES[place](template, folder)
+            answers.append(run(words, folder, output))
+            if PREPARATIONS[place] is own_mounts:
+                subprocess.run(["umount", str(folder)], check=True)
+            for path in [folder, *folder.rglob("*")]:  # so that it can be removed
+                path.chmod(0o755)
+    return answers
+
+
 def main() -> None:
-    make, output, template = PLACES[sys.argv[1]], sys.argv[2], Path(sys.argv[3])
+    template = Path(sys.argv[1])
     # Once for all commands, whose processes are copies of this one.
-    import duqsweep.control.study.optuna_study
+    import matplotlib.figure  # noqa: F401
+
     import duqsweep.worker.evaluate  # noqa: F401
+    from duqsweep.cli import VERBS
     from duqsweep.control.tracking.mlflow_client import import_client
 
     import_client()
-
-    answers = []
-    for words in json.load(sys.stdin):
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
-            place = Path(name) / "place"
-            place.mkdir()
-            make(template, place)
-            answers.append(run(words, place, output))
-            if sys.argv[1] in ("read-only", "full"):
-                subprocess.run(["umount", str(place)], check=True)
-            for path in [place, *place.rglob("*")]:  # so that it can be removed
-                path.chmod(0o755)
-    json.dump(answers, sys.stdout)
+    for verb in ("sweep", *VERBS):
+        importlib.import_module(f"duqsweep.verbs.{verb}")
+    for line in sys.stdin:
+        request, (reader, writer) = json.loads(line), os.pipe()
+        if os.fork() == 0:
+            os.close(reader)
+            with os.fdopen(writer, "w") as pipe:
+                json.dump(answer(**request, template=template), pipe)
+            os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader) as pipe:
+            print(pipe.read(), flush=True)
+        os.wait()
 
 
 if __name__ == "__main__":

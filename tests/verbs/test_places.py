@@ -7,14 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import ROOT
-from places import around
 from synthetic_folder import write_walk
 
 from duqsweep import cli, exit_codes, files
@@ -92,34 +91,36 @@ def words_of(name: str, checkpoint: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def answers(template: Path, broken_checkpoint: Path) -> Answers:
+def answers(template: Path, broken_checkpoint: Path) -> Iterator[Answers]:
     """What a command answers in a place; all commands of a place run when one is asked for."""
     known: dict[tuple[str, ...], dict[str, Any]] = {}
+    program = subprocess.Popen(
+        [sys.executable, str(HERE / "places.py"), str(template)],
+        env={
+            **{k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"},
+            **{"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        },
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
     def ask(name: str, place: str, output: str = "kept", encoding: str = "utf-8") -> Any:
-        before = around(place)
-        if before is None:
-            pytest.skip(f"this machine has no means for a place that is {place}")
         key = (place, output, encoding)
         names = list(COMMANDS) if output == "kept" else QUICK
         if key not in known:
-            done = subprocess.run(
-                [*before, sys.executable, str(HERE / "places.py"), place, output, str(template)],
-                input=json.dumps([words_of(command, broken_checkpoint) for command in names]),
-                env={
-                    **{k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"},
-                    **{"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding},
-                    "OMP_NUM_THREADS": "1",
-                },
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert done.returncode == 0, done.stderr
-            known[key] = dict(zip(names, json.loads(done.stdout), strict=True))
+            commands = [words_of(command, broken_checkpoint) for command in names]
+            request = {"place": place, "output": output, "encoding": encoding}
+            print(json.dumps({**request, "commands": commands}), file=program.stdin, flush=True)
+            found = json.loads(program.stdout.readline())
+            known[key] = found and dict(zip(names, found, strict=True))
+        if known[key] is None:
+            pytest.skip(f"this machine has no means for a place that is {place}")
         return known[key][name]
 
-    return ask
+    yield ask
+    program.stdin.close()
+    assert program.wait() == 0
 
 
 def only_line(answer: dict[str, Any]) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -135,7 +136,20 @@ def _with_line(text: str, path: Path | None) -> str:
 
 def _refuse_added_keys(config: DictConfig) -> None:
     """Raise OmegaConf's error for a key that `+KEY=VALUE` forced past the schema."""
-    OmegaConf.merge(OmegaConf.structured(RootConfig), OmegaConf.to_container(config))
+    if _has_added_keys(config):  # the merge takes a quarter of the time of composing
+        OmegaConf.merge(OmegaConf.structured(RootConfig), OmegaConf.to_container(config))
+
+
+def _has_added_keys(node: Any) -> bool:
+    """Whether a record of the schema, here or below, has a key that is no field of it."""
+    if isinstance(node, ListConfig):
+        return any(map(_has_added_keys, node._iter_ex(resolve=False)))
+    if not isinstance(node, DictConfig):
+        return False
+    record = OmegaConf.get_type(node)
+    if is_dataclass(record) and not {field.name for field in fields(record)}.issuperset(node):
+        return True
+    return any(_has_added_keys(node._get_node(key)) for key in node)
 
 
 def _edit(config: DictConfig, sign: str, group: str, key: str, value: str | None) -> None:
