@@ -17,7 +17,7 @@ def check_format(directory: Path) -> None:
     """Raise ConfigError when a sweep was begun in the folder and its files have another format."""
     path = directory / files.IDENTITY_JSON
     if path.exists():
-        compare_format(files.read_json(path), f"the folder {directory}")
+        compare_format(files.read_object(path), f"the folder {directory}")
     elif (directory / files.SWEEP_YAML).exists():
         compare_format({}, f"the folder {directory}")
 

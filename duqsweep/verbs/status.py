@@ -77,7 +77,7 @@ def _state(trial: dict[str, Any]) -> str:
 
 def _trial(directory: Path, view: TrialView, reference: Reference | None) -> dict[str, Any]:
     folder = files.trial_dir(directory, view.number)
-    job = files.read_json(folder / files.JOB_JSON) if (folder / files.JOB_JSON).exists() else None
+    job = files.read_object(folder / files.JOB_JSON) if (folder / files.JOB_JSON).exists() else None
     categories = {name: encode(counts) for name, counts in view.categories.items()}
     return {
         "trial": view.number,

@@ -47,7 +47,7 @@ def open_storage(directory: Path, url: str | None) -> BaseStorage:
     cut_torn_line(path)
     try:
         return JournalStorage(JournalFileBackend(str(path), lock_obj=cast(Any, _Unlocked())))
-    except (ValueError, KeyError) as error:
+    except (ValueError, TypeError, LookupError) as error:  # lines of another kind
         raise ConfigError(f"{path} is not a journal of this version: {error}") from error
 
 

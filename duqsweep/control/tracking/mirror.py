@@ -17,7 +17,7 @@ from typing import Any
 from duqsweep import files
 from duqsweep.control.front.records import read_front
 from duqsweep.control.tracking import runs
-from duqsweep.control.tracking.mlflow_client import default_uri, import_client
+from duqsweep.control.tracking.mlflow_client import check_database, default_uri, import_client
 from duqsweep.control.tracking.runids import remember_runs, sweep_key
 from duqsweep.control.tracking.runs import RunRecord
 from duqsweep.control.trials.reader import TrialReader
@@ -103,11 +103,11 @@ class Mirror:
         views = self._reader.read()
         if not views:
             return 0
-        if self._client is None:
-            self._connect()
-        key = sweep_key(self._dir)
         front = read_front(self._dir)
         reference = sweep_reference(self._dir)
+        key = sweep_key(self._dir)
+        if self._client is None:
+            self._connect()
         points = {point.trial: point for point in front.points} if front else {}
         parent = runs.sweep_record(self._dir.name, views, front, final)
         parent_id = self._write(key, parent, {})
@@ -127,6 +127,7 @@ class Mirror:
         return len(views)
 
     def _connect(self) -> None:
+        check_database(self._uri)
         mlflow_client = import_client()
         client = mlflow_client(tracking_uri=self._uri)
         name = f"duqsweep/{self._dir.name}"
