@@ -11,13 +11,16 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from duqsweep.errors import EvaluationError
+from duqsweep.codec import decode, shown
+from duqsweep.errors import EvaluationError, SpecError
+
+T = TypeVar("T")
 
 SWEEP_YAML = "sweep.yaml"
 STUDY_LOG = "study.log"
@@ -66,7 +69,6 @@ PASSING = (errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EIO)
 PAUSE_S = 5.0  # between two attempts
 
 _P = ParamSpec("_P")
-_T = TypeVar("_T")
 _say: Callable[[str], None] | None = None  # set while this process waits out what is passing
 
 
@@ -85,11 +87,11 @@ def waiting_out(say: Callable[[str], None]) -> Iterator[None]:
         _say = before
 
 
-def patient(act: Callable[_P, _T]) -> Callable[_P, _T]:
+def patient(act: Callable[_P, T]) -> Callable[_P, T]:
     """A function that is called again, inside of `waiting_out`, after an error that may pass."""
 
     @wraps(act)
-    def repeated(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+    def repeated(*args: _P.args, **kwargs: _P.kwargs) -> T:
         said = False
         while True:
             try:
@@ -167,6 +169,43 @@ def read_json(path: Path) -> Any:
         raise EvaluationError(f"{path} is not valid JSON: {error}") from error
 
 
+def read_object(path: Path, keys: Collection[str] = ()) -> dict[str, Any]:
+    """The JSON object that a file holds; `keys` are those that it must have.
+
+    Raises:
+        EvaluationError: The file is not JSON, no object, or lacks a key; the message names it.
+        FileNotFoundError: There is no such file.
+    """
+    return _object(read_json(path), keys, str(path))
+
+
+def _object(data: Any, keys: Collection[str], where: str) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise EvaluationError(f"{where} is damaged: it must hold an object, got {shown(data)}")
+    for key in keys:
+        if key not in data:
+            raise EvaluationError(f"{where} is damaged: it lacks the key {key!r}")
+    return data
+
+
+def read_record(cls: type[T], path: Path) -> T:
+    """The dataclass `cls` that a JSON file holds.
+
+    Raises:
+        EvaluationError: The file is not JSON; the message names it.
+        SpecError: It holds unknown, missing or impossible values; the message names the file.
+        FileNotFoundError: There is no such file.
+    """
+    return _record(cls, read_json(path), str(path))
+
+
+def _record(cls: type[T], data: Any, where: str) -> T:
+    try:
+        return decode(cls, data)
+    except SpecError as error:
+        raise SpecError(f"{where}: {error}") from error
+
+
 @patient
 def append_line(path: Path, data: Any) -> None:
     """Append `data` as one JSON line, durably, after cutting off a killed writer's torn line."""
@@ -180,6 +219,16 @@ def append_line(path: Path, data: Any) -> None:
     except OSError as error:
         error.filename = str(path)
         raise
+
+
+def read_records(cls: type[T], path: Path) -> list[T]:
+    """All complete lines of a log, each a dataclass `cls`; see `read_lines` and `read_record`."""
+    return [_record(cls, line, f"{path}:{i}") for i, line in enumerate(read_lines(path), 1)]
+
+
+def read_objects(path: Path, keys: Collection[str]) -> list[dict[str, Any]]:
+    """All complete lines of a log, each an object with these keys; see `read_lines`."""
+    return [_object(line, keys, f"{path}:{i}") for i, line in enumerate(read_lines(path), 1)]
 
 
 @patient

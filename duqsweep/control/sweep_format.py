@@ -19,7 +19,7 @@ def check_format(directory: Path) -> None:
     path = directory / files.IDENTITY_JSON
     if path.exists():
         with suppress(EvaluationError):  # a damaged one: the study knows it as well
-            compare_format(files.read_json(path), f"the folder {directory}")
+            compare_format(files.read_object(path), f"the folder {directory}")
     elif (directory / files.SWEEP_YAML).exists():
         compare_format({}, f"the folder {directory}")
 

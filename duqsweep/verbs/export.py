@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     path = files.trial_dir(config.directory, number) / files.SPEC_JSON
     if not path.is_file():
         raise ConfigError(f"{config.name} has no trial {number}")
-    trial = Trial.from_json(files.read_json(path))
+    trial = files.read_record(Trial, path)
     if parsed.format == "yaml":
         print(as_plan(trial, config.name), end="")
     else:

@@ -85,7 +85,7 @@ def _trial(directory: Path, view: TrialView, reference: Reference | None) -> dic
     folder = files.trial_dir(directory, view.number)
     job = None
     with suppress(FileNotFoundError, EvaluationError):  # a damaged one is mended by the next start
-        job = files.read_json(folder / files.JOB_JSON)
+        job = files.read_object(folder / files.JOB_JSON)
     categories = {name: encode(counts) for name, counts in view.categories.items()}
     return {
         "trial": view.number,

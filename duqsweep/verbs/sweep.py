@@ -26,7 +26,7 @@ from duqsweep.result import ENDINGS
 from duqsweep.verbs.folder import tracking_uri
 from duqsweep.verbs.interrupt import terminate_as_interrupt
 from duqsweep.verbs.undo import undone_if_refused
-from duqsweep.worker.ledger import make_ledger, write_ledger
+from duqsweep.worker.ledger import check_ledger, make_ledger, write_ledger
 from duqsweep.worker.simulator import check_simulator, write_simulator
 
 MLFLOW_WAIT_S = 60.0  # at the end, for what is not yet there
@@ -96,6 +96,8 @@ class _Run:
         check_folder(self._dir, parts)
         self._mended = mend_sweep(self._dir, config.base.suite)
         self._simulator = check_simulator(self._dir, config.base.suite)
+        self._ledger = make_ledger(config.base.suite)
+        check_ledger(self._dir / files.LEDGER_JSON, self._ledger)
         self._dispatcher = open_dispatcher(config.launcher, self._dir)
         self._reader = TrialReader(self._dir)
         study = open_study(config, space, self._reader.read(), self._mended.append)
@@ -113,12 +115,11 @@ class _Run:
     def _write_folder(self, sweep_yaml: str, parts: dict[str, Any]) -> None:
         (self._dir / files.STOP).unlink(missing_ok=True)
         if not (self._dir / files.LEDGER_JSON).exists():
-            ledger = make_ledger(self._config.base.suite)
-            write_ledger(self._dir / files.LEDGER_JSON, ledger)
+            write_ledger(self._dir / files.LEDGER_JSON, self._ledger)
         write_simulator(self._dir, self._simulator)
         self._mended += mend_identity(self._dir, parts)
         path = self._dir / files.SWEEP_YAML
-        self._resettled = not path.exists() or path.read_text(encoding="utf-8") != sweep_yaml
+        self._resettled = not path.exists() or path.read_bytes() != sweep_yaml.encode()
         if self._resettled:
             files.write_text(path, sweep_yaml, private=masked(sweep_yaml) != sweep_yaml)
 

@@ -66,7 +66,7 @@ def evaluate(trial_dir: Path, until_episode: int, bench: WorkerCache | None = No
     if bench is None:
         with closing(WorkerCache()) as own:
             return evaluate(trial_dir, until_episode, own)
-    trial = Trial.from_json(files.read_json(trial_dir / files.SPEC_JSON))
+    trial = files.read_record(Trial, trial_dir / files.SPEC_JSON)
     with exclusive(trial_dir / files.TRIAL_LOCK, LOCK_WAIT_S), _log_file(trial_dir / files.LOG_TXT):
         progress = SavedProgress.read(trial_dir)
         if progress.result and _has_ended(progress.result, until_episode):

@@ -40,7 +40,7 @@ def check_folder(directory: Path, parts: Mapping[str, Any]) -> None:
     path = directory / files.IDENTITY_JSON
     if path.exists():
         with suppress(EvaluationError):  # a damaged one: the study knows it as well
-            _compare(files.read_json(path), parts, f"the folder {directory}")
+            _compare(files.read_object(path), parts, f"the folder {directory}")
     elif has_trials(directory):
         raise ConfigError(
             f"{directory} holds trials and no {files.SWEEP_YAML}, so that nothing says which sweep "

@@ -20,7 +20,7 @@ from duqsweep import files
 from duqsweep.control.front.history import FrontHistory
 from duqsweep.control.front.records import Front, FrontPoint, read_front
 from duqsweep.control.tracking import runs
-from duqsweep.control.tracking.mlflow_client import default_uri, import_client
+from duqsweep.control.tracking.mlflow_client import check_database, default_uri, import_client
 from duqsweep.control.tracking.runids import remember_runs, sweep_key
 from duqsweep.control.tracking.runs import RunRecord
 from duqsweep.control.trials.reader import TrialReader, TrialView
@@ -159,11 +159,11 @@ class Mirror:
         views = self._views(None if self._client is None else changed)
         if not views:
             return 0
+        front = read_front(self._dir) if front is None else front
+        reference = sweep_reference(self._dir)
         if self._client is None:
             self._key = sweep_key(self._dir)
             self._connect()
-        front = read_front(self._dir) if front is None else front
-        reference = sweep_reference(self._dir)
         points = {point.trial: point for point in front.points} if front else {}
         refresh = final or time.monotonic() >= self._due_s
         parent = runs.sweep_record(self._dir.name, views, front, final, self._history)
@@ -198,6 +198,7 @@ class Mirror:
         remember_runs(self._dir, self._uri, ids)
 
     def _connect(self) -> None:
+        check_database(self._uri)
         mlflow_client = import_client()
         client = mlflow_client(tracking_uri=self._uri)
         name = f"duqsweep/{self._dir.name}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from duqsweep import files
 from duqsweep.categories import counts_by_category
@@ -21,6 +21,7 @@ from duqsweep.result import (
 )
 from duqsweep.spec import Trial
 
+T = TypeVar("T")
 _Signature = tuple[tuple[int, int] | None, ...]
 
 
@@ -123,17 +124,15 @@ def read_trials(sweep_dir: Path) -> list[TrialView]:
 
 def read_trial(folder: Path) -> TrialView:
     """One trial from its folder; see `TrialReader.read`."""
-    result = _read_optional(folder / files.RESULT_JSON)
-    vitals = _read_optional(folder / files.VITALS_JSON)
-    throughput = _read_optional(folder / files.THROUGHPUT_JSON)
-    episodes = [
-        EpisodeRecord.from_json(line) for line in files.read_lines(folder / files.EPISODES_JSONL)
-    ]
+    result = _read_optional(TrialResult, folder / files.RESULT_JSON)
+    vitals = _read_optional(Vitals, folder / files.VITALS_JSON)
+    throughput = _read_optional(Throughput, folder / files.THROUGHPUT_JSON)
+    episodes = files.read_records(EpisodeRecord, folder / files.EPISODES_JSONL)
     return TrialView(
-        trial=Trial.from_json(files.read_json(folder / files.SPEC_JSON)),
-        vitals=None if vitals is None else Vitals.from_json(vitals),
+        trial=files.read_record(Trial, folder / files.SPEC_JSON),
+        vitals=vitals,
         episodes=tuple(final_attempts(episodes)),
-        result=None if result is None else TrialResult.from_json(result),
+        result=result,
         started_ms=_written_ms(folder / files.SPEC_JSON),
         measured_ms=None if vitals is None else _written_ms(folder / files.VITALS_JSON),
         ended_ms=None if result is None else _written_ms(folder / files.RESULT_JSON),
@@ -145,21 +144,17 @@ def read_trial(folder: Path) -> TrialView:
 
 def _death(folder: Path) -> str | None:
     """How the trial's last job died, if none was submitted since."""
-    deaths = files.read_lines(folder / files.FAILURES_JSONL)
+    deaths = files.read_objects(folder / files.FAILURES_JSONL, ("kind", "at_s"))
     if not deaths:
         return None
-    job = _read_optional(folder / files.JOB_JSON)
-    try:
-        died_later = job is None or deaths[-1]["at_s"] >= job["submitted_at"]
-        return str(deaths[-1]["kind"]) if died_later else None
-    except (KeyError, TypeError) as error:
-        raise SpecError(
-            f"{folder}: {files.JOB_JSON} or {files.FAILURES_JSONL} has another form"
-        ) from error
+    path = folder / files.JOB_JSON
+    job = files.read_object(path, ["submitted_at"]) if path.exists() else None
+    died_later = job is None or deaths[-1]["at_s"] >= job["submitted_at"]
+    return str(deaths[-1]["kind"]) if died_later else None
 
 
-def _read_optional(path: Path) -> Any:
-    return files.read_json(path) if path.exists() else None
+def _read_optional(record: type[T], path: Path) -> T | None:
+    return files.read_record(record, path) if path.exists() else None
 
 
 def _written_ms(path: Path) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from duqsweep import files
-from duqsweep.codec import decode, encode
+from duqsweep.codec import encode
 from duqsweep.control.trials.reader import TrialView
 from duqsweep.errors import EvaluationError, SpecError
 
@@ -37,7 +37,7 @@ class Reference:
 def sweep_reference(sweep_dir: Path) -> Reference | None:
     """The sweep's reference; None before the first vitals."""
     path = sweep_dir / files.REFERENCE_JSON
-    return decode(Reference, files.read_json(path), files.REFERENCE_JSON) if path.exists() else None
+    return files.read_record(Reference, path) if path.exists() else None
 
 
 def ensure_reference(sweep_dir: Path, views: Sequence[TrialView]) -> Reference | None:
