@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from composed import composed_in
 from synthetic_sweep import OBJECTIVES, make_episodes, make_trial, make_vitals
 
 from duqsweep import files
 from duqsweep.assignment import Assignment
 from duqsweep.control.config.space import Space
-from duqsweep.control.config.sweep_config import compose
 from duqsweep.control.dispatch.inline import InlineDispatcher
 from duqsweep.control.protocols import Search
 from duqsweep.control.study.early_stopping import NoEarlyStopping
@@ -86,7 +86,7 @@ class HalvingSearch:
 
 def opened(folder: Path, kind: type[FixedBudgetSearch] | type[KghvSearch], *words: str) -> Search:
     each = f"budget.episodes_per_trial={BUDGET}"
-    config = compose([*words, f"dir={folder}", each])
+    config = composed_in(folder, *words, each)
     space = Space.from_config(config)
     study = open_study(config, space)
     if not (folder / files.IDENTITY_JSON).exists():

@@ -131,11 +131,17 @@ def _vitals_metrics(view: TrialView) -> list[_Metric]:
 
 
 def _episode_metrics(view: TrialView) -> list[_Metric]:
-    """One step per episode; keys differ from the objectives', which stay single values."""
+    """One step per episode; keys differ from the objectives', which stay single values.
+
+    Episodes end in any order. Steps are in ledger order, up to the first one that has not ended,
+    so that what is once logged stays true. The clock runs as if they were played one by one.
+    """
     clock = float(view.measured_ms or view.started_ms)
     metrics: list[_Metric] = []
     successes = ran = 0
-    for record in view.episodes:
+    for i, record in enumerate(view.episodes):
+        if record.i != i:
+            break
         clock += 1000 * record.wall_s
         if record.error is not None:
             continue
