@@ -31,11 +31,13 @@ REPORT_HTML = "report.html"
 TRACKING_JSON = "tracking.json"  # the sweep's key in MLflow, and the ids of its runs there
 MLFLOW_DB = "mlflow.db"
 MLFLOW_ARTIFACTS = "mlartifacts"
+VIDEOS_DIR = "videos"
 
 SPEC_JSON = "spec.json"
 JOB_JSON = "job.json"
 VITALS_JSON = "vitals.json"
 EPISODES_JSONL = "episodes.jsonl"
+ACTIONS_JSONL = "actions.jsonl"  # what each episode's robot was told, so that it can be replayed
 RESULT_JSON = "result.json"
 STATE_JSON = "state.json"  # its state and why; the controller's, see control/trial_status.py
 LOG_TXT = "log.txt"
