@@ -58,6 +58,7 @@ class WorkerConfig:
     created_at: float  # Unix time
     host: str  # that submitted it
     machine: str  # that submitted it; see `processes.machine_id`
+    simulators: int = 1  # at once
 
     @property
     def proof(self) -> str:

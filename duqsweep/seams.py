@@ -41,6 +41,12 @@ class Environment(Protocol):
     def observe(self) -> Observation:
         """What is seen now; drawing the pictures is a third of a step's cost."""
 
+    def built(self) -> frozenset[tuple[int, int | None]]:
+        """Tasks that need not be built (1 to 2 s), each with the seed of the episodes it serves.
+
+        Instead of a seed, None: those of any seed.
+        """
+
     def close(self) -> None:
         """Free the simulator."""
 

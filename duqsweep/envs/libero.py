@@ -111,6 +111,12 @@ class LiberoEnvironment:
         with _machine_faults("a picture could not be drawn"):
             return simulator.observe()
 
+    def built(self) -> frozenset[tuple[int, int | None]]:
+        """See `seams.Environment`."""
+        return frozenset(
+            (task, seed if self._official else None) for task, seed in self._simulators
+        )
+
     def _playing(self) -> Simulator:
         if self._current is None:
             raise EvaluationError("no episode is being played: call reset first")

@@ -8,10 +8,14 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Final, Literal
 
 from duqsweep.errors import InfrastructureError
 
-AUTO, OSMESA, EGL = "auto", "osmesa", "egl"
+AUTO: Final = "auto"
+OSMESA: Final = "osmesa"
+EGL: Final = "egl"
+Renderer = Literal["auto", "osmesa", "egl"]
 GPU_DEVICES = ("dev/nvidia[0-9]*", "dev/dri/renderD*", "dev/dxg")  # any of them: worth asking EGL
 PROBE_S = 60.0  # robosuite and a driver may be slow to load
 # Names of renderers that draw on the CPU, as OpenGL gives them.
@@ -29,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 @cache
-def resolve_renderer(asked: str) -> str:
+def resolve_renderer(asked: Renderer) -> Literal["osmesa", "egl"]:
     """Either "osmesa" or "egl"; "auto" takes EGL where a GPU draws, and the log says what it took.
 
     The answer holds for the process: OpenGL cannot be loaded twice.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import secrets
 import time
+from contextlib import closing
 from pathlib import Path
 
 from duqsweep import exit_codes, files
@@ -13,6 +14,7 @@ from duqsweep.control.config.parameters import Params
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, check_inputs, compose
 from duqsweep.control.dispatch.devices import take_device
+from duqsweep.control.dispatch.simulators import simulators_per_worker
 from duqsweep.control.front.formats import number
 from duqsweep.control.front.simulator import sweep_simulator
 from duqsweep.control.front.success import SuccessEstimate
@@ -69,12 +71,15 @@ def main(arguments: list[str]) -> int:
     trial_dir.mkdir(parents=True)
     files.write_json(trial_dir / files.SPEC_JSON, trial.to_json())
 
-    from duqsweep.worker.evaluate import evaluate  # torch and the simulator take seconds to import
+    # torch takes seconds to import
+    from duqsweep.worker.evaluate import WorkerCache, evaluate
 
     take_device()
     print(_settings(space, params))
     print(f"evaluating in {trial_dir}")
-    result = evaluate(trial_dir, parsed.episodes)
+    simulators = simulators_per_worker(config.launcher, workers=1)
+    with closing(WorkerCache(simulators=simulators)) as bench:
+        result = evaluate(trial_dir, parsed.episodes, bench)
     _print(folder, trial_dir, result)
     return exit_codes.FAILED_TRIALS if result.outcome == "failed" else exit_codes.OK
 

@@ -87,6 +87,10 @@ class WatchedEnvironment:
         with in_simulator():
             return self._environment.observe()
 
+    def built(self) -> frozenset[tuple[int, int | None]]:
+        """See `Environment`."""
+        return self._environment.built()
+
     def close(self) -> None:
         """See `Environment`."""
         with in_simulator():

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,13 @@ from numpy.typing import NDArray
 
 from duqsweep.checkpoint.locate import weights_id
 from duqsweep.envs.assets import RECORDED, find_recording
-from duqsweep.envs.libero import open_environment
+from duqsweep.envs.rendering import resolve_renderer
 from duqsweep.policy.load import load_policy
 from duqsweep.quant.calibrate import LayerStats, calibrate
 from duqsweep.quant.select import Bits
 from duqsweep.result import SimulatorInfo
 from duqsweep.seams import EagerPolicy, Environment
 from duqsweep.spec import PolicySpec, QuantSpec, SuiteSpec
-from duqsweep.worker.blame import WatchedEnvironment, in_simulator
 from duqsweep.worker.fidelity import actions_of
 from duqsweep.worker.noise import flow_noise
 from duqsweep.worker.observations import (
@@ -28,7 +28,11 @@ from duqsweep.worker.observations import (
     fixed_observations,
     recorded_observations,
 )
+from duqsweep.worker.remote_simulator import LocalSimulator, RemoteSimulator, Simulator
 from duqsweep.worker.simulator import check_node
+from duqsweep.worker.simulator_pool import SimulatorPool
+
+HANG_S = 1800.0
 
 log = logging.getLogger(__name__)
 
@@ -49,17 +53,23 @@ class WorkerCache:
     def __init__(
         self,
         load: Callable[[PolicySpec, str], EagerPolicy] = load_policy,
-        open_simulator: Callable[[SuiteSpec], Environment] = open_environment,
+        simulators: int = 1,
+        hang_s: float = HANG_S,
+        open_simulator: Callable[[SuiteSpec], Environment] | None = None,
     ) -> None:
         """Nothing is loaded before it is asked for.
 
         Args:
             load: Gives the policy of a spec on a device.
-            open_simulator: Gives the environment of a suite.
+            simulators: How many simulate at once, each in a process of its own.
+            hang_s: A simulator that gives no answer for so long is ended.
+            open_simulator: Gives the environment of a suite, which then is the only one and runs in
+                this process.
         """
         self._load, self._open = load, open_simulator
+        self._count, self._hang_s = simulators, hang_s
         self._reference: ReferencePolicy | None = None
-        self._environment: tuple[SuiteSpec, Environment] | None = None
+        self._pool: tuple[SuiteSpec, SimulatorPool] | None = None
         self._simulators: dict[tuple[Path, SuiteSpec], SimulatorInfo | None] = {}
         self._observations: dict[tuple[str, SuiteSpec, Path], FixedObservations] = {}
         self._actions: tuple[object, Sequence[NDArray[np.float32]]] | None = None
@@ -86,20 +96,19 @@ class WorkerCache:
             self._simulators[key] = check_node(sweep_dir, suite)
         return self._simulators[key]
 
-    def environment(self, suite: SuiteSpec) -> Environment:
-        """The simulator of `suite`; when an episode ends or is replanned is not its business."""
+    def simulators(self, suite: SuiteSpec) -> SimulatorPool:
+        """The simulators of `suite`; when an episode ends or is replanned is not their business."""
         wanted = replace(suite, max_steps=1, nominal_steps=1, replan_steps=1)
-        if self._environment is None or self._environment[0] != wanted:
-            self.close_environment()
-            with in_simulator():
-                self._environment = wanted, WatchedEnvironment(self._open(wanted))
-        return self._environment[1]
+        if self._pool is None or self._pool[0] != wanted:
+            self.close()
+            self._pool = wanted, SimulatorPool(self._open_simulators(wanted), self._hang_s)
+        return self._pool[1]
 
-    def close_environment(self) -> None:
-        """Let the simulator go, as after it failed; the next `environment` opens another."""
-        if self._environment is not None:
-            kept, self._environment = self._environment[1], None
-            kept.close()
+    def _open_simulators(self, suite: SuiteSpec) -> list[Simulator]:
+        if self._open is not None:
+            return [LocalSimulator(partial(self._open, suite))]
+        drawn = replace(suite, renderer=resolve_renderer(suite.renderer))
+        return [RemoteSimulator(drawn) for _ in range(self._count)]
 
     def observations(
         self, reference: ReferencePolicy, suite: SuiteSpec, cache_dir: Path
@@ -114,7 +123,7 @@ class WorkerCache:
                 reference.policy,
                 reference.id,
                 suite,
-                lambda: self.environment(suite),
+                lambda: self.simulators(suite),
                 cache_dir,
             )
         return self._observations[key]
@@ -161,5 +170,7 @@ class WorkerCache:
         return kept[1]
 
     def close(self) -> None:
-        """Free the simulator; policies go with the process."""
-        self.close_environment()
+        """Free the simulators; policies go with the process."""
+        if self._pool is not None:
+            kept, self._pool = self._pool[1], None
+            kept.close()

@@ -28,12 +28,17 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 log = logging.getLogger(__name__)
 
 
-def open_evaluator() -> Evaluator:
-    """The real evaluation, with one bench for all trials of this process."""
-    from duqsweep.worker.cache import WorkerCache
+def open_evaluator(simulators: int = 1, hang_s: float | None = None) -> Evaluator:
+    """The real evaluation, with one bench for all trials of this process.
+
+    Args:
+        simulators: How many simulate at once.
+        hang_s: A simulator that gives no answer for so long is ended; None: a default.
+    """
+    from duqsweep.worker.cache import HANG_S, WorkerCache
     from duqsweep.worker.evaluate import evaluate
 
-    bench = WorkerCache()
+    bench = WorkerCache(simulators=simulators, hang_s=hang_s or HANG_S)
     return lambda folder, until_episode: evaluate(folder, until_episode, bench)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from duqsweep.result import EpisodeRecord
 from duqsweep.seams import Environment, Observation, Policy
 from duqsweep.spec import LedgerEntry, SuiteSpec
 from duqsweep.worker.noise import episode_key, flow_noise
+from duqsweep.worker.simulator_requests import Answer, Play, Request, Reset, answer
 
 
 class Stopwatch:
@@ -37,34 +38,44 @@ class Stopwatch:
 class Rollout:
     """The state of one episode; `run` plays it to its end."""
 
-    def __init__(
-        self, environment: Environment, policy: Policy, entry: LedgerEntry, suite: SuiteSpec
-    ) -> None:
+    def __init__(self, policy: Policy, entry: LedgerEntry, suite: SuiteSpec) -> None:
         """Prepare the episode `entry`; nothing moves yet."""
-        self.environment, self.policy = environment, policy
-        self.entry, self.suite = entry, suite
+        self.policy, self.entry, self.suite = policy, entry, suite
         self.success = False
         self.steps = self.calls = 0
-        self.policy_time, self.sim_time, self.wall_time = Stopwatch(), Stopwatch(), Stopwatch()
+        self.sim_s = 0.0
+        self.policy_time, self.wall_time = Stopwatch(), Stopwatch()
 
-    def run(self) -> None:
+    def run(self) -> Generator[Request, Answer, None]:
         """Play until the goal holds or the steps are used up.
 
+        The first `replan_steps` of each predicted chunk are executed before the policy is asked
+        again.
+
+        Yields:
+            What the simulator is to do; its answer is sent, or the InfrastructureError with which
+            it failed is thrown.
+
         Raises:
-            InfrastructureError: The simulator failed.
+            InfrastructureError: The one that was thrown.
             EvaluationError: The policy gave actions that are not finite.
         """
         with self.wall_time:
-            with self.sim_time:
-                observation = self.environment.reset(self.entry)
+            found = yield Reset(self.entry)
+            self.sim_s += found.sim_s
             while True:
-                self._execute(self._next_actions(observation))
+                assert found.observation is not None
+                actions = self._next_actions(found.observation)
+                left = self.suite.max_steps - self.steps
+                chunk = actions[: min(self.suite.replan_steps, left)]
+                found = yield Play(chunk, observe=len(chunk) < left)
+                self.sim_s += found.sim_s
+                self.steps += found.steps
+                self.success = found.success
                 if self.success or self.steps >= self.suite.max_steps:
                     return
-                with self.sim_time:
-                    observation = self.environment.observe()
 
-    def record(self, attempt: int, error: str | None) -> EpisodeRecord:
+    def record(self, attempt: int, error: InfrastructureError | None) -> EpisodeRecord:
         """The episode as far as it went."""
         return EpisodeRecord(
             i=self.entry.i,
@@ -76,9 +87,9 @@ class Rollout:
             steps=self.steps,
             calls=self.calls,
             policy_s=round(self.policy_time.seconds, 6),
-            sim_s=round(self.sim_time.seconds, 6),
+            sim_s=round(self.sim_s, 6),
             wall_s=round(self.wall_time.seconds, 6),
-            error=error,
+            error=None if error is None else f"{type(error).__name__}: {error}",
             attempt=attempt,
         )
 
@@ -96,15 +107,6 @@ class Rollout:
             )
         return actions
 
-    def _execute(self, actions: NDArray[np.float64]) -> None:
-        left = self.suite.max_steps - self.steps
-        for action in actions[: min(self.suite.replan_steps, left)]:
-            with self.sim_time:
-                self.success = self.environment.step(action)
-            self.steps += 1
-            if self.success:
-                return
-
 
 def run_episode(
     environment: Environment,
@@ -113,18 +115,24 @@ def run_episode(
     suite: SuiteSpec,
     attempt: int = 0,
 ) -> EpisodeRecord:
-    """Play one episode and say what happened; a failing simulator becomes the record's `error`.
+    """Play one episode in this process; a failing simulator becomes the record's `error`.
 
-    The first `replan_steps` of each predicted chunk are executed before the policy is asked again.
     The flow's noise is keyed by (seed, episode, call): trials of a sweep meet the same noise.
 
     Raises:
         EvaluationError: The policy gave actions that are not finite, which is its own fault.
     """
-    rollout = Rollout(environment, policy, entry, suite)
-    error = None
+    rollout = Rollout(policy, entry, suite)
+    episode = rollout.run()
     try:
-        rollout.run()
-    except InfrastructureError as failure:
-        error = f"{type(failure).__name__}: {failure}"
-    return rollout.record(attempt, error)
+        request = next(episode)
+        while True:
+            try:
+                found = answer(environment, request)
+            except InfrastructureError as failure:
+                episode.throw(failure)
+            request = episode.send(found)
+    except StopIteration:
+        return rollout.record(attempt, None)
+    except InfrastructureError as error:
+        return rollout.record(attempt, error)

@@ -16,10 +16,13 @@ from duqsweep.spec import LedgerEntry, Trial
 from duqsweep.worker.blame import is_machines
 from duqsweep.worker.cache import WorkerCache
 from duqsweep.worker.checkpoint import check_contents
-from duqsweep.worker.episode import run_episode
+from duqsweep.worker.episode import Rollout
+from duqsweep.worker.episode_queue import Attempt, EpisodeQueue
 from duqsweep.worker.ledger import read_ledger
 from duqsweep.worker.lock import exclusive
-from duqsweep.worker.prepare import phase, prepare
+from duqsweep.worker.prepare import prepare
+from duqsweep.worker.remote_simulator import Simulator
+from duqsweep.worker.simulator_pool import Episode
 from duqsweep.worker.summary import SavedProgress, summarise, too_many_errors
 from duqsweep.worker.vitals import measure_vitals
 
@@ -28,6 +31,7 @@ __all__ = ["WorkerCache", "evaluate"]
 
 LOCK_WAIT_S = 20.0  # a killed holder frees it at once; a living one must not be there
 ATTEMPTS = 2  # of an episode whose simulator fails
+WINDOW = 4  # episodes per task among which a simulator looks for tasks that it has built
 
 log = logging.getLogger(__name__)
 
@@ -124,14 +128,7 @@ class _Evaluation:
         policy = self._ready_policy()
         if self._vitals and self._vitals.speedup < self._trial.min_speedup:
             return self._too_slow(self._vitals.speedup)
-        for entry in entries:
-            if self._asked_to_stop() is not None:
-                return self._stopped()
-            self._play(policy, entry)
-            reason = too_many_errors(self._episodes(), self._until)
-            if reason is not None:
-                raise InfrastructureError(reason)
-        return self._complete()
+        return self._stopped() if self._play(policy, entries) else self._complete()
 
     def _unfinished(self) -> list[int]:
         """Those of the first `until_episode` entries that need an attempt."""
@@ -170,19 +167,45 @@ class _Evaluation:
             )
         return prepared.policy
 
-    def _play(self, policy: Policy, entry: LedgerEntry) -> None:
-        """Play one entry, twice if the simulator fails, and write a line for each attempt."""
-        first = 1 if entry.i in self._records else self._attempts.get(entry.i, 0)
-        for attempt in range(first, max(first + 1, ATTEMPTS)):
-            with phase(f"episode {entry.i}"):
-                simulator = self._bench.environment(self._spec.suite)
-                record = run_episode(simulator, policy, entry, self._spec.suite, attempt)
+    def _play(self, policy: Policy, entries: list[LedgerEntry]) -> int:
+        """Play entries, each twice if its simulator fails, and write a line for each attempt.
+
+        Returns:
+            How many are left, after a request to stop.
+        """
+        suite = self._spec.suite
+        attempts: list[Attempt] = [(entry, self._first_attempt(entry.i)) for entry in entries]
+        waiting = EpisodeQueue(attempts, WINDOW * suite.total_tasks)
+        simulators = self._bench.simulators(suite)
+
+        def begin(simulator: Simulator) -> tuple[tuple[Rollout, int], Episode] | None:
+            if not waiting or self._asked_to_stop() is not None:
+                return None
+            entry, attempt = waiting.take(simulator, simulators.simulators)
+            rollout = Rollout(policy, entry, suite)
+            return (rollout, attempt), rollout.run()
+
+        def end(played: tuple[Rollout, int], error: InfrastructureError | None) -> None:
+            rollout, attempt = played
+            entry = rollout.entry
+            record = rollout.record(attempt, error)
             files.append_line(self._dir / files.EPISODES_JSONL, record.to_json())
             self._records[entry.i] = record
-            if record.error is None:
-                return
-            log.warning("episode %d, attempt %d: %s", entry.i, attempt, record.error)
-            self._bench.close_environment()
+            log.info("episode %d: %.2f s", entry.i, record.wall_s)
+            if record.error is not None:
+                log.warning("episode %d, attempt %d: %s", entry.i, attempt, record.error)
+                if attempt + 1 < ATTEMPTS:
+                    waiting.again((entry, attempt + 1))
+                    return
+            reason = too_many_errors(self._episodes(), self._until)
+            if reason is not None:
+                raise InfrastructureError(reason)
+
+        simulators.play(begin, end)
+        return len(waiting)
+
+    def _first_attempt(self, i: int) -> int:
+        return 1 if i in self._records else self._attempts.get(i, 0)
 
     def _asked_to_stop(self) -> str | None:
         """Why, if the controller has left a `stop` file."""

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from duqsweep.codec import encode
+from duqsweep.errors import InfrastructureError
 from duqsweep.files import write_bytes
 from duqsweep.fingerprint import digest
-from duqsweep.seams import Environment, Observation, Policy
-from duqsweep.spec import SuiteSpec
+from duqsweep.seams import Observation, Policy
+from duqsweep.spec import LedgerEntry, SuiteSpec
 from duqsweep.worker.ledger import make_ledger
 from duqsweep.worker.lock import exclusive
 from duqsweep.worker.noise import episode_key, flow_noise
+from duqsweep.worker.simulator_pool import SimulatorPool
+from duqsweep.worker.simulator_requests import Answer, Play, Request, Reset
 
 KEPT_PER_TASK = 4
 CALLS_APART = 3  # between kept observations: 15 steps at 5 actions per call
@@ -43,7 +46,7 @@ def fixed_observations(
     policy: Policy,
     policy_id: str,
     suite: SuiteSpec,
-    open_environment: Callable[[], Environment],
+    open_simulators: Callable[[], SimulatorPool],
     cache_dir: Path,
 ) -> FixedObservations:
     """The observations of `collect`, made by the first process that asks and read by all others.
@@ -52,14 +55,14 @@ def fixed_observations(
         policy: Unquantized, with its default number of steps.
         policy_id: Hash of its weights.
         suite: The suite and its constants.
-        open_environment: Called only when nothing is cached.
+        open_simulators: Called only when nothing is cached.
         cache_dir: Existing folder that the sweep's processes share.
     """
     identity = _identity(policy_id, suite)
     path = cache_dir / f"observations-{identity}.npz"
     with exclusive(path.with_suffix(".lock"), LOCK_WAIT_S):
         if not path.exists():
-            save_observations(path, collect(policy, suite, open_environment()))
+            save_observations(path, collect(policy, suite, open_simulators()))
     return _halved(identity, load_observations(path))
 
 
@@ -88,26 +91,46 @@ def _resized(observation: Observation, image_px: int) -> Observation:
     return replace(observation, images=images)
 
 
-def collect(policy: Policy, suite: SuiteSpec, environment: Environment) -> list[Observation]:
+def collect(policy: Policy, suite: SuiteSpec, simulators: SimulatorPool) -> list[Observation]:
     """What the unquantized policy sees at the start of one reserved episode of every task.
 
     Where the suite has categories, of every task of the first: a policy is calibrated on what it
     knows, and the others are there to test it. Half of each predicted chunk is executed. The
     episodes are the last of the reserved ledger, which a confirmation reaches last.
     """
-    kept: list[Observation] = []
     last = make_ledger(suite, reserved=True)[-suite.total_tasks :]
-    for entry in [entry for entry in last if entry.task < suite.tasks]:
-        observation = environment.reset(entry)
-        kept.append(observation)
-        for call in range(CALLS_APART * (KEPT_PER_TASK - 1)):
-            noise = flow_noise(episode_key(entry, call), policy.horizon, policy.action_dim)
-            for action in policy.act(observation, noise)[: policy.horizon // 2]:
-                environment.step(action)
-            observation = environment.observe()
-            if (call + 1) % CALLS_APART == 0:
-                kept.append(observation)
-    return kept
+    entries = [entry for entry in last if entry.task < suite.tasks]
+    kept: dict[int, list[Observation]] = {entry.i: [] for entry in entries}
+    waiting = list(entries)
+
+    def begin(simulator: object) -> tuple[int, Generator[Request, Answer, None]] | None:
+        if not waiting:
+            return None
+        entry = waiting.pop(0)
+        return entry.i, _look_around(policy, entry, kept[entry.i])
+
+    def end(i: int, error: InfrastructureError | None) -> None:
+        if error is not None:
+            raise error
+
+    simulators.play(begin, end)
+    return [observation for entry in entries for observation in kept[entry.i]]
+
+
+def _look_around(
+    policy: Policy, entry: LedgerEntry, kept: list[Observation]
+) -> Generator[Request, Answer, None]:
+    """The start of one episode; what is seen goes to `kept`."""
+    found = yield Reset(entry)
+    assert found.observation is not None
+    kept.append(found.observation)
+    for call in range(CALLS_APART * (KEPT_PER_TASK - 1)):
+        noise = flow_noise(episode_key(entry, call), policy.horizon, policy.action_dim)
+        actions = policy.act(found.observation, noise)[: policy.horizon // 2]
+        found = yield Play(actions, observe=True, to_goal=False)
+        assert found.observation is not None
+        if (call + 1) % CALLS_APART == 0:
+            kept.append(found.observation)
 
 
 def _identity(policy_id: str, suite: SuiteSpec) -> str:

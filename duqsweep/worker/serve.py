@@ -15,6 +15,7 @@ import signal
 import socket
 import time
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkProcess
 from pathlib import Path
@@ -36,12 +37,12 @@ LAST_TENTH_MAX_S = 600.0  # …nor is more time than this kept free
 log = logging.getLogger(__name__)
 
 
-def serve(worker_dir: str, opener: OpenEvaluator = open_evaluator) -> None:
+def serve(worker_dir: str, opener: OpenEvaluator | None = None) -> None:
     """Serve the dispatcher that made `worker_dir`, then write there why the worker leaves.
 
     Args:
         worker_dir: `workers/<id>` of a sweep, with its `worker.json`.
-        opener: Makes the function that evaluates; called in the child process.
+        opener: Makes the function that evaluates; called in the child process. None: the real one.
     """
     mailbox = Mailbox(Path(worker_dir))
     worker_config = mailbox.worker_config()
@@ -50,7 +51,10 @@ def serve(worker_dir: str, opener: OpenEvaluator = open_evaluator) -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    worker = _Worker(mailbox, worker_config, opener)
+    # Before the evaluation counts as hung: only the episode of that simulator is lost.
+    hang_s = 60.0 * worker_config.hang_min / 2
+    real = partial(open_evaluator, worker_config.simulators, hang_s)
+    worker = _Worker(mailbox, worker_config, opener or real)
     try:
         reason = worker.run()
     finally:

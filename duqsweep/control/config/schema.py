@@ -177,6 +177,7 @@ class LauncherConfig:
     hang_min: float = 60.0  # without any progress, after which an evaluation is ended
     idle_s: float = 60.0  # without an assignment, after which a job ends by itself
     cpus_per_task: int = 1
+    simulators: int = 0  # at once, of each job; 0: one per core but for the policy's, at least 1
     gpus_per_node: int = 0
     mem_gb: float | None = 8.0  # null: the partition's own
     partition: str | None = None

@@ -230,6 +230,11 @@ def _check_launcher(launcher: LauncherConfig) -> None:
         raise ConfigError(
             "launcher.jobs and launcher.gpus_per_node start at 0, launcher.cpus_per_task at 1"
         )
+    if launcher.simulators < 0:
+        raise ConfigError(
+            f"launcher.simulators starts at 1, or is 0 for as many as a job's cores allow, "
+            f"got {launcher.simulators}"
+        )
     if launcher.timeout_min < 1 or launcher.idle_s <= 0:
         raise ConfigError("launcher.timeout_min starts at 1, and launcher.idle_s is positive")
     if launcher.hang_min <= 0:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from duqsweep.assignment import Assignment, Ended, Failure
+from duqsweep.control.dispatch.simulators import simulators_per_worker
 from duqsweep.errors import ConfigError
+from duqsweep.worker.child import open_evaluator
 
 if TYPE_CHECKING:
     from duqsweep.control.config.schema import LauncherConfig
@@ -74,7 +77,8 @@ def open_dispatcher(config: LauncherConfig, sweep_dir: Path) -> Dispatcher:
     if config.name == "inline":
         from duqsweep.control.dispatch.inline import InlineDispatcher
 
-        return InlineDispatcher(sweep_dir)
+        opener = partial(open_evaluator, simulators_per_worker(config, workers=1))
+        return InlineDispatcher(sweep_dir, opener)
     from duqsweep.control.dispatch.pool import SubmititDispatcher
 
     dispatcher = SubmititDispatcher(open_launcher(config), config, sweep_dir)

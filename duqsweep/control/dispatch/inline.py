@@ -1,4 +1,7 @@
-"""Evaluates in this process, one assignment at a time, inside `poll`: for tests and debugging."""
+"""Evaluates in this process, one assignment at a time, inside `poll`: for tests and debugging.
+
+Only simulators have processes of their own.
+"""
 
 from __future__ import annotations
 

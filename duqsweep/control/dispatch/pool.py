@@ -21,6 +21,7 @@ from duqsweep.control.dispatch.member import (
     own_mailboxes,
     promises_outcome,
 )
+from duqsweep.control.dispatch.simulators import simulators_per_worker
 from duqsweep.errors import ConfigError, DispatchError
 from duqsweep.files import STOP, TRIAL_LOCK, WORKERS_DIR, trial_dir, write_text
 from duqsweep.locking import is_locked
@@ -268,6 +269,7 @@ class SubmititDispatcher:
                 signal_s=SIGNAL_S,
                 hang_min=self.config.hang_min,
                 reuse=self.config.reuse,
+                simulators=simulators_per_worker(self.config, self.capacity),
                 created_at=time.time(),
                 host=socket.gethostname(),
                 machine=machine_id(),
