@@ -13,6 +13,7 @@ from duqsweep.control.config.sweep_config import SweepConfig
 from duqsweep.control.front.content import compute_front
 from duqsweep.control.front.formats import number as shown
 from duqsweep.control.front.measures import CALL_MS
+from duqsweep.control.report.report import write_report
 from duqsweep.control.trials.reader import TrialView, read_trials
 from duqsweep.control.trials.reference import sweep_reference
 from duqsweep.control.view.wording import short_params
@@ -78,6 +79,9 @@ def main(arguments: list[str]) -> int:
         path.parent.mkdir(exist_ok=True)
         write_film(path, recordings, lambda: open_environment(suite), parsed.px, parsed.speed)
         print(f"{position} of {len(films)}: {path}", flush=True)
+    if (config.directory / files.REPORT_HTML).exists():  # it shows the videos
+        front = compute_front(config.directory, config.objectives)
+        write_report(config.directory, front, list(views.values()))
     return 0
 
 
@@ -170,9 +174,10 @@ def _recordings(config: SweepConfig, views: dict[int, TrialView], film: _Film) -
     for trial in film.trials:
         view = views[trial]
         (record,) = _episodes(view, film.episode)
-        call_ms = CALL_MS.read(view, reference)
-        if call_ms is None:
+        if view.vitals is None:
             raise ConfigError(f"trial {trial} was not benchmarked yet")
+        # One that `evaluate` made has no reference to be normalised to.
+        call_ms = CALL_MS.read(view, reference) or view.vitals.call_ms.p50
         folder = files.trial_dir(config.directory, trial)
         recordings.append(
             Recording(
@@ -188,7 +193,7 @@ def _recordings(config: SweepConfig, views: dict[int, TrialView], film: _Film) -
 
 
 def _title(view: TrialView) -> str:
+    """The trial's number and its plan, or what was searched of it."""
     params = short_params(view.trial.params)
     settings = " ".join(f"{key}={shown(value)}" for key, value in params.items())
-    name = f" ({view.trial.name})" if view.trial.name else ""
-    return f"trial {view.number}{name}" + (f": {settings}" if settings else "")
+    return f"trial {view.number}: {view.trial.name or settings}"

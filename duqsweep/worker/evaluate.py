@@ -13,6 +13,7 @@ from duqsweep.errors import EvaluationError, InfrastructureError
 from duqsweep.result import EpisodeRecord, Outcome, TrialResult, Vitals
 from duqsweep.seams import Policy
 from duqsweep.spec import LedgerEntry, Trial
+from duqsweep.worker.actions import append_actions
 from duqsweep.worker.blame import is_machines
 from duqsweep.worker.cache import WorkerCache
 from duqsweep.worker.checkpoint import check_contents
@@ -189,6 +190,7 @@ class _Evaluation:
             rollout, attempt = played
             entry = rollout.entry
             record = rollout.record(attempt, error)
+            append_actions(self._dir, record.i, attempt, rollout.actions)
             files.append_line(self._dir / files.EPISODES_JSONL, record.to_json())
             self._records[entry.i] = record
             log.info("episode %d: %.2f s", entry.i, record.wall_s)

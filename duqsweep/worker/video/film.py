@@ -88,7 +88,7 @@ def _picture(
     if now >= timeline.duration_s:
         success = recording.record.success
         status += ", success" if success else ", failure"
-    return picture(seen, status, success, [recording.title, seen.instruction], side)
+    return picture(seen, status, success, [seen.instruction, recording.title], side)
 
 
 def _write_mp4(path: Path, pictures: Iterator[NDArray[np.uint8]]) -> None:

@@ -66,5 +66,5 @@ def _caption_height(size: int) -> int:
 
 def _fitted(lines: Sequence[str], side: int, size: int) -> list[str]:
     """Lines broken at the picture's width; a character is about half as wide as it is high."""
-    columns = max(10, int((side - 12) / (size * 0.48)))
+    columns = max(10, int((side - 12) / (size * 0.53)))
     return [part for line in lines for part in textwrap.wrap(line, columns) or [""]]
