@@ -40,11 +40,13 @@ REPORT_HTML = "report.html"
 TRACKING_JSON = "tracking.json"  # the sweep's key in MLflow, and the ids of its runs there
 MLFLOW_DB = "mlflow.db"
 MLFLOW_ARTIFACTS = "mlartifacts"
+VIDEOS_DIR = "videos"
 
 SPEC_JSON = "spec.json"
 JOB_JSON = "job.json"
 VITALS_JSON = "vitals.json"
 EPISODES_JSONL = "episodes.jsonl"
+ACTIONS_JSONL = "actions.jsonl"  # what each episode's robot did, so that it can be replayed
 THROUGHPUT_JSON = "throughput.json"  # how fast its latest assignment is or was played
 RESULT_JSON = "result.json"
 STATE_JSON = "state.json"  # its state and why; the controller's, see control/trial_status.py

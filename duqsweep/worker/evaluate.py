@@ -14,6 +14,7 @@ from duqsweep.errors import EvaluationError, InfrastructureError, SpecError
 from duqsweep.result import EpisodeRecord, Outcome, TrialResult, Vitals
 from duqsweep.seams import Policy
 from duqsweep.spec import LedgerEntry, Trial
+from duqsweep.worker.actions import append_actions
 from duqsweep.worker.blame import is_machines
 from duqsweep.worker.cache import WorkerCache
 from duqsweep.worker.checkpoint import check_contents
@@ -204,6 +205,7 @@ class _Evaluation:
             meter.end(rollout)
             entry = rollout.entry
             record = rollout.record(attempt, error)
+            append_actions(self._dir, record.i, attempt, rollout.actions)
             files.append_line(self._dir / files.EPISODES_JSONL, record.to_json())
             self._records[entry.i] = record
             self._note_throughput(meter, least_s=THROUGHPUT_S)
