@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from composed import composed_in
 from rich.console import Console
 from synthetic_sweep import SUITE, make_vitals
 
@@ -89,10 +90,10 @@ class InstantSweep:
 
     def __init__(self, folder: Path, solves: Solves, *overrides: str) -> None:
         plans = "enqueue=[reference,seed_current,plan_a,plan_c]"
-        words = [*PRO, f"dir={folder}", "budget.trials=4", plans, *overrides]
+        words = [*PRO, "budget.trials=4", plans, *overrides]
         folder.mkdir()
         self.folder, self.solves = folder, solves
-        self.config: SweepConfig = compose(words)
+        self.config: SweepConfig = composed_in(folder, *words)
         space = Space.from_config(self.config)
         (folder / files.SWEEP_YAML).write_text(self.config.yaml)
         files.write_json(folder / files.IDENTITY_JSON, identity(self.config, space))

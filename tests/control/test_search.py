@@ -6,11 +6,11 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from composed import composed_in
 from synthetic_sweep import make_episodes, make_result, make_vitals
 
 from duqsweep import files
 from duqsweep.control.config.space import Space
-from duqsweep.control.config.sweep_config import compose
 from duqsweep.control.deaths import reopen
 from duqsweep.control.study.early_stopping import Incumbent, PruneSlow, too_slow
 from duqsweep.control.study.identity import identity
@@ -33,7 +33,7 @@ class ControllerRun:
     def __init__(self, directory: Path, *overrides: str, sweep: str = "dit_speed") -> None:
         directory.mkdir(exist_ok=True)
         base = BASE if sweep == "dit_speed" else ()
-        self.config = compose([f"+sweep={sweep}", f"dir={directory}", *base, *overrides])
+        self.config = composed_in(directory, f"+sweep={sweep}", *base, *overrides)
         self.space = Space.from_config(self.config)
         self.study: OptunaStudy = open_study(self.config, self.space)
         if not (directory / files.SWEEP_YAML).exists():

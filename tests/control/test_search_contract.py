@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from composed import composed_in
 from synthetic_sweep import OBJECTIVES, make_episodes, make_trial, make_vitals
 
 from duqsweep import files
 from duqsweep.assignment import Assignment
 from duqsweep.control.config.space import Space
-from duqsweep.control.config.sweep_config import compose
 from duqsweep.control.dispatch.inline import InlineDispatcher
 from duqsweep.control.protocols import Search
 from duqsweep.control.study.early_stopping import NoEarlyStopping
@@ -84,7 +84,7 @@ class HalvingSearch:
 
 
 def fixed_budget(folder: Path) -> Search:
-    config = compose(["+sweep=seed_plans", f"dir={folder}", f"budget.episodes_per_trial={BUDGET}"])
+    config = composed_in(folder, "+sweep=seed_plans", f"budget.episodes_per_trial={BUDGET}")
     space = Space.from_config(config)
     study = open_study(config, space)
     if not (folder / files.IDENTITY_JSON).exists():

@@ -6,10 +6,11 @@ import random
 import re
 
 import pytest
+from composed import composed
 
 from duqsweep.control.config.grammar import Choice, IntRange
 from duqsweep.control.config.space import Space
-from duqsweep.control.config.sweep_config import SweepConfig, compose
+from duqsweep.control.config.sweep_config import SweepConfig
 from duqsweep.errors import ConfigError
 from duqsweep.spec import Trial
 
@@ -17,7 +18,7 @@ PI05 = "policy=pi05_libero"
 
 
 def config_of(*overrides: str, sweep: str = "dit_speed") -> SweepConfig:
-    return compose([f"+sweep={sweep}", *overrides])
+    return composed(f"+sweep={sweep}", *overrides)
 
 
 def space_of(*overrides: str, sweep: str = "dit_speed") -> Space:

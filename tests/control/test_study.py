@@ -12,10 +12,10 @@ from pathlib import Path
 
 import optuna
 import pytest
+from composed import composed_in
 
 from duqsweep import files
 from duqsweep.control.config.space import Space
-from duqsweep.control.config.sweep_config import compose
 from duqsweep.control.study.controller_lock import controller_lock
 from duqsweep.control.study.optuna_study import OptunaStudy, open_study
 from duqsweep.control.study.storage import cut_torn_line
@@ -31,7 +31,7 @@ BASE = ("~space.suite.replan_steps", "enqueue=[reference,seed_current,plan_a,pla
 def opened(directory: Path, *overrides: str, sweep: str = "dit_speed") -> OptunaStudy:
     directory.mkdir(exist_ok=True)
     base = BASE if sweep == "dit_speed" else ()
-    config = compose([f"+sweep={sweep}", f"dir={directory}", *base, *overrides])
+    config = composed_in(directory, f"+sweep={sweep}", *base, *overrides)
     return open_study(config, Space.from_config(config))
 
 
