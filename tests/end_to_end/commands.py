@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -15,6 +16,7 @@ from typing import IO, Any
 import duqsweep
 from duqsweep import files
 
+Here = Callable[..., "subprocess.CompletedProcess[str]"]
 ROOT = Path(duqsweep.__file__).parent.parent
 CONF = Path(__file__).parent / "conf"
 TRIALS, EPISODES = 6, 4  # of conf/sweep/small.yaml
@@ -52,6 +54,12 @@ def run(words: Sequence[str], cwd: Path, **environment: str) -> subprocess.Compl
     process = start(words, cwd, **environment)
     out, err = process.communicate(timeout=600)
     return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+def with_cache(folder: Path, finished: Finished) -> Path:
+    """Give a sweep that will begin what calibration and timing see: seconds to collect."""
+    shutil.copytree(finished.folder / files.CACHE_DIR, folder / files.CACHE_DIR)
+    return folder
 
 
 def hashes(folder: Path) -> dict[str, str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from commands import EPISODES, TRIALS, Finished, run, start, trial_dirs, walks
+from commands import EPISODES, TRIALS, Finished, run, start, trial_dirs, walks, with_cache
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import TrialState
 
@@ -105,9 +105,7 @@ def battered(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Ba
     time, after Ctrl-C, only the last run comes afterwards.
     """
     cwd = tmp_path_factory.mktemp("battered")
-    folder = cwd / "sweeps" / "small"
-    # What calibration and timing see takes seconds to collect, and is tested elsewhere.
-    shutil.copytree(finished.folder / files.CACHE_DIR, folder / files.CACHE_DIR)
+    folder = with_cache(cwd / "sweeps" / "small", finished)
     moments = random.Random(20)
     lives, ledgers = {}, []
     for name, fate in FATES.items():

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commands import ROOT, Finished, hashes, run, trial_dirs
+from commands import ROOT, Finished, Here, hashes, run, trial_dirs
 
 from duqsweep import files
 
@@ -62,57 +62,57 @@ def test_trials_are_benchmarked_without_a_simulator(latency: Finished) -> None:
     assert (latency.folder / "front.png").is_file()
 
 
-def test_the_same_command_again_changes_nothing(latency: Finished, path: str) -> None:
+def test_the_same_command_again_changes_nothing(latency: Finished, here: Here) -> None:
     before = hashes(latency.folder)
     cwd = latency.folder.parent.parent
-    again = run(latency.words, cwd, PYTHONPATH=path, MLFLOW_TRACKING_URI="")
+    again = here(latency.words, cwd, MLFLOW_TRACKING_URI="")
     assert (again.returncode, again.stderr) == (0, "")
     assert "nothing was left to do" in again.stdout
     assert hashes(latency.folder) == before
 
 
 def test_a_larger_budget_goes_on_where_the_smaller_one_ended(
-    latency: Finished, tmp_path: Path, path: str
+    latency: Finished, tmp_path: Path, here: Here
 ) -> None:
     folder = Path(shutil.copytree(latency.folder, tmp_path / "latency"))
     before = hashes(folder / "trials")
     more = f"budget.trials={TRIALS + 1}"
     words = [*latency.words, f"dir={folder}", "tracking=none", more]
-    again = run(words, tmp_path, PYTHONPATH=path)
+    again = here(words, tmp_path)
     assert again.returncode == 0, again.stderr
     assert len(files.read_json(folder / "front.json")["points"]) == TRIALS + 1
     assert before.items() <= hashes(folder / "trials").items()
 
 
-def test_verbs_read_it(latency: Finished, tmp_path: Path) -> None:
+def test_verbs_read_it(latency: Finished, tmp_path: Path, here: Here) -> None:
     folder = str(latency.folder)
-    state = json.loads(run(["status", folder, "--json"], tmp_path).stdout)
+    state = json.loads(here(["status", folder, "--json"], tmp_path).stdout)
     assert (state["counts"]["complete"], state["episodes"]) == (TRIALS, 0)
-    shown = run(["status", folder], tmp_path).stdout
+    shown = here(["status", folder], tmp_path).stdout
     assert "ms per call" in shown
     assert "succeeded" not in shown
-    assert "call" in run(["front", folder], tmp_path).stdout
-    assert run(["export", folder, "--pick", "knee"], tmp_path).returncode == 0
-    confirm = run(["confirm", folder], tmp_path)
+    assert "call" in here(["front", folder], tmp_path).stdout
+    assert here(["export", folder, "--pick", "knee"], tmp_path).returncode == 0
+    confirm = here(["confirm", folder], tmp_path)
     assert (confirm.returncode, "no episodes to confirm" in confirm.stderr) == (2, True)
 
 
-def test_one_trial_is_only_timed(tmp_path: Path, path: str) -> None:
+def test_one_trial_is_only_timed(tmp_path: Path, path: str, here: Here) -> None:
     words = ["evaluate", "--episodes", "0", "suite=recorded", "policy.num_steps=1"]
     done = run(words, tmp_path, PYTHONPATH=path)
     assert (done.returncode, "complete: benchmarked" in done.stdout) == (0, True), done.stderr
-    refused = run(["evaluate", "suite=recorded"], tmp_path)
+    refused = here(["evaluate", "suite=recorded"], tmp_path)
     assert (refused.returncode, "must be 0, got 6" in refused.stderr) == (2, True)
 
 
-def test_an_integer_kernel_without_a_gpu_is_a_failed_trial(tmp_path: Path) -> None:
+def test_an_integer_kernel_without_a_gpu_is_a_failed_trial(tmp_path: Path, here: Here) -> None:
     words = ["evaluate", "--episodes", "0", "suite=recorded", "quant.include=dit_all"]
     words.append("quant.kernel=w4a8")
-    refused = run([*words, "runtime.device=cpu"], tmp_path)
+    refused = here([*words, "runtime.device=cpu"], tmp_path)
     assert (refused.returncode, "runtime.device is cpu" in refused.stderr) == (2, True)
     import torch
 
     if not torch.cuda.is_available():
-        failed = run(words, tmp_path)
+        failed = here(words, tmp_path)
         assert failed.returncode == 3
         assert "kernel=w4a8 needs a CUDA GPU" in failed.stdout

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from commands import run
+from commands import Here, run
 
 from duqsweep import files
 from duqsweep.policy.random_pi05 import RandomPi05, small_sizes, write_random
@@ -33,10 +33,10 @@ def test_evaluate_takes_a_users_checkpoint(folder: Path, tmp_path: Path) -> None
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused_before_anything_is_written(
-    folder: Path, tmp_path: Path
+    folder: Path, tmp_path: Path, here: Here
 ) -> None:
     policy = ("policy=pi05_libero", f"policy.checkpoint={folder}", "policy.tokenizer=absent.model")
-    done = run((*EVALUATE, *policy), tmp_path)
+    done = here((*EVALUATE, *policy), tmp_path)
     assert done.returncode == 2
     assert "none at" in done.stderr
     assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from commands import EPISODES, TRIALS, Finished, hashes, run, trial_dirs
+from commands import EPISODES, TRIALS, Finished, Here, hashes, run, trial_dirs, with_cache
 
 from duqsweep import files
 from duqsweep.result import EpisodeRecord, SuccessCounts, TrialResult, Vitals
@@ -32,12 +32,15 @@ TRIAL_FILES = {"spec.json", "job.json", "vitals.json", "episodes.jsonl", "result
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Finished:
+def smoke(
+    tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, finished: Finished
+) -> Finished:
     """The shipped sweep in the command's own process, with MLflow; episodes cut short."""
     cwd = tmp_path_factory.mktemp("smoke")
+    folder = with_cache(cwd / "sweeps" / "smoke", finished)
     words = ("+sweep=smoke", "launcher=inline", "suite.tasks=1", "suite.max_steps=10")
     words = (*words, "budget.episodes_per_trial=2", f"policy.checkpoint={checkpoint}")
-    return Finished(cwd / "sweeps" / "smoke", words, run(words, cwd, MLFLOW_TRACKING_URI=""))
+    return Finished(folder, words, run(words, cwd, MLFLOW_TRACKING_URI=""))
 
 
 @pytest.fixture
@@ -103,22 +106,22 @@ def check_trial(trial_dir: Path, point: dict[str, Any], entries: list[dict[str, 
 
 
 @pytest.mark.parametrize("which", ["finished", "smoke"])
-def test_the_same_command_again_changes_nothing_and_says_so(which, request) -> None:
+def test_the_same_command_again_changes_nothing_and_says_so(which, request, here: Here) -> None:
     sweep: Finished = request.getfixturevalue(which)
     before = hashes(sweep.folder)
     cwd = sweep.folder.parent.parent
-    again = run(sweep.words, cwd, MLFLOW_TRACKING_URI="")
+    again = here(sweep.words, cwd, MLFLOW_TRACKING_URI="")
     assert (again.returncode, again.stderr) == (0, "")
     assert f"{sweep.folder.name} is finished: nothing was left to do" in again.stdout
     assert str(sweep.folder / files.REPORT_HTML) in again.stdout.replace("\n", "")
     assert hashes(sweep.folder) == before
 
 
-def test_reading_verbs_show_the_sweep_and_change_nothing(finished: Finished) -> None:
+def test_reading_verbs_show_the_sweep_and_change_nothing(finished: Finished, here: Here) -> None:
     folder, before = str(finished.folder), hashes(finished.folder)
 
     def shown(*words: str) -> str:
-        done = run([words[0], folder, *words[1:]], finished.folder)
+        done = here([words[0], folder, *words[1:]], finished.folder)
         assert (done.returncode, done.stderr) == (0, ""), words
         return done.stdout
 
@@ -144,17 +147,19 @@ def let_succeed(folder: Path, number: int) -> None:
     files.write_json(trial / "result.json", {**result, **better})
 
 
-def test_the_point_that_a_rule_picks_is_exported_as_a_script_that_bash_reads(copied: Path) -> None:
+def test_the_point_that_a_rule_picks_is_exported_as_a_script_that_bash_reads(
+    copied: Path, here: Here
+) -> None:
     quantized = next(
         int(trial.name)
         for trial in trial_dirs(copied)
         if files.read_json(trial / "vitals.json")["layers_quantized"]
     )
     let_succeed(copied, quantized)
-    assert f"{quantized}" in run(["front", str(copied)], copied).stdout
+    assert f"{quantized}" in here(["front", str(copied)], copied).stdout
     for rule in ("knee", "fastest@success>=0.9"):
         words = ["export", str(copied), "--pick", rule, "--format", "openpi-env"]
-        script = run(words, copied).stdout
+        script = here(words, copied).stdout
         assert f"# Trial {quantized} of duqsweep's sweep small" in script
         echo = f'{script}\nprintf %s "$OPENPI_DUQUANT_ABITS"'
         done = subprocess.run(["bash", "-eu", "-c", echo], capture_output=True, text=True)
@@ -162,27 +167,27 @@ def test_the_point_that_a_rule_picks_is_exported_as_a_script_that_bash_reads(cop
 
 
 def test_a_larger_budget_of_episodes_goes_on_where_the_smaller_one_ended(
-    finished: Finished, copied: Path
+    finished: Finished, copied: Path, here: Here
 ) -> None:
-    done = run([*finished.words, f"dir={copied}", "budget.trials=5"], copied.parent)
+    done = here([*finished.words, f"dir={copied}", "budget.trials=5"], copied.parent)
     assert done.returncode == 0
     assert hashes(copied / files.TRIALS_DIR) == hashes(finished.folder / files.TRIALS_DIR)
 
 
-def test_plan_starts_nothing(finished: Finished, tmp_path: Path) -> None:
-    done = run(["plan", *finished.words], tmp_path)
+def test_plan_starts_nothing(finished: Finished, tmp_path: Path, here: Here) -> None:
+    done = here(["plan", *finished.words], tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "6 points" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sync_fills_an_emptied_mlflow(copied: Path) -> None:
-    done = run(["sync", str(copied), "--uri", f"sqlite:///{copied.parent}/other.db"], copied)
+def test_sync_fills_an_emptied_mlflow(copied: Path, here: Here) -> None:
+    done = here(["sync", str(copied), "--uri", f"sqlite:///{copied.parent}/other.db"], copied)
     assert done.returncode == 0, done.stderr
     assert f"{TRIALS} trials are in MLflow" in done.stdout
 
 
-def test_confirm_walks_reserved_states_once(copied: Path) -> None:
+def test_confirm_walks_reserved_states_once(copied: Path, here: Here) -> None:
     shutil.rmtree(copied / files.WORKERS_DIR)
     words = ["confirm", str(copied), "--episodes", "2", "--trials", "0,1"]
     done = run(words, copied)
@@ -192,7 +197,7 @@ def test_confirm_walks_reserved_states_once(copied: Path) -> None:
     searched = states(copied)
     assert not searched & states(copied / "confirm")
     before = hashes(copied)
-    again = run(words, copied)
+    again = here(words, copied)
     assert (again.returncode, again.stderr) == (0, "")
     assert hashes(copied) == before
 
@@ -202,17 +207,19 @@ def states(folder: Path) -> set[tuple[int, int]]:
     return {(line["task"], line["init_state"]) for line in lines}
 
 
-def test_evaluate_tries_one_configuration_here_and_now(checkpoint: Path, tmp_path: Path) -> None:
+def test_evaluate_tries_one_configuration_here_and_now(
+    checkpoint: Path, tmp_path: Path, here: Here
+) -> None:
     words = ["evaluate", "--episodes", "1", "quant.include=dit_attn", "suite.tasks=1"]
     words += ["suite.max_steps=10", f"policy.checkpoint={checkpoint}"]
-    done = run(words, tmp_path)
+    done = here(words, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "24 layers quantized" in done.stdout
     assert "of 1 episodes succeeded" in done.stdout
 
 
 def test_a_trial_whose_policy_fails_is_recorded_and_the_sweep_goes_on(
-    finished: Finished, tmp_path: Path
+    finished: Finished, tmp_path: Path, here: Here
 ) -> None:
     # Without a compiler torch.compile fails, and only trials that ask for it do.
     words = [
@@ -222,9 +229,9 @@ def test_a_trial_whose_policy_fails_is_recorded_and_the_sweep_goes_on(
     ]
     words += ["+space.runtime.compile=choice(true, false)", "launcher=inline", "budget.trials=2"]
     empty = {"CXX": "/no/compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor")}
+    folder = with_cache(tmp_path / "sweeps" / "small", finished)
     done = run(words, tmp_path, **empty)
     assert done.returncode == 3
-    folder = tmp_path / "sweeps" / "small"
     outcomes = {
         files.read_json(trial / "spec.json")["params"]["runtime.compile"]: files.read_json(
             trial / "result.json"
@@ -236,5 +243,5 @@ def test_a_trial_whose_policy_fails_is_recorded_and_the_sweep_goes_on(
     assert outcomes[True]["traceback"]
     assert "1 of 2 trials failed" in done.stderr
     before = hashes(folder)
-    assert run(words, tmp_path, **empty).returncode == 3
+    assert here(words, tmp_path, **empty).returncode == 3
     assert hashes(folder) == before
