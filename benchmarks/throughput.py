@@ -307,6 +307,7 @@ def main() -> None:
     if parsed.step:
         time_step(suite(parsed.step))
         return
+    from duqsweep.control.dispatch.devices import take_device
     from duqsweep.worker.cache import WorkerCache
 
     rows: list[dict[str, Any]] = []
@@ -316,6 +317,7 @@ def main() -> None:
         print(json.dumps(steps), flush=True)
         if parsed.out:
             save(parsed.out, rows, steps)
+    take_device()
     # A shell that starts this in the background has it ignore SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     bench = WorkerCache()

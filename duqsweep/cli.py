@@ -24,6 +24,7 @@ VERBS = {
     "stop": "ask a running sweep and its jobs to end: stop DIR",
     "retry": "evaluate failed trials again at the next start: retry DIR [--trial N]",
     "export": "settings of one trial: export DIR --trial N|--pick RULE [--format yaml|openpi-env]",
+    "video": "episodes as videos: video DIR [--trial N] [--episode I] [--beside reference|M]",
     "sync": "rebuild MLflow from a sweep's files: sync DIR [--uri URI]",
     "evaluate": "one trial, here and now: evaluate [--episodes N] [--plan NAME] [overrides]",
     "explain": "where a call's time goes: explain [overrides]; what can be set: explain --settings",

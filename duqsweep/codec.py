@@ -17,8 +17,13 @@ T = TypeVar("T")
 # Metadata of a field whose own keys stand beside the other fields' keys, without a level of their
 # own. The field is a dataclass, or one dictionary that takes all keys that no field has.
 FLAT: Mapping[str, bool] = types.MappingProxyType({"flat": True})
-_shown = reprlib.Repr()  # values in messages: a damaged file may hold anything, of any length
-_shown.maxlevel, _shown.maxstring, _shown.maxother = 3, 80, 80
+_repr = reprlib.Repr()  # values in messages: a damaged file may hold anything, of any length
+_repr.maxlevel, _repr.maxstring, _repr.maxother = 3, 80, 80
+
+
+def shown(value: Any) -> str:
+    """A value as messages show it, cut to a readable length."""
+    return _repr.repr(value)
 
 
 def encode(record: Any) -> dict[str, Any]:
@@ -56,7 +61,7 @@ def decode(cls: type[T], data: Any, where: str = "") -> T:
         SpecError: `data` has an unknown key, lacks one without a default, or holds a wrong type.
     """
     if not isinstance(data, Mapping):
-        raise SpecError(f"{where or cls.__name__} must be an object, got {_shown.repr(data)}")
+        raise SpecError(f"{where or cls.__name__} must be an object, got {shown(data)}")
     record: Any = cls  # mypy takes no type[T] for a hashable value
     hints = _hints(record)
     data = _nested(record, data)
@@ -127,13 +132,13 @@ def _decode_value(hint: Any, value: Any, where: str) -> Any:
         return _decode_union(args, value, where)
     if origin is typing.Literal:
         if value not in args:
-            raise SpecError(f"{where} must be one of {list(args)}, got {_shown.repr(value)}")
+            raise SpecError(f"{where} must be one of {list(args)}, got {shown(value)}")
         return value
     if origin is tuple:
         return _decode_tuple(args, value, where)
     if origin is dict:
         if not isinstance(value, Mapping):
-            raise SpecError(f"{where} must be an object, got {_shown.repr(value)}")
+            raise SpecError(f"{where} must be an object, got {shown(value)}")
         return {
             key: _decode_value(args[1], item, f"{where}.{key if key.isprintable() else repr(key)}")
             for key, item in value.items()
@@ -144,9 +149,9 @@ def _decode_value(hint: Any, value: Any, where: str) -> Any:
         try:
             return float(value)
         except OverflowError as error:
-            raise SpecError(f"{where} must be a float, got {_shown.repr(value)}") from error
+            raise SpecError(f"{where} must be a float, got {shown(value)}") from error
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise SpecError(f"{where} must be {hint.__name__}, got {_shown.repr(value)}")
+        raise SpecError(f"{where} must be {hint.__name__}, got {shown(value)}")
     return value
 
 
@@ -164,10 +169,10 @@ def _decode_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
 
 def _decode_tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
-        raise SpecError(f"{where} must be a list, got {_shown.repr(value)}")
+        raise SpecError(f"{where} must be a list, got {shown(value)}")
     if args[-1] is Ellipsis:
         return tuple(_decode_value(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if len(args) != len(value):
-        raise SpecError(f"{where} must have {len(args)} entries, got {_shown.repr(value)}")
+        raise SpecError(f"{where} must have {len(args)} entries, got {shown(value)}")
     pairs = zip(args, value, strict=True)
     return tuple(_decode_value(arg, item, f"{where}[{i}]") for i, (arg, item) in enumerate(pairs))

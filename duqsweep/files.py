@@ -7,13 +7,20 @@ last line, which readers ignore and the next writer cuts off.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from contextlib import suppress
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from duqsweep.errors import EvaluationError
+from duqsweep.codec import decode, shown
+from duqsweep.errors import EvaluationError, SpecError
+
+T = TypeVar("T")
 
 SWEEP_YAML = "sweep.yaml"
 STUDY_LOG = "study.log"
@@ -22,8 +29,10 @@ LEDGER_JSON = "ledger.json"
 SIMULATOR_JSON = "simulator.json"  # what plays the episodes; the same from the first to the last
 TRIALS_DIR = "trials"
 WORKERS_DIR = "workers"
+QUARANTINE_DIR = "quarantine"  # damaged files; see control/trials/quarantine.py
 CACHE_DIR = "cache"  # packs, calibration observations: safe to delete
 REFERENCE_JSON = "reference.json"  # the call time that speed-ups are measured against
+POSTERIOR_JSON = "posterior.json"  # success rates as a search's model believes them
 FRONT_JSON = "front.json"
 FRONT_CSV = "front.csv"
 FRONT_PNG = "front.png"
@@ -31,17 +40,73 @@ REPORT_HTML = "report.html"
 TRACKING_JSON = "tracking.json"  # the sweep's key in MLflow, and the ids of its runs there
 MLFLOW_DB = "mlflow.db"
 MLFLOW_ARTIFACTS = "mlartifacts"
+VIDEOS_DIR = "videos"
 
 SPEC_JSON = "spec.json"
 JOB_JSON = "job.json"
 VITALS_JSON = "vitals.json"
 EPISODES_JSONL = "episodes.jsonl"
+ACTIONS_JSONL = "actions.jsonl"  # what each episode's robot did, so that it can be replayed
+THROUGHPUT_JSON = "throughput.json"  # how fast its latest assignment is or was played
 RESULT_JSON = "result.json"
 STATE_JSON = "state.json"  # its state and why; the controller's, see control/trial_status.py
 LOG_TXT = "log.txt"
 FAILURES_JSONL = "failures.jsonl"  # how its jobs died, and when a person gave it again
 STOP = "stop"
 TRIAL_LOCK = ".lock"  # held by whoever evaluates the trial
+TRIAL_FILES = (
+    SPEC_JSON,
+    VITALS_JSON,
+    EPISODES_JSONL,
+    THROUGHPUT_JSON,
+    RESULT_JSON,
+    JOB_JSON,
+    FAILURES_JSONL,
+    STATE_JSON,
+)
+
+
+# A disk is full or a network file system is away: both pass, so a controller waits.
+PASSING = (errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EIO)
+PAUSE_S = 5.0  # between two attempts
+
+_P = ParamSpec("_P")
+_say: Callable[[str], None] | None = None  # set while this process waits out what is passing
+
+
+@contextmanager
+def waiting_out(say: Callable[[str], None]) -> Iterator[None]:
+    """While the block runs, reads and writes wait until a full or absent disk works again.
+
+    Args:
+        say: Takes a line for people when something begins to wait.
+    """
+    global _say
+    before, _say = _say, say
+    try:
+        yield
+    finally:
+        _say = before
+
+
+def patient(act: Callable[_P, T]) -> Callable[_P, T]:
+    """A function that is called again, inside of `waiting_out`, after an error that may pass."""
+
+    @wraps(act)
+    def repeated(*args: _P.args, **kwargs: _P.kwargs) -> T:
+        said = False
+        while True:
+            try:
+                return act(*args, **kwargs)
+            except OSError as error:
+                if _say is None or error.errno not in PASSING:
+                    raise
+                if not said:
+                    _say(f"{error.strerror}: {error.filename}; waiting until it works again")
+                said = True
+            time.sleep(PAUSE_S)
+
+    return repeated
 
 
 def trial_dir(sweep_dir: Path, number: int) -> Path:
@@ -49,6 +114,7 @@ def trial_dir(sweep_dir: Path, number: int) -> Path:
     return sweep_dir / TRIALS_DIR / f"{number:04d}"
 
 
+@patient
 def write_bytes(path: Path, data: bytes, private: bool = False) -> None:
     """Replace `path` by `data` atomically and durably; its folder must exist.
 
@@ -83,9 +149,15 @@ def write_text(path: Path, text: str, private: bool = False) -> None:
 
 def write_json(path: Path, data: Any) -> None:
     """Replace `path` by `data` as indented JSON; NaN and infinity are refused."""
-    write_text(path, json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(path, json_text(data))
 
 
+def json_text(data: Any) -> str:
+    """What `write_json` writes."""
+    return json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+@patient
 def read_json(path: Path) -> Any:
     """The content of a JSON file.
 
@@ -99,6 +171,44 @@ def read_json(path: Path) -> Any:
         raise EvaluationError(f"{path} is not valid JSON: {error}") from error
 
 
+def read_object(path: Path, keys: Collection[str] = ()) -> dict[str, Any]:
+    """The JSON object that a file holds; `keys` are those that it must have.
+
+    Raises:
+        EvaluationError: The file is not JSON, no object, or lacks a key; the message names it.
+        FileNotFoundError: There is no such file.
+    """
+    return _object(read_json(path), keys, str(path))
+
+
+def _object(data: Any, keys: Collection[str], where: str) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise EvaluationError(f"{where} is damaged: it must hold an object, got {shown(data)}")
+    for key in keys:
+        if key not in data:
+            raise EvaluationError(f"{where} is damaged: it lacks the key {key!r}")
+    return data
+
+
+def read_record(cls: type[T], path: Path) -> T:
+    """The dataclass `cls` that a JSON file holds.
+
+    Raises:
+        EvaluationError: The file is not JSON; the message names it.
+        SpecError: It holds unknown, missing or impossible values; the message names the file.
+        FileNotFoundError: There is no such file.
+    """
+    return _record(cls, read_json(path), str(path))
+
+
+def _record(cls: type[T], data: Any, where: str) -> T:
+    try:
+        return decode(cls, data)
+    except SpecError as error:
+        raise SpecError(f"{where}: {error}") from error
+
+
+@patient
 def append_line(path: Path, data: Any) -> None:
     """Append `data` as one JSON line, durably, after cutting off a killed writer's torn line."""
     line = json.dumps(data, allow_nan=False, ensure_ascii=False) + "\n"
@@ -113,6 +223,17 @@ def append_line(path: Path, data: Any) -> None:
         raise
 
 
+def read_records(cls: type[T], path: Path) -> list[T]:
+    """All complete lines of a log, each a dataclass `cls`; see `read_lines` and `read_record`."""
+    return [_record(cls, line, f"{path}:{i}") for i, line in enumerate(read_lines(path), 1)]
+
+
+def read_objects(path: Path, keys: Collection[str]) -> list[dict[str, Any]]:
+    """All complete lines of a log, each an object with these keys; see `read_lines`."""
+    return [_object(line, keys, f"{path}:{i}") for i, line in enumerate(read_lines(path), 1)]
+
+
+@patient
 def read_lines(path: Path) -> list[Any]:
     """All complete JSON lines of a log; a missing file is an empty log.
 
@@ -125,11 +246,19 @@ def read_lines(path: Path) -> list[Any]:
     return [_line(path, i, line) for i, line in enumerate(complete.split(b"\n"), 1) if line]
 
 
-def _line(path: Path, number: int, line: bytes) -> Any:
+def parse_line(line: bytes) -> Any:
+    """One line of a log; raises EvaluationError when it is not JSON."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise EvaluationError(f"{path}:{number} is not valid JSON: {error}") from error
+        raise EvaluationError(f"not valid JSON: {error}") from error
+
+
+def _line(path: Path, number: int, line: bytes) -> Any:
+    try:
+        return parse_line(line)
+    except EvaluationError as error:
+        raise EvaluationError(f"{path}:{number} is {error}") from error
 
 
 def _cut_torn_line(file: Any) -> None:

@@ -91,7 +91,7 @@ class Vitals:
         return decode(cls, data)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a sweep has tens of thousands
 class EpisodeRecord:
     """One rollout of one ledger entry. With an `error` it is neither a success nor a failure."""
 
@@ -152,6 +152,15 @@ class Throughput:
     def simulators_busy(self) -> float:
         """How many simulators computed at a time, on average."""
         return self.sim_s / self.wall_s if self.wall_s else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        return encode(self)
+
+    @classmethod
+    def from_json(cls, data: Any) -> Throughput:
+        """Raises SpecError on unknown, missing or impossible values."""
+        return decode(cls, data)
 
     @property
     def episodes_per_min(self) -> float:

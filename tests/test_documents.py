@@ -36,3 +36,18 @@ def test_every_file_that_a_document_names_exists(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     named = set(re.findall(r"`((?:tests|duqsweep|docs|benchmarks|scripts)/[\w./]+\.\w+)`", text))
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+FAULTS = "| fault | injected | seen | episodes lost | episodes repeated |"
+
+
+def test_every_fault_of_the_table_is_played_by_a_test_that_exists() -> None:
+    text = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+    lines = text.split(FAULTS, 1)[1].split("\n\n", 1)[0].strip().splitlines()[1:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert len({row[0] for row in rows}) == len(rows) >= 40
+    for fault, test, *rest in rows:
+        assert all(rest), fault
+        path, _, name = test.strip("`").partition("::")
+        code = (ROOT / path).read_text(encoding="utf-8")
+        assert re.search(rf"^def {name}\(", code, re.MULTILINE), test

@@ -24,6 +24,12 @@ def test_passwords_and_tokens_are_masked(address: str, shown: str) -> None:
     assert masked(address) == shown
 
 
+def test_what_mlflow_takes_from_the_environment_is_masked(monkeypatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t0k3n")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "w0rd")
+    assert masked("401: no user t0k3n with w0rd") == "401: no user *** with ***"
+
+
 def test_a_link_holds_neither_user_nor_password() -> None:
     assert without_user("https://me:secret@host:5000/x") == "https://host:5000/x"
     assert without_user("https://host/x") == "https://host/x"

@@ -91,7 +91,7 @@ class Deaths:
     def _may_crash_again(self, number: int, failure: Failure, episodes: int) -> bool:
         """Whether the policy has not crashed too often at this episode, under any controller."""
         lines = since_retry(deaths_of(files.trial_dir(self._dir, number)))
-        crashes = [line["episodes"] for line in lines if line["kind"] == failure.kind]
+        crashes = [line.get("episodes") for line in lines if line["kind"] == failure.kind]
         most = OOM_RETRIES if failure.kind == "oom" else RETRIES
         return crashes.count(episodes) <= most
 
@@ -110,7 +110,7 @@ def note_death(sweep_dir: Path, number: int, failure: Failure, episodes: int) ->
 
 def deaths_of(trial_dir: Path) -> list[dict[str, Any]]:
     """How jobs of a trial died, oldest first; empty for most."""
-    return files.read_lines(trial_dir / files.FAILURES_JSONL)
+    return files.read_objects(trial_dir / files.FAILURES_JSONL, ("kind", "at_s"))
 
 
 def since_retry(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

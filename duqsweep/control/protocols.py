@@ -112,5 +112,5 @@ class Tracker(Protocol):
     def trial_changed(self, number: int) -> None:
         """Files of a trial changed."""
 
-    def front_changed(self) -> None:
+    def front_changed(self, front: Front) -> None:
         """front.json changed."""

@@ -81,7 +81,8 @@ class Sweep:
         1. Recover what an earlier controller left.
         2. Submit assignments while there is a free place.
         3. Observe running trials: report their progress, and prune.
-        4. Poll the dispatcher, and process every assignment that has ended.
+        4. Poll the dispatcher, and process every assignment that has ended. A result that appears
+           after its job was given up is processed too.
         5. Bring front.json up to date, if that was not done a moment ago.
         6. Sleep, and repeat from 2.
 
@@ -114,6 +115,7 @@ class Sweep:
         self._observe()
         for ended in self._dispatcher.poll():
             self._process(ended)
+        self._take_in_late_results()
         self._update_front()
         self._progress.tick()
         self._sleep(TICK_S)
@@ -181,6 +183,8 @@ class Sweep:
                 self._tracker.trial_changed(view.number)
             if view.episodes:
                 self._progress.progressed(view.number, len(view.episodes), view.counts.successes)
+            if view.throughput:
+                self._progress.throughput(view.number, view.throughput)
             self._search.observed(view)
             self._prune(assignment, view)
 
@@ -245,6 +249,17 @@ class Sweep:
         if verdict == "again":
             self._waiting.append(assignment)
 
+    def _take_in_late_results(self) -> None:
+        """Conclude trials whose jobs were given up, and whose result has appeared since."""
+        for number in list(self.deaths.open):
+            view = self._look(number)
+            assert view.status is not None
+            assignment = Assignment(number, view.status.until_episode)
+            if _has_reached(view, assignment) and not self._is_pending(number):
+                del self.deaths.open[number]
+                self._progress.message(f"trial {number}: its result has appeared after all")
+                self._conclude(assignment)
+
     def _conclude(self, assignment: Assignment) -> None:
         """A trial has a result: give it the state that follows, and tell everyone."""
         view = self._look(assignment.trial)
@@ -291,7 +306,7 @@ class Sweep:
         if front is not None:
             self._front_is_old = False
             self._progress.front(front)
-            self._tracker.front_changed()
+            self._tracker.front_changed(front)
 
     # common
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from duqsweep import files
-from duqsweep.errors import ConfigError
+from duqsweep.errors import ConfigError, EvaluationError
 
 FORMAT = 2
 FORMAT_KEY = "format"  # in identity.json; format 1 did not have it
@@ -17,7 +18,8 @@ def check_format(directory: Path) -> None:
     """Raise ConfigError when a sweep was begun in the folder and its files have another format."""
     path = directory / files.IDENTITY_JSON
     if path.exists():
-        compare_format(files.read_json(path), f"the folder {directory}")
+        with suppress(EvaluationError):  # a damaged one: the study knows it as well
+            compare_format(files.read_object(path), f"the folder {directory}")
     elif (directory / files.SWEEP_YAML).exists():
         compare_format({}, f"the folder {directory}")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from duqsweep import files
-from duqsweep.codec import decode, encode
+from duqsweep.codec import encode
 
 State = Literal["queued", "running", "paused", "complete", "pruned", "failed", "stopped"]
 FINAL: tuple[State, ...] = ("complete", "pruned", "failed")  # the search hears of these as ended
@@ -39,7 +39,7 @@ def read_status(trial_dir: Path) -> TrialStatus | None:
         SpecError: It holds an unknown state or lacks a key.
     """
     path = trial_dir / files.STATE_JSON
-    return decode(TrialStatus, files.read_json(path), path.name) if path.exists() else None
+    return files.read_record(TrialStatus, path) if path.exists() else None
 
 
 def write_status(trial_dir: Path, status: TrialStatus) -> None:

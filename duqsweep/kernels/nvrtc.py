@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from duqsweep.errors import EvaluationError
+from duqsweep.kernels.cubins import cached_cubin
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class Kernel:
 
 
 def build(name: str, constants: Mapping[str, int | str], ctas: int, threads: int) -> Kernel:
-    """Compile `cuda/NAME.cu`, whose kernel has the same name; cached for the process.
+    """Compile `cuda/NAME.cu`, whose kernel has the same name; cached for the process and on disk.
 
     Args:
         name: Name of the file and of the kernel.
@@ -127,22 +128,29 @@ def _driver() -> Any:
 def _compile(name: str, source: bytes, options: list[str]) -> bytes:
     from cuda.bindings import nvrtc
 
-    headers = sorted(SOURCES.glob("*.cuh"))
+    headers = {path.name.encode(): path.read_bytes() for path in sorted(SOURCES.glob("*.cuh"))}
+    given = [option.encode() for option in options]
+    version = repr(_checked(nvrtc.nvrtcVersion())).encode()
+    made_from = [version, *given, source, *(part for item in headers.items() for part in item)]
+    return cached_cubin(name, made_from, lambda: _compile_now(name, source, given, headers))
+
+
+def _compile_now(
+    name: str, source: bytes, given: list[bytes], headers: Mapping[bytes, bytes]
+) -> bytes:
+    from cuda.bindings import nvrtc
+
     program = _checked(
         nvrtc.nvrtcCreateProgram(
-            source,
-            f"{name}.cu".encode(),
-            len(headers),
-            [header.read_bytes() for header in headers],
-            [header.name.encode() for header in headers],
+            source, f"{name}.cu".encode(), len(headers), [*headers.values()], [*headers]
         )
     )
-    given = [option.encode() for option in options]
     (status,) = nvrtc.nvrtcCompileProgram(program, len(given), given)
     if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         printed = b" " * _checked(nvrtc.nvrtcGetProgramLogSize(program))
         _checked(nvrtc.nvrtcGetProgramLog(program, printed))
         text = printed.decode().strip(" \n\0")
+        options = b" ".join(given).decode()
         raise EvaluationError(f"{name}.cu does not compile with {options}: {text}")
     cubin: bytes = b" " * _checked(nvrtc.nvrtcGetCUBINSize(program))
     _checked(nvrtc.nvrtcGetCUBIN(program, cubin))  # writes into `cubin`

@@ -118,7 +118,7 @@ def _chosen(config: SweepConfig, numbers: str | None) -> tuple[list[Trial], int 
     """The trials to confirm, and the number of the reference among them."""
     views = {view.number: view for view in read_trials(config.directory)}
     if numbers is None:
-        front = compute_front(config.directory, config.objectives)
+        front = compute_front(config.directory, config.objectives, margin=config.margin)
         wanted = {point.trial for point in front.members}
         if not wanted:
             raise ConfigError(f"{config.name} has no front yet: there is nothing to confirm")

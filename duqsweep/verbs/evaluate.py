@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
     for key in changed:
         del params[key]  # the base has what was given
     trial = space.trial(0, params, None if changed else parsed.plan)
-    folder = _make_folder(config)
+    folder = _make_folder(config, space)
     trial_dir = files.trial_dir(folder, 0)
     trial_dir.mkdir(parents=True)
     files.write_json(trial_dir / files.SPEC_JSON, trial.to_json())
@@ -84,7 +84,9 @@ def main(arguments: list[str]) -> int:
     return exit_codes.FAILED_TRIALS if result.outcome == "failed" else exit_codes.OK
 
 
-def _make_folder(config: SweepConfig) -> Path:
+def _make_folder(config: SweepConfig, space: Space) -> Path:
+    from duqsweep.control.study.identity import identity  # optuna takes a second to import
+
     folder = config.directory
     simulator = check_simulator(folder, config.base.suite)
     private = masked(config.yaml) != config.yaml
@@ -94,6 +96,7 @@ def _make_folder(config: SweepConfig) -> Path:
         except OSError as error:
             raise ConfigError(f"cannot make the folder {folder}: {error.strerror}") from error
         files.write_text(folder / files.SWEEP_YAML, config.yaml, private)
+        files.write_json(folder / files.IDENTITY_JSON, identity(config, space))
         write_ledger(folder / files.LEDGER_JSON, make_ledger(config.base.suite))
         write_simulator(folder, simulator)
     return folder

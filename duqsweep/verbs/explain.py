@@ -16,7 +16,7 @@ from duqsweep.control.config.sweep_config import compose
 from duqsweep.control.explain.cost import PartCost, call_costs
 from duqsweep.control.explain.document import PROTOTYPE, Document, comparison, mistakes
 from duqsweep.errors import ConfigError
-from duqsweep.files import read_json
+from duqsweep.files import read_record
 from duqsweep.quant.select import rotates_twice
 from duqsweep.result import PICTURES, PROMPT_TOKENS, Vitals
 from duqsweep.setting import Setting
@@ -69,7 +69,7 @@ def read_vitals(path: Path, spec: TrialSpec) -> Vitals:
     """
     if not path.is_file():
         raise ConfigError(f"--vitals must name a trial's vitals.json, there is no file {path}")
-    vitals = Vitals.from_json(read_json(path))
+    vitals = read_record(Vitals, path)
     steps = vitals.modelled.get("expert_forwards_per_call")
     if steps != spec.policy.num_steps:
         raise ConfigError(

@@ -33,11 +33,13 @@ def main(arguments: list[str]) -> int:
     config = sweep_config(parsed.directory)
     number = parsed.trial
     if number is None:
-        number = pick(compute_front(config.directory, config.objectives), parsed.pick)
+        number = pick(
+            compute_front(config.directory, config.objectives, margin=config.margin), parsed.pick
+        )
     path = files.trial_dir(config.directory, number) / files.SPEC_JSON
     if not path.is_file():
         raise ConfigError(f"{config.name} has no trial {number}")
-    trial = Trial.from_json(files.read_json(path))
+    trial = files.read_record(Trial, path)
     if parsed.format == "yaml":
         print(as_plan(trial, config.name), end="")
     else:

@@ -38,6 +38,8 @@ def sweep_config(directory: Path) -> SweepConfig:
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not of this version of duqsweep: {explain(error)}") from error
     assert isinstance(config, DictConfig)
+    if config.name is None:
+        raise ConfigError(f"{path} is no sweep's configuration: it has no name")
     return replace(to_config(config), directory=directory.absolute())
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from duqsweep.control.front.content import compute_front
 from duqsweep.control.report.report import print_front
+from duqsweep.control.trials.reader import TrialReader
 from duqsweep.verbs.folder import sweep_config
 
 
@@ -18,7 +20,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parsed = parser.parse_args(arguments)
     config = sweep_config(parsed.directory)
-    front = compute_front(config.directory, config.objectives)
+    reader = TrialReader(config.directory)
+    front = compute_front(config.directory, config.objectives, reader.read(), config.margin)
+    for folder, why in reader.damaged.items():
+        print(f"trial {folder} cannot be read: {why}", file=sys.stderr)
     if parsed.json:
         print(json.dumps(front.to_json(), indent=2, ensure_ascii=False))
     else:

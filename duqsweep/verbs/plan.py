@@ -119,11 +119,19 @@ def _backend_remarks(space: Space, sizes: PolicySizes) -> list[str]:
     return [f"{', '.join(names)}: {remark}" for remark, names in plans.items()]
 
 
+def _spending(config: SweepConfig) -> str:
+    trials, episodes = config.budget.trials, config.budget.episodes_per_trial
+    product = f"{trials} trials × {episodes} episodes = {config.total_episodes} episodes"
+    if config.shares_out:
+        return f"{product} in all, shared out {config.batch} at a time,"
+    return f"at most {product}"
+
+
 def _remarks(config: SweepConfig, space: Space) -> list[str]:
     trials, episodes = config.budget.trials, config.budget.episodes_per_trial
     suite = config.base.suite
     lines = [
-        f"at most {trials} trials × {episodes} episodes = {trials * episodes} episodes of up to "
+        f"{_spending(config)} of up to "
         f"{suite.max_steps} steps; `python -m duqsweep evaluate` times one trial here"
         if episodes
         else f"at most {trials} trials, each timed and compared with the reference; no episodes"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,12 @@ from duqsweep.control.config.sweep_config import SweepConfig
 from duqsweep.control.deaths import deaths_of
 from duqsweep.control.front.content import compute_front
 from duqsweep.control.front.measures import CALL_MS, SPEEDUP
-from duqsweep.control.trials.reader import TrialView, read_trials
-from duqsweep.control.trials.reference import Reference, sweep_reference
+from duqsweep.control.trials.reader import TrialReader, TrialView
+from duqsweep.control.trials.reference import Reference, readable_reference
+from duqsweep.control.view import wording
 from duqsweep.control.view.tables import new_table
+from duqsweep.errors import EvaluationError
+from duqsweep.result import Throughput
 from duqsweep.verbs.folder import sweep_config
 
 if TYPE_CHECKING:
@@ -33,9 +37,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parsed = parser.parse_args(arguments)
     config = sweep_config(parsed.directory)
-    views = read_trials(config.directory)
-    front = compute_front(config.directory, config.objectives, views)
-    reference = sweep_reference(config.directory)
+    reader = TrialReader(config.directory)
+    views = reader.read()
+    front = compute_front(config.directory, config.objectives, views, config.margin)
+    reference = readable_reference(config.directory, views)
     jobs = _jobs(config)
     state = {
         "sweep": config.name,
@@ -47,6 +52,7 @@ def main(arguments: list[str]) -> int:
             _trial(config.directory, view, reference) | {"job_state": jobs.get(view.number)}
             for view in views
         ],
+        "damaged": reader.damaged,
     }
     if parsed.json:
         json.dump(state, sys.stdout, indent=2, ensure_ascii=False)
@@ -77,7 +83,9 @@ def _state(trial: dict[str, Any]) -> str:
 
 def _trial(directory: Path, view: TrialView, reference: Reference | None) -> dict[str, Any]:
     folder = files.trial_dir(directory, view.number)
-    job = files.read_json(folder / files.JOB_JSON) if (folder / files.JOB_JSON).exists() else None
+    job = None
+    with suppress(FileNotFoundError, EvaluationError):  # a damaged one is mended by the next start
+        job = files.read_object(folder / files.JOB_JSON)
     categories = {name: encode(counts) for name, counts in view.categories.items()}
     return {
         "trial": view.number,
@@ -92,9 +100,21 @@ def _trial(directory: Path, view: TrialView, reference: Reference | None) -> dic
         "cause": view.status.cause if view.status else None,
         **({"categories": categories} if categories else {}),
         **{measure.name: measure.read(view, reference) for measure in (CALL_MS, SPEEDUP)},
+        "throughput": _throughput(view),
         "reason": view.result.reason if view.result else None,
         "job": job,
         "job_failures": deaths_of(folder),
+    }
+
+
+def _throughput(view: TrialView) -> dict[str, Any] | None:
+    """Of the latest assignment; None where no episode has ended."""
+    if view.throughput is None:
+        return None
+    rates = ("episodes_per_min", "simulators_busy", "policy_busy")
+    return {
+        **{name: getattr(view.throughput, name) for name in rates},
+        "counted": view.throughput.to_json(),
     }
 
 
@@ -139,4 +159,11 @@ def _print(state: dict[str, Any]) -> None:
     categories = _categories_table(state["trials"])
     if categories is not None:
         console.print(categories)
+    running = [trial for trial in state["trials"] if trial["state"] == "running"]
+    found = [trial["throughput"] for trial in running if trial["throughput"]]
+    pace = wording.pace([Throughput.from_json(throughput["counted"]) for throughput in found])
+    if pace:
+        console.print(pace)
+    for folder, why in state["damaged"].items():
+        console.print(f"trial {folder} cannot be read: {why}", markup=False, highlight=False)
     console.print("* on the front", style="dim")

@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from duqsweep.control.config.overrides import check_effect
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, as_yaml, check_inputs, load, to_config
 from duqsweep.control.front.records import Front
+from duqsweep.control.mending import mend_identity, mend_sweep
+from duqsweep.control.protocols import Search
 from duqsweep.control.sweep_format import check_format
 from duqsweep.control.view.trouble import trouble_text
 from duqsweep.errors import ConfigError
@@ -23,7 +26,7 @@ from duqsweep.result import ENDINGS
 from duqsweep.verbs.folder import tracking_uri
 from duqsweep.verbs.interrupt import terminate_as_interrupt
 from duqsweep.verbs.undo import undone_if_refused
-from duqsweep.worker.ledger import make_ledger, write_ledger
+from duqsweep.worker.ledger import check_ledger, make_ledger, write_ledger
 from duqsweep.worker.simulator import check_simulator, write_simulator
 
 MLFLOW_WAIT_S = 60.0  # at the end, for what is not yet there
@@ -76,7 +79,8 @@ class _Run:
         # Imported here, because --help and --cfg must not pay for Optuna and submitit.
         from duqsweep.control.dispatch.dispatcher import open_dispatcher
         from duqsweep.control.study.early_stopping import PruneSlow
-        from duqsweep.control.study.identity import identity
+        from duqsweep.control.study.identity import check_folder, identity
+        from duqsweep.control.study.kghv_search import KghvSearch
         from duqsweep.control.study.optuna_study import open_study
         from duqsweep.control.study.search import FixedBudgetSearch
         from duqsweep.control.tracking.mlflow_client import default_uri
@@ -88,33 +92,40 @@ class _Run:
         self._dir = config.directory
         # Whatever may be refused comes before anything is written.
         self._uri = tracking_uri(config)
+        parts = identity(config, space)
+        check_folder(self._dir, parts)
+        self._mended = mend_sweep(self._dir, config.base.suite)
         self._simulator = check_simulator(self._dir, config.base.suite)
+        self._ledger = make_ledger(config.base.suite)
+        check_ledger(self._dir / files.LEDGER_JSON, self._ledger)
         self._dispatcher = open_dispatcher(config.launcher, self._dir)
-        study = open_study(config, space)
-        self._write_folder(f"# space: {space.hash}\n{config.yaml}", identity(config, space))
         self._reader = TrialReader(self._dir)
-        self._stopping = PruneSlow(config, self._reader)
-        self._search = FixedBudgetSearch(study, space, config, self._stopping, self._reader)
+        study = open_study(config, space, self._reader.read(), self._mended.append)
+        self._write_folder(f"# space: {space.hash}\n{config.yaml}", parts)
+        if not config.shares_out:  # this sampler has no model that keeps it up to date
+            (self._dir / files.POSTERIOR_JSON).unlink(missing_ok=True)
+        # A search that shares out episodes pauses the losing trials by itself.
+        self._stopping = PruneSlow(config, self._reader, against_trials=not config.shares_out)
+        search = KghvSearch if config.shares_out else FixedBudgetSearch
+        self._search: Search = search(study, space, config, self._stopping, self._reader)
         if config.tracking.name != "none":
             remember_target(self._dir, self._uri or default_uri(self._dir))
-        self._tracker = open_tracker(config.tracking.name, self._dir, self._uri)
+        self._tracker = open_tracker(config.tracking.name, self._dir, self._uri, self._reader)
 
     def _write_folder(self, sweep_yaml: str, parts: dict[str, Any]) -> None:
         (self._dir / files.STOP).unlink(missing_ok=True)
         if not (self._dir / files.LEDGER_JSON).exists():
-            ledger = make_ledger(self._config.base.suite)
-            write_ledger(self._dir / files.LEDGER_JSON, ledger)
+            write_ledger(self._dir / files.LEDGER_JSON, self._ledger)
         write_simulator(self._dir, self._simulator)
-        path = self._dir / files.IDENTITY_JSON
-        if not path.exists() or files.read_json(path) != parts:
-            files.write_json(path, parts)
+        self._mended += mend_identity(self._dir, parts)
         path = self._dir / files.SWEEP_YAML
-        self._resettled = not path.exists() or path.read_text(encoding="utf-8") != sweep_yaml
+        self._resettled = not path.exists() or path.read_bytes() != sweep_yaml.encode()
         if self._resettled:
             files.write_text(path, sweep_yaml, private=masked(sweep_yaml) != sweep_yaml)
 
     def main(self) -> int:
         """Run the loop, then show the result."""
+        from duqsweep.control.dispatch.simulators import simulator_hint
         from duqsweep.control.sweep import Parts, Sweep
         from duqsweep.control.sweep_files import FrontFiles, TrialFiles
         from duqsweep.control.view.live import open_progress
@@ -123,17 +134,30 @@ class _Run:
         config = self._config
         before = self._results()
         ended = frozenset(int(path.parent.name) for path in before)
-        plan = Plan(config.name, config.budget.trials, config.budget.episodes_per_trial, ended)
+        plan = Plan(
+            sweep=config.name,
+            trials=config.most_trials,
+            episodes_per_trial=config.budget.episodes_per_trial,
+            ended=ended,
+            shared_episodes=config.total_episodes if config.shares_out else None,
+            hint=partial(simulator_hint, config.launcher, self._dispatcher.capacity),
+        )
         ending, trouble = "interrupted", None
         try:
-            with terminate_as_interrupt(), open_progress(plan) as progress:
+            with (
+                terminate_as_interrupt(),
+                open_progress(plan) as progress,
+                files.waiting_out(progress.message),
+            ):
+                for line in self._mended:
+                    progress.message(line)
                 self._tracker.sweep_started()
                 parts = Parts(
                     search=self._search,
                     stopping=self._stopping,
                     dispatcher=self._dispatcher,
-                    trials=TrialFiles(self._dir, self._reader),
-                    front=FrontFiles(self._dir, config.objectives),
+                    trials=TrialFiles(self._dir, self._reader, progress.message),
+                    front=FrontFiles(self._dir, config.objectives, margin=config.margin),
                     progress=progress,
                     tracker=self._tracker,
                 )
@@ -173,7 +197,7 @@ class _Run:
         from duqsweep.control.trials.reader import read_trials
 
         views = read_trials(self._dir)
-        front = compute_front(self._dir, self._config.objectives, views)
+        front = compute_front(self._dir, self._config.objectives, views, self._config.margin)
         finished = ending == "finished"
         if nothing_new and finished and not trouble:
             changed = f"{files.SWEEP_YAML} holds the new settings" if self._resettled else ""
@@ -181,7 +205,7 @@ class _Run:
             print(f"{self._config.name} is finished: nothing was left to do, {changed}")
         elif views:
             write_report(self._dir, front, views)
-            self._tracker.front_changed()
+            self._tracker.front_changed(front)
         missing = self._tracker.close(MLFLOW_WAIT_S if finished else 5.0)
         if finished:
             print_front(front)

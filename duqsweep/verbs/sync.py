@@ -31,7 +31,10 @@ def main(arguments: list[str]) -> int:
 
     front = config.directory / files.FRONT_JSON
     if not front.exists():  # the mirror takes from it which trials are on the front
-        files.write_json(front, compute_front(config.directory, config.objectives).to_json())
+        files.write_json(
+            front,
+            compute_front(config.directory, config.objectives, margin=config.margin).to_json(),
+        )
     count = mirror(config.directory, uri)
     where = masked(uri or default_uri(config.directory))
     print(f"{config.name}: {count} trials are in MLflow at {where}")

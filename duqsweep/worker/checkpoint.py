@@ -22,7 +22,7 @@ def check_contents(sweep_dir: Path, policy: PolicySpec) -> None:
     if not path.exists():
         return
     try:
-        began = files.read_json(path)["checkpoint"]
+        began = files.read_object(path)["checkpoint"]
         found = checkpoint_contents(policy)
     except (KeyError, TypeError) as error:
         raise InfrastructureError(f"{path} names no checkpoint: it is damaged") from error

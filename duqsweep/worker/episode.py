@@ -12,6 +12,7 @@ from duqsweep.errors import EvaluationError, InfrastructureError
 from duqsweep.result import EpisodeRecord
 from duqsweep.seams import Environment, Observation, Policy
 from duqsweep.spec import LedgerEntry, SuiteSpec
+from duqsweep.worker.actions import ACTION_DIM
 from duqsweep.worker.noise import episode_key, flow_noise
 from duqsweep.worker.simulator_requests import Answer, Play, Request, Reset, answer
 
@@ -44,6 +45,7 @@ class Rollout:
         self.success = False
         self.steps = self.calls = 0
         self.sim_s = 0.0
+        self._executed: list[NDArray[np.float64]] = []  # (steps, 7) per call
         self.policy_time, self.wall_time = Stopwatch(), Stopwatch()
 
     def run(self) -> Generator[Request, Answer, None]:
@@ -71,9 +73,15 @@ class Rollout:
                 found = yield Play(chunk, observe=len(chunk) < left)
                 self.sim_s += found.sim_s
                 self.steps += found.steps
+                self._executed.append(chunk[: found.steps])
                 self.success = found.success
                 if self.success or self.steps >= self.suite.max_steps:
                     return
+
+    @property
+    def actions(self) -> NDArray[np.float64]:
+        """The actions that were executed, (steps, 7)."""
+        return np.concatenate(self._executed) if self._executed else np.empty((0, ACTION_DIM))
 
     def record(self, attempt: int, error: InfrastructureError | None) -> EpisodeRecord:
         """The episode as far as it went."""

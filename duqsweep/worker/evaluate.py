@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 from duqsweep import files
-from duqsweep.errors import EvaluationError, InfrastructureError
+from duqsweep.errors import EvaluationError, InfrastructureError, SpecError
 from duqsweep.result import EpisodeRecord, Outcome, TrialResult, Vitals
 from duqsweep.seams import Policy
 from duqsweep.spec import LedgerEntry, Trial
+from duqsweep.worker.actions import append_actions
 from duqsweep.worker.blame import is_machines
 from duqsweep.worker.cache import WorkerCache
 from duqsweep.worker.checkpoint import check_contents
@@ -32,6 +34,7 @@ __all__ = ["WorkerCache", "evaluate"]
 
 LOCK_WAIT_S = 20.0  # a killed holder frees it at once; a living one must not be there
 ATTEMPTS = 2  # of an episode whose simulator fails
+THROUGHPUT_S = 5.0  # between two updates of throughput.json
 WINDOW = 4  # episodes per task among which a simulator looks for tasks that it has built
 
 log = logging.getLogger(__name__)
@@ -64,7 +67,7 @@ def evaluate(trial_dir: Path, until_episode: int, bench: WorkerCache | None = No
     if bench is None:
         with closing(WorkerCache()) as own:
             return evaluate(trial_dir, until_episode, own)
-    trial = Trial.from_json(files.read_json(trial_dir / files.SPEC_JSON))
+    trial = files.read_record(Trial, trial_dir / files.SPEC_JSON)
     with exclusive(trial_dir / files.TRIAL_LOCK, LOCK_WAIT_S), _log_file(trial_dir / files.LOG_TXT):
         progress = SavedProgress.read(trial_dir)
         if progress.result and _has_ended(progress.result, until_episode):
@@ -102,6 +105,7 @@ class _Evaluation:
         self._vitals: Vitals | None = progress.vitals
         self._records = {record.i: record for record in progress.episodes}
         self._attempts: dict[int, int] = {}  # of entries that are played again
+        self._noted_at = 0.0  # monotonic; when throughput.json was written
 
     def run(self) -> TrialResult:
         """Play the episodes; turn whatever the policy raises into a failed result."""
@@ -136,9 +140,12 @@ class _Evaluation:
         return [i for i in range(self._until) if i not in self._progress.finished]
 
     def _ledger(self, numbers: list[int]) -> list[LedgerEntry]:
-        ledger = read_ledger(self._sweep_dir / files.LEDGER_JSON)
+        try:
+            ledger = read_ledger(self._sweep_dir / files.LEDGER_JSON)
+        except (SpecError, EvaluationError, FileNotFoundError) as error:  # the next start mends it
+            raise InfrastructureError(f"the sweep's ledger is damaged: {error}") from error
         if self._until > len(ledger):
-            raise EvaluationError(
+            raise InfrastructureError(
                 f"the ledger has {len(ledger)} episodes, asked for are {self._until}"
             )
         return [ledger[i] for i in numbers]
@@ -198,8 +205,10 @@ class _Evaluation:
             meter.end(rollout)
             entry = rollout.entry
             record = rollout.record(attempt, error)
+            append_actions(self._dir, record.i, attempt, rollout.actions)
             files.append_line(self._dir / files.EPISODES_JSONL, record.to_json())
             self._records[entry.i] = record
+            self._note_throughput(meter, least_s=THROUGHPUT_S)
             log.info("episode %d: %.2f s", entry.i, record.wall_s)
             if record.error is not None:
                 log.warning("episode %d, attempt %d: %s", entry.i, attempt, record.error)
@@ -211,7 +220,15 @@ class _Evaluation:
                 raise InfrastructureError(reason)
 
         simulators.play(begin, end)
+        self._note_throughput(meter, least_s=0.0)
         return len(waiting)
+
+    def _note_throughput(self, meter: Meter, least_s: float) -> None:
+        """Write throughput.json, unless that was done less than `least_s` seconds ago."""
+        now = time.monotonic()
+        if now - self._noted_at >= least_s:
+            self._noted_at = now
+            files.write_json(self._dir / files.THROUGHPUT_JSON, meter.read().to_json())
 
     def _first_attempt(self, i: int) -> int:
         return 1 if i in self._records else self._attempts.get(i, 0)

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 from duqsweep.codec import decode, encode
-from duqsweep.errors import SpecError
+from duqsweep.errors import ConfigError, EvaluationError, SpecError
 from duqsweep.files import read_json, write_json
 from duqsweep.spec import LedgerEntry, SuiteSpec
 
@@ -61,6 +61,19 @@ def write_ledger(path: Path, entries: list[LedgerEntry]) -> None:
     write_json(path, [encode(entry) for entry in entries])
 
 
+def check_ledger(path: Path, entries: list[LedgerEntry]) -> None:
+    """Raise ConfigError unless `path` holds these entries, or no file is there yet."""
+    try:
+        begun = read_ledger(path) if path.exists() else entries
+    except (SpecError, EvaluationError) as error:
+        raise ConfigError(f"{error}; delete the file: the next start writes it again") from error
+    if begun != entries:
+        raise ConfigError(
+            f"{path} does not hold the episodes that this sweep plays, in its order; delete the "
+            "file if somebody changed it: the next start writes it again"
+        )
+
+
 def read_ledger(path: Path) -> list[LedgerEntry]:
     """The ledger at `path`.
 
@@ -71,7 +84,7 @@ def read_ledger(path: Path) -> list[LedgerEntry]:
     data = read_json(path)
     if not isinstance(data, list):
         raise SpecError(f"{path} must hold a list of episodes, got {type(data).__name__}")
-    entries = [decode(LedgerEntry, item, f"{path.name}[{i}]") for i, item in enumerate(data)]
+    entries = [decode(LedgerEntry, item, f"{path}[{i}]") for i, item in enumerate(data)]
     for i, entry in enumerate(entries):
         if entry.i != i:
             raise SpecError(f"entry {i} of {path} must have i = {i}, got {entry.i}")

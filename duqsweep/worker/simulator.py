@@ -56,7 +56,7 @@ def write_simulator(sweep_dir: Path, simulator: SimulatorInfo | None) -> None:
 def read_simulator(sweep_dir: Path) -> SimulatorInfo | None:
     """What the sweep in a folder began with; None before it began."""
     path = sweep_dir / files.SIMULATOR_JSON
-    return SimulatorInfo.from_json(files.read_json(path)) if path.exists() else None
+    return files.read_record(SimulatorInfo, path) if path.exists() else None
 
 
 def _difference(began: SimulatorInfo, found: SimulatorInfo | None) -> str:

@@ -30,14 +30,12 @@ class SavedProgress:
     def read(cls, trial_dir: Path) -> SavedProgress:
         """Raises SpecError or EvaluationError when a file holds something impossible."""
         vitals_path, result_path = trial_dir / files.VITALS_JSON, trial_dir / files.RESULT_JSON
-        lines = files.read_lines(trial_dir / files.EPISODES_JSONL)
-        episodes = final_attempts([EpisodeRecord.from_json(line) for line in lines])
+        lines = files.read_records(EpisodeRecord, trial_dir / files.EPISODES_JSONL)
+        episodes = final_attempts(lines)
         return cls(
-            vitals=Vitals.from_json(files.read_json(vitals_path)) if vitals_path.exists() else None,
+            vitals=files.read_record(Vitals, vitals_path) if vitals_path.exists() else None,
             episodes=tuple(episodes),
-            result=TrialResult.from_json(files.read_json(result_path))
-            if result_path.exists()
-            else None,
+            result=files.read_record(TrialResult, result_path) if result_path.exists() else None,
         )
 
     @property

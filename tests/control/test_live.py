@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import pty
@@ -9,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,8 @@ from synthetic_sweep import (
     write_sweep,
 )
 
+from duqsweep.control.config.schema import LauncherConfig
+from duqsweep.control.dispatch.simulators import simulator_hint
 from duqsweep.control.front.content import compute_front
 from duqsweep.control.view import wording
 from duqsweep.control.view.live import (
@@ -32,7 +36,7 @@ from duqsweep.control.view.live import (
     Progress,
     open_progress,
 )
-from duqsweep.result import TrialResult
+from duqsweep.result import Throughput, TrialResult
 
 PLAN = Plan("dit_speed", trials=4, episodes_per_trial=10)
 CRASH = TrialResult("failed", "out of memory", 3, 1, 0, 1 / 3, "OutOfMemory")
@@ -91,6 +95,39 @@ def test_table_shows_running_trials_counts_and_time_left() -> None:
     # Two and a half of four trials took 60 s.
     assert "about 36 s left" in text
     assert "trial 3 FAILED: OutOfMemory: out of memory" in stream.getvalue()
+
+
+def test_pace_is_in_the_table_and_a_hint_is_given_once() -> None:
+    slow = Throughput(7, wall_s=60.0, episodes=30, steps=1, calls=1, policy_s=6.0, sim_s=390.0)
+    slurm = LauncherConfig(name="slurm", cpus_per_task=8)
+    plan = Plan("dit_speed", 4, 10, hint=partial(simulator_hint, slurm, 2))
+    said, shown = io.StringIO(), Console(file=io.StringIO(), width=140)
+    with LiveTable(plan, Console(file=said, force_terminal=True, width=140)) as table:
+        table.started(TRIAL)
+        table.throughput(TRIAL.number, slow)
+        table.throughput(TRIAL.number, slow)
+        shown.print(table.view())
+    text = shown.file.getvalue()  # type: ignore[attr-defined]
+    assert "30 episodes per min, 6.5 of 7 simulators busy, policy 10.0 % busy" in text
+    hint = "launcher.cpus_per_task=29 lets a job run 28 instead of 7"
+    assert said.getvalue().count(hint) == 1
+    stream = io.StringIO()
+    lines = EventLines(plan, stream)
+    lines.throughput(1, slow)
+    lines.throughput(1, slow)
+    assert stream.getvalue().count(hint) == 1
+
+
+def test_no_hint_where_the_policy_is_busy_or_all_cores_are_used() -> None:
+    counted = Throughput(3, wall_s=60.0, policy_s=6.0)
+    cores = len(os.sched_getaffinity(0))
+    local = LauncherConfig(name="local")
+    assert simulator_hint(local, cores, counted) is None
+    few = dataclasses.replace(counted, simulators=1)
+    slurm = LauncherConfig(name="slurm", cpus_per_task=8, simulators=1)
+    assert "launcher.simulators=7 uses all 8 cores" in str(simulator_hint(slurm, 1, few))
+    for other in ({"policy_s": 40.0}, {"wall_s": 20.0}):
+        assert simulator_hint(slurm, 1, dataclasses.replace(few, **other)) is None
 
 
 def test_table_counts_what_earlier_lives_of_the_sweep_did(tmp_path: Path) -> None:
@@ -179,3 +216,10 @@ def test_lines_that_nobody_reads_any_more_do_not_end_the_sweep() -> None:
         lines = EventLines(PLAN, stream)
         for _ in range(3):
             lines.message("nobody hears this")
+
+
+def test_where_episodes_are_shared_out_they_are_counted_and_not_the_trials() -> None:
+    view = Console(file=io.StringIO(), width=140)
+    view.print(LiveTable(Plan("x", 10, 6, shared_episodes=60), view).view())
+    text = view.file.getvalue()  # type: ignore[attr-defined]
+    assert "0 trials · 0 of 60 episodes" in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duqsweep.control.front.intervals import probability_at_least
-from duqsweep.control.front.pareto import Candidate, hypervolume, non_dominated, on_front, p_front
+from duqsweep.control.front.pareto import (
+    Candidate,
+    FrontDraws,
+    hypervolume,
+    non_dominated,
+    on_front,
+    p_front,
+)
 
 small = st.integers(0, 5).map(float)
 directions = st.sampled_from(["maximize", "minimize"])
@@ -61,15 +69,16 @@ def test_one_rate_of_all_episodes_is_what_no_mention_of_rates_means(seed):
     rng = np.random.default_rng(seed)
     outcomes = [dict(enumerate(rng.random(12) < rate)) for rate in (0.9, 0.6)]
     pair = [Candidate(won, (cost,)) for won, cost in zip(outcomes, (2.0, 1.0), strict=True)]
-    chosen = [set(range(12))]
-    assert p_front(pair, seed=seed) == p_front(pair, seed=seed, rates_of=chosen)
+    chosen = [replace(candidate, rates_of=(set(range(12)),)) for candidate in pair]
+    assert p_front(pair, seed=seed) == p_front(chosen, seed=seed)
 
 
 def test_a_rate_of_some_episodes_follows_their_beta_posterior():
     """Of ten positions five count: 4 of 5 against 2 of 5, and the others say the opposite."""
     good = Candidate({i: i < 4 for i in range(10)}, (2.0,))
     fast = Candidate({i: i < 2 or i >= 5 for i in range(10)}, (1.0,))
-    chance = p_front([good, fast], draws=20_000, rates_of=[set(range(5))])[0]
+    by_five = [replace(candidate, rates_of=(set(range(5)),)) for candidate in (good, fast)]
+    chance = p_front(by_five, draws=20_000)[0]
     rng = np.random.default_rng(1)
     # Paired: both share the weights of the five positions; a success and a failure join each.
     weights = rng.exponential(size=(20_000, 5))
@@ -84,10 +93,10 @@ def test_a_rate_of_some_episodes_follows_their_beta_posterior():
 
 def test_two_rates_may_both_keep_a_trial_on_the_front():
     """Each is surely better in one half of the episodes; over all of them neither is."""
-    halves = [set(range(60)), set(range(60, 120))]
+    halves = (set(range(60)), set(range(60, 120)))
     left = Candidate({i: i < 60 for i in range(120)}, (1.0,))
     right = Candidate({i: i >= 60 for i in range(120)}, (1.0,))
-    assert p_front([left, right], rates_of=halves) == [1.0, 1.0]
+    assert p_front([replace(c, rates_of=halves) for c in (left, right)]) == [1.0, 1.0]
     assert max(p_front([left, right])) < 0.7
 
 
@@ -172,3 +181,26 @@ def test_a_thousand_trials_are_judged_quickly():
     probabilities = p_front(candidates, draws=200)
     assert len(probabilities) == 1000
     assert max(probabilities) > 0.5
+
+
+@given(st.integers(0, 2**31), st.integers(1, 2))
+@settings(max_examples=15, deadline=None)
+def test_candidates_that_join_change_and_leave_are_judged_as_if_all_were_new(seed, costs):
+    rng = np.random.default_rng(seed)
+    noise = (0.05,) * costs
+
+    def candidate() -> Candidate:
+        won = rng.random(8) < rng.random()
+        return Candidate(dict(enumerate(map(bool, won))), tuple(rng.integers(1, 5, costs) / 2.0))
+
+    kept = FrontDraws(noise, draws=100)
+    shown: dict[int, Candidate] = {}
+    for key in range(12):
+        shown[key] = candidate()
+        if rng.random() < 0.3:
+            shown[int(rng.integers(0, key + 1))] = candidate()
+        if rng.random() < 0.2:
+            del shown[int(rng.choice(list(shown)))]
+        chances = kept.update(shown)
+        assert chances == FrontDraws(noise, draws=100).update(dict(reversed(shown.items())))
+        assert not shown or sum(chances.values()) > 0.999  # somebody is on the front of each draw

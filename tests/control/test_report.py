@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -125,6 +126,19 @@ def test_page_needs_nothing_from_elsewhere(sweep_dir: Path) -> None:
     for reference in (' src="', "<link", "@import", 'href="http', "url(http"):
         assert reference not in page
     assert page.count("<svg") == 1
+
+
+def test_page_shows_the_videos_that_lie_beside_it(
+    sweep_dir: Path, front: Front, tmp_path: Path
+) -> None:
+    shutil.copytree(sweep_dir, tmp_path / "with")
+    (tmp_path / "with" / files.VIDEOS_DIR).mkdir()
+    (tmp_path / "with" / files.VIDEOS_DIR / "trial_0003_episode_0001.mp4").write_bytes(b"film")
+    write_report(tmp_path / "with", front, [])
+    page = (tmp_path / "with" / files.REPORT_HTML).read_text()
+    assert 'src="videos/trial_0003_episode_0001.mp4"' in page
+    assert "trial 0003 episode 0001" in page
+    assert "<video" not in (sweep_dir / files.REPORT_HTML).read_text()
 
 
 def test_page_escapes_what_trials_say(sweep_dir: Path, front: Front) -> None:

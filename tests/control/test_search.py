@@ -15,7 +15,8 @@ from duqsweep.control.deaths import reopen
 from duqsweep.control.study.early_stopping import Incumbent, PruneSlow, too_slow
 from duqsweep.control.study.identity import identity
 from duqsweep.control.study.optuna_study import OptunaStudy, open_study
-from duqsweep.control.study.search import FixedBudgetSearch, Study
+from duqsweep.control.study.proposed import Study
+from duqsweep.control.study.search import FixedBudgetSearch
 from duqsweep.control.trial_status import State, TrialStatus, write_status
 from duqsweep.control.trials.reader import TrialReader, TrialView, read_trials
 from duqsweep.control.trials.reference import ensure_reference

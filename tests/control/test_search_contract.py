@@ -1,7 +1,7 @@
 """What the loop relies on in any search: shared tests, with the real loop and real trial files.
 
-Two searches pass them: `FixedBudgetSearch` over the seed's plans, and one that pauses every trial
-at half of the budget and resumes the better half of them.
+Three searches pass them: `FixedBudgetSearch` over the seed's plans, `KghvSearch` over a space, and
+one that pauses every trial at half of the budget and resumes the better half of them.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from duqsweep.control.dispatch.inline import InlineDispatcher
 from duqsweep.control.protocols import Search
 from duqsweep.control.study.early_stopping import NoEarlyStopping
 from duqsweep.control.study.identity import identity
+from duqsweep.control.study.kghv_search import KghvSearch
 from duqsweep.control.study.optuna_study import open_study
 from duqsweep.control.study.search import FixedBudgetSearch
 from duqsweep.control.sweep import Ending, Parts, Sweep
@@ -83,13 +84,25 @@ class HalvingSearch:
             files.write_json(path, make_trial(number).to_json())
 
 
-def fixed_budget(folder: Path) -> Search:
-    config = composed_in(folder, "+sweep=seed_plans", f"budget.episodes_per_trial={BUDGET}")
+def opened(folder: Path, kind: type[FixedBudgetSearch] | type[KghvSearch], *words: str) -> Search:
+    each = f"budget.episodes_per_trial={BUDGET}"
+    config = composed_in(folder, *words, each)
     space = Space.from_config(config)
     study = open_study(config, space)
     if not (folder / files.IDENTITY_JSON).exists():
         files.write_json(folder / files.IDENTITY_JSON, identity(config, space))
-    return FixedBudgetSearch(study, space, config, NoEarlyStopping(), TrialReader(folder))
+    return kind(study, space, config, NoEarlyStopping(), TrialReader(folder))
+
+
+def fixed_budget(folder: Path) -> Search:
+    return opened(folder, FixedBudgetSearch, "+sweep=seed_plans")
+
+
+def kghv(folder: Path) -> Search:
+    """With start points and decisions for new and for known trials."""
+    sampler = ("sampler=kghv", "sampler.batch=4", "sampler.startup_trials=2")
+    sweep = ("+sweep=dit_speed", "enqueue=[reference,plan_a]", "budget.trials=5")
+    return opened(folder, KghvSearch, *sweep, *sampler)
 
 
 def halving(folder: Path) -> Search:
@@ -99,6 +112,7 @@ def halving(folder: Path) -> Search:
 # How to open each search, and the states that its trials have in the end.
 SEARCHES: dict[str, tuple[Callable[[Path], Search], Counter[str]]] = {
     "fixed budget": (fixed_budget, Counter(complete=7)),
+    "kghv": (kghv, Counter(paused=6)),
     "halving": (halving, Counter(complete=3, paused=3)),
 }
 
@@ -167,9 +181,17 @@ class CheckedSearch:
         self._search.ended(view)
 
 
-@pytest.fixture(params=list(SEARCHES))
+@pytest.fixture(scope="module", params=list(SEARCHES))
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def whole(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a sweep that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("whole") / "s"
+    run(kind, folder, Evaluator())
+    return folder
 
 
 def run(
@@ -211,9 +233,8 @@ def test_it_ends_and_every_trial_is_final_or_paused(kind, tmp_path):
     )
 
 
-def test_a_finished_sweep_started_again_evaluates_nothing_and_changes_no_file(kind, tmp_path):
-    folder = tmp_path / "s"
-    run(kind, folder, Evaluator())
+def test_a_finished_sweep_started_again_evaluates_nothing_and_changes_no_file(kind, whole):
+    folder = whole
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     again = Evaluator()
     assert run(kind, folder, again)[0] == "finished"
@@ -222,9 +243,8 @@ def test_a_finished_sweep_started_again_evaluates_nothing_and_changes_no_file(ki
 
 
 @pytest.mark.parametrize("kill_after", [1, 3, 9, 10, 11, 27])
-def test_a_controller_that_is_killed_loses_and_repeats_nothing(kind, kill_after, tmp_path):
-    folder, whole = tmp_path / "s", tmp_path / "whole"
-    run(kind, whole, Evaluator())
+def test_a_controller_that_is_killed_loses_and_repeats_nothing(kind, kill_after, whole, tmp_path):
+    folder = tmp_path / "s"
     first, second = Evaluator(kill_after), Evaluator()
     with pytest.raises(Killed):
         run(kind, folder, first)
@@ -236,9 +256,8 @@ def test_a_controller_that_is_killed_loses_and_repeats_nothing(kind, kill_after,
     assert written["counts"] == json.loads((whole / files.FRONT_JSON).read_text())["counts"]
 
 
-def test_a_sweep_that_is_stopped_and_started_again_ends_as_one_that_was_not(kind, tmp_path):
-    folder, whole = tmp_path / "s", tmp_path / "whole"
-    run(kind, whole, Evaluator())
+def test_a_sweep_that_is_stopped_and_started_again_ends_as_one_that_was_not(kind, whole, tmp_path):
+    folder = tmp_path / "s"
     ending, _ = run(kind, folder, Evaluator(), lambda s: files.write_text(folder / files.STOP, ""))
     assert ending == "stopped"
     assert len(states(folder)) == 1
@@ -248,7 +267,7 @@ def test_a_sweep_that_is_stopped_and_started_again_ends_as_one_that_was_not(kind
     assert episodes(folder) == episodes(whole)
 
 
-def test_only_the_halving_search_spends_less_than_the_whole_budget(tmp_path):
+def test_the_halving_search_spends_less_than_the_whole_budget(tmp_path):
     run("halving", tmp_path / "s", Evaluator())
     lengths = {n: len(numbers) for n, numbers in episodes(tmp_path / "s").items()}
     assert Counter(lengths.values()) == {BUDGET // 2: 3, BUDGET: 3}

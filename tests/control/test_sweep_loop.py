@@ -22,6 +22,7 @@ from duqsweep import files
 from duqsweep.assignment import Assignment, Ended, FailureKind, failure
 from duqsweep.control.deaths import RETRIES, deaths_of, reopen
 from duqsweep.control.front.content import compute_front
+from duqsweep.control.front.records import Front
 from duqsweep.control.protocols import Prune
 from duqsweep.control.sweep import Ending, Parts, Sweep
 from duqsweep.control.sweep_files import FrontFiles, TrialFiles
@@ -57,7 +58,7 @@ class Mirror:
     def trial_changed(self, number: int) -> None:
         self.trials.append(number)
 
-    def front_changed(self) -> None:
+    def front_changed(self, front: Front) -> None:
         self.fronts += 1
 
 
@@ -172,6 +173,15 @@ def stops_when_told(jobs: Scripted, assignment: Assignment) -> Ended | None:
     return finish(jobs, assignment, 3, "stopped")
 
 
+def brings_a_result_of(other: int) -> Event:
+    """The job works on; a job that was given up writes the result of trial `other`."""
+
+    def bring(jobs: Scripted, assignment: Assignment) -> None:
+        finish(jobs, Assignment(other, EPISODES), EPISODES)
+
+    return bring
+
+
 def asks_the_sweep_to_stop(jobs: Scripted, assignment: Assignment) -> None:
     files.write_text(jobs.sweep_dir / files.STOP, "")
 
@@ -278,6 +288,16 @@ def test_a_fault_of_the_machine_leaves_the_trial_open_and_the_next_start_tries_i
     # Deaths under an earlier controller do not count.
     again = run(tmp_path, {0: [*[dies(kind)] * RETRIES, completes]})
     assert again.outcomes == {0: "complete"}
+
+
+def test_a_result_that_appears_late_is_taken_in_by_the_running_controller(tmp_path):
+    ran = run(tmp_path, {0: [dies("cancelled")], 1: [brings_a_result_of(0), measures, completes]})
+    assert [view.number for view in ran.search.told] == [0, 1]  # while 1 still ran
+    assert ran.outcomes == {0: "complete", 1: "complete"}
+    assert ran.jobs.submitted == [0, 1]
+    assert status(tmp_path, 0).state == "complete"
+    assert list(ran.loop.deaths.open) == []
+    assert "trial 0: its result has appeared after all" in ran.messages
 
 
 def test_a_cancelled_job_is_not_submitted_again_and_its_trial_stays_open(tmp_path):

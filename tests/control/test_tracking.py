@@ -216,7 +216,7 @@ def test_tracker_mirrors_in_the_background(sweep_dir: Path) -> None:
     tracker = MlflowTracker(sweep_dir)
     tracker.sweep_started()
     tracker.trial_changed(3)
-    tracker.front_changed()
+    tracker.front_changed(compute_front(sweep_dir, OBJECTIVES))
     assert tracker.close(60) is None
 
 

@@ -216,6 +216,14 @@ def test_evaluate_tries_one_configuration_here_and_now(
     assert done.returncode == 0, done.stderr
     assert "24 layers quantized" in done.stdout
     assert "of 1 episodes succeeded" in done.stdout
+    (folder,) = (tmp_path / "sweeps").iterdir()
+    shown = run(["video", str(folder), "--px", "64", "--speed", "10"], tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    (video,) = (folder / files.VIDEOS_DIR).iterdir()
+    assert video.name == "trial_0000_episode_0000.mp4"
+    assert shown.stdout == f"1 of 1: {video}\n"
+    again = run(["video", str(folder), "--trial", "0"], tmp_path)
+    assert again.stdout == f"1 of 1: {video} is there already\n"
 
 
 def test_a_trial_whose_policy_fails_is_recorded_and_the_sweep_goes_on(

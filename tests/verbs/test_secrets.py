@@ -5,11 +5,34 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from duqsweep import cli, exit_codes, files
+from duqsweep.control.config.compose import as_yaml, load
 
 CONF = Path(__file__).parent / "conf"
 SERVER = "http://me:w0rd@127.0.0.1:9"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "${oc.env:SECRET_URI}",
+        "http://${oc.env:NOBODY,${oc.env:SECRET_USER}}:${oc.env:SECRET_WORD}@127.0.0.1:9",
+        "${storage.url}",
+        "${.name}:${..storage.url}",
+    ],
+)
+def test_a_value_that_comes_from_the_environment_stays_a_reference(uri, monkeypatch) -> None:
+    monkeypatch.setenv("SECRET_URI", SERVER)
+    monkeypatch.setenv("SECRET_USER", "me")
+    monkeypatch.setenv("SECRET_WORD", "w0rd")
+    words = ["+sweep=smoke", "storage.url=${oc.env:SECRET_URI}", f"tracking.uri='{uri}'"]
+    config = load(words)
+    assert "w0rd" in config.tracking.uri
+    text = as_yaml(config)
+    assert "w0rd" not in text
+    assert OmegaConf.create(text).tracking.uri == config.tracking.uri
 
 
 @pytest.mark.parametrize(

@@ -157,9 +157,14 @@ def test_a_simulator_that_never_opens_is_the_machines_fault(
     assert not (trial_dir / files.RESULT_JSON).exists()
 
 
-def test_a_ledger_that_is_too_short_fails_the_trial(tmp_path: Path, trial_spec: TrialSpec) -> None:
-    result = evaluate(make_trial(tmp_path, trial_spec), 51, bench_with(PaperSimulator()))
-    assert result.reason == "EvaluationError: the ledger has 50 episodes, asked for are 51"
+def test_a_damaged_ledger_is_not_the_policys_fault(tmp_path: Path, trial_spec: TrialSpec) -> None:
+    trial_dir = make_trial(tmp_path, trial_spec)
+    with pytest.raises(InfrastructureError, match="has 50 episodes, asked for are 51"):
+        evaluate(trial_dir, 51, bench_with(PaperSimulator()))
+    (trial_dir.parent.parent / files.LEDGER_JSON).write_text("[{")
+    with pytest.raises(InfrastructureError, match="the sweep's ledger is damaged"):
+        evaluate(trial_dir, 2, bench_with(PaperSimulator()))
+    assert not (trial_dir / files.RESULT_JSON).exists()
 
 
 def test_a_rule_without_layers_fails_the_trial(tmp_path: Path, trial_spec: TrialSpec) -> None:

@@ -68,16 +68,46 @@ def as_yaml(config: DictConfig) -> str:
         resolved = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from error
-    kept = _with_references(OmegaConf.to_container(config, resolve=False), resolved)
+    raw = OmegaConf.to_container(config, resolve=False)
+    kept = _with_references(raw, resolved, (), raw)
     return OmegaConf.to_yaml(OmegaConf.create(kept))
 
 
-def _with_references(raw: Any, resolved: Any) -> Any:
+def _with_references(raw: Any, resolved: Any, path: tuple[Any, ...], whole: Any) -> Any:
+    """`resolved`, with what depends on the environment as in `raw`, which lies at `path`."""
     if isinstance(raw, dict) and isinstance(resolved, dict):
-        return {key: _with_references(raw[key], resolved[key]) for key in raw}
+        return {key: _with_references(raw[key], resolved[key], (*path, key), whole) for key in raw}
     if isinstance(raw, list) and isinstance(resolved, list):
-        return [_with_references(*pair) for pair in zip(raw, resolved, strict=True)]
-    return raw if isinstance(raw, str) and "${oc.env:" in raw else resolved
+        pairs = enumerate(zip(raw, resolved, strict=True))
+        return [_with_references(*pair, (*path, i), whole) for i, pair in pairs]
+    return raw if _from_environment(raw, path, whole) else resolved
+
+
+def _from_environment(raw: Any, path: tuple[Any, ...], whole: Any) -> bool:
+    """Whether a value refers to the environment, itself or through other keys.
+
+    A chain of references ends, since the configuration was resolved.
+    """
+    if isinstance(raw, dict):
+        return any(_from_environment(item, (*path, key), whole) for key, item in raw.items())
+    if isinstance(raw, list):
+        return any(_from_environment(item, (*path, i), whole) for i, item in enumerate(raw))
+    if not isinstance(raw, str):
+        return False
+    if "${oc.env:" in raw:
+        return True
+    for dots, dotted in re.findall(r"\$\{(\.*)([\w.\[\]]+)\}", raw):
+        start = path[: len(path) - len(dots)] if dots else ()
+        where = (*start, *re.findall(r"\w+", dotted))
+        if _from_environment(_at(whole, where), where, whole):
+            return True
+    return False
+
+
+def _at(node: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
+        node = node[int(key)] if isinstance(node, list) else node[key]
+    return node
 
 
 def explain(error: Exception) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from duqsweep.categories import named_category
+from duqsweep.categories import is_success_rate, named_category
 from duqsweep.control.config.schema import ObjectiveConfig
 from duqsweep.control.config.settings import did_you_mean
 from duqsweep.control.front.measures import EPISODE_TIME_S, MEASURES, SUCCESS_RATE, measures_of
@@ -60,6 +60,22 @@ def objectives_of(listed: Sequence[ObjectiveConfig], suite: SuiteSpec) -> tuple[
                 f"got {objective.direction!r}"
             )
     return tuple(Objective(name, known[name].direction) for name in names)
+
+
+def check_sharing(budget: Budget, objectives: Sequence[Objective]) -> None:
+    """Raise ConfigError unless episodes decide on one objective and all others are measured."""
+    played = [o.name for o in objectives if o.measure.needs_episodes]
+    rates = [name for name in played if is_success_rate(name)]
+    if budget.episodes_per_trial < 1:
+        raise ConfigError(
+            "sampler=kghv shares out episodes, so budget.episodes_per_trial starts at 1, got 0; "
+            "without episodes use sampler=tpe"
+        )
+    if len(rates) != 1 or len(played) != 1 or len(objectives) < 2:
+        raise ConfigError(
+            "sampler=kghv trades exactly one success rate against objectives that need no "
+            f"episodes, at least one; got {', '.join(o.name for o in objectives)}"
+        )
 
 
 def check_episodes(budget: Budget, objectives: Sequence[Objective], suite: SuiteSpec) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from duqsweep.control.front.verdict import MARGIN
 from duqsweep.setting import Setting, declared_settings, setting
 from duqsweep.spec import (
     BITS_ALLOWED,
@@ -167,6 +168,13 @@ class BudgetConfig:
 
 
 @dataclass
+class VerdictConfig:
+    """When a fast trial counts as good enough."""
+
+    margin: float = MARGIN  # loss of success rate against the unquantized policy that is tolerated
+
+
+@dataclass
 class LauncherConfig:
     """Group launcher/: where the trials run."""
 
@@ -190,10 +198,12 @@ class LauncherConfig:
 
 @dataclass
 class SamplerConfig:
-    """Group sampler/: which of Optuna's samplers proposes the trials."""
+    """Group sampler/: what proposes the trials."""
 
-    name: str = MISSING  # tpe, nsga2, gp, random or grid
-    startup_trials: int = 10  # tpe and gp: random ones first
+    name: str = MISSING  # kghv, tpe, nsga2, gp, random or grid
+    startup_trials: int = 10  # kghv, tpe and gp: random ones first
+    batch: int = 0  # kghv: episodes of one assignment; 0: two of each task
+    least_success: float = 0.0  # kghv: lower success rates count for nothing; 0: half of the best
     population: int = 20  # nsga2: trials per generation
 
 
@@ -230,6 +240,7 @@ class RootConfig:
     enqueue: list[str] = field(default_factory=list)
     objectives: list[ObjectiveConfig] = field(default_factory=list)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
+    verdict: VerdictConfig = field(default_factory=VerdictConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

@@ -129,7 +129,7 @@ class Space:
 
     def random_point(self, rng: random.Random) -> Params:
         """A point drawn uniformly, parameter by parameter."""
-        return self.draw(lambda parameter: _random_value(parameter.domain, rng))
+        return self.draw(lambda parameter: random_value(parameter.domain, rng))
 
     def points(self) -> Iterator[Params]:
         """Every point of a finite space, once."""
@@ -198,7 +198,8 @@ def _values(domain: Domain) -> Sequence[Scalar]:
     return domain.values
 
 
-def _random_value(domain: Domain, rng: random.Random) -> Scalar:
+def random_value(domain: Domain, rng: random.Random) -> Scalar:
+    """A value drawn uniformly, by its logarithm where the domain says so."""
     if isinstance(domain, FloatRange):
         if domain.log:
             return math.exp(rng.uniform(math.log(domain.low), math.log(domain.high)))

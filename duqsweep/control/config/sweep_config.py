@@ -19,7 +19,12 @@ from duqsweep.checkpoint.vocabulary import check_words
 from duqsweep.codec import decode
 from duqsweep.conf_dir import conf_dir, group_options
 from duqsweep.control.config.compose import as_yaml, explain, load
-from duqsweep.control.config.goals import Budget, check_episodes, objectives_of
+from duqsweep.control.config.goals import (
+    Budget,
+    check_episodes,
+    check_sharing,
+    objectives_of,
+)
 from duqsweep.control.config.schema import (
     LauncherConfig,
     RootConfig,
@@ -55,7 +60,8 @@ __all__ = [
 ]
 
 LAUNCHERS = ("inline", "local", "slurm")
-SAMPLERS = ("tpe", "nsga2", "gp", "random", "grid")
+SHARES_OUT = "kghv"  # the sampler that decides on batches of episodes, not on whole trials
+SAMPLERS = (SHARES_OUT, "tpe", "nsga2", "gp", "random", "grid")
 TRACKINGS = ("sqlite", "server", "none")
 
 
@@ -73,11 +79,33 @@ class SweepConfig:
     enqueue: tuple[str, ...]  # plans that are the first trials
     objectives: tuple[Objective, ...]
     budget: Budget
+    margin: float  # of success rate, that the verdict tolerates
     launcher: LauncherConfig
     sampler: SamplerConfig
     tracking: TrackingConfig
     storage_url: str | None
     yaml: str  # the whole composed configuration
+
+    @property
+    def shares_out(self) -> bool:
+        """Whether the sampler shares all episodes out among the trials as it sees fit."""
+        return self.sampler.name == SHARES_OUT
+
+    @property
+    def total_episodes(self) -> int:
+        """Episodes that the whole sweep may spend."""
+        return self.budget.trials * self.budget.episodes_per_trial
+
+    @property
+    def batch(self) -> int:
+        """Episodes of one assignment, where the sampler shares them out."""
+        wanted = self.sampler.batch or 2 * self.base.suite.total_tasks
+        return min(wanted, self.budget.episodes_per_trial)
+
+    @property
+    def most_trials(self) -> int:
+        """Trials that the sweep may start; where episodes are shared out, one per batch."""
+        return -(-self.total_episodes // self.batch) if self.shares_out else self.budget.trials
 
 
 def compose(overrides: Sequence[str], config_dir: Path | None = None) -> SweepConfig:
@@ -129,6 +157,15 @@ def to_config(config: DictConfig) -> SweepConfig:
     _check_launcher(root.launcher)
     if root.sampler.startup_trials < 1 or root.sampler.population < 2:
         raise ConfigError("sampler.startup_trials starts at 1 and sampler.population at 2")
+    if root.sampler.batch < 0:
+        raise ConfigError(f"sampler.batch starts at 0, got {root.sampler.batch}")
+    if not 0 <= root.sampler.least_success < 1:
+        raise ConfigError(
+            "sampler.least_success is a success rate from 0 to below 1, "
+            f"got {root.sampler.least_success}"
+        )
+    if root.sampler.name == SHARES_OUT:
+        check_sharing(budget, objectives)
     return SweepConfig(
         name=name,
         directory=Path(root.dir).expanduser().absolute(),
@@ -140,6 +177,7 @@ def to_config(config: DictConfig) -> SweepConfig:
         enqueue=_enqueue(root),
         objectives=objectives,
         budget=budget,
+        margin=_margin(root.verdict.margin),
         launcher=root.launcher,
         sampler=root.sampler,
         tracking=root.tracking,
@@ -243,6 +281,12 @@ def _check_launcher(launcher: LauncherConfig) -> None:
         raise ConfigError(
             f"launcher.mem_gb must be positive, or null to ask for none, got {launcher.mem_gb:g}"
         )
+
+
+def _margin(margin: float) -> float:
+    if not 0 < margin < 1:
+        raise ConfigError(f"verdict.margin is a share between 0 and 1, got {margin}")
+    return margin
 
 
 def _check_choice(key: str, value: str, allowed: Sequence[str]) -> None:

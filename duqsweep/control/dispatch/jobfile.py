@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from duqsweep.assignment import Assignment
-from duqsweep.files import JOB_JSON, STOP, read_json, trial_dir, write_json
+from duqsweep.files import JOB_JSON, STOP, read_object, trial_dir, write_json
 
 
 def note_submission(
@@ -44,10 +44,10 @@ def note_submission(
 def note_job(sweep_dir: Path, trial: int, job_id: str) -> None:
     """Add the job's id to job.json."""
     path = trial_dir(sweep_dir, trial) / JOB_JSON
-    write_json(path, read_json(path) | {"job_id": job_id})
+    write_json(path, read_object(path) | {"job_id": job_id})
 
 
 def attempts(folder: Path) -> int:
     """How often the trial in `folder` has been submitted."""
     path = folder / JOB_JSON
-    return int(read_json(path)["attempts"]) if path.exists() else 0
+    return int(read_object(path, ["attempts"])["attempts"]) if path.exists() else 0

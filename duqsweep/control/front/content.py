@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from duqsweep.categories import SUCCESS_RATE, is_success_rate, named_category
-from duqsweep.control.front.measures import measures_of
+from duqsweep.control.front.beliefs import Belief, front_chances, read_beliefs
+from duqsweep.control.front.measures import EPISODE_TIME_S, measures_of
 from duqsweep.control.front.objectives import Objective
-from duqsweep.control.front.pareto import Candidate, hypervolume, non_dominated, p_front
+from duqsweep.control.front.pareto import Candidate, FrontDraws, hypervolume, non_dominated
 from duqsweep.control.front.records import Front, FrontPoint, FrontReference
 from duqsweep.control.front.simulator import sweep_simulator
 from duqsweep.control.front.success import SuccessEstimate
+from duqsweep.control.front.verdict import MARGIN, Verdict, verdict
 from duqsweep.control.trials.reader import TrialView, read_trials
-from duqsweep.control.trials.reference import Reference, sweep_reference
+from duqsweep.control.trials.reference import Reference, readable_reference
 from duqsweep.result import ENDINGS
 
 # Hypervolume is measured from success 0 and this multiple of the reference's time; every other
 # objective from this multiple of the worst value of a trial.
 SLACK = 1.5
+REFERENCE = "reference"  # the plan of the unquantized policy
 
 
 def compute_front(
     sweep_dir: Path,
     objectives: Sequence[Objective],
     views: Sequence[TrialView] | None = None,
+    margin: float = MARGIN,
 ) -> Front:
     """The front from what a sweep's folder holds now.
 
@@ -34,42 +38,169 @@ def compute_front(
         sweep_dir: The sweep's folder.
         objectives: What the sweep trades, most important first.
         views: Its trials, if they were just read.
+        margin: Loss of success rate that the verdict tolerates.
 
     Raises:
         ConfigError: An objective is unknown.
     """
     views = read_trials(sweep_dir) if views is None else views
-    timed = sweep_reference(sweep_dir)
-    reference = _reference(views, timed)
-    ended = [view for view in views if view.result]
-    points = [_point(view, timed) for view in ended]
-    candidates = [
-        (point, view)
-        for point, view in zip(points, ended, strict=True)
-        if is_candidate(point, objectives)
-    ]
-    values = [objective_row(point, objectives) for point, _view in candidates]
-    directions = [objective.direction for objective in objectives]
-    flags = non_dominated(values, directions)
-    chances = _chances([view for _point, view in candidates], values, objectives)
-    judged = {
-        point.trial: replace(point, on_front=on_front, p_front=chance)
-        for (point, _view), on_front, chance in zip(candidates, flags, chances, strict=True)
+    return FrontBuilder(sweep_dir, objectives, margin).build(views)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A trial with a result, as it was when the front was built last."""
+
+    view: TrialView
+    point: FrontPoint
+    row: list[float] | None  # its values; None: it is no candidate
+    candidate: Candidate | None  # None too where success is no objective
+
+
+class FrontBuilder:
+    """Builds a sweep's front again and again; only trials that changed cost more than a look."""
+
+    def __init__(
+        self, sweep_dir: Path, objectives: Sequence[Objective], margin: float = MARGIN
+    ) -> None:
+        """The front of the sweep in `sweep_dir`.
+
+        Args:
+            sweep_dir: Its folder.
+            objectives: What it trades, most important first.
+            margin: Loss of success rate that the verdict tolerates.
+        """
+        self._dir, self._margin = sweep_dir, margin
+        self._objectives = tuple(objectives)
+        self._directions = [objective.direction for objective in objectives]
+        self._rates = [o.name for o in objectives if is_success_rate(o.name)]
+        self._costs = [(i, o) for i, o in enumerate(objectives) if not is_success_rate(o.name)]
+        self._draws = FrontDraws([objective.measure.noise for _, objective in self._costs])
+        self._reference: Reference | None = None
+        self._known: dict[int, _Known] = {}
+        # The last front's points: as `_Known` has them, and at their places.
+        self._placed_before: dict[int, tuple[FrontPoint, FrontPoint]] = {}
+
+    def build(self, views: Sequence[TrialView]) -> Front:
+        """The front of `views`, all trials by number.
+
+        A point that is as it was is the same object as in the last front.
+
+        Raises:
+            ConfigError: An objective is unknown.
+        """
+        timed = readable_reference(self._dir, views)
+        if timed != self._reference:
+            self._reference = timed
+            self._known.clear()
+        ended = {view.number: self._look(view) for view in views if view.result}
+        self._known = ended
+        beliefs = read_beliefs(self._dir)
+        rows = {n: self._believed(n, k.row, beliefs) for n, k in ended.items() if k.row is not None}
+        values = list(rows.values())
+        flags = dict(zip(rows, non_dominated(values, self._directions), strict=True))
+        chances = self._chances_of(beliefs, rows) if beliefs else self._chances(ended)
+        points = {
+            number: self._placed(
+                known.point,
+                flags.get(number, False),
+                chances.get(number),
+                beliefs[number].mean if number in beliefs else None,
+            )
+            for number, known in ended.items()
+        }
+        self._placed_before = {n: (known.point, points[n]) for n, known in ended.items()}
+        reference = _reference(views, timed)
+        corner = worst_corner(values, self._objectives, reference)
+        best = [row for number, row in rows.items() if flags[number]]
+        return Front(
+            sweep=self._dir.name,
+            objectives=self._objectives,
+            reference=reference,
+            simulator=sweep_simulator(views),
+            hypervolume=hypervolume(best, corner, self._directions),
+            counts=count_outcomes(views),
+            episodes=sum(len(view.episodes) for view in views),
+            points=tuple(points.values()),
+            verdict=_verdict([known.view for known in ended.values()], points, self._margin),
+        )
+
+    def _look(self, view: TrialView) -> _Known:
+        known = self._known.get(view.number)
+        if known is not None and known.view is view:
+            return known
+        point = _point(view, self._reference)
+        if not is_candidate(point, self._objectives):
+            return _Known(view, point, None, None)
+        row = objective_row(point, self._objectives)
+        return _Known(view, point, row, self._candidate(view, row))
+
+    def _candidate(self, view: TrialView, row: Sequence[float]) -> Candidate | None:
+        if not self._rates:
+            return None
+        return Candidate(
+            outcomes={e.i: e.success for e in view.episodes if e.error is None},
+            costs=tuple(-row[i] if o.direction == "maximize" else row[i] for i, o in self._costs),
+            rates_of=tuple(_positions(view, named_category(name)) for name in self._rates),
+        )
+
+    def _chances(self, ended: Mapping[int, _Known]) -> dict[int, float]:
+        """The probability of each candidate to be on the front; of none without success rates."""
+        candidates = {n: known.candidate for n, known in ended.items() if known.candidate}
+        return {n: round(chance, 4) for n, chance in self._draws.update(candidates).items()}
+
+    def _believed(
+        self, number: int, row: Sequence[float], beliefs: Mapping[int, Belief]
+    ) -> list[float]:
+        """A candidate's values, with the model's success rate where there is one."""
+        if number not in beliefs:
+            return list(row)
+        pairs = zip(self._objectives, row, strict=True)
+        return [beliefs[number].mean if is_success_rate(o.name) else value for o, value in pairs]
+
+    def _chances_of(
+        self, beliefs: Mapping[int, Belief], rows: Mapping[int, Sequence[float]]
+    ) -> dict[int, float]:
+        """The same from the model's posterior; a trial that it does not know yet has none."""
+        known = [number for number in rows if number in beliefs]
+        costs = [
+            [-rows[n][i] if o.direction == "maximize" else rows[n][i] for i, o in self._costs]
+            for n in known
+        ]
+        noise = [objective.measure.noise for _, objective in self._costs]
+        found = front_chances([beliefs[number] for number in known], costs, noise)
+        return {number: round(chance, 4) for number, chance in zip(known, found, strict=True)}
+
+    def _placed(
+        self, point: FrontPoint, on_front: bool, chance: float | None, mean: float | None
+    ) -> FrontPoint:
+        """The point at its place; the same object as before where nothing changed."""
+        source, before = self._placed_before.get(point.trial, (None, point))
+        now = (on_front, chance, mean)
+        if source is point and (before.on_front, before.p_front, before.success_mean) == now:
+            return before
+        return replace(point, on_front=on_front, p_front=chance, success_mean=mean)
+
+
+def _verdict(
+    views: Sequence[TrialView], points: Mapping[int, FrontPoint], margin: float
+) -> Verdict | None:
+    """None where the unquantized policy has no trial of its own, or has played nothing."""
+    named = next((view for view in views if view.trial.name == REFERENCE), None)
+    if named is None or not named.counts.ran:
+        return None
+    times = {
+        number: time
+        for number, point in points.items()
+        if (point.on_front or number == named.number)
+        and (time := point.value(EPISODE_TIME_S)) is not None
     }
-    corner = worst_corner(values, objectives, reference)
-    return Front(
-        sweep=sweep_dir.name,
-        objectives=tuple(objectives),
-        reference=reference,
-        simulator=sweep_simulator(views),
-        hypervolume=hypervolume(values, corner, directions) if values else 0.0,
-        counts=_counts(views),
-        episodes=sum(len(view.episodes) for view in views),
-        points=tuple(judged.get(point.trial, point) for point in points),
-    )
+    candidates = [(view, times[view.number]) for view in views if view.number in times]
+    return verdict(candidates, named, margin)
 
 
-def _counts(views: Sequence[TrialView]) -> dict[str, int]:
+def count_outcomes(views: Sequence[TrialView]) -> dict[str, int]:
+    """How many trials have each outcome, running ones included."""
     found = Counter(view.outcome for view in views)
     return {name: found[name] for name in (*ENDINGS, "running", "open")}
 
@@ -77,7 +208,7 @@ def _counts(views: Sequence[TrialView]) -> dict[str, int]:
 def _reference(views: Sequence[TrialView], timed: Reference | None) -> FrontReference | None:
     if timed is None or not views:
         return None
-    named = next((view for view in views if view.trial.name == "reference" and view.result), None)
+    named = next((view for view in views if view.trial.name == REFERENCE and view.result), None)
     calls = views[0].trial.spec.suite.nominal_calls
     return FrontReference(
         call_ms=timed.call_ms,
@@ -135,36 +266,12 @@ def objective_row(point: FrontPoint, objectives: Sequence[Objective]) -> list[fl
     return [value for value in values if value is not None]
 
 
-def _chances(
-    views: Sequence[TrialView], values: Sequence[Sequence[float]], objectives: Sequence[Objective]
-) -> Sequence[float | None]:
-    """The probability of each to be on the front; None where success is no objective."""
-    rates = [objective.name for objective in objectives if is_success_rate(objective.name)]
-    if not rates:
-        return [None] * len(views)
-    costs = [(i, o) for i, o in enumerate(objectives) if not is_success_rate(o.name)]
-    candidates = [
-        Candidate(
-            outcomes={e.i: e.success for e in view.episodes if e.error is None},
-            costs=tuple(-row[i] if o.direction == "maximize" else row[i] for i, o in costs),
-        )
-        for view, row in zip(views, values, strict=True)
-    ]
-    noise = [objective.measure.noise for _, objective in costs]
-    rates_of = [_category_positions(views, named_category(name)) for name in rates]
-    return [round(chance, 4) for chance in p_front(candidates, noise, rates_of=rates_of)]
-
-
-def _category_positions(views: Sequence[TrialView], category: str | None) -> set[int] | None:
-    """Ledger positions of a category's episodes; None stands for all."""
+def _positions(view: TrialView, category: str | None) -> frozenset[int] | None:
+    """Ledger positions of the trial's episodes in a category; None stands for all."""
     if category is None:
         return None
-    return {
-        e.i
-        for view in views
-        for e in view.episodes
-        if view.trial.spec.suite.category(e.task) == category
-    }
+    suite = view.trial.spec.suite
+    return frozenset(e.i for e in view.episodes if suite.category(e.task) == category)
 
 
 def worst_corner(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from duqsweep.control.front.content import is_candidate, objective_row, worst_corner
 from duqsweep.control.front.pareto import hypervolume, non_dominated
-from duqsweep.control.front.records import Front
+from duqsweep.control.front.records import Front, FrontPoint, FrontReference
 from duqsweep.control.trials.reader import TrialView
 
 
@@ -28,24 +28,69 @@ def front_history(front: Front, views: Sequence[TrialView]) -> list[HistoryStep]
         front: For the objectives, the reference and every finished trial's values.
         views: The trials, by number.
     """
-    directions = [objective.direction for objective in front.objectives]
-    points = {point.trial: point for point in front.points}
-    best: float | None = None
-    seen: list[list[float]] = []
-    kept: list[list[float]] = []  # the front so far
-    steps = []
-    for view in views:
-        if view.ended_ms is None or view.number not in points:
-            break
-        point = points[view.number]
+    return FrontHistory().steps(front, views)
+
+
+class FrontHistory:
+    """The same again and again; only new trials cost more than a look."""
+
+    def __init__(self) -> None:
+        """Nothing is known."""
+        self._forget()
+
+    def _forget(self) -> None:
+        self._reference: FrontReference | None = None
+        self._seen: list[FrontPoint] = []  # by number
+        self._steps: list[HistoryStep] = []
+        self._kept: list[list[float]] = []  # the front so far
+        self._worst: list[float] = []  # the largest value in each objective so far
+        self._best: float | None = None
+
+    def steps(self, front: Front, views: Sequence[TrialView]) -> list[HistoryStep]:
+        """See `front_history`."""
+        points = {point.trial: point for point in front.points}
+        ended = []
+        for view in views:
+            if view.ended_ms is None or view.number not in points:
+                break
+            ended.append((view, points[view.number]))
+        if front.reference != self._reference or not self._continues(ended, front):
+            self._forget()
+            self._reference = front.reference
+        for view, point in ended[len(self._steps) :]:
+            self._add(view, point, front)
+        return self._steps
+
+    def _continues(self, ended: Sequence[tuple[TrialView, FrontPoint]], front: Front) -> bool:
+        """Whether the trials begin with those that were seen, with the same values."""
+        now = [point for _, point in ended[: len(self._seen)]]
+        same = len(now) == len(self._seen) and all(
+            new is old or (new.trial == old.trial and _row(new, front) == _row(old, front))
+            for new, old in zip(now, self._seen, strict=True)
+        )
+        self._seen = now if same else self._seen
+        return same
+
+    def _add(self, view: TrialView, point: FrontPoint, front: Front) -> None:
+        assert view.ended_ms is not None
+        directions = [objective.direction for objective in front.objectives]
         if point.success.success_rate is not None:
-            best = max(best or 0.0, point.success.success_rate)
-        if is_candidate(point, front.objectives):
-            seen.append(objective_row(point, front.objectives))
-            kept = [*kept, seen[-1]]
+            self._best = max(self._best or 0.0, point.success.success_rate)
+        row = _row(point, front)
+        self._seen.append(point)
+        if row is not None:
+            self._worst = [max(pair) for pair in zip(self._worst or row, row, strict=True)]
+            kept = [*self._kept, row]
             flags = non_dominated(kept, directions)
-            kept = [row for row, on_front in zip(kept, flags, strict=True) if on_front]
-        corner = worst_corner(seen, front.objectives, front.reference)
-        volume = hypervolume(kept, corner, directions)
-        steps.append(HistoryStep(view.number, view.ended_ms, volume, best))
-    return steps
+            self._kept = [row for row, on_front in zip(kept, flags, strict=True) if on_front]
+        corner = worst_corner(
+            [self._worst] if self._worst else [], front.objectives, front.reference
+        )
+        volume = hypervolume(self._kept, corner, directions)
+        self._steps.append(HistoryStep(view.number, view.ended_ms, volume, self._best))
+
+
+def _row(point: FrontPoint, front: Front) -> list[float] | None:
+    """A trial's values; None for one that cannot be on the front."""
+    is_one = is_candidate(point, front.objectives)
+    return objective_row(point, front.objectives) if is_one else None

@@ -12,6 +12,7 @@ from duqsweep.errors import SpecError
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+_BLOCK = 32  # candidates that a new one is compared with at once
 
 
 def non_dominated(points: Sequence[Sequence[float]], directions: Sequence[str]) -> list[bool]:
@@ -66,7 +67,9 @@ class Candidate:
     """What is known of a trial when its place on the front is judged."""
 
     outcomes: Mapping[int, bool]  # ledger position → success; episodes with an error left out
-    costs: tuple[float, ...]  # the objectives beside the success rate, all minimised
+    costs: tuple[float, ...]  # the objectives beside the success rates, all minimised
+    # The ledger positions of each success rate that is an objective; None: all.
+    rates_of: tuple[Collection[int] | None, ...] = (None,)
 
 
 def p_front(
@@ -74,56 +77,122 @@ def p_front(
     cost_noise: Sequence[float] = (),
     draws: int = 2000,
     seed: int = 0,
-    rates_of: Sequence[Collection[int] | None] = (None,),
 ) -> list[float]:
-    """The probability of each candidate to be on the front of success rates and costs.
+    """The probability of each candidate to be on the front; see `FrontDraws`."""
+    fronts = FrontDraws(cost_noise, draws, seed)
+    chances = fronts.update(dict(enumerate(candidates)))
+    return [chances[i] for i in range(len(candidates))]
+
+
+class FrontDraws:
+    """The fronts of success rates and costs in many random draws, kept while candidates join.
 
     A Bayesian bootstrap: each draw gives every ledger position one weight, shared by all
     candidates, so that trials that ran the same episodes are compared pairwise; one success and
     one failure of random weight join each. A rate alone then follows Beta(1 + successes,
     1 + failures) exactly.
 
-    Args:
-        candidates: At least the trials that may be on the front.
-        cost_noise: Relative standard deviation of each cost; none given: costs are exact.
-        draws: Monte Carlo draws; 2000 give a standard error below 0.012.
-        seed: The same seed gives the same probabilities.
-        rates_of: The ledger positions of each success rate that is an objective; None: all.
+    A candidate that another dominates in a draw is out of that draw's front for good. So a new
+    candidate is compared with those only that are on some front: its cost does not grow with the
+    number of all others. The random numbers of a candidate depend on the seed and its key alone,
+    so that the order in which candidates join makes no difference.
     """
-    if not candidates:
-        return []
-    rng = np.random.default_rng(seed)
-    rates = _draw_rates(candidates, draws, rng, rates_of)
-    costs = np.array([candidate.costs for candidate in candidates])  # (candidates, costs)
-    noise = np.array(cost_noise or [0.0] * costs.shape[1])
-    factors = np.exp(noise * rng.standard_normal((draws, *costs.shape)))
-    losses = np.concatenate([-rates, costs * factors], axis=-1)
-    return [float(p) for p in on_front(losses).mean(axis=0)]
+
+    def __init__(self, cost_noise: Sequence[float] = (), draws: int = 2000, seed: int = 0) -> None:
+        """No candidates.
+
+        Args:
+            cost_noise: Relative standard deviation of each cost; none given: costs are exact.
+            draws: Monte Carlo draws; 2000 give a standard error below 0.012.
+            seed: The same seed gives the same probabilities.
+        """
+        self._noise = tuple(cost_noise)
+        self._draws = draws
+        self._seed = seed
+        self._weights: dict[int, Floats] = {}  # ledger position → (draws,)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._known: dict[int, Candidate] = {}
+        self._keys: list[int] = []  # of the candidates that are on some draw's front
+        self._losses = np.empty((0, 0, self._draws), dtype=np.float32)  # objectives, keys, draws
+        self._is_on = np.empty((0, self._draws), dtype=bool)
+
+    def update(self, candidates: Mapping[int, Candidate]) -> dict[int, float]:
+        """The probability of each candidate, by key, to be on the front.
+
+        Args:
+            candidates: By a key that stays the candidate's own; at least all that may be on the
+                front.
+        """
+        live = set(self._keys)
+        changed = [k for k, known in self._known.items() if candidates.get(k) != known]
+        first = self._keys
+        if live.intersection(changed):  # what it dominated may be on a front again
+            self._forget()
+        for key in changed:
+            self._known.pop(key, None)
+        # Those that were on fronts come first, because they dominate most of the others.
+        for key in dict.fromkeys([*first, *candidates]):
+            if key in candidates and key not in self._known:
+                self._known[key] = candidates[key]
+                self._join(key, candidates[key])
+        chances = dict.fromkeys(candidates, 0.0)
+        chances.update(zip(self._keys, self._is_on.mean(axis=1).tolist(), strict=True))
+        return chances
+
+    def _join(self, key: int, candidate: Candidate) -> None:
+        """Find the draws on whose front a candidate is, and remove whom it dominates there."""
+        losses = self._draw(key, candidate)
+        if not self._keys:
+            self._losses = np.empty((len(losses), 0, self._draws), dtype=np.float32)
+        rows = np.arange(self._draws)  # where nobody dominates it
+        for start in range(0, len(self._keys), _BLOCK):
+            block = self._losses[:, start : start + _BLOCK, rows]
+            rows = rows[~_dominates(block, losses[:, None, rows]).any(axis=0)]
+            if not rows.size:
+                return
+        beaten = _dominates(losses[:, None, rows], self._losses[:, :, rows])
+        self._is_on[:, rows] &= ~beaten
+        is_on = np.zeros(self._draws, dtype=bool)
+        is_on[rows] = True
+        stay = np.flatnonzero(self._is_on.any(axis=1))
+        self._keys = [*(self._keys[i] for i in stay), key]
+        self._is_on = np.concatenate([self._is_on[stay], is_on[None]])
+        self._losses = np.concatenate([self._losses[:, stay], losses[:, None]], axis=1)
+
+    def _draw(self, key: int, candidate: Candidate) -> NDArray[np.float32]:
+        """Losses (objectives, draws): the success rates, negative, and the costs."""
+        rng = np.random.default_rng([self._seed, 1, key])
+        losses = []
+        for chosen in candidate.rates_of:
+            counted = [i for i in sorted(candidate.outcomes) if chosen is None or i in chosen]
+            won = [candidate.outcomes[i] for i in counted]
+            weights = np.array([self._weight(i) for i in counted]).reshape(-1, self._draws)
+            prior = rng.exponential(size=(2, self._draws))
+            hits = np.array(won, dtype=float) @ weights + prior[0]
+            losses.append(-hits / (weights.sum(axis=0) + prior.sum(axis=0)))
+        noise = self._noise or (0.0,) * len(candidate.costs)
+        for cost, deviation in zip(candidate.costs, noise, strict=True):
+            losses.append(cost * np.exp(deviation * rng.standard_normal(self._draws)))
+        return np.array(losses, dtype=np.float32)
+
+    def _weight(self, position: int) -> Floats:
+        if position not in self._weights:
+            rng = np.random.default_rng([self._seed, 0, position])
+            self._weights[position] = rng.exponential(size=self._draws)
+        return self._weights[position]
 
 
-def _draw_rates(
-    candidates: Sequence[Candidate],
-    draws: int,
-    rng: np.random.Generator,
-    rates_of: Sequence[Collection[int] | None],
-) -> Floats:
-    """Success rates (draws, candidates, rates)."""
-    positions = sorted({i for candidate in candidates for i in candidate.outcomes})
-    column = {position: j for j, position in enumerate(positions)}
-    ran = np.zeros((len(candidates), len(positions)))
-    succeeded = np.zeros_like(ran)
-    for row, candidate in enumerate(candidates):
-        for position, success in candidate.outcomes.items():
-            ran[row, column[position]] = 1.0
-            succeeded[row, column[position]] = float(success)
-    weights = rng.exponential(size=(draws, len(positions)))
-    rates = []
-    for chosen in rates_of:
-        counted = [chosen is None or position in chosen for position in positions]
-        prior = rng.exponential(size=(2, draws, len(candidates)))
-        hits = weights @ (succeeded * counted).T + prior[0]
-        rates.append(hits / (weights @ (ran * counted).T + prior.sum(axis=0)))
-    return np.stack(rates, axis=-1)
+def _dominates(these: NDArray[np.float32], those: NDArray[np.float32]) -> Bools:
+    """Whether points dominate others; objectives are the first axis, the rest broadcasts."""
+    no_worse = these[0] <= those[0]
+    better = these[0] < those[0]
+    for mine, theirs in zip(these[1:], those[1:], strict=True):
+        no_worse &= mine <= theirs
+        better |= mine < theirs
+    dominates: Bools = no_worse & better
+    return dominates
 
 
 def _losses(points: Sequence[Sequence[float]], directions: Sequence[str]) -> Floats:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from duqsweep.control.front.measures import (
 from duqsweep.control.front.objectives import Objective
 from duqsweep.control.front.simulator import SweepSimulator
 from duqsweep.control.front.success import SuccessEstimate
+from duqsweep.control.front.verdict import Verdict
 from duqsweep.errors import ConfigError, EvaluationError, SpecError
 from duqsweep.result import Outcome
 
@@ -59,6 +61,7 @@ class FrontPoint:
     outcome: Outcome
     reason: str
     error_type: str | None
+    success_mean: float | None = None  # a model's posterior mean; None where there is no model
     categories: dict[str, SuccessEstimate] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -93,7 +96,8 @@ class Front:
     hypervolume: float  # that the front dominates
     counts: dict[str, int]  # outcome → trials, running ones included
     episodes: int  # of all trials, running ones included
-    points: tuple[FrontPoint, ...]  # by trial
+    verdict: Verdict | None = None  # None without a trial of the unquantized policy
+    points: tuple[FrontPoint, ...] = ()  # by trial
 
     @property
     def plays(self) -> bool:
@@ -106,7 +110,18 @@ class Front:
         names = (objective.name for objective in self.objectives)
         return find_measure(next(filter(is_success_rate, names), SUCCESS_RATE))
 
-    @property
+    @cached_property
+    def varying_params(self) -> frozenset[str]:
+        """Keys of the parameters that differ between the points, or of all for a single point."""
+        keys = {key for point in self.points for key in point.params}
+        if len(self.points) == 1:
+            return frozenset(keys)
+        unset = object()
+        return frozenset(
+            key for key in keys if len({point.params.get(key, unset) for point in self.points}) > 1
+        )
+
+    @cached_property
     def members(self) -> tuple[FrontPoint, ...]:
         """The points on the front, best success first, then fastest."""
         time = EPISODE_TIME_S if self.plays else CALL_MS
@@ -119,15 +134,47 @@ class Front:
     def to_json(self) -> dict[str, Any]:
         """The content of `front.json`; `categories` is left out where the suite has none."""
         data = encode(self)
-        for point in data["points"]:
-            if not point["categories"]:
-                del point["categories"]
+        data["points"] = [_point_json(point) for point in data["points"]]
         return data
 
     @classmethod
     def from_json(cls, data: Any) -> Front:
         """Raises SpecError on unknown, missing or impossible values."""
         return decode(cls, data)
+
+
+class FrontText:
+    """Writes `front.json` as text again and again; points that did not change are not encoded."""
+
+    def __init__(self) -> None:
+        """Nothing is known."""
+        self._texts: dict[int, tuple[FrontPoint, str]] = {}
+
+    def of(self, front: Front) -> str:
+        """What `files.write_json` would write of `front.to_json()`."""
+        rest = files.json_text(replace(front, points=()).to_json())
+        if not front.points:
+            return rest
+        self._texts = {point.trial: self._of_point(point) for point in front.points}
+        points = ",\n".join(text for _, text in self._texts.values())
+        assert rest.endswith(_NO_POINTS)
+        return f'{rest.removesuffix(_NO_POINTS)}"points": [\n{points}\n  ]\n}}\n'
+
+    def _of_point(self, point: FrontPoint) -> tuple[FrontPoint, str]:
+        known = self._texts.get(point.trial)
+        if known is not None and known[0] is point:
+            return known
+        text = files.json_text(_point_json(encode(point))).rstrip("\n")
+        return point, "\n".join(f"    {line}" for line in text.split("\n"))
+
+
+_NO_POINTS = '"points": []\n}\n'
+
+
+def _point_json(data: dict[str, Any]) -> dict[str, Any]:
+    if not data["categories"]:
+        del data["categories"]
+    return data
 
 
 def read_front(sweep_dir: Path) -> Front | None:

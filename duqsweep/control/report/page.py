@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 
@@ -32,7 +34,9 @@ _INTERVAL = "95 %"
 _P_FRONT = "p(front)"
 
 
-def report_page(front: Front, views: Sequence[TrialView], sweep_yaml: str, svg: str) -> str:
+def report_page(
+    front: Front, views: Sequence[TrialView], sweep_yaml: str, svg: str, videos: Sequence[str] = ()
+) -> str:
     """The page as text.
 
     Args:
@@ -40,6 +44,7 @@ def report_page(front: Front, views: Sequence[TrialView], sweep_yaml: str, svg: 
         views: The sweep's trials, for the success of each task and the machine.
         sweep_yaml: The resolved configuration, shown as it is.
         svg: The picture, see `picture.draw_svg`.
+        videos: Paths of videos of episodes, relative to the page.
     """
     joined = len(front.objectives) == 2
     best = "The line joins the trials" if joined else "Those on the front are the trials"
@@ -55,6 +60,7 @@ def report_page(front: Front, views: Sequence[TrialView], sweep_yaml: str, svg: 
         _section("The document's claims, and what was measured", _claims(front)),
         _section("Success by category, on the front", categories_table(front)),
         _section("Success of each task, on the front", tasks_table(front, views)),
+        _section("Episodes to watch", _videos(videos)),
         _section("Every trial", _trials_table(front.points, front)),
         _section("Not run to the end", _unfinished(front)),
         _section("How to read this", _glossary(front)),
@@ -88,6 +94,16 @@ def _searched(sweep_yaml: str) -> str:
 
 def _section(title: str, html: str) -> str:
     return f"<h2>{escape(title)}</h2>\n{html}" if html else ""
+
+
+def _videos(paths: Sequence[str]) -> str:
+    """A player for each video; nothing is loaded before it is started."""
+    players = (
+        f'<figure class="video"><video controls preload="none" src="{quote(path)}"></video>'
+        f"<figcaption>{escape(PurePosixPath(path).stem.replace('_', ' '))}</figcaption></figure>"
+        for path in paths
+    )
+    return "\n".join(players)
 
 
 def _trials_table(points: Sequence[FrontPoint], front: Front) -> str:

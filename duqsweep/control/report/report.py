@@ -36,7 +36,9 @@ def write_report(sweep_dir: Path, front: Front, views: Sequence[TrialView]) -> N
     files.write_bytes(sweep_dir / files.FRONT_PNG, picture.draw_png(front))
     sweep_yaml = sweep_dir / files.SWEEP_YAML
     text = masked(sweep_yaml.read_text(encoding="utf-8")) if sweep_yaml.exists() else ""
-    page = report_page(front, views, text, picture.draw_svg(front))
+    films = sorted((sweep_dir / files.VIDEOS_DIR).glob("*.mp4"))
+    videos = [f"{files.VIDEOS_DIR}/{film.name}" for film in films]
+    page = report_page(front, views, text, picture.draw_svg(front), videos)
     files.write_text(sweep_dir / files.REPORT_HTML, page)
 
 

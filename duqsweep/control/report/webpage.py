@@ -17,6 +17,7 @@ p.counts { color: #5a6570; margin: .2rem 0 1rem; }
 p.headline { background: #eef5fb; border-left: 4px solid #0072B2; padding: .7rem 1rem; }
 p.warning { background: #fdf3e1; border-left: 4px solid #D55E00; padding: .7rem 1rem; }
 figure { margin: 1rem 0; } figure svg { width: 100%; height: auto; }
+figure.video { display: inline-block; margin: 0.5rem; } figure.video video { width: 20rem; }
 figcaption, p.note { color: #5a6570; font-size: .9rem; }
 div.scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .87rem; font-variant-numeric: tabular-nums; }

@@ -35,8 +35,17 @@ class PruneSlow:
     other objectives.
     """
 
-    def __init__(self, config: SweepConfig, reader: TrialReader) -> None:
-        """The rule for the sweep of `config`, whose trials `reader` reads."""
+    def __init__(
+        self, config: SweepConfig, reader: TrialReader, against_trials: bool = True
+    ) -> None:
+        """The rule for the sweep of `config`.
+
+        Args:
+            config: Of the sweep.
+            reader: Of its trials.
+            against_trials: Compare with other trials too, not only with the unquantized policy.
+        """
+        self._against_trials = against_trials
         self._calls = config.base.suite.nominal_calls
         names = {objective.name for objective in config.objectives}
         self._is_on = names == {"success_rate", "episode_time_s"}
@@ -46,9 +55,10 @@ class PruneSlow:
         """See `protocols.EarlyStopping`."""
         if view.vitals is None or not self._may_prune(view.trial):
             return None
+        others = self._reader.known() if self._against_trials else []
         incumbents = [
             Incumbent(other.number, self._speed(other), other.counts.successes, other.counts.ran)
-            for other in self._reader.read()
+            for other in others
             if other.vitals is not None and other.number != view.number and other.result is not None
         ]
         counts = view.counts
@@ -104,9 +114,13 @@ def too_slow(
     """
     if speedup < MIN_SPEEDUP:
         return f"slower than the unquantized policy: {speedup:.2f} times its speed"
+    best: dict[int, Incumbent] = {}  # of the faster ones with so many episodes
     for incumbent in incumbents:
-        if speedup * (1 + TIME_MARGIN) >= incumbent.speedup:
-            continue
+        if speedup * (1 + TIME_MARGIN) < incumbent.speedup:
+            known = best.setdefault(incumbent.episodes, incumbent)
+            if incumbent.successes > known.successes:
+                best[incumbent.episodes] = incumbent
+    for incumbent in best.values():
         sure = probability_at_least(incumbent.successes, incumbent.episodes, successes, episodes)
         if sure >= CONFIDENCE:
             return (

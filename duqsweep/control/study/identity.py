@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from duqsweep.checkpoint.contents import checkpoint_contents
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig
 from duqsweep.control.sweep_format import FORMAT, FORMAT_KEY, check_format, compare_format
-from duqsweep.errors import ConfigError
+from duqsweep.errors import ConfigError, EvaluationError
 
 # User attributes of the study.
 IDENTITY = "space"  # this name since format 1, so that a study of format 1 is recognized
@@ -38,7 +39,8 @@ def check_folder(directory: Path, parts: Mapping[str, Any]) -> None:
     check_format(directory)
     path = directory / files.IDENTITY_JSON
     if path.exists():
-        _compare(files.read_json(path), parts, f"the folder {directory}")
+        with suppress(EvaluationError):  # a damaged one: the study knows it as well
+            _compare(files.read_object(path), parts, f"the folder {directory}")
     elif has_trials(directory):
         raise ConfigError(
             f"{directory} holds trials and no {files.SWEEP_YAML}, so that nothing says which sweep "
@@ -60,18 +62,6 @@ def check_study(study: optuna.Study, config: SweepConfig, parts: Mapping[str, An
         )
     compare_format(known, "the study")
     _compare(known, parts, "the study")
-
-
-def check_new(config: SweepConfig) -> None:
-    """Raise ConfigError when trials lie in the folder of a sweep whose study does not exist."""
-    if not has_trials(config.directory):
-        return
-    where = "the storage" if config.storage_url else files.STUDY_LOG
-    raise ConfigError(
-        f"{config.directory} holds trials, and {where} no study {config.name!r}: put "
-        f"{'the database' if config.storage_url else files.STUDY_LOG} back, or set another "
-        "dir=FOLDER for a new sweep"
-    )
 
 
 def has_trials(directory: Path) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import random
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,12 +28,16 @@ from duqsweep.control.study.frozen import (
     settings_of,
     told_values,
 )
-from duqsweep.control.study.identity import check_folder, check_new, check_study, identity
+from duqsweep.control.study.identity import check_folder, check_study, identity
 from duqsweep.control.study.rebuild import finish_rebuilding, rebuild
+from duqsweep.control.study.restore import differs, restored
 from duqsweep.control.study.samplers import make_sampler
 from duqsweep.control.study.storage import open_storage
+from duqsweep.control.trials.reader import TrialView
 from duqsweep.errors import ConfigError
 from duqsweep.setting import Scalar
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,10 @@ class OptunaStudy:
             self._study.enqueue_trial(point)
         return self._ask_sampler()
 
+    def has_plans(self) -> bool:
+        """Whether `ask` gives a plan, or a trial that an earlier controller enqueued."""
+        return bool(self._enqueued) or any(name not in self._plans for name in self._space.plans)
+
     def running(self) -> list[ProposedTrial]:
         """Trials that were proposed and not told, duplicates left out, by number."""
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
@@ -126,6 +136,21 @@ class OptunaStudy:
         if number not in self._values:
             self._finish(number, values, attrs)
         self._tell_duplicates(number)
+
+    def note(self, number: int, attrs: Mapping[str, Any]) -> None:
+        """Keep attributes of a trial that was proposed and not told yet."""
+        trial = self._trial(number)
+        for key, value in attrs.items():
+            trial.set_user_attr(key, value)
+
+    def remember(self, key: str, value: Any) -> None:
+        """Keep plain JSON data of the search as an attribute of the study."""
+        if self.recall(key) != value:
+            self._study.set_user_attr(key, value)
+
+    def recall(self, key: str) -> Any:
+        """What was kept under `key`; None where nothing was."""
+        return self._study.user_attrs.get(key)
 
     def refuse(self, number: int, reason: str) -> None:
         """Finish a trial that cannot be evaluated; it has no values, and samplers overlook it."""
@@ -206,8 +231,19 @@ class OptunaStudy:
         self._duplicates.setdefault(original, []).append(duplicate)
 
 
-def open_study(config: SweepConfig, space: Space) -> OptunaStudy:
-    """Start the sweep's study, or resume it.
+def open_study(
+    config: SweepConfig,
+    space: Space,
+    views: Sequence[TrialView] = (),
+    say: Callable[[str], None] = log.warning,
+) -> OptunaStudy:
+    """Start the sweep's study, or resume it; written anew where it does not fit the trials.
+
+    Args:
+        config: Of the sweep.
+        space: Of the sweep.
+        views: The trials of its folder.
+        say: Takes a line for people where the study is written anew.
 
     Raises:
         ConfigError: The storage cannot be reached, it holds another sweep under this name, the
@@ -220,25 +256,34 @@ def open_study(config: SweepConfig, space: Space) -> OptunaStudy:
         )
     parts = identity(config, space)
     check_folder(config.directory, parts)
-    study = _load_or_create(config)
+    study = _load_or_create(config, space, views, parts, say)
     check_study(study, config, parts)
+    study.sampler = make_sampler(config.sampler, config.seed)
     trials = study.get_trials(deepcopy=False)
-    # Another seed for each run, or a resumed sampler would repeat its first draws.
-    lived = [trial for trial in trials if trial.state != TrialState.WAITING]
-    study.sampler = make_sampler(config.sampler, seed=(config.seed * 100_003 + len(lived)) % 2**31)
     grid = _grid(space, config.seed, trials) if config.sampler.name == "grid" else None
     return OptunaStudy(study, space, grid)
 
 
-def _load_or_create(config: SweepConfig) -> optuna.Study:
-    storage = open_storage(config.directory, config.storage_url)
+def _load_or_create(
+    config: SweepConfig,
+    space: Space,
+    views: Sequence[TrialView],
+    parts: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> optuna.Study:
+    storage = open_storage(config.directory, config.storage_url, say)
     finish_rebuilding(storage, config.name)
-    try:  # create_study(load_if_exists=True) would write to the journal of a finished sweep
-        return optuna.load_study(study_name=config.name, storage=storage)
-    except KeyError:
-        check_new(config)
-        directions = [StudyDirection[o.direction.upper()] for o in config.objectives]
-        return optuna.create_study(storage=storage, study_name=config.name, directions=directions)
+    with suppress(KeyError):  # create_study(load_if_exists=True) would write to a finished journal
+        study = optuna.load_study(study_name=config.name, storage=storage)
+        check_study(study, config, parts)
+        if not differs(study, views):
+            return study
+        say("damaged: the study does not fit the trials' files, and is written anew from them")
+        optuna.delete_study(study_name=config.name, storage=storage)
+    directions = [StudyDirection[o.direction.upper()] for o in config.objectives]
+    study = optuna.create_study(storage=storage, study_name=config.name, directions=directions)
+    study.add_trials(restored(views, space))
+    return study
 
 
 def _grid(space: Space, seed: int, trials: Sequence[FrozenTrial]) -> Iterator[Params]:

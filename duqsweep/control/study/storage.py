@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,8 +15,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from duqsweep import files
 from duqsweep.control.config.addresses import check_sqlite
+from duqsweep.control.trials.quarantine import put_aside
 from duqsweep.errors import ConfigError
 from duqsweep.masking import masked
+
+log = logging.getLogger(__name__)
 
 TIMEOUT_S = 5  # to connect to a database
 
@@ -31,24 +37,50 @@ class _Unlocked:
         return None
 
 
-def open_storage(directory: Path, url: str | None) -> BaseStorage:
+class _Journal(JournalFileBackend):
+    """Optuna's journal in a file; waits out a full disk, and leaves no half entry behind."""
+
+    @files.patient
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """See Optuna."""
+        path = Path(self._file_path)
+        size = path.stat().st_size
+        try:
+            super().append_logs(logs)
+        except OSError as error:
+            os.truncate(path, size)
+            error.filename = str(path)
+            raise
+
+
+def open_storage(
+    directory: Path, url: str | None, say: Callable[[str], None] = log.warning
+) -> BaseStorage:
     """The sweep's storage.
 
     Args:
         directory: The sweep's folder, held by this process.
         url: Of a database; None: the journal `study.log`.
+        say: Takes a line for people where that is damaged.
+
+    A journal that is damaged is moved to the sweep's quarantine, and an empty one takes its place.
 
     Raises:
-        ConfigError: The database cannot be reached, or the journal is none.
+        ConfigError: The database cannot be reached.
     """
     if url is not None:
         return _open_database(url)
     path = directory / files.STUDY_LOG
     cut_torn_line(path)
     try:
-        return JournalStorage(JournalFileBackend(str(path), lock_obj=cast(Any, _Unlocked())))
-    except (ValueError, KeyError) as error:
-        raise ConfigError(f"{path} is not a journal of this version: {error}") from error
+        return _open_journal(path)
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+        say(put_aside(directory, path, error))
+        return _open_journal(path)
+
+
+def _open_journal(path: Path) -> BaseStorage:
+    return JournalStorage(_Journal(str(path), lock_obj=cast(Any, _Unlocked())))
 
 
 def cut_torn_line(path: Path) -> None:

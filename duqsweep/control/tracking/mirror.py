@@ -8,21 +8,24 @@ emptied server is rebuilt as it was.
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from duqsweep import files
-from duqsweep.control.front.records import read_front
+from duqsweep.control.front.history import FrontHistory
+from duqsweep.control.front.records import Front, FrontPoint, read_front
 from duqsweep.control.tracking import runs
-from duqsweep.control.tracking.mlflow_client import default_uri, import_client
+from duqsweep.control.tracking.mlflow_client import check_database, default_uri, import_client
 from duqsweep.control.tracking.runids import remember_runs, sweep_key
 from duqsweep.control.tracking.runs import RunRecord
-from duqsweep.control.trials.reader import TrialReader
-from duqsweep.control.trials.reference import sweep_reference
-from duqsweep.errors import DuqsweepError
+from duqsweep.control.trials.reader import TrialReader, TrialView
+from duqsweep.control.trials.reference import Reference, sweep_reference
+from duqsweep.errors import DuqsweepError, EvaluationError, SpecError
 from duqsweep.fingerprint import digest
 from duqsweep.locking import try_lock
 from duqsweep.masking import masked
@@ -40,8 +43,10 @@ ARTIFACTS = (
     files.SWEEP_YAML,
     files.LEDGER_JSON,
 )
+REFRESH_S = 30.0  # between two writings of what changes with every trial
+_PARENT_TAG = "mlflow.parentRunId"
 _LOCK_POLL_S = 0.1
-_BATCH = 1000  # metrics per call, MLflow's own limit
+_BATCH = 800  # metrics per call; MLflow takes 1,000 metrics, parameters and tags together
 _PAGE = 1000
 
 
@@ -66,67 +71,134 @@ def mirror(sweep_dir: Path, uri: str | None = None) -> int:
         raise DuqsweepError(f"MLflow at {where} cannot take the copy: {said}") from error
 
 
+@dataclass
+class _Run:
+    """What MLflow holds of a run, as far as it is known."""
+
+    id: str
+    status: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    metrics: tuple[Any, ...] = ()  # that this process has written
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What a trial's record comes from. What did not change is the same object."""
+
+    view: TrialView
+    point: FrontPoint | None
+    reference: Reference | None
+
+    def needs_writing(self, before: _Source | None, refresh: bool) -> bool:
+        """Whether a record is to be written after that of `before`."""
+        if before is None or before.reference != self.reference:
+            return True
+        if before.view is self.view and before.point is self.point:
+            return False
+        began = (before.view.vitals is None) != (self.view.vitals is None)
+        ended = before.view.result is not self.view.result and self.view.outcome != "running"
+        return refresh or began or ended
+
+
 class Mirror:
     """One sweep's connection to MLflow; remembers what it has written, so updates are cheap."""
 
-    def __init__(self, sweep_dir: Path, uri: str | None = None) -> None:
+    def __init__(
+        self, sweep_dir: Path, uri: str | None = None, reader: TrialReader | None = None
+    ) -> None:
+        """Nothing is connected yet.
+
+        Args:
+            sweep_dir: The sweep's folder.
+            uri: MLflow's tracking URI; None: the database in the folder.
+            reader: Of the sweep's trials, if one is there; a trial is then not kept twice.
+        """
         self._dir = sweep_dir.absolute()
         self._uri = uri or default_uri(sweep_dir)
-        self._reader = TrialReader(self._dir)
+        self._reader = reader or TrialReader(self._dir)
         self._forget()
 
     def _forget(self) -> None:
         self._client: Any = None
+        self._key = ""
         self._experiment = ""
-        self._run_ids: dict[str, str] = {}  # key → run
-        self._synced: dict[str, str] = {}  # key → digest
-        self._written: dict[str, set[tuple[Any, ...]]] = {}  # key → metrics of this process
+        self._runs: dict[str, _Run] = {}  # by key
         self._uploaded = ""  # digest of the artifacts
-        self._described: dict[int, tuple[Any, ...]] = {}  # trial → what its last record came from
+        self._described: dict[int, _Source] = {}  # trial → what its last record came from
+        self._history = FrontHistory()
+        self._due_s = -math.inf  # by the monotonic clock: no refreshment before
 
-    def update(self, final: bool = False) -> int:
-        """Write whatever changed; returns the number of trials.
+    def update(
+        self,
+        final: bool = False,
+        changed: Collection[int] | None = None,
+        front: Front | None = None,
+    ) -> int:
+        """Write what changed; returns the number of trials.
 
-        After an error the next call looks up anew what is there.
+        Trials that began or ended are written at once. Places on the front, the progress of
+        trials that run and the files beside the parent run change with every trial, so they are
+        written every `REFRESH_S` seconds only. After an error the next call looks up anew what is
+        there.
 
         Args:
-            final: The controller has ended: the parent run ends when no trial runs.
+            final: The controller has ended: everything is written, and the parent run ends when no
+                trial runs.
+            changed: Numbers of the trials with changed files; None: look at all.
+            front: Of the sweep now; None: what front.json holds.
         """
         try:
             with _locked(self._dir):
-                return self._update(final)
+                return self._update(final, changed, front)
         except BaseException:
             self._forget()  # a call that failed may have been carried out nevertheless
             raise
 
-    def _update(self, final: bool) -> int:
-        views = self._reader.read()
+    def _update(self, final: bool, changed: Collection[int] | None, front: Front | None) -> int:
+        views = self._views(None if self._client is None else changed)
         if not views:
             return 0
-        if self._client is None:
-            self._connect()
-        key = sweep_key(self._dir)
-        front = read_front(self._dir)
+        front = read_front(self._dir) if front is None else front
         reference = sweep_reference(self._dir)
+        if self._client is None:
+            self._key = sweep_key(self._dir)
+            self._connect()
         points = {point.trial: point for point in front.points} if front else {}
-        parent = runs.sweep_record(self._dir.name, views, front, final)
-        parent_id = self._write(key, parent, {})
+        refresh = final or time.monotonic() >= self._due_s
+        parent = runs.sweep_record(self._dir.name, views, front, final, self._history)
+        parent_id = self._write(self._key, parent, {})
         for view in views:
-            source = (view, points.get(view.number), reference)
-            if self._described.get(view.number) == source:
-                continue
-            tags = {"mlflow.parentRunId": parent_id}
-            self._write(f"{key}/{view.number}", runs.trial_record(*source), tags)
-            self._described[view.number] = source
-        self._upload(parent_id)
+            source = _Source(view, points.get(view.number), reference)
+            if source.needs_writing(self._described.get(view.number), refresh):
+                record = runs.trial_record(view, source.point, reference)
+                self._write(f"{self._key}/{view.number}", record, {_PARENT_TAG: parent_id})
+                self._described[view.number] = source
+        if refresh:
+            self._upload(parent_id)
+            self._remember_runs(parent_id)
+            self._due_s = time.monotonic() + REFRESH_S
+        return len(views)
+
+    def _views(self, changed: Collection[int] | None) -> list[TrialView]:
+        """All trials, by number; only those that changed or run are looked at again."""
+        if changed is None:
+            return self._reader.read()
+        running = {view.number for view in self._reader.known() if view.result is None}
+        for number in running.union(changed):
+            with suppress(EvaluationError, SpecError, FileNotFoundError):  # the loop mends it
+                self._reader.view(number)
+        return self._reader.known()
+
+    def _remember_runs(self, parent_id: str) -> None:
         trials = {
-            name.rpartition("/")[2]: run_id for name, run_id in self._run_ids.items() if "/" in name
+            name.rpartition("/")[2]: run.id for name, run in self._runs.items() if "/" in name
         }
         ids = {"experiment": self._experiment, "parent": parent_id, "trials": trials}
         remember_runs(self._dir, self._uri, ids)
-        return len(views)
 
     def _connect(self) -> None:
+        check_database(self._uri)
         mlflow_client = import_client()
         client = mlflow_client(tracking_uri=self._uri)
         name = f"duqsweep/{self._dir.name}"
@@ -161,12 +233,12 @@ class Mirror:
             )
             for run in page:
                 key = run.data.tags[KEY_TAG]
-                if key in self._run_ids:
+                if key in self._runs:
                     self._client.delete_run(run.info.run_id)
                     continue
-                self._run_ids[key] = run.info.run_id
-                self._synced[key] = run.data.tags.get(SYNCED_TAG, "")
-                self._uploaded = run.data.tags.get(ARTIFACTS_TAG, self._uploaded)
+                data = run.data
+                self._runs[key] = _Run(run.info.run_id, run.info.status, data.tags, data.params)
+                self._uploaded = data.tags.get(ARTIFACTS_TAG, self._uploaded)
             token = page.token
             if not token:
                 return
@@ -174,39 +246,40 @@ class Mirror:
     def _write(self, key: str, record: RunRecord, tags: Mapping[str, str]) -> str:
         """Find or create the run of `key` and bring it to `record`; returns its id."""
         tags = {**record.tags, **tags, KEY_TAG: key}
-        stamp = digest([record.to_json(), tags])
-        run_id = self._run_ids.get(key)
-        if run_id is None:
-            run = self._client.create_run(
+        run = self._runs.get(key)
+        if run is None:
+            created = self._client.create_run(
                 self._experiment, start_time=record.started_ms, tags=tags, run_name=record.name
             )
-            run_id = self._run_ids[key] = run.info.run_id
-        elif self._synced.get(key) == stamp:
-            return run_id
-        self._log(key, run_id, record, tags)
-        if record.status == "RUNNING":
-            self._client.update_run(run_id, status="RUNNING")
-        else:
-            self._client.set_terminated(run_id, record.status, record.ended_ms)
-        self._client.set_tag(run_id, SYNCED_TAG, stamp)
-        self._synced[key] = stamp
-        return run_id
+            run = self._runs[key] = _Run(created.info.run_id, "RUNNING", tags, {})
+            if not record.metrics and record.status == "RUNNING":
+                return run.id  # its parameters come with its first numbers
+        stamp = record.digest(tags)
+        if run.tags.get(SYNCED_TAG) == stamp:
+            return run.id
+        if record.status == "RUNNING" and run.status != "RUNNING":
+            self._client.update_run(run.id, status="RUNNING")
+        elif record.status != "RUNNING":
+            self._client.set_terminated(run.id, record.status, record.ended_ms)
+        run.status = record.status
+        self._log(run, record, {**tags, SYNCED_TAG: stamp})
+        return run.id
 
-    def _log(self, key: str, run_id: str, record: RunRecord, tags: Mapping[str, str]) -> None:
+    def _log(self, run: _Run, record: RunRecord, tags: Mapping[str, str]) -> None:
+        """Write what the run does not have yet; its digest comes last."""
         from mlflow.entities import Metric, Param, RunTag
 
-        written = self._written.setdefault(key, set())
-        fresh = [metric for metric in record.metrics if metric not in written]
-        self._client.log_batch(
-            run_id,
-            metrics=[Metric(*metric) for metric in fresh[:_BATCH]],
-            params=[Param(*item) for item in record.params.items()],
-            tags=[RunTag(*item) for item in tags.items()],
-        )
-        for start in range(_BATCH, len(fresh), _BATCH):
-            batch = fresh[start : start + _BATCH]
-            self._client.log_batch(run_id, metrics=[Metric(*metric) for metric in batch])
-        written.update(fresh)
+        metrics = record.metrics
+        begins = metrics[: len(run.metrics)] == run.metrics
+        fresh = metrics[len(run.metrics) :] if begins else metrics
+        *whole, last = [fresh[i : i + _BATCH] for i in range(0, max(1, len(fresh)), _BATCH)]
+        for batch in whole:
+            self._client.log_batch(run.id, metrics=[Metric(*metric) for metric in batch])
+        new_tags = [RunTag(*item) for item in tags.items() if item not in run.tags.items()]
+        params = [Param(*item) for item in record.params.items() if item[0] not in run.params]
+        metrics_left = [Metric(*metric) for metric in last]
+        self._client.log_batch(run.id, metrics=metrics_left, params=params, tags=new_tags)
+        run.metrics, run.params, run.tags = metrics, record.params, {**run.tags, **tags}
 
     def _upload(self, parent_id: str) -> None:
         paths = [path for name in ARTIFACTS if (path := self._dir / name).exists()]

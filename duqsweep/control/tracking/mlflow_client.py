@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from duqsweep import files
+from duqsweep.errors import DuqsweepError
 
 
 def default_uri(sweep_dir: Path) -> str:
     """The tracking URI of a database in the sweep's own folder."""
     return f"sqlite:///{(sweep_dir / files.MLFLOW_DB).absolute()}"
+
+
+def check_database(uri: str) -> None:
+    """Raise DuqsweepError for a SQLite file that is no database or cannot be opened.
+
+    MLflow tries such a file again and again for minutes.
+    """
+    if not uri.startswith("sqlite:///"):
+        return
+    path = uri.removeprefix("sqlite:///").partition("?")[0]
+    try:
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA schema_version")
+    except sqlite3.Error as error:
+        raise DuqsweepError(f"MLflow at {uri} cannot take the copy: {error}") from error
 
 
 def import_client() -> Any:

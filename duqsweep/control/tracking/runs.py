@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import getpass
+import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from duqsweep.categories import named_category
 from duqsweep.codec import encode
 from duqsweep.control.front import formats
-from duqsweep.control.front.history import front_history
+from duqsweep.control.front.history import FrontHistory
 from duqsweep.control.front.measures import SUCCESS_RATE, measures_of
 from duqsweep.control.front.records import Front, FrontPoint
 from duqsweep.control.front.simulator import SweepSimulator
@@ -21,6 +21,7 @@ from duqsweep.control.trials.reference import Reference
 from duqsweep.control.view import wording
 from duqsweep.control.view.headline import headline
 from duqsweep.control.view.simulation import simulator_line, warnings
+from duqsweep.fingerprint import digest
 
 _TAG_LIMIT = 4000  # characters; MLflow's is 5000
 _Metric = tuple[str, float, int, int]  # key, value, timestamp in ms, step
@@ -38,9 +39,11 @@ class RunRecord:
     started_ms: int
     ended_ms: int | None
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON data."""
-        return encode(self)
+    def digest(self, tags: Mapping[str, str]) -> str:
+        """A digest of the run with these tags."""
+        metrics = hashlib.sha256(repr(self.metrics).encode()).hexdigest()
+        times = [self.status, self.started_ms, self.ended_ms]
+        return digest([self.name, self.params, dict(tags), *times, metrics])
 
 
 def trial_record(
@@ -128,11 +131,17 @@ def _vitals_metrics(view: TrialView) -> list[_Metric]:
 
 
 def _episode_metrics(view: TrialView) -> list[_Metric]:
-    """One step per episode; keys differ from the objectives', which stay single values."""
+    """One step per episode; keys differ from the objectives', which stay single values.
+
+    Episodes end in any order. Steps are in ledger order, up to the first one that has not ended,
+    so that what is once logged stays true. The clock runs as if they were played one by one.
+    """
     clock = float(view.measured_ms or view.started_ms)
     metrics: list[_Metric] = []
     successes = ran = 0
-    for record in view.episodes:
+    for i, record in enumerate(view.episodes):
+        if record.i != i:
+            break
         clock += 1000 * record.wall_s
         if record.error is not None:
             continue
@@ -159,6 +168,7 @@ def sweep_record(
     views: Sequence[TrialView],
     front: Front | None,
     final: bool,
+    history: FrontHistory,
 ) -> RunRecord:
     """The parent run.
 
@@ -167,6 +177,7 @@ def sweep_record(
         views: Its trials, at least one.
         front: Of the sweep; None before the first trial has a result.
         final: Whether the controller has ended.
+        history: Of the front; kept from one call to the next.
     """
     spec = views[0].trial.spec
     running = not final or any(view.result is None for view in views)
@@ -182,7 +193,7 @@ def sweep_record(
     return RunRecord(
         name=sweep,
         params={"policy": spec.policy.name, "suite": spec.suite.name},
-        metrics=tuple(_history_metrics(views, front)),
+        metrics=tuple(_history_metrics(views, front, history)),
         tags=tags,
         status="RUNNING" if running else "FINISHED",
         started_ms=min(view.started_ms for view in views),
@@ -204,7 +215,9 @@ def _simulator_tags(simulator: SweepSimulator | None) -> dict[str, str]:
     }
 
 
-def _history_metrics(views: Sequence[TrialView], front: Front | None) -> list[_Metric]:
+def _history_metrics(
+    views: Sequence[TrialView], front: Front | None, history: FrontHistory
+) -> list[_Metric]:
     """Hypervolume and best success after each trial, as far as all earlier trials have ended.
 
     A value that was written can then not change when an older trial ends late.
@@ -213,7 +226,7 @@ def _history_metrics(views: Sequence[TrialView], front: Front | None) -> list[_M
         return []
     metrics: list[_Metric] = []
     at = 0
-    for step in front_history(front, views):
+    for step in history.steps(front, views):
         at = max(at, step.ended_ms)
         metrics.append(("hypervolume", step.hypervolume, at, step.trial))
         if step.best_success is not None:

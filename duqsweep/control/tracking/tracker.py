@@ -7,16 +7,22 @@ import shlex
 import threading
 import time
 from pathlib import Path
-from typing import Protocol
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Protocol
 
 from duqsweep.control.tracking.mirror import Mirror
 from duqsweep.masking import masked
+
+if TYPE_CHECKING:
+    from duqsweep.control.front.records import Front
+    from duqsweep.control.trials.reader import TrialReader
 
 log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S = 30.0  # after a failed update; doubles with each further one
 _LONGEST_PAUSE_S = 600.0
-_GATHER_S = 2.0  # events of this long become one update
+_GATHER_S = 2.0  # events of this long become one update; of longer after a slow one:
+_SHARE = 5  # events of at least so many times as long as the last update took
 
 
 class SweepTracker(Protocol):
@@ -28,7 +34,7 @@ class SweepTracker(Protocol):
     def trial_changed(self, number: int) -> None:
         """A file of this trial changed."""
 
-    def front_changed(self) -> None:
+    def front_changed(self, front: Front) -> None:
         """front.json changed."""
 
     def close(self, timeout_s: float) -> str | None:
@@ -44,7 +50,7 @@ class NullTracker:
     def trial_changed(self, number: int) -> None:
         """Nothing."""
 
-    def front_changed(self) -> None:
+    def front_changed(self, front: Front) -> None:
         """Nothing."""
 
     def close(self, timeout_s: float) -> str | None:
@@ -56,7 +62,11 @@ class MlflowTracker:
     """Mirrors the folder in a thread of its own; after each further failure it pauses longer."""
 
     def __init__(
-        self, sweep_dir: Path, uri: str | None = None, first_pause_s: float = _FIRST_PAUSE_S
+        self,
+        sweep_dir: Path,
+        uri: str | None = None,
+        first_pause_s: float = _FIRST_PAUSE_S,
+        reader: TrialReader | None = None,
     ) -> None:
         """Prepare; nothing is sent before `sweep_started`.
 
@@ -64,11 +74,14 @@ class MlflowTracker:
             sweep_dir: The sweep's folder.
             uri: MLflow's tracking URI; None: a database in the folder.
             first_pause_s: After the first failed update.
+            reader: Of the sweep's trials, if one is there; see `Mirror`.
         """
         self._dir = sweep_dir
-        self._mirror = Mirror(sweep_dir, uri)
+        self._mirror = Mirror(sweep_dir, uri, reader)
         self._first_pause_s = first_pause_s
         self._changed = threading.Event()
+        self._numbers: SimpleQueue[int] = SimpleQueue()  # of trials that changed
+        self._front: Front | None = None
         self._closing = threading.Event()
         self._problem: str | None = "it has not answered yet"
         self.failures = 0  # updates that did not succeed
@@ -82,10 +95,12 @@ class MlflowTracker:
 
     def trial_changed(self, number: int) -> None:
         """See `SweepTracker`."""
+        self._numbers.put(number)
         self._changed.set()
 
-    def front_changed(self) -> None:
+    def front_changed(self, front: Front) -> None:
         """See `SweepTracker`."""
+        self._front = front
         self._changed.set()
 
     def close(self, timeout_s: float) -> str | None:
@@ -105,12 +120,16 @@ class MlflowTracker:
 
     def _run(self) -> None:
         pause_s = self._first_pause_s
+        gather_s = _GATHER_S
         while True:
             self._changed.wait()
-            self._closing.wait(_GATHER_S)
+            self._closing.wait(gather_s)
             self._changed.clear()  # before the look at closing, or its wake-up could be lost
             last = self._closing.is_set()
-            if self._update(last):
+            begun_s = time.monotonic()
+            succeeded = self._update(last)
+            gather_s = max(_GATHER_S, _SHARE * (time.monotonic() - begun_s))
+            if succeeded:
                 pause_s = self._first_pause_s
             elif not last:
                 self._closing.wait(pause_s)
@@ -122,7 +141,8 @@ class MlflowTracker:
     def _update(self, last: bool) -> bool:
         started = time.monotonic()
         try:
-            self._mirror.update(final=last)
+            changed = {self._numbers.get() for _ in range(self._numbers.qsize())}
+            self._mirror.update(last, None if last else changed, self._front)
         except Exception as error:  # whatever a server can do must not reach the sweep
             self.failures += 1
             self._problem = masked(" ".join(str(error).split())[:300]) or type(error).__name__
@@ -134,6 +154,8 @@ class MlflowTracker:
         return True
 
 
-def open_tracker(name: str, sweep_dir: Path, uri: str | None = None) -> SweepTracker:
+def open_tracker(
+    name: str, sweep_dir: Path, uri: str | None = None, reader: TrialReader | None = None
+) -> SweepTracker:
     """The tracker of a configuration: `none`, or MLflow at `uri` (None: in the sweep's folder)."""
-    return NullTracker() if name == "none" else MlflowTracker(sweep_dir, uri)
+    return NullTracker() if name == "none" else MlflowTracker(sweep_dir, uri, reader=reader)

@@ -5,23 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from duqsweep import files
 from duqsweep.categories import counts_by_category
 from duqsweep.control.trial_status import TrialStatus, read_status
-from duqsweep.result import EpisodeRecord, SuccessCounts, TrialResult, Vitals, final_attempts
+from duqsweep.errors import EvaluationError, SpecError
+from duqsweep.result import (
+    EpisodeRecord,
+    SuccessCounts,
+    Throughput,
+    TrialResult,
+    Vitals,
+    final_attempts,
+)
 from duqsweep.spec import Trial
 
-_WATCHED = (
-    files.SPEC_JSON,
-    files.VITALS_JSON,
-    files.EPISODES_JSONL,
-    files.RESULT_JSON,
-    files.JOB_JSON,
-    files.FAILURES_JSONL,
-    files.STATE_JSON,
-)
+T = TypeVar("T")
 _Signature = tuple[tuple[int, int] | None, ...]
 
 
@@ -38,6 +38,7 @@ class TrialView:
     ended_ms: int | None  # when its result was written
     death: str | None = None  # how its last job died; None while one works on it
     status: TrialStatus | None = None  # None before the controller has taken it
+    throughput: Throughput | None = None  # of its latest assignment; None before an episode ended
 
     @property
     def number(self) -> int:
@@ -74,28 +75,42 @@ class TrialReader:
     def __init__(self, sweep_dir: Path) -> None:
         self._trials_dir = sweep_dir / files.TRIALS_DIR
         self._seen: dict[str, tuple[_Signature, TrialView]] = {}
+        self.damaged: dict[str, str] = {}  # folder → what `read` found wrong with it
 
     def read(self) -> list[TrialView]:
-        """Every trial that has a spec, by number.
+        """Every trial that can be read, by number; the others are in `damaged`."""
+        self.damaged.clear()
+        if not self._trials_dir.is_dir():
+            return []
+        folders = sorted(path for path in self._trials_dir.iterdir() if path.name.isdigit())
+        views = []
+        for folder in folders:
+            try:
+                views.append(self._read_one(folder))
+            except FileNotFoundError:  # a trial without spec.json has not begun
+                continue
+            except (EvaluationError, SpecError) as error:
+                self.damaged[folder.name] = str(error)
+        return sorted(views, key=lambda view: view.number)
+
+    def known(self) -> list[TrialView]:
+        """The same as they were when each was read last; the disk is not looked at again."""
+        if not self._seen:
+            return self.read()
+        return sorted((view for _, view in list(self._seen.values())), key=lambda view: view.number)
+
+    def view(self, number: int) -> TrialView:
+        """One trial that has a spec; the same object as before where no file changed.
 
         Raises:
             EvaluationError: A file is not JSON.
             SpecError: A record holds an impossible value.
+            FileNotFoundError: It has no spec.json.
         """
-        if not self._trials_dir.is_dir():
-            return []
-        folders = sorted(path for path in self._trials_dir.iterdir() if path.name.isdigit())
-        views = [
-            self._read_one(folder) for folder in folders if (folder / files.SPEC_JSON).exists()
-        ]
-        return sorted(views, key=lambda view: view.number)
-
-    def view(self, number: int) -> TrialView:
-        """One trial that has a spec; the same object as before where no file changed."""
         return self._read_one(self._trials_dir / f"{number:04d}")
 
     def _read_one(self, folder: Path) -> TrialView:
-        signature = tuple(_signature(folder / name) for name in _WATCHED)
+        signature = tuple(_signature(folder / name) for name in files.TRIAL_FILES)
         known = self._seen.get(folder.name)
         if known is None or known[0] != signature:
             known = self._seen[folder.name] = (signature, read_trial(folder))
@@ -109,36 +124,37 @@ def read_trials(sweep_dir: Path) -> list[TrialView]:
 
 def read_trial(folder: Path) -> TrialView:
     """One trial from its folder; see `TrialReader.read`."""
-    result = _read_optional(folder / files.RESULT_JSON)
-    vitals = _read_optional(folder / files.VITALS_JSON)
-    episodes = [
-        EpisodeRecord.from_json(line) for line in files.read_lines(folder / files.EPISODES_JSONL)
-    ]
+    result = _read_optional(TrialResult, folder / files.RESULT_JSON)
+    vitals = _read_optional(Vitals, folder / files.VITALS_JSON)
+    throughput = _read_optional(Throughput, folder / files.THROUGHPUT_JSON)
+    episodes = files.read_records(EpisodeRecord, folder / files.EPISODES_JSONL)
     return TrialView(
-        trial=Trial.from_json(files.read_json(folder / files.SPEC_JSON)),
-        vitals=None if vitals is None else Vitals.from_json(vitals),
+        trial=files.read_record(Trial, folder / files.SPEC_JSON),
+        vitals=vitals,
         episodes=tuple(final_attempts(episodes)),
-        result=None if result is None else TrialResult.from_json(result),
+        result=result,
         started_ms=_written_ms(folder / files.SPEC_JSON),
         measured_ms=None if vitals is None else _written_ms(folder / files.VITALS_JSON),
         ended_ms=None if result is None else _written_ms(folder / files.RESULT_JSON),
         death=_death(folder),
         status=read_status(folder),
+        throughput=None if throughput is None else Throughput.from_json(throughput),
     )
 
 
 def _death(folder: Path) -> str | None:
     """How the trial's last job died, if none was submitted since."""
-    deaths = files.read_lines(folder / files.FAILURES_JSONL)
+    deaths = files.read_objects(folder / files.FAILURES_JSONL, ("kind", "at_s"))
     if not deaths:
         return None
-    job = _read_optional(folder / files.JOB_JSON)
+    path = folder / files.JOB_JSON
+    job = files.read_object(path, ["submitted_at"]) if path.exists() else None
     died_later = job is None or deaths[-1]["at_s"] >= job["submitted_at"]
     return str(deaths[-1]["kind"]) if died_later else None
 
 
-def _read_optional(path: Path) -> Any:
-    return files.read_json(path) if path.exists() else None
+def _read_optional(record: type[T], path: Path) -> T | None:
+    return files.read_record(record, path) if path.exists() else None
 
 
 def _written_ms(path: Path) -> int:

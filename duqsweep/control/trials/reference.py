@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from duqsweep import files
-from duqsweep.codec import decode, encode
+from duqsweep.codec import encode
 from duqsweep.control.trials.reader import TrialView
-from duqsweep.errors import SpecError
+from duqsweep.errors import EvaluationError, SpecError
 
 
 @dataclass(frozen=True)
@@ -37,18 +37,30 @@ class Reference:
 def sweep_reference(sweep_dir: Path) -> Reference | None:
     """The sweep's reference; None before the first vitals."""
     path = sweep_dir / files.REFERENCE_JSON
-    return decode(Reference, files.read_json(path), files.REFERENCE_JSON) if path.exists() else None
+    return files.read_record(Reference, path) if path.exists() else None
 
 
 def ensure_reference(sweep_dir: Path, views: Sequence[TrialView]) -> Reference | None:
     """The sweep's reference, written once: from the vitals among `views` that came first."""
     known = sweep_reference(sweep_dir)
-    if known is not None:
-        return known
+    reference = first_reference(views) if known is None else known
+    if reference is not None and known is None:
+        files.write_json(sweep_dir / files.REFERENCE_JSON, encode(reference))
+    return reference
+
+
+def readable_reference(sweep_dir: Path, views: Sequence[TrialView]) -> Reference | None:
+    """The sweep's reference; from the vitals that came first where `reference.json` is damaged."""
+    try:
+        return sweep_reference(sweep_dir)
+    except (EvaluationError, SpecError):
+        return first_reference(views)
+
+
+def first_reference(views: Sequence[TrialView]) -> Reference | None:
+    """The reference of the vitals that came first; None where there are none."""
     measured = [(view.measured_ms or 0, view.number, view.vitals) for view in views if view.vitals]
     if not measured:
         return None
     _, number, vitals = min(measured, key=lambda item: item[:2])
-    reference = Reference(vitals.reference_call_ms, number, vitals.hardware)
-    files.write_json(sweep_dir / files.REFERENCE_JSON, encode(reference))
-    return reference
+    return Reference(vitals.reference_call_ms, number, vitals.hardware)

@@ -13,7 +13,7 @@ from duqsweep.control.view import wording
 from duqsweep.control.view.livetable import LiveTable
 from duqsweep.control.view.progress import NullProgress, Plan, Progress, Quiet
 from duqsweep.output import silence
-from duqsweep.result import TrialResult, Vitals
+from duqsweep.result import Throughput, TrialResult, Vitals
 from duqsweep.spec import Trial
 
 __all__ = ["EventLines", "LiveTable", "NullProgress", "Plan", "Progress", "open_progress"]
@@ -36,6 +36,7 @@ class EventLines(Quiet):
         self._stream = stream
         self._ended = set(plan.ended)
         self._front: list[int] = []
+        self._has_hinted = False
 
     def _line(self, text: str) -> None:
         try:
@@ -56,6 +57,13 @@ class EventLines(Quiet):
 
     def progressed(self, number: int, episodes: int, successes: int) -> None:
         """Not a line: a log that grows with every episode is read by nobody."""
+
+    def throughput(self, number: int, throughput: Throughput) -> None:
+        """One line in the whole run, where something would play episodes faster."""
+        hint = None if self._has_hinted else self._plan.hint(throughput)
+        if hint is not None:
+            self._has_hinted = True
+            self._line(hint)
 
     def ended(self, number: int, result: TrialResult) -> None:
         """See `Progress`."""

@@ -16,7 +16,7 @@ from duqsweep.control.front import formats
 from duqsweep.control.front.records import Front
 from duqsweep.control.view import tables, wording
 from duqsweep.control.view.progress import Plan
-from duqsweep.result import ENDINGS, TrialResult, Vitals
+from duqsweep.result import ENDINGS, Throughput, TrialResult, Vitals
 from duqsweep.spec import Trial
 
 _REDRAWS_PER_S = 4
@@ -30,6 +30,7 @@ class _Running:
     vitals: Vitals | None = None
     episodes: int = 0
     successes: int = 0
+    throughput: Throughput | None = None
 
 
 @dataclass
@@ -43,6 +44,7 @@ class LiveTable:
     _results: dict[int, TrialResult] = field(default_factory=dict)
     _front: Front | None = None
     _begun: float = 0.0
+    _has_hinted: bool = False
     _live: Live | None = None
 
     def __enter__(self) -> LiveTable:
@@ -82,6 +84,15 @@ class LiveTable:
         if number in self._running:
             self._running[number].episodes = episodes
             self._running[number].successes = successes
+
+    def throughput(self, number: int, throughput: Throughput) -> None:
+        """See `Progress`."""
+        if number in self._running:
+            self._running[number].throughput = throughput
+        hint = None if self._has_hinted else self.plan.hint(throughput)
+        if hint is not None:
+            self._has_hinted = True
+            self.console.print(Text(hint))
 
     def ended(self, number: int, result: TrialResult) -> None:
         """See `Progress`."""
@@ -128,12 +139,17 @@ class LiveTable:
             rate = row.successes / row.episodes if row.episodes else None
             table.add_row(
                 wording.label(number, row.trial.name),
-                *([f"{row.episodes}/{each}", formats.percent(rate)] if each else []),
+                *([self._episodes(row), formats.percent(rate)] if each else []),
                 formats.ratio(row.vitals.speedup) if row.vitals else "measuring",
                 formats.duration(self.clock() - row.since),
                 self._settings(row.trial),
             )
         return table
+
+    def _episodes(self, row: _Running) -> str:
+        if self.plan.shared_episodes is not None:
+            return str(row.episodes)
+        return f"{row.episodes}/{self.plan.episodes_per_trial}"
 
     def _settings(self, trial: Trial) -> str:
         if self._front is None or not self._front.points:
@@ -146,14 +162,26 @@ class LiveTable:
         if self._front:  # also counts what earlier runs of this sweep played
             played = max(played, self._front.episodes)
         elapsed = self.clock() - self._begun
+        if self.plan.shared_episodes is not None:
+            return self._shared_status(played, elapsed)
         done = len(self._results)
         parts = [f"{self._done()} of {self.plan.trials} trials"]
         if self.plan.episodes_per_trial:
             parts += [f"{played:,} episodes", f"{self._saved():,} saved"]
+        pace = wording.pace([row.throughput for row in self._running.values() if row.throughput])
+        if pace:
+            parts.append(pace)
         parts.append(f"{formats.duration(elapsed)} so far")
         if done:
             parts.append(f"about {formats.duration(self._left_s(elapsed))} left")
         return " · ".join(parts)
+
+    def _shared_status(self, played: int, elapsed: float) -> str:
+        """Where the search shares the episodes out: how many of them all were played."""
+        total = self.plan.shared_episodes or 0
+        trials = max(len(self._front.points) if self._front else 0, len(self._running))
+        parts = [f"{trials} trials", f"{played:,} of {total:,} episodes"]
+        return " · ".join([*parts, f"{formats.duration(elapsed)} so far"])
 
     def _done(self) -> int:
         """Trials that are over, those of earlier runs of this sweep included."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
 
 from duqsweep.control.front.records import Front
-from duqsweep.result import TrialResult, Vitals
+from duqsweep.result import Throughput, TrialResult, Vitals
 from duqsweep.spec import Trial
 
 
@@ -19,6 +20,8 @@ class Plan:
     trials: int
     episodes_per_trial: int
     ended: frozenset[int] = frozenset()  # trials that ended under earlier controllers
+    shared_episodes: int | None = None  # of all trials, where the search shares them out
+    hint: Callable[[Throughput], str | None] = lambda _: None  # what would play episodes faster
 
 
 class Progress(Protocol):
@@ -43,6 +46,9 @@ class Progress(Protocol):
 
     def progressed(self, number: int, episodes: int, successes: int) -> None:
         """A trial has played so many episodes."""
+
+    def throughput(self, number: int, throughput: Throughput) -> None:
+        """How fast a trial's latest assignment is played."""
 
     def ended(self, number: int, result: TrialResult) -> None:
         """A trial has a result."""
@@ -88,6 +94,9 @@ class NullProgress(Quiet):
         """Nothing."""
 
     def progressed(self, number: int, episodes: int, successes: int) -> None:
+        """Nothing."""
+
+    def throughput(self, number: int, throughput: Throughput) -> None:
         """Nothing."""
 
     def ended(self, number: int, result: TrialResult) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from duqsweep.control.front.formats import NONE, number, ratio
+from duqsweep.control.front.formats import NONE, number, percent, ratio
 from duqsweep.control.front.measures import (
     ACTION_ERROR,
     CALL_MS,
@@ -17,7 +17,7 @@ from duqsweep.control.front.measures import (
 )
 from duqsweep.control.front.records import Front, FrontPoint
 from duqsweep.control.front.success import SuccessEstimate
-from duqsweep.result import TrialResult, Vitals
+from duqsweep.result import Throughput, TrialResult, Vitals
 
 SLOW_KERNELS = {"none", "fake", "loop", None}  # none of them is faster with fewer bits
 SIMULATED = "simulated quantization: fewer bits do not change the time measured here"
@@ -80,13 +80,7 @@ def short_params(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def telling_params(params: Mapping[str, Any], front: Front) -> dict[str, Any]:
     """Those of a trial's parameters that differ between trials of the sweep, under short names."""
-    everyone = [other.params for other in front.points]
-    telling = {
-        key
-        for params in everyone
-        for key in params
-        if len(everyone) == 1 or any(other.get(key) != params[key] for other in everyone)
-    }
+    telling = front.varying_params
     return short_params({key: value for key, value in params.items() if key in telling})
 
 
@@ -175,6 +169,20 @@ def vitals_text(vitals: Vitals) -> str:
         f"{vitals.layers_quantized} layers quantized, {vitals.mean_weight_bits:.3g} bits per "
         f"weight on average, {vitals.weights_mb:.3g} MB, action error {vitals.action_error:.3g}, "
         f"kernel {kernel_note(vitals.kernel)}"
+    )
+
+
+def pace(throughputs: Sequence[Throughput]) -> str | None:
+    """How fast the workers that play now play together; None where none does."""
+    if not throughputs:
+        return None
+    per_min = sum(throughput.episodes_per_min for throughput in throughputs)
+    busy = sum(throughput.simulators_busy for throughput in throughputs)
+    simulators = sum(throughput.simulators for throughput in throughputs)
+    policy = sum(throughput.policy_busy for throughput in throughputs) / len(throughputs)
+    return (
+        f"{per_min:.3g} episodes per min, {busy:.1f} of {simulators} simulators busy, "
+        f"policy {percent(policy)} busy"
     )
 
 

@@ -1,0 +1,353 @@
+"""What to evaluate next: more episodes of a known trial, or a new point of the space."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from duqsweep.control.config.parameters import Parameter, Params
+from duqsweep.control.config.space import random_value
+from duqsweep.control.kghv.acquisition import Staircase, gain_of_known, gain_of_new
+from duqsweep.control.kghv.angles import angle, angle_noise, rate, rate_sd
+from duqsweep.control.kghv.encoding import Encoding
+from duqsweep.control.kghv.surrogate import Kernel, Surrogate
+from duqsweep.setting import Scalar
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+Draw = Callable[[Callable[[Parameter], Scalar]], Params]
+
+CRASH_EPISODES = 20  # a trial that failed counts as so many episodes without a success
+FRONT_SHARE = 0.04  # of all episodes so far, which each point of the front gets at least
+CANDIDATES = 400  # new points that are compared in each decision
+_MUTANTS = 0.8  # share of them that vary or cross points of the front; the others are random
+_MUTATIONS = (0.0, 1.0, 3.0)  # parameters that are drawn anew in a mutant beside one, on average
+_FIT_STEPS = 20
+_FIT_EVERY = 1.1  # the hyperparameters are fitted again when there are so many times more trials
+# The angle of a typical success rate, and how far the mean over a space may lie from it.
+_CENTER, _OFFSET = float(np.arcsin(np.sqrt(0.7))), 0.25
+_COST_OFFSET = 1.0  # prior variance of a space's mean cost, in squared logarithms
+_COST_NOISE = 1e-3  # variance of a measured logarithm
+_UNKNOWN = 1e6  # noise of a trial of which nothing is known yet
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a trial."""
+
+    number: int
+    params: Params | None  # None: a plan that is no point of the space
+    successes: int
+    episodes: int  # successes and failures
+    costs: tuple[float, ...] | None  # the other objectives, see `Region`; None: not measured yet
+    pending: int = 0  # episodes that are being evaluated now
+    is_done: bool = False  # gets no more episodes
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A decision: `episodes` more of the trial `number`, or of a new trial with `params`."""
+
+    number: int | None
+    params: Params | None
+    episodes: int
+    gain: float  # expected, in hypervolume per second
+
+
+@dataclass(frozen=True)
+class Region:
+    """The part of the objectives' space in which hypervolume counts.
+
+    A cost is the logarithm of a minimised objective, or minus that of a maximised one.
+    """
+
+    corner: tuple[float, ...]  # the worst costs that count
+    floor: float  # the success rate below which nothing counts
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What evaluating takes, in seconds."""
+
+    episode_s: Callable[[Floats], Floats]  # of one episode, from the costs (n, k) → (n,)
+    start_s: float  # to start a new trial: load, compile, benchmark
+
+
+@dataclass(frozen=True)
+class _State:
+    """The posterior of all trials at a decision."""
+
+    angles: Floats  # posterior means of the rates' angles (n,)
+    variances: Floats  # of the angles (n,)
+    costs: Floats  # measured or predicted (n, k)
+    has_costs: Flags  # measured, or predicted from others that were (n,)
+
+
+class Chooser:
+    """Decides by the expected gain in hypervolume per second.
+
+    Hypervolume is of the success rate and of the logarithms of all other objectives. The costs of a
+    new point are predicted by one more process per cost from the trials that were benchmarked. A
+    trial outside the space stands for itself: it says nothing of other points.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[Parameter],
+        draw: Draw,
+        costs: int,
+        batch: int,
+        least: int = 0,
+    ) -> None:
+        """Nothing is known yet.
+
+        Args:
+            parameters: Of the search space.
+            draw: Makes a point: calls its argument for each parameter whose condition holds.
+            costs: How many objectives there are beside the success rate, at least one.
+            batch: Episodes that one decision assigns.
+            least: Episodes that a point of the front gets before anything else.
+        """
+        self._parameters, self._draw = tuple(parameters), draw
+        self._batch, self._least = batch, least
+        self._encoding = Encoding(self._parameters)
+        columns = self._encoding.columns
+        self._groups = {column.key: column.group for column in columns}
+        self._rates = Surrogate(Kernel(columns, _OFFSET), _CENTER)
+        self._costs = [Surrogate(Kernel(columns, _COST_OFFSET), 0.0) for _ in range(costs)]
+        self._fitted_at = [0, 0]  # number of trials when rates and costs were last fitted
+
+    @property
+    def hyperparameters(self) -> list[list[float]]:
+        """What must survive a restart for the same decisions, as plain JSON data."""
+        thetas = [surrogate.theta.tolist() for surrogate in (self._rates, *self._costs)]
+        return [[float(count) for count in self._fitted_at], *thetas]
+
+    @hyperparameters.setter
+    def hyperparameters(self, saved: list[list[float]]) -> None:
+        counts, *thetas = saved
+        self._fitted_at = [int(count) for count in counts]
+        for surrogate, theta in zip((self._rates, *self._costs), thetas, strict=True):
+            surrogate.theta = np.array(theta)
+
+    def choose(
+        self,
+        known: Sequence[Known],
+        region: Region,
+        prices: Prices,
+        taken: Callable[[Params], bool],
+        rng: random.Random,
+        may_start: bool = True,
+    ) -> Choice | None:
+        """The best of all known trials and of `CANDIDATES` new points.
+
+        Args:
+            known: All trials so far.
+            region: Where hypervolume counts.
+            prices: What evaluating takes.
+            taken: Whether a point needs no trial: it cannot be evaluated, or is one already.
+            rng: Draws the candidates; the same state gives the same decision.
+            may_start: Whether a new trial may be started.
+
+        Returns:
+            None when there is nothing left to evaluate.
+        """
+        state = self._fit(known)
+        means = rate(state.angles)
+        thin = self._thinly_known(known, means, state)
+        if thin is not None:
+            return thin
+        played = np.array([t.episodes + t.pending > 0 for t in known], dtype=bool)
+        shown = np.flatnonzero(played & state.has_costs)
+        corner = np.array(region.corner)
+        stairs = Staircase(means[shown], state.costs[shown], corner, region.floor)
+        choices = self._more_of(known, state, stairs, shown, corner, prices)
+        if may_start and self._parameters:
+            choices += self._new(self._parents(known, means, state), stairs, corner, prices, rng)
+        for choice in sorted(choices, key=lambda choice: -choice.gain):
+            if choice.params is None or not taken(choice.params):
+                return choice
+        return None
+
+    def posterior(self, known: Sequence[Known]) -> tuple[Floats, Floats]:
+        """Posterior mean and standard deviation of the success rate of each trial."""
+        state = self._fit(known)
+        return rate(state.angles), rate_sd(state.angles, np.sqrt(state.variances))
+
+    def _fit(self, known: Sequence[Known]) -> _State:
+        points = [trial.params for trial in known if trial.params is not None]
+        inside = np.array([trial.params is not None for trial in known], dtype=bool)
+        x = self._encoding.encode(points)
+        angles, variances = self._angles(known, inside, x)
+        costs = np.zeros((len(known), len(self._costs)))
+        has_costs = np.array([trial.costs is not None for trial in known], dtype=bool)
+        for row, trial in enumerate(known):
+            if trial.costs is not None:
+                costs[row] = trial.costs
+        timed = has_costs[inside]
+        if timed.any():
+            steps = self._steps(1, int(timed.sum()))
+            for k, surrogate in enumerate(self._costs):
+                seen = costs[inside, k][timed]
+                surrogate.fit(x[timed], seen, np.full(len(seen), _COST_NOISE), steps)
+            guessed = np.flatnonzero(inside & ~has_costs)
+            if len(guessed):
+                costs[guessed] = self._predicted_costs(x[~timed])
+                has_costs[guessed] = True
+        return _State(angles, variances, costs, has_costs)
+
+    def _angles(self, known: Sequence[Known], inside: Flags, x: Floats) -> tuple[Floats, Floats]:
+        """Posterior mean and variance of each trial's angle."""
+        successes = np.array([trial.successes for trial in known], dtype=np.float64)
+        episodes = np.array([trial.episodes for trial in known], dtype=np.float64)
+        pending = np.array([trial.pending for trial in known], dtype=np.float64)
+        seen = angle(successes, episodes)
+        noise = np.where(episodes > 0, angle_noise(episodes), _UNKNOWN)
+        prior = self._rates.prior_variance
+        weight = prior / (prior + noise)
+        angles = _CENTER + weight * (seen - _CENTER)
+        total = episodes + pending
+        # Episodes that are on their way shrink the variance and leave the mean.
+        noise_then = np.where(total > 0, angle_noise(total), _UNKNOWN)
+        variances = prior * noise_then / (prior + noise_then)
+        if inside.any() and self._parameters:
+            steps = self._steps(0, int((episodes[inside] > 0).sum()))
+            self._rates.fit(x, seen[inside], noise[inside], steps)
+            if pending[inside].any():
+                believed, _ = self._rates.at_observed()
+                mixed = (episodes * seen)[inside] + pending[inside] * believed
+                mixed = np.where(
+                    pending[inside] > 0, mixed / np.maximum(total[inside], 1), seen[inside]
+                )
+                self._rates.observe(mixed, noise_then[inside])
+            angles[inside], variances[inside] = self._rates.at_observed()
+        return angles, variances
+
+    def _steps(self, which: int, count: int) -> int:
+        """How many steps to fit hyperparameters; 0 until there are enough new trials."""
+        if count < max(_FIT_EVERY * self._fitted_at[which], 4):
+            return 0
+        self._fitted_at[which] = count
+        return _FIT_STEPS
+
+    def _predicted_costs(self, x: Floats) -> Floats:
+        return np.stack([surrogate.predict(x)[0] for surrogate in self._costs], axis=-1)
+
+    def _thinly_known(self, known: Sequence[Known], means: Floats, state: _State) -> Choice | None:
+        """The cheapest point of the front that has too few episodes to be recommended."""
+        least = max(self._least, FRONT_SHARE * sum(t.episodes for t in known if not t.is_done))
+        thin = [
+            i
+            for i in _front(means, state)
+            if 0 < known[i].episodes < least and not (known[i].pending or known[i].is_done)
+        ]
+        if not thin:
+            return None
+        first = min(thin, key=lambda i: tuple(state.costs[i]))
+        return Choice(known[first].number, None, self._batch, math.inf)
+
+    def _more_of(
+        self,
+        known: Sequence[Known],
+        state: _State,
+        stairs: Staircase,
+        shown: NDArray[np.intp],
+        corner: Floats,
+        prices: Prices,
+    ) -> list[Choice]:
+        sds = self._step_sd(state.angles, state.variances)
+        seconds = self._batch * prices.episode_s(state.costs)
+        means = rate(state.angles)
+        step_of = {int(i): step for step, i in enumerate(shown)}  # trial → its place in `stairs`
+        choices = []
+        for i, trial in enumerate(known):
+            is_out = not state.has_costs[i] or (state.costs[i] >= corner).any()
+            if trial.pending or trial.is_done or is_out:
+                continue
+            volumes = stairs.volumes(state.costs[i])
+            if trial.episodes:
+                gain = gain_of_known(means[i], sds[i], stairs.without(step_of[i]), volumes)
+            else:
+                gain = gain_of_new(means[i], sds[i], stairs.heights, volumes)
+            choices.append(Choice(trial.number, None, self._batch, gain / seconds[i]))
+        return choices
+
+    def _parents(self, known: Sequence[Known], means: Floats, state: _State) -> list[Params]:
+        """The points of the space that no other seems to dominate."""
+        points = [known[i].params for i in _front(means, state)]
+        return [point for point in points if point is not None]
+
+    def _new(
+        self,
+        parents: Sequence[Params],
+        stairs: Staircase,
+        corner: Floats,
+        prices: Prices,
+        rng: random.Random,
+    ) -> list[Choice]:
+        points = [self._candidate(parents, rng) for _ in range(CANDIDATES)]
+        x = self._encoding.encode(points)
+        angles, variances = self._rates.predict(x)
+        sds = self._step_sd(angles, variances)
+        rates = rate(angles)
+        costs = self._predicted_costs(x)
+        seconds = prices.start_s + self._batch * prices.episode_s(costs)
+        return [
+            Choice(
+                None,
+                points[i],
+                self._batch,
+                gain_of_new(rates[i], sds[i], stairs.heights, stairs.volumes(costs[i]))
+                / seconds[i],
+            )
+            for i in np.flatnonzero((costs < corner).all(axis=1))
+        ]
+
+    def _step_sd(self, angles: Floats, variances: Floats) -> Floats:
+        """Standard deviation of the posterior mean rate after one more batch."""
+        noise = angle_noise(self._batch)
+        return np.maximum(rate_sd(angles, variances / np.sqrt(variances + noise)), 1e-9)
+
+    def _candidate(self, parents: Sequence[Params], rng: random.Random) -> Params:
+        """A child of points of the front, or a random point."""
+        if not parents or rng.random() >= _MUTANTS:
+            return self._random(rng)
+        mother, father = rng.choice(parents), rng.choice(parents)
+        crosses = rng.random() < 0.5
+        forced = self._parameters[rng.randrange(len(self._parameters))].key
+        mutation = rng.choice(_MUTATIONS) / len(self._parameters)
+
+        def take(parameter: Parameter) -> Scalar:
+            parent = father if crosses and rng.random() < 0.5 else mother
+            is_drawn = parameter.key == forced or rng.random() < mutation
+            if is_drawn or parameter.key not in parent:
+                return random_value(parameter.domain, rng)
+            return parent[parameter.key]
+
+        return self._draw(take)
+
+    def _random(self, rng: random.Random) -> Params:
+        """A random point, in which the parameters of a group often agree, as layers should."""
+        likeness = rng.random()
+        common: dict[str, Scalar] = {}
+
+        def take(parameter: Parameter) -> Scalar:
+            value = random_value(parameter.domain, rng)
+            group = self._groups[parameter.key]
+            shared = common.setdefault(group, value)
+            return shared if rng.random() < likeness and shared in parameter.domain else value
+
+        return self._draw(take)
+
+
+def _front(means: Floats, state: _State) -> list[int]:
+    """Trials with costs that no other seems to dominate."""
+    able = np.flatnonzero(state.has_costs)
+    costs, rates = state.costs[able], means[able]
+    better = (costs[:, None] <= costs[None]).all(axis=-1) & (rates[:, None] > rates[None])
+    return [int(i) for i in able[~better.any(axis=0)]]

@@ -1,0 +1,1 @@
+"""Videos of episodes, replayed from their recorded actions."""

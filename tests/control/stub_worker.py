@@ -1,0 +1,150 @@
+"""Sweeps whose worker is a stub: it plays a trial within one poll, from where its files end.
+
+The numbers follow from the trial's settings, as those of a real policy do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic_sweep import make_episodes, make_vitals
+
+from duqsweep import files
+from duqsweep.assignment import Assignment, Ended, failure
+from duqsweep.control.config.space import Space
+from duqsweep.control.config.sweep_config import SweepConfig, compose
+from duqsweep.control.dispatch.jobfile import note_submission
+from duqsweep.errors import DuqsweepError
+from duqsweep.spec import Trial
+from duqsweep.verbs import sweep as verb
+from duqsweep.worker.ledger import read_ledger
+from duqsweep.worker.summary import SavedProgress, summarise
+
+TRIALS, EPISODES = 4, 3
+RATE = {2: 0.3, 3: 0.7, 4: 0.9, 8: 0.95}
+
+
+class StubDispatcher:
+    """See `Dispatcher`."""
+
+    capacity = 2
+
+    def __init__(self, sweep_dir: Path) -> None:
+        self._dir = sweep_dir
+        self._pending: list[Assignment] = []
+        self.played: list[tuple[int, int]] = []  # trial, ledger position
+
+    def submit(self, assignment: Assignment) -> None:
+        note_submission(self._dir, assignment, "stub", None, 0, None)
+        self._pending.append(assignment)
+
+    def pending(self) -> list[Assignment]:
+        return list(self._pending)
+
+    def reattach(self) -> list[Assignment]:
+        return []
+
+    def poll(self) -> list[Ended]:
+        ended = [Ended(one, self.evaluate(one)) for one in self._pending]
+        self._pending.clear()
+        return ended
+
+    def evaluate(self, assignment: Assignment):
+        folder = files.trial_dir(self._dir, assignment.trial)
+        try:
+            read_ledger(self._dir / files.LEDGER_JSON)
+            progress = SavedProgress.read(folder)
+            trial = Trial.from_json(files.read_json(folder / files.SPEC_JSON))
+        except DuqsweepError as error:
+            return failure("node", str(error))
+        if progress.vitals is None:
+            files.write_json(folder / files.VITALS_JSON, vitals_of(trial).to_json())
+        for i in range(assignment.until_episode):
+            if i not in progress.finished:
+                self.played.append((assignment.trial, i))
+                files.append_line(folder / files.EPISODES_JSONL, episode_of(trial, i).to_json())
+        records = SavedProgress.read(folder).episodes
+        result = summarise(records, "complete", f"played {len(records)} episodes")
+        files.write_json(folder / files.RESULT_JSON, result.to_json())
+        return None
+
+    def stop(self, trial: int, reason: str) -> None:
+        self._pending = [one for one in self._pending if one.trial != trial]
+
+    def close(self, end_jobs: bool) -> int:
+        return 0
+
+
+def vitals_of(trial: Trial):
+    bits = int(trial.params.get("quant.weight_bits.default", 16))
+    return make_vitals(trial, 1.0 + 1.0 / trial.spec.policy.num_steps + 1.0 / bits)
+
+
+def episode_of(trial: Trial, i: int):
+    bits = int(trial.params.get("quant.weight_bits.default", 16))
+    chance = int(trial.fingerprint, 16) % 1009
+    return make_episodes(chance, i + 1, RATE.get(bits, 0.97))[i]
+
+
+def config_for(folder: Path, *more: str) -> SweepConfig:
+    return compose(
+        [
+            "name=odd",
+            f"dir={folder}",
+            "+space={quant.weight_bits.default:'choice(2,3,4,8)',"
+            "policy.num_steps:'int(interval(1,10))'}",
+            "quant.include=dit_all",
+            "enqueue=[reference]",
+            "sampler=random",
+            "tracking=none",
+            "launcher=inline",
+            f"budget.trials={TRIALS}",
+            f"budget.episodes_per_trial={EPISODES}",
+            *more,
+        ]
+    )
+
+
+def make_light(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pictures, no waiting, no disk's own time, and the stub instead of workers."""
+    monkeypatch.setattr("duqsweep.control.report.report.write_report", lambda *args: None)
+    monkeypatch.setattr("duqsweep.control.sweep.TICK_S", 0.0)
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+    opened = "duqsweep.control.dispatch.dispatcher.open_dispatcher"
+    monkeypatch.setattr(opened, lambda launcher, sweep_dir: StubDispatcher(sweep_dir))
+
+
+def run(config: SweepConfig) -> StubDispatcher:
+    config.directory.mkdir(parents=True, exist_ok=True)
+    started = verb._Run(config, Space.from_config(config))
+    assert started.main() == 0
+    dispatcher: Any = started._dispatcher
+    return dispatcher
+
+
+def truncate(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+
+
+def spoil_the_middle(path: Path) -> None:
+    content = path.read_bytes()
+    middle = len(content) // 2
+    path.write_bytes(content[:middle] + b"\x00\xff{garbage" + content[middle + 9 :])
+
+
+def make_foreign(path: Path) -> None:
+    line = json.dumps({"format": 99, "of": "another version"}) + "\n"
+    path.write_text(line)
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "truncated": truncate,
+    "garbage in the middle": spoil_the_middle,
+    "missing": Path.unlink,
+    "other version": make_foreign,
+}

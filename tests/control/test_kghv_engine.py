@@ -1,0 +1,350 @@
+"""The engine of sampler `kghv` against slow references, by enumeration and by Monte Carlo."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+
+import numpy as np
+import pytest
+
+from duqsweep.control.config.grammar import parse_condition, parse_domain
+from duqsweep.control.config.parameters import Parameter
+from duqsweep.control.config.space import random_value
+from duqsweep.control.front.pareto import hypervolume
+from duqsweep.control.kghv.acquisition import Staircase, gain_of_known, gain_of_new
+from duqsweep.control.kghv.angles import angle, angle_noise, rate
+from duqsweep.control.kghv.chooser import Chooser, Known, Prices, Region
+from duqsweep.control.kghv.encoding import Encoding
+from duqsweep.control.kghv.surrogate import JITTER, Kernel, Surrogate
+
+BITS = "quant.weight_bits.layers."
+
+
+def parameter(key: str, domain: str, when: str | None = None) -> Parameter:
+    return Parameter(key, parse_domain(key, domain), when and parse_condition(key, when))
+
+
+SPACE = (
+    parameter("quant.rotation", "choice(hadamard, none, random)"),
+    parameter("quant.block_size", "choice(16, 32, 64)", "quant.rotation != none"),
+    parameter("policy.num_steps", "int(interval(1, 10))"),
+    parameter("quant.smooth", "tag(log, interval(0.01, 1.0))"),
+    parameter(f"{BITS}0", "choice(4, 8)"),
+    parameter(f"{BITS}1", "choice(4, 8)"),
+)
+POINTS = [
+    {
+        "quant.rotation": word,
+        **({} if word == "none" else {"quant.block_size": block}),
+        "policy.num_steps": steps,
+        "quant.smooth": smooth,
+        f"{BITS}0": 4,
+        f"{BITS}1": bits,
+    }
+    for word, block, steps, smooth, bits in [
+        ("hadamard", 16, 1, 0.01, 4),
+        ("hadamard", 64, 1, 0.01, 4),
+        ("none", 0, 10, 0.1, 8),
+        ("random", 32, 4, 1.0, 8),
+        ("random", 32, 5, 1.0, 4),
+    ]
+]
+
+
+def draw(choose):
+    point = {}
+    for one in SPACE:
+        if one.condition is None or one.condition.holds(point):
+            point[one.key] = choose(one)
+    return point
+
+
+def distance(a: int, b: int, key: str) -> float:
+    """Squared distance of one parameter between two of `POINTS`."""
+    encoding = Encoding(SPACE)
+    column = next(column for column in encoding.columns if column.key == key)
+    x = encoding.encode(POINTS)[:, column.span]
+    return float(((x[a] - x[b]) ** 2).sum())
+
+
+def test_numbers_lie_on_a_scale_and_words_are_equally_far_apart():
+    assert distance(0, 3, "quant.rotation") == pytest.approx(1.0)
+    assert distance(0, 1, "policy.num_steps") == 0.0
+    assert distance(0, 2, "policy.num_steps") == pytest.approx(1.0)
+    assert distance(0, 2, "quant.smooth") == pytest.approx(0.25)  # half of the way in logarithms
+    assert distance(0, 1, "quant.block_size") == pytest.approx(1.0)
+    assert distance(0, 3, "quant.block_size") == pytest.approx(0.25)  # 16 to 64 by logarithm
+
+
+def test_a_parameter_whose_condition_does_not_hold_is_far_from_each_of_its_values():
+    assert all(distance(2, other, "quant.block_size") >= 0.5 for other in (0, 1, 3, 4))
+
+
+def test_the_kernel_is_built_from_the_space_and_layers_share_a_length_scale():
+    kernel = Kernel(Encoding(SPACE).columns, 0.2)
+    assert len(kernel.columns) == 6
+    assert kernel.groups[-1] == f"{BITS}*"
+    assert len(kernel.groups) == 5
+
+
+def slow_covariance(kernel: Kernel, theta, a, b) -> float:
+    """One element of the kernel, as its docstring defines it."""
+    parts = []
+    for column in kernel.columns:
+        length = math.exp(theta[kernel.groups.index(column.group)])
+        squared = ((a[column.span] - b[column.span]) ** 2).sum()
+        parts.append(math.exp(-0.5 * squared / length**2))
+    pairs = [left * right for left, right in itertools.combinations(parts, 2)]
+    v1, v2, v3 = np.exp(theta[-3:])
+    mean = sum(parts) / len(parts)
+    return kernel.offset + v1 * mean + v2 * sum(pairs) / len(pairs) + v3 * math.prod(parts)
+
+
+@pytest.fixture
+def setting():
+    kernel = Kernel(Encoding(SPACE).columns, 0.2)
+    theta = kernel.start() + np.linspace(-0.5, 0.5, len(kernel.start()))
+    return kernel, theta, Encoding(SPACE).encode(POINTS)
+
+
+def test_the_kernel_equals_its_definition(setting):
+    kernel, theta, x = setting
+    expected = [[slow_covariance(kernel, theta, a, b) for b in x[1:]] for a in x]
+    np.testing.assert_allclose(kernel(theta, x, x[1:]), expected, rtol=1e-12)
+    np.testing.assert_allclose(np.diag(kernel(theta, x, x)), kernel.diagonal(theta), rtol=1e-12)
+    of_distances = kernel.of_distances(theta, kernel.distances(x))
+    np.testing.assert_allclose(of_distances, kernel(theta, x, x), rtol=1e-12)
+
+
+def test_the_gradient_of_the_fit_equals_differences(setting):
+    kernel, theta, x = setting
+    surrogate = Surrogate(kernel, 0.8)
+    y, noise = np.array([0.1, 0.2, -0.3, 0.1, 0.0]), np.full(5, 0.01)
+
+    def loss(at):
+        return surrogate._loss(at, kernel.distances(x), y, noise)
+
+    found = loss(theta)[1]
+    steps = 1e-5 * np.eye(len(theta))
+    expected = [(loss(theta + step)[0] - loss(theta - step)[0]) / 2e-5 for step in steps]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_posterior_is_that_of_conditioned_normals_with_known_noise(setting):
+    kernel, theta, x = setting
+    surrogate = Surrogate(kernel, 0.8)
+    surrogate.theta = theta
+    y, noise = np.array([1.1, 1.2, 0.7]), np.array([0.002, 0.3, 0.01])
+    surrogate.fit(x[:3], y, noise, steps=0)
+    every = np.array([[slow_covariance(kernel, theta, a, b) for b in x] for a in x])
+    gain = every[:, :3] @ np.linalg.inv(every[:3, :3] + np.diag(noise + JITTER))
+    mean, variance = surrogate.predict(x)
+    np.testing.assert_allclose(mean, 0.8 + gain @ (y - 0.8), rtol=1e-9)
+    np.testing.assert_allclose(variance, np.diag(every - gain @ every[:3]), rtol=1e-7)
+    np.testing.assert_allclose(surrogate.at_observed(), surrogate.predict(x[:3]), rtol=1e-9)
+
+
+def test_fitting_raises_the_likelihood_and_less_noise_moves_the_mean_further(setting):
+    kernel, _theta, x = setting
+    surrogate = Surrogate(kernel, 0.8)
+    y = np.array([1.4, 1.4, 0.5, 1.0, 1.1])
+    noise = np.array([0.01, 0.01, 0.01, 0.5, 0.01])
+
+    def loss(at):
+        return surrogate._loss(at, kernel.distances(x), y - 0.8, noise)[0]
+
+    before = loss(kernel.start())
+    surrogate.fit(x, y, noise, steps=20)
+    assert loss(surrogate.theta) < before
+    far = abs(surrogate.at_observed()[0][3] - y[3])
+    surrogate.observe(y, np.full(5, 0.01))
+    assert abs(surrogate.at_observed()[0][3] - y[3]) < far
+
+
+def test_points_that_are_added_or_replaced_later_make_no_difference(setting):
+    kernel, _theta, x = setting
+    y, noise = np.array([1.1, 1.2, 0.7, 1.0, 0.9]), np.full(5, 0.01)
+    grown = Surrogate(kernel, 0.8)
+    for rows in ([0, 1], [0, 1, 2, 3], [0, 1, 4], [3, 1, 4, 0, 2]):
+        grown.fit(x[rows], y[rows], noise[rows], steps=0)
+        fresh = Surrogate(kernel, 0.8)
+        fresh.fit(x[rows], y[rows], noise[rows], steps=0)
+        np.testing.assert_allclose(grown.predict(x), fresh.predict(x), rtol=1e-12)
+
+
+def test_the_noise_of_an_angle_is_that_of_a_binomial():
+    successes = np.random.default_rng(0).binomial(40, 0.8, size=20_000)
+    angles = angle(successes, np.full(20_000, 40))
+    assert angles.var() == pytest.approx(float(angle_noise(40)), rel=0.05)
+    assert float(rate(angles.mean())) == pytest.approx(0.8, abs=0.005)
+
+
+RATES = np.array([0.95, 0.8, 0.9, 0.6, 0.7])
+COSTS = np.array([[1.0, 0.5], [0.2, 0.7], [0.6, 0.2], [0.1, 0.1], [1.9, 1.8]])
+
+
+def staircase(dimensions: int) -> Staircase:
+    return Staircase(RATES, COSTS[:, :dimensions], np.full(dimensions, 1.5), 0.5)
+
+
+def volume(rates, costs) -> float:
+    rows = [(r, *c) for r, c in zip(rates, costs, strict=True)]
+    ways = ("maximize", *["minimize"] * len(costs[0]))
+    return hypervolume(rows, (0.5, *[1.5] * len(costs[0])), ways)
+
+
+@pytest.mark.parametrize("dimensions", [1, 2])
+def test_the_volume_under_the_staircase_is_the_hypervolume(dimensions):
+    found = staircase(dimensions).volume()
+    assert found == pytest.approx(volume(RATES, COSTS[:, :dimensions]), rel=1e-9)
+
+
+@pytest.mark.parametrize("dimensions", [1, 2])
+@pytest.mark.parametrize("mean", [0.55, 0.75, 0.97])
+def test_the_gain_of_a_new_point_is_the_expected_hypervolume_that_it_adds(dimensions, mean):
+    costs, sd = np.array([0.4, 0.3])[:dimensions], 0.06
+    stairs, known = staircase(dimensions), COSTS[:, :dimensions]
+    before = volume(RATES, known)
+    draws = mean + sd * np.linspace(-5, 5, 2001)
+    density = np.exp(-0.5 * np.linspace(-5, 5, 2001) ** 2)
+    gains = [
+        volume([*RATES, at], [*known, costs]) - before if at > 0.5 else 0.0 for at in draws[::10]
+    ]
+    expected = np.average(gains, weights=density[::10])
+    found = gain_of_new(mean, sd, stairs.heights, stairs.volumes(costs))
+    assert found == pytest.approx(expected, rel=0.02, abs=1e-6)
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_the_gain_of_a_known_point_is_the_value_of_choosing_its_boxes_later(index):
+    """Box by box: take the point or the rest of the staircase, after the episodes or before."""
+    stairs, sd = staircase(1), 0.05
+    others = np.delete(np.arange(5), index)
+    rest = Staircase(RATES[others], COSTS[others, :1], np.array([1.5]), 0.5)
+    mean, cost = RATES[index], COSTS[index, 0]
+    noise = np.random.default_rng(1).standard_normal(4000) * sd
+    expected = 0.0
+    edges = np.unique([*COSTS[COSTS[:, 0] < 1.5, 0], 1.5])
+    for low, high in itertools.pairwise(edges):
+        if low < cost:
+            continue
+        height = max([0.5, *RATES[others][COSTS[others, 0] <= low]])
+        later = np.maximum(mean + noise, height).mean()
+        expected += (high - low) * (later - max(mean + noise.mean(), height))
+    found = gain_of_known(mean, sd, stairs.without(index), stairs.volumes(COSTS[index, :1]))
+    assert found == pytest.approx(expected, rel=0.1, abs=1e-4)
+    assert rest.volume() <= stairs.volume() + 1e-12
+
+
+REGION = Region((math.log(10.0),), 0.3)
+PRICES = Prices(lambda costs: np.full(len(costs), 10.0), 60.0)
+
+
+def known_trials(count: int, seed: int = 3) -> list[Known]:
+    rng = random.Random(seed)
+    found = []
+    for number in range(count):
+        point = draw(lambda one: random_value(one.domain, rng))
+        good = point[f"{BITS}0"] == 8
+        cost = math.log(float(point["policy.num_steps"]) * (1.5 if good else 1.0))
+        found.append(Known(number, point, 19 if good else 12, 20, (cost,)))
+    return found
+
+
+def choose(known, chooser=None, seed=0, **changed):
+    chooser = chooser or Chooser(SPACE, draw, costs=1, batch=20)
+    return chooser.choose(known, REGION, PRICES, lambda _: False, random.Random(seed), **changed)
+
+
+def test_the_same_state_gives_the_same_decision():
+    assert choose(known_trials(12)) == choose(known_trials(12))
+
+
+def test_hyperparameters_that_were_saved_make_a_new_chooser_decide_the_same():
+    first = Chooser(SPACE, draw, costs=1, batch=20)
+    for count in (6, 9, 12):
+        choose(known_trials(count), first)
+    second = Chooser(SPACE, draw, costs=1, batch=20)
+    second.hyperparameters = first.hyperparameters
+    assert choose(known_trials(13), second) == choose(known_trials(13), first)
+
+
+def test_it_resumes_what_is_undecided_and_leaves_what_is_pending_done_or_too_slow():
+    known = [
+        Known(0, POINTS[0], 380, 400, (0.5,)),
+        Known(1, POINTS[3], 7, 8, (0.1,)),
+        Known(2, POINTS[4], 19, 20, (0.1,), pending=20),
+        Known(3, POINTS[2], 20, 20, (0.0,), is_done=True),
+        Known(4, POINTS[1], 0, 0, (5.0,)),
+    ]
+    chosen = choose(known, may_start=False)
+    assert chosen is not None
+    assert chosen.number == 1
+    assert chosen.params is None
+
+
+def test_a_point_of_the_front_gets_its_least_episodes_first():
+    chooser = Chooser(SPACE, draw, costs=1, batch=4, least=20)
+    known = [Known(0, POINTS[0], 19, 20, (1.0,)), Known(1, POINTS[3], 4, 4, (0.5,))]
+    chosen = choose(known, chooser)
+    assert chosen is not None
+    assert (chosen.number, chosen.gain) == (1, math.inf)
+
+
+def test_trials_below_the_least_success_get_no_more_episodes():
+    known = [
+        Known(0, None, 380, 400, (1.0,)),
+        Known(1, None, 10, 20, (0.1,)),
+        Known(2, None, 18, 20, (0.5,)),
+    ]
+    chooser = Chooser((), lambda choose: {}, costs=1, batch=20)
+    region = Region(REGION.corner, 0.9)
+    chosen = chooser.choose(known, region, PRICES, lambda _: False, random.Random(0))
+    assert chosen is not None
+    assert chosen.number == 2
+
+
+def test_a_plan_outside_the_space_says_nothing_of_the_points_in_it():
+    chooser = Chooser(SPACE, draw, costs=1, batch=20)
+    inside = known_trials(6)
+    before, _ = chooser.posterior(inside)
+    with_plan, sd = chooser.posterior([*inside, Known(6, None, 0, 400, (1.0,))])
+    np.testing.assert_allclose(with_plan[:6], before)
+    assert with_plan[6] < 0.02
+    assert sd[6] < 0.02
+
+
+def test_a_trial_that_is_not_measured_yet_has_predicted_costs():
+    known = known_trials(8)
+    waiting = Known(8, POINTS[3], 0, 0, None, pending=20)
+    chosen = choose([*known, waiting])
+    assert chosen is not None
+    assert chosen.number != 8
+
+
+def test_without_a_space_it_shares_episodes_among_the_plans():
+    chooser = Chooser((), lambda choose: {}, costs=1, batch=10)
+    known = [
+        Known(0, None, 95, 100, (1.0,)),
+        Known(1, None, 18, 20, (0.2,)),
+        Known(2, None, 1, 20, (0.1,)),
+    ]
+    chosen = choose(known, chooser)
+    assert chosen is not None
+    assert chosen.number == 1
+
+
+def test_it_learns_that_two_settings_hurt_only_together():
+    """Attention costs 3 points, AdaRMS 19, both 72; with a third setting it is 38 (measured)."""
+    space = tuple(parameter(f"quant.{name}", "choice(true, false)") for name in "abc")
+    table = {"": 87, "a": 84, "b": 68, "ab": 15, "c": 60, "ac": 55, "bc": 50, "abc": 49}
+    points = {name: {f"quant.{key}": key in name for key in "abc"} for name in table}
+    known = [
+        Known(i, points[name], 2 * percent, 200, (0.0,))
+        for i, (name, percent) in enumerate(table.items())
+    ]
+    chooser = Chooser(space, lambda take: {p.key: take(p) for p in space}, costs=1, batch=20)
+    means, _ = chooser.posterior(known)
+    np.testing.assert_allclose(100 * means, list(table.values()), atol=5)

@@ -1,0 +1,84 @@
+"""A sweep, its status and its front survive every file that is damaged, missing or foreign."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from stub_worker import DAMAGES, EPISODES, config_for, make_light, run
+
+from duqsweep import cli, files
+from duqsweep.control.config.sweep_config import SweepConfig
+
+
+@pytest.fixture(autouse=True)
+def _light(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_light(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[SweepConfig, Path]:
+    """A configuration, and the finished folder that it left; tests put copies in its place."""
+    folder = tmp_path_factory.mktemp("sweeps") / "odd"
+    config = config_for(folder)
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        make_light(patch)
+        run(config)
+    deaths = {"kind": "node", "fault": "machine", "message": "", "episodes": 0, "at_s": 1.0}
+    files.append_line(files.trial_dir(folder, 1) / files.FAILURES_JSONL, deaths)
+    kept = folder.with_name("kept")
+    folder.rename(kept)
+    return config, kept
+
+
+@pytest.fixture
+def sweep(finished: tuple[SweepConfig, Path]) -> SweepConfig:
+    config, kept = finished
+    shutil.rmtree(config.directory, ignore_errors=True)
+    shutil.copytree(kept, config.directory)
+    return config
+
+
+TRIAL = f"{files.TRIALS_DIR}/0001"
+FILES = [
+    *(f"{TRIAL}/{name}" for name in files.TRIAL_FILES),
+    files.LEDGER_JSON,
+    files.REFERENCE_JSON,
+    files.SIMULATOR_JSON,
+    files.IDENTITY_JSON,
+    files.STUDY_LOG,
+    files.FRONT_JSON,
+]
+# Nothing tells an old format from a missing mark, so such a folder is refused as one.
+REFUSED = {(files.IDENTITY_JSON, "missing"), (files.IDENTITY_JSON, "other version")}
+CASES = [(name, damage) for name in FILES for damage in DAMAGES if (name, damage) not in REFUSED]
+
+
+@pytest.mark.parametrize(("name", "damage"), CASES)
+def test_status_front_and_the_sweep_go_on(name, damage, sweep: SweepConfig, capsys) -> None:
+    folder = sweep.directory
+    before = json.loads((folder / files.FRONT_JSON).read_text())
+    path = folder / name
+    if not path.exists():
+        pytest.skip("this sweep has no such file")
+    DAMAGES[damage](path)
+    for words in (["status", str(folder)], ["front", str(folder)]):
+        assert cli.main(words) == 0
+    capsys.readouterr()
+    dispatcher = run(sweep)
+    said = capsys.readouterr()
+    after = json.loads((folder / files.FRONT_JSON).read_text())
+    assert after == before
+    assert {trial for trial, _ in dispatcher.played} <= {1}  # nothing of another trial is repeated
+    if name.endswith(files.EPISODES_JSONL) and damage != "other version":
+        assert len(dispatcher.played) <= EPISODES
+    elif not name.endswith(files.SPEC_JSON) and not name.endswith(files.EPISODES_JSONL):
+        assert dispatcher.played == []
+    if (folder / files.QUARANTINE_DIR).exists():
+        assert said.out.count("damaged: ") + said.err.count("damaged: ") >= 1
+    if damage == "truncated":  # said once, and there is nothing left to do
+        assert run(sweep).played == []
+        assert "damaged: " not in capsys.readouterr().out

@@ -1,0 +1,74 @@
+"""What a study proposes does not depend on whether its controller was killed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+
+from duqsweep.control.config.space import Space
+from duqsweep.control.config.sweep_config import compose
+from duqsweep.control.study.optuna_study import OptunaStudy, open_study
+from duqsweep.control.study.windowed_tpe import RECENT, WindowedTPE, Windows
+
+TRIALS = 14
+
+
+def values_of(params: dict) -> tuple[float, float]:
+    return 1 / params["quant.weight_bits.default"], float(params["policy.num_steps"])
+
+
+def open_it(folder: Path, sampler: str) -> OptunaStudy:
+    folder.mkdir(exist_ok=True)
+    words = [
+        "+space={quant.weight_bits.default:'choice(2,3,4,8)',"
+        "policy.num_steps:'int(interval(1,10))',quant.smoothing:'interval(0,1)'}",
+        "quant.include=dit_all",
+        "sampler.startup_trials=4",
+    ]
+    config = compose(["name=seeded", f"dir={folder}", *words, f"sampler={sampler}"])
+    return open_study(config, Space.from_config(config))
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
+def test_a_killed_controller_proposes_what_it_would_have_proposed(sampler, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+    proposed: dict[str, list[dict]] = {"whole": [], "killed": []}
+    for name, asked in proposed.items():
+        study = open_it(tmp_path / name, sampler)
+        for number in range(TRIALS):
+            if name == "killed" and number in (5, 9):
+                study = open_it(tmp_path / name, sampler)
+            trial = study.ask()
+            assert trial is not None
+            if name == "killed" and number == 7:  # before it was told
+                study = open_it(tmp_path / name, sampler)
+                assert [one.params for one in study.running()] == [trial.params]
+            asked.append(trial.params)
+            study.tell(trial.number, values_of(trial.params), {})
+    assert proposed["killed"] == proposed["whole"]
+
+
+def test_of_a_long_study_tpe_sees_the_front_and_the_latest_trials():
+    study = optuna.create_study(directions=["minimize", "minimize"])
+    space = {"x": optuna.distributions.FloatDistribution(0, 1)}
+    for number in range(RECENT + 50):
+        value = 0.0 if number == 3 else 1.0
+        frozen = optuna.create_trial(params={"x": 0.5}, distributions=space, values=[value, value])
+        study.add_trial(frozen)
+    window = Windows().of(study, study.get_trials(deepcopy=False)[-1])
+    seen = window._get_trials(False, (optuna.trial.TrialState.COMPLETE,), True)
+    assert [trial.number for trial in seen] == [3, *range(50, RECENT + 50)]
+
+
+def test_a_short_study_is_what_optuna_itself_would_see():
+    drawn = []
+    for sampler in (
+        WindowedTPE(Windows(), seed=1, n_startup_trials=3),
+        optuna.samplers.TPESampler(seed=1, n_startup_trials=3),
+    ):
+        study = optuna.create_study(sampler=sampler)
+        study.optimize(lambda trial: (trial.suggest_float("x", 0, 1) - 0.3) ** 2, n_trials=12)
+        drawn.append([trial.params["x"] for trial in study.trials])
+    assert drawn[0] == drawn[1]
