@@ -134,7 +134,7 @@ def test_page_shows_the_videos_that_lie_beside_it(
     shutil.copytree(sweep_dir, tmp_path / "with")
     (tmp_path / "with" / files.VIDEOS_DIR).mkdir()
     (tmp_path / "with" / files.VIDEOS_DIR / "trial_0003_episode_0001.mp4").write_bytes(b"film")
-    write_report(tmp_path / "with", front, [])
+    write_report(tmp_path / "with", front, read_trials(sweep_dir))
     page = (tmp_path / "with" / files.REPORT_HTML).read_text()
     assert 'src="videos/trial_0003_episode_0001.mp4"' in page
     assert "trial 0003 episode 0001" in page

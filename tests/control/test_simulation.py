@@ -12,6 +12,7 @@ from synthetic_sweep import OBJECTIVES, make_episodes, make_result, make_trial, 
 from synthetic_sweep import write_trial as write
 
 from duqsweep.control.front.content import compute_front
+from duqsweep.control.front.history import FrontHistory
 from duqsweep.control.front.records import Front
 from duqsweep.control.report.report import print_front, write_report
 from duqsweep.control.tracking.runs import sweep_record
@@ -69,7 +70,7 @@ def test_stand_ins_are_named_in_terminal_report_and_mlflow(tmp_path: Path):
     assert f'<p class="warning">{WARNING.replace(chr(39), "&#x27;")}' in (
         (tmp_path / "report.html").read_text()
     )
-    tags = sweep_record("goal", views, front, final=True).tags
+    tags = sweep_record("goal", views, front, True, FrontHistory()).tags
     assert (tags["duqsweep.assets"], tags["duqsweep.mujoco"]) == ("stand-ins", "3.3.7")
     assert f"**{WARNING}" in tags["mlflow.note.content"]
 

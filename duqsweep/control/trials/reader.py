@@ -138,7 +138,7 @@ def read_trial(folder: Path) -> TrialView:
         ended_ms=None if result is None else _written_ms(folder / files.RESULT_JSON),
         death=_death(folder),
         status=read_status(folder),
-        throughput=None if throughput is None else Throughput.from_json(throughput),
+        throughput=throughput,
     )
 
 
