@@ -208,11 +208,10 @@ def states(folder: Path) -> set[tuple[int, int]]:
 
 
 def test_evaluate_tries_one_configuration_here_and_now(
-    finished: Finished, checkpoint: Path, tmp_path: Path, here: Here
+    checkpoint: Path, tmp_path: Path, here: Here
 ) -> None:
     words = ["evaluate", "--episodes", "1", "quant.include=dit_attn", "suite.tasks=1"]
     words += ["suite.max_steps=10", f"policy.checkpoint={checkpoint}"]
-    words += [f"dir={with_cache(tmp_path / 'tried', finished)}"]
     done = here(words, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "24 layers quantized" in done.stdout

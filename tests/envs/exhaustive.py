@@ -1,4 +1,4 @@
-"""What continuous integration plays and a default run leaves out, for its time."""
+"""What a default run leaves out, for its time, and DUQSWEEP_EXHAUSTIVE=1 plays."""
 
 from __future__ import annotations
 
