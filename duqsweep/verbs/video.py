@@ -130,10 +130,10 @@ def _trial(config: SweepConfig, views: dict[int, TrialView], word: str) -> Trial
 
 
 def _chosen_trials(config: SweepConfig, views: dict[int, TrialView]) -> list[int]:
-    """The reference and the trials on the front."""
+    """The reference and the trials on the front; all trials while there is neither."""
     front = compute_front(config.directory, config.objectives)
     reference = [view.number for view in views.values() if view.trial.name == REFERENCE]
-    return sorted({*reference, *(point.trial for point in front.members)})
+    return sorted({*reference, *(point.trial for point in front.members)} or views)
 
 
 def _episodes(view: TrialView, episode: int | None) -> list[EpisodeRecord]:

@@ -157,7 +157,6 @@ class FrontText:
             return rest
         self._texts = {point.trial: self._of_point(point) for point in front.points}
         points = ",\n".join(text for _, text in self._texts.values())
-        assert rest.endswith(_NO_POINTS)
         return f'{rest.removesuffix(_NO_POINTS)}"points": [\n{points}\n  ]\n}}\n'
 
     def _of_point(self, point: FrontPoint) -> tuple[FrontPoint, str]:
