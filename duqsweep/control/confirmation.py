@@ -59,7 +59,9 @@ def prepare(sweep_dir: Path, trials: Sequence[Trial], ledger: Sequence[LedgerEnt
 
     Raises:
         ConfigError: A confirmation with another ledger was begun in this folder.
+        EvaluationError: The sweep's identity.json is damaged.
     """
+    identity = files.read_object(sweep_dir / files.IDENTITY_JSON, ["checkpoint"])
     folder = sweep_dir / CONFIRM_DIR
     folder.mkdir(exist_ok=True)
     path = folder / files.LEDGER_JSON
@@ -72,8 +74,7 @@ def prepare(sweep_dir: Path, trials: Sequence[Trial], ledger: Sequence[LedgerEnt
         )
     wanted.replace(path)
     # Workers compare the checkpoint with it.
-    identity = (sweep_dir / files.IDENTITY_JSON).read_bytes()
-    files.write_bytes(folder / files.IDENTITY_JSON, identity)
+    files.write_json(folder / files.IDENTITY_JSON, identity)
     for trial in trials:
         trial_dir = files.trial_dir(folder, trial.number)
         trial_dir.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from duqsweep.spec import PolicySpec
 def check_contents(sweep_dir: Path, policy: PolicySpec) -> None:
     """Compare the checkpoint's files on this node with those that the sweep began with.
 
-    A folder without an identity.json, as of a single evaluation, has nothing to compare with.
+    A folder without an identity.json has nothing to compare with.
 
     Raises:
         InfrastructureError: They differ, or one of them cannot be read: the node's fault.

@@ -347,7 +347,6 @@ def test_another_sweep_does_not_take_the_folder_over(sweep, refused, tmp_path):
 OLDER = {
     "no identity": lambda path: path.unlink(),
     "no number": lambda path: path.write_text('{"name": "tiny"}'),
-    "a list": lambda path: path.write_text("[]"),
 }
 READING = (
     ["status"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Callable
@@ -73,6 +74,7 @@ def open_storage(
     path = directory / files.STUDY_LOG
     cut_torn_line(path)
     try:
+        _check_last_line(path)
         return _open_journal(path)
     except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
         say(put_aside(directory, path, error))
@@ -81,6 +83,13 @@ def open_storage(
 
 def _open_journal(path: Path) -> BaseStorage:
     return JournalStorage(_Journal(str(path), lock_obj=cast(Any, _Unlocked())))
+
+
+def _check_last_line(path: Path) -> None:
+    """Raise ValueError where it is not JSON: Optuna would only notice when another line follows."""
+    last = path.read_bytes().rstrip(b"\n").rpartition(b"\n")[2] if path.exists() else b""
+    if last:
+        json.loads(last)
 
 
 def cut_torn_line(path: Path) -> None:
