@@ -14,7 +14,7 @@ sweep:
 	$(BIN)/python -m duqsweep +sweep=$(SWEEP)
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-interpreters: setup
 	scripts/test-interpreters
