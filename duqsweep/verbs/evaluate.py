@@ -18,6 +18,7 @@ from duqsweep.control.dispatch.simulators import simulators_per_worker
 from duqsweep.control.front.formats import number
 from duqsweep.control.front.simulator import sweep_simulator
 from duqsweep.control.front.success import SuccessEstimate
+from duqsweep.control.trial_status import TrialStatus, write_status
 from duqsweep.control.trials.reader import read_trial, read_trials
 from duqsweep.control.view import wording
 from duqsweep.control.view.simulation import simulator_line, warnings
@@ -80,6 +81,7 @@ def main(arguments: list[str]) -> int:
     simulators = simulators_per_worker(config.launcher, workers=1)
     with closing(WorkerCache(simulators=simulators)) as bench:
         result = evaluate(trial_dir, parsed.episodes, bench)
+    write_status(trial_dir, TrialStatus(result.outcome, result.reason, parsed.episodes))
     _print(folder, trial_dir, result)
     return exit_codes.FAILED_TRIALS if result.outcome == "failed" else exit_codes.OK
 

@@ -217,6 +217,8 @@ def test_evaluate_tries_one_configuration_here_and_now(
     assert "24 layers quantized" in done.stdout
     assert "of 1 episodes succeeded" in done.stdout
     (folder,) = (tmp_path / "sweeps").iterdir()
+    (trial,) = json.loads(here(["status", str(folder), "--json"], tmp_path).stdout)["trials"]
+    assert trial["state"] == "complete"
     shown = run(["video", str(folder), "--px", "64", "--speed", "10"], tmp_path)
     assert shown.returncode == 0, shown.stderr
     (video,) = (folder / files.VIDEOS_DIR).iterdir()
