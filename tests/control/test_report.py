@@ -23,6 +23,7 @@ from duqsweep.control.front.content import compute_front
 from duqsweep.control.front.measures import EPISODE_TIME_S
 from duqsweep.control.front.objectives import Objective
 from duqsweep.control.front.records import Front
+from duqsweep.control.front.verdict import Verdict
 from duqsweep.control.report import picture
 from duqsweep.control.report.labels import Box, place_labels
 from duqsweep.control.report.report import REPORT_FILES, front_csv, print_front, write_report
@@ -126,6 +127,30 @@ def test_page_needs_nothing_from_elsewhere(sweep_dir: Path) -> None:
     for reference in (' src="', "<link", "@import", 'href="http', "url(http"):
         assert reference not in page
     assert page.count("<svg") == 1
+
+
+@pytest.mark.parametrize(
+    ("trial", "words"),
+    [
+        (
+            None,
+            "Verdict: none yet. No trial is shown to lose at most 5 points of success, with 95 %",
+        ),
+        (1, "loses 1 points, and less than 4.2, over 160 common episodes."),
+    ],
+)
+def test_the_verdict_is_on_the_terminal_and_the_page(
+    trial: int | None, words: str, sweep_dir: Path, front: Front, tmp_path: Path
+) -> None:
+    found = None if trial is None else 0.01
+    judged = Verdict(0.05, 0.95, 0, 2, trial, found, found and 0.042, 160, 2, 240)
+    judged_front = replace(front, verdict=judged)
+    text = io.StringIO()
+    print_front(judged_front, Console(file=text, width=500))
+    assert words in text.getvalue()
+    assert "About 240 common episodes would decide on trial 2" in text.getvalue()
+    write_report(tmp_path, judged_front, read_trials(sweep_dir))
+    assert words in (tmp_path / files.REPORT_HTML).read_text()
 
 
 def test_page_shows_the_videos_that_lie_beside_it(

@@ -19,7 +19,7 @@ from duqsweep.control.front.success import SuccessEstimate
 from duqsweep.control.trials.reader import TrialView
 from duqsweep.control.trials.reference import Reference
 from duqsweep.control.view import wording
-from duqsweep.control.view.headline import headline
+from duqsweep.control.view.headline import headline, verdict_line
 from duqsweep.control.view.simulation import simulator_line, warnings
 from duqsweep.fingerprint import digest
 
@@ -236,7 +236,14 @@ def _history_metrics(
 
 def description(front: Front) -> str:
     """The front as Markdown, for the parent run's page."""
-    lines = [headline(front), "", f"{wording.counts_line(front)}", ""]
+    lines = [
+        headline(front),
+        "",
+        *filter(None, [verdict_line(front)]),
+        "",
+        f"{wording.counts_line(front)}",
+        "",
+    ]
     for warning in warnings(front.simulator):
         lines += [f"**{warning}**", ""]
     measures = [m for m in wording.shown_measures(front) if named_category(m.name) is None]

@@ -47,6 +47,31 @@ def headline(front: Front) -> str:
     )
 
 
+def verdict_line(front: Front) -> str | None:
+    """Which trial is shown to lose little against the reference; None where nothing was tested."""
+    verdict = front.verdict
+    if verdict is None or not verdict.tested:
+        return None
+    points = f"{100 * verdict.margin:.3g} points of success"
+    sure = f"with {100 * verdict.confidence:.3g} % confidence"
+    labels = {point.trial: point_label(point) for point in front.points}
+    if verdict.trial is not None and verdict.loss is not None and verdict.loss_high is not None:
+        said = (
+            f"Verdict: trial {labels.get(verdict.trial, verdict.trial)} is the fastest that loses "
+            f"at most {points} against the reference, {sure}: it loses "
+            f"{100 * verdict.loss:.3g} points, and less than {100 * verdict.loss_high:.3g}, over "
+            f"{verdict.episodes} common episodes."
+        )
+    else:
+        said = f"Verdict: none yet. No trial is shown to lose at most {points}, {sure}."
+    if verdict.next_trial is None or verdict.episodes_needed is None:
+        return said
+    return (
+        f"{said} About {verdict.episodes_needed} common episodes would decide on trial "
+        f"{labels.get(verdict.next_trial, verdict.next_trial)}, if it continues like this."
+    )
+
+
 def _what(success: Measure) -> str:
     category = named_category(success.name)
     return f"success in category {category}" if category else "success"
