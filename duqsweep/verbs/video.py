@@ -63,8 +63,8 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(f"{config.name} has no finished episode to show yet")
     if parsed.out is not None and len(films) > 1:
         raise ConfigError(f"--out takes one video, and these are {len(films)}: give --episode")
-    check_simulator(config.directory, config.base.suite)
     recorded = [_recordings(config, views, film) for film in films]
+    check_simulator(config.directory, config.base.suite)
 
     from duqsweep.envs.libero import open_environment  # the simulator takes seconds to import
     from duqsweep.worker.video.film import write_film

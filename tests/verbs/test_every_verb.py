@@ -22,6 +22,7 @@ VERBS = (
     ["export", "--trial", "0"],
     ["export", "--pick", "knee"],
     ["sync"],
+    ["video", "--trial", "0", "--episode", "0"],
 )
 TRIAL = f"{files.TRIALS_DIR}/0000"
 
