@@ -178,10 +178,11 @@ def read_object(path: Path, keys: Collection[str] = ()) -> dict[str, Any]:
         EvaluationError: The file is not JSON, no object, or lacks a key; the message names it.
         FileNotFoundError: There is no such file.
     """
-    return _object(read_json(path), keys, str(path))
+    return checked_object(read_json(path), keys, str(path))
 
 
-def _object(data: Any, keys: Collection[str], where: str) -> dict[str, Any]:
+def checked_object(data: Any, keys: Collection[str], where: str) -> dict[str, Any]:
+    """JSON data if it is an object with these keys; else EvaluationError says so of `where`."""
     if not isinstance(data, dict):
         raise EvaluationError(f"{where} is damaged: it must hold an object, got {shown(data)}")
     for key in keys:
@@ -230,7 +231,7 @@ def read_records(cls: type[T], path: Path) -> list[T]:
 
 def read_objects(path: Path, keys: Collection[str]) -> list[dict[str, Any]]:
     """All complete lines of a log, each an object with these keys; see `read_lines`."""
-    return [_object(line, keys, f"{path}:{i}") for i, line in enumerate(read_lines(path), 1)]
+    return [checked_object(line, keys, f"{path}:{i}") for i, line in enumerate(read_lines(path), 1)]
 
 
 @patient

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from duqsweep import files
 from duqsweep.assignment import ALWAYS_RETRIED, Assignment, Failure
 from duqsweep.control.trial_status import TrialStatus, read_status, write_status
+from duqsweep.control.trials.reader import deaths_of
 
 RETRIES = 2  # of a trial at the same episode
 # Of a trial that ran out of memory there. Another program on the node may have used it up once.
@@ -106,11 +107,6 @@ def note_death(sweep_dir: Path, number: int, failure: Failure, episodes: int) ->
         "at_s": round(time.time(), 3),
     }
     files.append_line(files.trial_dir(sweep_dir, number) / files.FAILURES_JSONL, line)
-
-
-def deaths_of(trial_dir: Path) -> list[dict[str, Any]]:
-    """How jobs of a trial died, oldest first; empty for most."""
-    return files.read_objects(trial_dir / files.FAILURES_JSONL, ("kind", "at_s"))
 
 
 def since_retry(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

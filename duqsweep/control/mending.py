@@ -8,23 +8,24 @@ from typing import Any
 
 from duqsweep import files
 from duqsweep.control.front.simulator import sweep_simulator
+from duqsweep.control.tracking.runids import KEYS as TRACKING_KEYS
 from duqsweep.control.trials.quarantine import DAMAGE, mend_trials, put_aside
 from duqsweep.control.trials.reader import read_trials
 from duqsweep.control.trials.reference import ensure_reference, sweep_reference
 from duqsweep.errors import EvaluationError, SpecError
-from duqsweep.spec import SuiteSpec
-from duqsweep.worker.ledger import make_ledger, read_ledger, write_ledger
+from duqsweep.spec import LedgerEntry
+from duqsweep.worker.ledger import read_ledger, write_ledger
 from duqsweep.worker.simulator import read_simulator, write_simulator
 
 
-def mend_sweep(sweep_dir: Path, suite: SuiteSpec) -> list[str]:
+def mend_sweep(sweep_dir: Path, ledger: list[LedgerEntry]) -> list[str]:
     """Move what is damaged to `quarantine/`, and write again what follows from the rest.
 
-    The ledger follows from the suite; the reference time and the simulator from the trials.
+    The reference time and the simulator follow from the trials.
 
     Args:
         sweep_dir: A sweep's folder, held by this process; a new one stays as it is.
-        suite: Of the sweep.
+        ledger: The episodes that the sweep plays.
 
     Returns:
         A line for people for each file that was moved.
@@ -32,17 +33,19 @@ def mend_sweep(sweep_dir: Path, suite: SuiteSpec) -> list[str]:
     if not (sweep_dir / files.TRIALS_DIR).is_dir():
         return []
     said = mend_trials(sweep_dir)
-    ledger = make_ledger(suite)
 
     def check_ledger(folder: Path) -> None:
         if read_ledger(folder / files.LEDGER_JSON) != ledger:
             raise SpecError("it is not the ledger of this suite and seed")
 
+    def check_tracking(folder: Path) -> None:
+        files.read_object(folder / files.TRACKING_JSON, TRACKING_KEYS)
+
     checks: dict[str, Callable[[Path], Any]] = {
         files.LEDGER_JSON: check_ledger,
         files.REFERENCE_JSON: sweep_reference,
         files.SIMULATOR_JSON: read_simulator,
-        files.TRACKING_JSON: _check_object(files.TRACKING_JSON, "key", "links"),
+        files.TRACKING_JSON: check_tracking,
     }
     for name, check in checks.items():
         path = sweep_dir / name
@@ -75,12 +78,3 @@ def mend_identity(sweep_dir: Path, parts: Mapping[str, Any]) -> list[str]:
         said.append(put_aside(sweep_dir, path, error))
     files.write_json(path, parts)
     return said
-
-
-def _check_object(name: str, *keys: str) -> Callable[[Path], None]:
-    def check(folder: Path) -> None:
-        data = files.read_json(folder / name)
-        if not isinstance(data, dict) or not data.keys() >= {*keys}:
-            raise SpecError(f"it must be an object{' with ' if keys else ''}{', '.join(keys)}")
-
-    return check

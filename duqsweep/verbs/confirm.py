@@ -19,7 +19,6 @@ from duqsweep.control.confirmation import (
     prepare,
     unconfirmed,
 )
-from duqsweep.control.front.content import compute_front
 from duqsweep.control.trials.reader import TrialReader, read_trials
 from duqsweep.control.view import tables
 from duqsweep.control.view.trouble import trouble_text
@@ -27,7 +26,7 @@ from duqsweep.control.view.wording import label
 from duqsweep.envs.assets import RECORDED
 from duqsweep.errors import ConfigError
 from duqsweep.spec import Trial
-from duqsweep.verbs.folder import sweep_config
+from duqsweep.verbs.folder import sweep_config, sweep_front
 from duqsweep.verbs.interrupt import terminate_as_interrupt
 from duqsweep.worker.ledger import make_ledger
 from duqsweep.worker.simulator import check_simulator, write_simulator
@@ -118,7 +117,7 @@ def _chosen(config: SweepConfig, numbers: str | None) -> tuple[list[Trial], int 
     """The trials to confirm, and the number of the reference among them."""
     views = {view.number: view for view in read_trials(config.directory)}
     if numbers is None:
-        front = compute_front(config.directory, config.objectives, margin=config.margin)
+        front = sweep_front(config)
         wanted = {point.trial for point in front.members}
         if not wanted:
             raise ConfigError(f"{config.name} has no front yet: there is nothing to confirm")

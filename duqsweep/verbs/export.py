@@ -9,11 +9,10 @@ from duqsweep import files
 from duqsweep.checkpoint.locate import policy_sizes
 from duqsweep.checkpoint.sizes import linear_layers
 from duqsweep.control.export import PICKS, as_openpi_env, as_plan, pick
-from duqsweep.control.front.content import compute_front
 from duqsweep.errors import ConfigError
 from duqsweep.quant.select import select_layers
 from duqsweep.spec import Trial
-from duqsweep.verbs.folder import sweep_config
+from duqsweep.verbs.folder import sweep_config, sweep_front
 
 
 def main(arguments: list[str]) -> int:
@@ -33,9 +32,7 @@ def main(arguments: list[str]) -> int:
     config = sweep_config(parsed.directory)
     number = parsed.trial
     if number is None:
-        number = pick(
-            compute_front(config.directory, config.objectives, margin=config.margin), parsed.pick
-        )
+        number = pick(sweep_front(config), parsed.pick)
     path = files.trial_dir(config.directory, number) / files.SPEC_JSON
     if not path.is_file():
         raise ConfigError(f"{config.name} has no trial {number}")

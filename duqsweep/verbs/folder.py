@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,10 @@ from duqsweep.control.config.addresses import check_folder, check_sqlite
 from duqsweep.control.config.compose import explain
 from duqsweep.control.config.schema import RootConfig
 from duqsweep.control.config.sweep_config import SweepConfig, to_config
+from duqsweep.control.front.content import compute_front
+from duqsweep.control.front.records import Front
 from duqsweep.control.sweep_format import check_format
+from duqsweep.control.trials.reader import TrialView
 from duqsweep.errors import ConfigError
 
 
@@ -41,6 +45,11 @@ def sweep_config(directory: Path) -> SweepConfig:
     if config.name is None:
         raise ConfigError(f"{path} is no sweep's configuration: it has no name")
     return replace(to_config(config), directory=directory.absolute())
+
+
+def sweep_front(config: SweepConfig, views: Sequence[TrialView] | None = None) -> Front:
+    """The front of a sweep as its files show it now; `views` are its trials, if just read."""
+    return compute_front(config.directory, config.objectives, views, config.margin)
 
 
 def tracking_uri(config: SweepConfig) -> str | None:

@@ -7,10 +7,9 @@ import json
 import sys
 from pathlib import Path
 
-from duqsweep.control.front.content import compute_front
 from duqsweep.control.report.report import print_front
 from duqsweep.control.trials.reader import TrialReader
-from duqsweep.verbs.folder import sweep_config
+from duqsweep.verbs.folder import sweep_config, sweep_front
 
 
 def main(arguments: list[str]) -> int:
@@ -21,7 +20,7 @@ def main(arguments: list[str]) -> int:
     parsed = parser.parse_args(arguments)
     config = sweep_config(parsed.directory)
     reader = TrialReader(config.directory)
-    front = compute_front(config.directory, config.objectives, reader.read(), config.margin)
+    front = sweep_front(config, reader.read())
     for folder, why in reader.damaged.items():
         print(f"trial {folder} cannot be read: {why}", file=sys.stderr)
     if parsed.json:

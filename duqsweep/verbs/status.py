@@ -15,16 +15,14 @@ from rich.table import Table
 from duqsweep import files
 from duqsweep.codec import encode
 from duqsweep.control.config.sweep_config import SweepConfig
-from duqsweep.control.deaths import deaths_of
-from duqsweep.control.front.content import compute_front
 from duqsweep.control.front.measures import CALL_MS, SPEEDUP
-from duqsweep.control.trials.reader import TrialReader, TrialView
+from duqsweep.control.trials.reader import TrialReader, TrialView, deaths_of
 from duqsweep.control.trials.reference import Reference, readable_reference
 from duqsweep.control.view import wording
 from duqsweep.control.view.tables import new_table
 from duqsweep.errors import EvaluationError
 from duqsweep.result import Throughput
-from duqsweep.verbs.folder import sweep_config
+from duqsweep.verbs.folder import sweep_config, sweep_front
 
 if TYPE_CHECKING:
     from duqsweep.control.dispatch.launch import JobView
@@ -39,7 +37,7 @@ def main(arguments: list[str]) -> int:
     config = sweep_config(parsed.directory)
     reader = TrialReader(config.directory)
     views = reader.read()
-    front = compute_front(config.directory, config.objectives, views, config.margin)
+    front = sweep_front(config, views)
     reference = readable_reference(config.directory, views)
     jobs = _jobs(config)
     state = {

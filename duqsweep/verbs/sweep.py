@@ -23,7 +23,7 @@ from duqsweep.control.view.trouble import trouble_text
 from duqsweep.errors import ConfigError
 from duqsweep.masking import masked
 from duqsweep.result import ENDINGS
-from duqsweep.verbs.folder import tracking_uri
+from duqsweep.verbs.folder import sweep_front, tracking_uri
 from duqsweep.verbs.interrupt import terminate_as_interrupt
 from duqsweep.verbs.undo import undone_if_refused
 from duqsweep.worker.ledger import check_ledger, make_ledger, write_ledger
@@ -94,9 +94,9 @@ class _Run:
         self._uri = tracking_uri(config)
         parts = identity(config, space)
         check_folder(self._dir, parts)
-        self._mended = mend_sweep(self._dir, config.base.suite)
-        self._simulator = check_simulator(self._dir, config.base.suite)
         self._ledger = make_ledger(config.base.suite)
+        self._mended = mend_sweep(self._dir, self._ledger)
+        self._simulator = check_simulator(self._dir, config.base.suite)
         check_ledger(self._dir / files.LEDGER_JSON, self._ledger)
         self._dispatcher = open_dispatcher(config.launcher, self._dir)
         self._reader = TrialReader(self._dir)
@@ -191,13 +191,12 @@ class _Run:
         print(f"interrupted: {jobs}nothing is lost; the same command resumes from here")
 
     def _finish(self, ending: str, trouble: str | None, nothing_new: bool) -> int:
-        from duqsweep.control.front.content import compute_front
         from duqsweep.control.report.report import print_front, write_report
         from duqsweep.control.tracking.links import links
         from duqsweep.control.trials.reader import read_trials
 
         views = read_trials(self._dir)
-        front = compute_front(self._dir, self._config.objectives, views, self._config.margin)
+        front = sweep_front(self._config, views)
         finished = ending == "finished"
         if nothing_new and finished and not trouble:
             changed = f"{files.SWEEP_YAML} holds the new settings" if self._resettled else ""

@@ -6,12 +6,11 @@ import argparse
 from pathlib import Path
 
 from duqsweep import files
-from duqsweep.control.front.content import compute_front
 from duqsweep.control.tracking.links import links
 from duqsweep.control.tracking.mlflow_client import default_uri
 from duqsweep.control.tracking.runids import check_target
 from duqsweep.masking import masked
-from duqsweep.verbs.folder import sweep_config, tracking_uri
+from duqsweep.verbs.folder import sweep_config, sweep_front, tracking_uri
 
 
 def main(arguments: list[str]) -> int:
@@ -31,10 +30,7 @@ def main(arguments: list[str]) -> int:
 
     front = config.directory / files.FRONT_JSON
     if not front.exists():  # the mirror takes from it which trials are on the front
-        files.write_json(
-            front,
-            compute_front(config.directory, config.objectives, margin=config.margin).to_json(),
-        )
+        files.write_json(front, sweep_front(config).to_json())
     count = mirror(config.directory, uri)
     where = masked(uri or default_uri(config.directory))
     print(f"{config.name}: {count} trials are in MLflow at {where}")

@@ -11,6 +11,7 @@ from stub_worker import DAMAGES, EPISODES, config_for, make_light, run
 
 from duqsweep import cli, files
 from duqsweep.control.config.sweep_config import SweepConfig
+from duqsweep.result import Throughput
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +29,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[SweepConfig, Pat
         make_light(patch)
         run(config)
     deaths = {"kind": "node", "fault": "machine", "message": "", "episodes": 0, "at_s": 1.0}
-    files.append_line(files.trial_dir(folder, 1) / files.FAILURES_JSONL, deaths)
+    trial = files.trial_dir(folder, 1)
+    files.append_line(trial / files.FAILURES_JSONL, deaths)
+    files.write_json(trial / files.THROUGHPUT_JSON, Throughput(1, wall_s=2.0, episodes=3).to_json())
     kept = folder.with_name("kept")
     folder.rename(kept)
     return config, kept

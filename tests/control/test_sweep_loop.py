@@ -20,14 +20,14 @@ from synthetic_sweep import (
 
 from duqsweep import files
 from duqsweep.assignment import Assignment, Ended, FailureKind, failure
-from duqsweep.control.deaths import RETRIES, deaths_of, reopen
+from duqsweep.control.deaths import RETRIES, reopen
 from duqsweep.control.front.content import compute_front
 from duqsweep.control.front.records import Front
 from duqsweep.control.protocols import Prune
 from duqsweep.control.sweep import Ending, Parts, Sweep
 from duqsweep.control.sweep_files import FrontFiles, TrialFiles
 from duqsweep.control.trial_status import TrialStatus, read_status, write_status
-from duqsweep.control.trials.reader import TrialReader, TrialView
+from duqsweep.control.trials.reader import TrialReader, TrialView, deaths_of
 from duqsweep.control.view.progress import NullProgress
 from duqsweep.result import TrialResult
 from duqsweep.spec import Trial

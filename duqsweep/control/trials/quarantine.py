@@ -8,16 +8,19 @@ does this, and never to a trial that a worker has locked.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from duqsweep import files
 from duqsweep.control.trial_status import read_status
+from duqsweep.control.trials.reader import DEATH_KEYS, JOB_KEYS
 from duqsweep.errors import EvaluationError, SpecError
 from duqsweep.locking import is_locked
-from duqsweep.result import EpisodeRecord, TrialResult, Vitals, final_attempts
+from duqsweep.result import EpisodeRecord, Throughput, TrialResult, Vitals, final_attempts
 from duqsweep.spec import Trial
 
+T = TypeVar("T")
 DAMAGE = (EvaluationError, SpecError, FileNotFoundError)  # what reading a damaged trial raises
 
 
@@ -69,12 +72,15 @@ class _Mender:
     def mend(self) -> list[str]:
         if not self._has_spec():
             return self._said
-        vitals = self._checked(files.VITALS_JSON, Vitals.from_json)
+        vitals = self._checked(files.VITALS_JSON, partial(files.read_record, Vitals))
         lost_vitals = bool(self._said)
-        result = self._checked(files.RESULT_JSON, TrialResult.from_json)
-        self._checked(files.JOB_JSON, _check_job)
-        self._mend_status()
-        self._mend_log(files.FAILURES_JSONL, _check_death)
+        result = self._checked(files.RESULT_JSON, partial(files.read_record, TrialResult))
+        self._checked(files.THROUGHPUT_JSON, partial(files.read_record, Throughput))
+        self._checked(files.JOB_JSON, partial(files.read_object, keys=JOB_KEYS))
+        self._checked(files.STATE_JSON, lambda path: read_status(path.parent))
+        self._mend_log(
+            files.FAILURES_JSONL, lambda line: files.checked_object(line, DEATH_KEYS, "it")
+        )
         records = self._mend_log(files.EPISODES_JSONL, EpisodeRecord.from_json)
         if result is None:
             return self._said
@@ -88,7 +94,7 @@ class _Mender:
     def _has_spec(self) -> bool:
         path = self._folder / files.SPEC_JSON
         try:
-            trial = Trial.from_json(files.read_json(path))
+            trial = files.read_record(Trial, path)
             if trial.number != int(self._folder.name):
                 raise SpecError(f"it is of trial {trial.number}")
         except DAMAGE as error:
@@ -103,20 +109,14 @@ class _Mender:
             return False
         return True
 
-    def _checked(self, name: str, check: Callable[[Any], Any]) -> Any:
-        """The content of a JSON file; None where there is none, or it was moved."""
+    def _checked(self, name: str, read: Callable[[Path], T]) -> T | None:
+        """The content of a file; None where there is none, or it was moved."""
         path = self._folder / name
         try:
-            return check(files.read_json(path)) if path.exists() else None
+            return read(path) if path.exists() else None
         except DAMAGE as error:
             self._move(name, error)
             return None
-
-    def _mend_status(self) -> None:
-        try:
-            read_status(self._folder)
-        except DAMAGE as error:
-            self._move(files.STATE_JSON, error)
 
     def _mend_log(self, name: str, check: Callable[[Any], Any]) -> list[Any]:
         """The records of a log; one with lines that are none is written again without them."""
@@ -136,13 +136,3 @@ class _Mender:
 
     def _move(self, name: str, why: object) -> None:
         self._said.append(put_aside(self._dir, self._folder / name, why))
-
-
-def _check_job(data: Any) -> None:
-    if not isinstance(data, dict) or not {"submitted_at", "attempts"} <= data.keys():
-        raise SpecError(f"{files.JOB_JSON} needs submitted_at and attempts")
-
-
-def _check_death(data: Any) -> None:
-    if not isinstance(data, dict) or not {"kind", "at_s"} <= data.keys():
-        raise SpecError(f"a line of {files.FAILURES_JSONL} needs kind and at_s")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from duqsweep import files
 from duqsweep.categories import counts_by_category
@@ -22,6 +22,9 @@ from duqsweep.result import (
 from duqsweep.spec import Trial
 
 T = TypeVar("T")
+# Keys without which job.json and a line of failures.jsonl are damaged.
+JOB_KEYS = ("submitted_at", "attempts")
+DEATH_KEYS = ("kind", "at_s")
 _Signature = tuple[tuple[int, int] | None, ...]
 
 
@@ -142,13 +145,18 @@ def read_trial(folder: Path) -> TrialView:
     )
 
 
+def deaths_of(trial_dir: Path) -> list[dict[str, Any]]:
+    """How jobs of a trial died, oldest first; empty for most."""
+    return files.read_objects(trial_dir / files.FAILURES_JSONL, DEATH_KEYS)
+
+
 def _death(folder: Path) -> str | None:
     """How the trial's last job died, if none was submitted since."""
-    deaths = files.read_objects(folder / files.FAILURES_JSONL, ("kind", "at_s"))
+    deaths = deaths_of(folder)
     if not deaths:
         return None
     path = folder / files.JOB_JSON
-    job = files.read_object(path, ["submitted_at"]) if path.exists() else None
+    job = files.read_object(path, JOB_KEYS) if path.exists() else None
     died_later = job is None or deaths[-1]["at_s"] >= job["submitted_at"]
     return str(deaths[-1]["kind"]) if died_later else None
 
