@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from duqsweep.spec import LedgerEntry
 
 
+ACTION_DIM = 7  # of an action: position and rotation of the gripper, and its fingers
+
+
 @dataclass(frozen=True)
 class Observation:
     """What the robot sees at one moment, as the simulator gives it.

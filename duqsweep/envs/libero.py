@@ -19,12 +19,11 @@ from duqsweep.envs.simulator import SEED, Simulator
 from duqsweep.envs.simulator_info import describe_simulator
 from duqsweep.envs.suite_tasks import SuiteTask, suite_tasks
 from duqsweep.errors import ConfigError, EvaluationError, InfrastructureError
-from duqsweep.seams import Environment, Observation
+from duqsweep.seams import ACTION_DIM, Environment, Observation
 from duqsweep.spec import LedgerEntry, SuiteSpec
 
 KEPT_MINI = 6  # simulators alive at once: 30 MB each
 KEPT_OFFICIAL = 3  # up to 300 MB each
-ACTION_DIM = 7
 
 
 def open_environment(suite: SuiteSpec) -> Environment:

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from duqsweep import files
 from duqsweep.control.config.sweep_config import SweepConfig
-from duqsweep.control.front.content import compute_front
+from duqsweep.control.front.content import REFERENCE
 from duqsweep.control.front.formats import number as shown
 from duqsweep.control.front.measures import CALL_MS
+from duqsweep.control.front.records import Front
 from duqsweep.control.report.report import write_report
 from duqsweep.control.trials.reader import TrialView, read_trials
 from duqsweep.control.trials.reference import sweep_reference
 from duqsweep.control.view.wording import short_params
 from duqsweep.errors import ConfigError
 from duqsweep.result import EpisodeRecord
-from duqsweep.verbs.folder import sweep_config
+from duqsweep.spec import SuiteSpec
+from duqsweep.verbs.folder import sweep_config, sweep_front
 from duqsweep.worker.ledger import read_ledger
 from duqsweep.worker.simulator import check_simulator
 
 if TYPE_CHECKING:
+    from duqsweep.seams import Environment
     from duqsweep.worker.video.replay import Recording
 
-REFERENCE = "reference"
 MIN_SIDE, MAX_SIDE = 64, 1024  # pixels
 
 
@@ -48,41 +51,50 @@ def main(arguments: list[str]) -> int:
     """Write the videos and print their paths; returns 0."""
     parsed = _parse(arguments)
     config = sweep_config(parsed.directory)
-    views = {view.number: view for view in read_trials(config.directory)}
-    beside = None if parsed.beside is None else _trial(config, views, parsed.beside)
-    trials = _chosen_trials(config, views) if parsed.trial is None else [parsed.trial]
-    films = []
-    for trial in trials:
-        episodes = _episodes(_trial(config, views, str(trial)), parsed.episode)
-        others = () if beside is None or beside.number == trial else (beside.number,)
-        if beside is not None and parsed.episode is None:
-            common = {record.i for record in beside.episodes if record.error is None}
-            episodes = [record for record in episodes if record.i in common]
-        films += [_Film(record.i, (*others, trial)) for record in episodes]
+    trials = read_trials(config.directory)
+    views = {view.number: view for view in trials}
+    front = sweep_front(config, trials)
+    beside = None if parsed.beside is None else _named(config, views, parsed.beside)
+    chosen = _telling_trials(front, views) if parsed.trial is None else [parsed.trial]
+    films = [
+        film for number in chosen for film in _films(config, views, number, parsed.episode, beside)
+    ]
     if not films:
         raise ConfigError(f"{config.name} has no finished episode to show yet")
     if parsed.out is not None and len(films) > 1:
         raise ConfigError(f"--out takes one video, and these are {len(films)}: give --episode")
-    recorded = [_recordings(config, views, film) for film in films]
+    recorded = _recordings(config, views, films)
     check_simulator(config.directory, config.base.suite)
+    folder = config.directory / files.VIDEOS_DIR
+    paths = [parsed.out or folder / film.file_name for film in films]
+    folder.mkdir(exist_ok=True)
+    _write(paths, recorded, replace(config.base.suite, image_px=parsed.px), parsed)
+    if (config.directory / files.REPORT_HTML).exists():  # it shows the videos
+        write_report(config.directory, front, trials)
+    return 0
 
+
+def _write(
+    paths: Sequence[Path],
+    recorded: Sequence[Sequence[Recording]],
+    suite: SuiteSpec,
+    parsed: argparse.Namespace,
+) -> None:
+    """Write the videos that are not there; the simulators of one serve the next."""
     from duqsweep.envs.libero import open_environment  # the simulator takes seconds to import
     from duqsweep.worker.video.film import write_film
 
-    folder = config.directory / files.VIDEOS_DIR
-    suite = replace(config.base.suite, image_px=parsed.px)
-    for position, (film, recordings) in enumerate(zip(films, recorded, strict=True), 1):
-        path = parsed.out or folder / film.file_name
-        if parsed.out is None and path.exists():
-            print(f"{position} of {len(films)}: {path} is there already")
-            continue
-        path.parent.mkdir(exist_ok=True)
-        write_film(path, recordings, lambda: open_environment(suite), parsed.px, parsed.speed)
-        print(f"{position} of {len(films)}: {path}", flush=True)
-    if (config.directory / files.REPORT_HTML).exists():  # it shows the videos
-        front = compute_front(config.directory, config.objectives)
-        write_report(config.directory, front, list(views.values()))
-    return 0
+    with ExitStack() as stack:
+        environments: list[Environment] = []
+        for position, (path, recordings) in enumerate(zip(paths, recorded, strict=True), 1):
+            count = f"{position} of {len(paths)}"
+            if parsed.out is None and path.exists():
+                print(f"{count}: {path} is there already")
+                continue
+            while len(environments) < len(recordings):
+                environments.append(stack.enter_context(closing(open_environment(suite))))
+            write_film(path, recordings, environments, parsed.px, parsed.speed)
+            print(f"{count}: {path}", flush=True)
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -117,23 +129,45 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     return parsed
 
 
-def _trial(config: SweepConfig, views: dict[int, TrialView], word: str) -> TrialView:
+def _named(config: SweepConfig, views: dict[int, TrialView], word: str) -> TrialView:
     """The trial of a number, or the one that is the reference."""
     if word == REFERENCE:
-        found = next((v for v in views.values() if v.trial.name == REFERENCE), None)
-    else:
-        found = views.get(int(word)) if word.isascii() and word.isdigit() else None
-    if found is None:
-        known = ", ".join(map(str, views)) or "none"
-        raise ConfigError(f"{config.name} has no trial {word}; trials are: {known}")
-    return found
+        found = next((view for view in views.values() if view.trial.name == REFERENCE), None)
+        return found or _unknown(config, views, word)
+    return _trial(config, views, int(word)) if word.isdecimal() else _unknown(config, views, word)
 
 
-def _chosen_trials(config: SweepConfig, views: dict[int, TrialView]) -> list[int]:
+def _trial(config: SweepConfig, views: dict[int, TrialView], number: int) -> TrialView:
+    return views.get(number) or _unknown(config, views, number)
+
+
+def _unknown(config: SweepConfig, views: dict[int, TrialView], which: object) -> NoReturn:
+    known = ", ".join(map(str, views)) or "none"
+    raise ConfigError(f"{config.name} has no trial {which}; trials are: {known}")
+
+
+def _telling_trials(front: Front, views: dict[int, TrialView]) -> list[int]:
     """The reference and the trials on the front; all trials while there is neither."""
-    front = compute_front(config.directory, config.objectives)
     reference = [view.number for view in views.values() if view.trial.name == REFERENCE]
     return sorted({*reference, *(point.trial for point in front.members)} or views)
+
+
+def _films(
+    config: SweepConfig,
+    views: dict[int, TrialView],
+    number: int,
+    episode: int | None,
+    beside: TrialView | None,
+) -> Iterator[_Film]:
+    """The videos of one trial; beside another trial, of the episodes that both have finished."""
+    records = _episodes(_trial(config, views, number), episode)
+    if beside is None or beside.number == number:
+        yield from (_Film(record.i, (number,)) for record in records)
+        return
+    common = {record.i for record in beside.episodes if record.error is None}
+    for record in records:
+        if episode is not None or record.i in common:
+            yield _Film(record.i, (beside.number, number))
 
 
 def _episodes(view: TrialView, episode: int | None) -> list[EpisodeRecord]:
@@ -159,37 +193,40 @@ def _telling(records: Sequence[EpisodeRecord]) -> Iterator[EpisodeRecord]:
             shown_tasks.add(record.task)
 
 
-def _recordings(config: SweepConfig, views: dict[int, TrialView], film: _Film) -> list[Recording]:
-    """What a video shows, from the left.
+def _recordings(
+    config: SweepConfig, views: dict[int, TrialView], films: Sequence[_Film]
+) -> list[list[Recording]]:
+    """What each video shows, from the left.
 
     Raises:
-        ConfigError: A trial did not finish the episode, or its actions were not recorded.
+        ConfigError: A trial did not finish the episode, or was not benchmarked.
+        EvaluationError: Actions were not recorded, or are damaged.
     """
-    from duqsweep.worker.actions import read_actions
+    from duqsweep.worker.actions import RecordedActions
     from duqsweep.worker.video.replay import Recording
 
-    entry = read_ledger(config.directory / files.LEDGER_JSON)[film.episode]
+    ledger = read_ledger(config.directory / files.LEDGER_JSON)
     reference = sweep_reference(config.directory)
-    recordings = []
-    for trial in film.trials:
-        view = views[trial]
-        (record,) = _episodes(view, film.episode)
+    shown_trials = {number for film in films for number in film.trials}
+    actions = {n: RecordedActions(files.trial_dir(config.directory, n)) for n in shown_trials}
+
+    def recording(number: int, episode: int) -> Recording:
+        view = views[number]
+        (record,) = _episodes(view, episode)
         if view.vitals is None:
-            raise ConfigError(f"trial {trial} was not benchmarked yet")
+            raise ConfigError(f"trial {number} was not benchmarked yet")
         # One that `evaluate` made has no reference to be normalised to.
         call_ms = CALL_MS.read(view, reference) or view.vitals.call_ms.p50
-        folder = files.trial_dir(config.directory, trial)
-        recordings.append(
-            Recording(
-                title=_title(view),
-                entry=entry,
-                record=record,
-                actions=read_actions(folder, record.i, record.attempt),
-                call_s=call_ms / 1000,
-                replan_steps=view.trial.spec.suite.replan_steps,
-            )
+        return Recording(
+            title=_title(view),
+            entry=ledger[episode],
+            record=record,
+            actions=actions[number].of(record.i, record.attempt),
+            call_s=call_ms / 1000,
+            replan_steps=view.trial.spec.suite.replan_steps,
         )
-    return recordings
+
+    return [[recording(number, film.episode) for number in film.trials] for film in films]
 
 
 def _title(view: TrialView) -> str:

@@ -6,16 +6,14 @@ import base64
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from duqsweep import files
-from duqsweep.codec import decode, encode
+from duqsweep.codec import encode
 from duqsweep.errors import EvaluationError, SpecError
-
-ACTION_DIM = 7
+from duqsweep.seams import ACTION_DIM
 
 
 @dataclass(frozen=True)
@@ -45,30 +43,36 @@ def append_actions(trial_dir: Path, i: int, attempt: int, actions: NDArray[np.fl
     files.append_line(trial_dir / files.ACTIONS_JSONL, encode(line))
 
 
-def read_actions(trial_dir: Path, i: int, attempt: int) -> NDArray[np.float64]:
-    """The actions (steps, 7) that an episode executed.
+class RecordedActions:
+    """The actions of all episodes of a trial."""
 
-    Raises:
-        EvaluationError: They were not recorded, or their line is damaged.
-    """
-    path = trial_dir / files.ACTIONS_JSONL
-    # A killed worker may have written a line twice; the later one belongs to the recorded episode.
-    for data in reversed(files.read_lines(path)):
-        line = decode(_Line, data, path.name)
-        if (line.i, line.attempt) == (i, attempt):
-            return _unpacked(line, path)
-    raise EvaluationError(
-        f"{path} does not hold the actions of episode {i}; only episodes that were played since "
-        "actions are recorded can be shown"
-    )
+    def __init__(self, trial_dir: Path) -> None:
+        """Read them.
 
+        Raises:
+            EvaluationError, SpecError: A line is damaged; the message names it.
+        """
+        self._path = trial_dir / files.ACTIONS_JSONL
+        # A killed worker may have written a line twice; the later one is the recorded episode's.
+        lines = files.read_records(_Line, self._path)
+        self._packed = {(line.i, line.attempt): line.actions for line in lines}
 
-def _unpacked(line: _Line, path: Path) -> NDArray[np.float64]:
-    try:
-        packed: Any = base64.b64decode(line.actions, validate=True)
-        flat = np.frombuffer(zlib.decompress(packed), dtype="<f8")
-        return flat.reshape(-1, ACTION_DIM).astype(np.float64)
-    except (ValueError, zlib.error) as error:
-        raise EvaluationError(
-            f"{path}: the actions of episode {line.i} are damaged: {error}"
-        ) from error
+    def of(self, i: int, attempt: int) -> NDArray[np.float64]:
+        """What an episode executed, (steps, 7).
+
+        Raises:
+            EvaluationError: It was not recorded, or is damaged.
+        """
+        packed = self._packed.get((i, attempt))
+        if packed is None:
+            raise EvaluationError(
+                f"{self._path} does not hold the actions of episode {i}; only episodes that were "
+                "played since actions are recorded can be shown"
+            )
+        try:
+            flat = np.frombuffer(zlib.decompress(base64.b64decode(packed, validate=True)), "<f8")
+            return flat.reshape(-1, ACTION_DIM).astype(np.float64)
+        except (ValueError, zlib.error) as error:
+            raise EvaluationError(
+                f"{self._path}: the actions of episode {i} are damaged: {error}"
+            ) from error

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from duqsweep.errors import EvaluationError, InfrastructureError
 from duqsweep.result import EpisodeRecord
-from duqsweep.seams import Environment, Observation, Policy
+from duqsweep.seams import ACTION_DIM, Environment, Observation, Policy
 from duqsweep.spec import LedgerEntry, SuiteSpec
-from duqsweep.worker.actions import ACTION_DIM
 from duqsweep.worker.noise import episode_key, flow_noise
 from duqsweep.worker.simulator_requests import Answer, Play, Request, Reset, answer
 

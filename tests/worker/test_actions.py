@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from duqsweep import files
 from duqsweep.errors import EvaluationError
-from duqsweep.worker.actions import append_actions, read_actions
+from duqsweep.worker.actions import RecordedActions, append_actions
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -21,7 +21,7 @@ FINITE = st.floats(allow_nan=False, allow_infinity=False)
 def test_every_bit_of_an_action_comes_back(tmp_path_factory, actions):
     folder = tmp_path_factory.mktemp("trial")
     append_actions(folder, 3, 0, actions)
-    read = read_actions(folder, 3, 0)
+    read = RecordedActions(folder).of(3, 0)
     assert read.shape == actions.shape
     assert read.tobytes() == actions.tobytes()
 
@@ -30,13 +30,13 @@ def test_the_later_of_two_lines_counts(tmp_path):
     for value in (0.0, 1.0):
         append_actions(tmp_path, 0, 0, np.full((2, 7), value))
     append_actions(tmp_path, 0, 1, np.full((2, 7), 5.0))
-    assert read_actions(tmp_path, 0, 0).tolist() == [[1.0] * 7] * 2
+    assert RecordedActions(tmp_path).of(0, 0).tolist() == [[1.0] * 7] * 2
 
 
 def test_an_episode_without_actions_is_named(tmp_path):
     append_actions(tmp_path, 0, 0, np.zeros((1, 7)))
     with pytest.raises(EvaluationError, match=r"actions\.jsonl does not hold .* episode 4"):
-        read_actions(tmp_path, 4, 0)
+        RecordedActions(tmp_path).of(4, 0)
 
 
 @pytest.mark.parametrize("text", ["!", "AAAA", "eJwDAAAAAAE="])
@@ -44,7 +44,7 @@ def test_damaged_actions_are_refused(tmp_path, text):
     line = {"i": 0, "attempt": 0, "actions": text}
     (tmp_path / files.ACTIONS_JSONL).write_text(json.dumps(line) + "\n")
     if text == "eJwDAAAAAAE=":  # no bytes: no action
-        assert read_actions(tmp_path, 0, 0).shape == (0, 7)
+        assert RecordedActions(tmp_path).of(0, 0).shape == (0, 7)
         return
     with pytest.raises(EvaluationError, match="episode 0 are damaged"):
-        read_actions(tmp_path, 0, 0)
+        RecordedActions(tmp_path).of(0, 0)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import imageio_ffmpeg
 import numpy as np
 import pytest
 from PIL import Image
 
-from duqsweep.envs.libero import LiberoEnvironment, open_environment
+from duqsweep.envs.libero import open_environment
 from duqsweep.errors import InfrastructureError
 from duqsweep.result import EpisodeRecord
 from duqsweep.seams import Environment
@@ -50,16 +51,6 @@ def played(environment: Environment) -> list[np.ndarray]:
     return views
 
 
-class Kept(LiberoEnvironment):
-    """The shared environment, which a video must not close."""
-
-    def __init__(self, environment: Environment) -> None:
-        self.__dict__ = environment.__dict__
-
-    def close(self) -> None:
-        pass
-
-
 def recording(success: bool = False, call_s: float = 0.1) -> Recording:
     record = EpisodeRecord(
         i=5,
@@ -93,8 +84,8 @@ def test_a_replay_that_ends_otherwise_is_refused(environment):
 def test_two_episodes_are_written_side_by_side(tmp_path, environment):
     path = tmp_path / "film.mp4"
     slow = recording(call_s=0.5)
-    others = iter([Kept(environment), open_environment(SUITE)])
-    write_film(path, [recording(), slow], lambda: next(others), SIDE, speed=1.0)
+    with closing(open_environment(SUITE)) as other:
+        write_film(path, [recording(), slow], [environment, other], SIDE, speed=1.0)
     frames, seconds = imageio_ffmpeg.count_frames_and_secs(str(path))
     expected_s = 3 * 0.5 + STEPS * 0.05 + 1.0  # the slower one, and the last picture
     assert abs(frames / FRAMES_PER_S - expected_s) < 0.2
@@ -107,7 +98,7 @@ def test_two_episodes_are_written_side_by_side(tmp_path, environment):
 
 def test_a_moving_picture_for_pages(tmp_path, environment):
     path = tmp_path / "film.gif"
-    write_film(path, [recording()], lambda: Kept(environment), SIDE, speed=4.0)
+    write_film(path, [recording()], [environment], SIDE, speed=4.0)
     with Image.open(path) as image:
         assert image.n_frames >= 3  # equal pictures are one
 
@@ -115,5 +106,5 @@ def test_a_moving_picture_for_pages(tmp_path, environment):
 def test_nothing_is_left_of_a_video_that_failed(tmp_path, environment):
     path = tmp_path / "film.mp4"
     with pytest.raises(InfrastructureError):
-        write_film(path, [recording(success=True)], lambda: Kept(environment), SIDE, speed=9.0)
+        write_film(path, [recording(success=True)], [environment], SIDE, speed=9.0)
     assert not list(tmp_path.iterdir())

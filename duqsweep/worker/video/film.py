@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -26,7 +26,7 @@ FORMATS = (".mp4", ".gif")
 def write_film(
     path: Path,
     recordings: Sequence[Recording],
-    open_environment: Callable[[], Environment],
+    environments: Sequence[Environment],
     side: int,
     speed: float,
 ) -> None:
@@ -37,7 +37,7 @@ def write_film(
     Args:
         path: `.mp4` (H.264) or `.gif`; it appears whole or not at all.
         recordings: One or two episodes of the same ledger entry.
-        open_environment: Gives an environment of their suite with pictures.
+        environments: Of their suite, with pictures; at least one per episode.
         side: Width of each episode's picture in pixels, even.
         speed: Seconds of the episode per second of video.
 
@@ -50,9 +50,7 @@ def write_film(
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     write = _write_mp4 if path.suffix == ".mp4" else _write_gif
     try:
-        with ExitStack() as stack:
-            environments = [stack.enter_context(closing(open_environment())) for _ in recordings]
-            write(temporary, _pictures(recordings, environments, side, speed))
+        write(temporary, _pictures(recordings, environments, side, speed))
         os.replace(temporary, path)
     finally:
         with suppress(FileNotFoundError):
@@ -62,7 +60,7 @@ def write_film(
 def _pictures(
     recordings: Sequence[Recording], environments: Sequence[Environment], side: int, speed: float
 ) -> Iterator[NDArray[np.uint8]]:
-    replays = [Replay(*pair) for pair in zip(environments, recordings, strict=True)]
+    replays = [Replay(*pair) for pair in zip(environments, recordings, strict=False)]
     times = [Timeline(len(r.actions), r.call_s, r.replan_steps) for r in recordings]
     last_s = max(timeline.duration_s for timeline in times)
     frames = int(last_s / speed * FRAMES_PER_S) + 2
