@@ -7,7 +7,7 @@ import functools
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from duqsweep.control.config.grammar import Choice, Condition
@@ -51,6 +51,8 @@ def spaces(draw) -> Space:
             other = draw(st.sampled_from(parameters))
             value = draw(st.sampled_from(VALUES[other.key]))
             condition = Condition(other.key, (value,), draw(st.booleans()))
+            # Others are refused when the configuration is read.
+            assume(any(condition.holds({other.key: known}) for known in other.domain.values))
         parameters.append(Parameter(key, Choice(tuple(values)), condition))
     return dataclasses.replace(base(), parameters=tuple(parameters))
 
