@@ -182,7 +182,7 @@ class Measured:
             self._begun_s = time.process_time()
 
     def _settle(self) -> None:
-        """Wait until the mirror has caught up: whatever it still had to do is done."""
+        """Wait until the mirror has written everything."""
         quiet_s = 0.0
         while quiet_s < QUIET_S:
             before_s = time.process_time()

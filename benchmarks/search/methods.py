@@ -127,7 +127,7 @@ class Optuna:
         self._waiting: dict[str, list[optuna.Trial]] = {}
 
     def next(self, trials: Sequence[Trial]) -> tuple[Params | int, int] | None:
-        """The next point that was not evaluated; a repeated one is told what it has."""
+        """The next point that was not evaluated; repeated proposals get the known values."""
         for _ in range(50):
             asked = self._study.ask(self._space)
             key = _key(asked.params)

@@ -34,12 +34,12 @@ from duqsweep.worker.remote_simulator import RemoteSimulator
 from duqsweep.worker.simulator import check_node
 from duqsweep.worker.simulator_pool import SimulatorPool
 
-HANG_S = 1800.0
-
 if TYPE_CHECKING:
     from duqsweep.worker.prepare import Prepared
 
 log = logging.getLogger(__name__)
+
+HANG_S = 1800.0  # without an answer, after which a simulator is ended
 
 
 @dataclass(frozen=True)

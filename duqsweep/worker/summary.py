@@ -30,11 +30,10 @@ class SavedProgress:
     def read(cls, trial_dir: Path) -> SavedProgress:
         """Raises SpecError or EvaluationError when a file holds something impossible."""
         vitals_path, result_path = trial_dir / files.VITALS_JSON, trial_dir / files.RESULT_JSON
-        lines = files.read_records(EpisodeRecord, trial_dir / files.EPISODES_JSONL)
-        episodes = final_attempts(lines)
+        records = files.read_records(EpisodeRecord, trial_dir / files.EPISODES_JSONL)
         return cls(
             vitals=files.read_record(Vitals, vitals_path) if vitals_path.exists() else None,
-            episodes=tuple(episodes),
+            episodes=tuple(final_attempts(records)),
             result=files.read_record(TrialResult, result_path) if result_path.exists() else None,
         )
 

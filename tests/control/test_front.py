@@ -23,7 +23,7 @@ from synthetic_sweep import (
 
 from duqsweep import files
 from duqsweep.control.front.content import SLACK, compute_front
-from duqsweep.control.front.history import front_history
+from duqsweep.control.front.history import FrontHistory
 from duqsweep.control.front.intervals import wilson
 from duqsweep.control.front.objectives import Objective, objective_values
 from duqsweep.control.front.records import Front, read_front
@@ -234,12 +234,12 @@ def test_history_ends_at_the_first_running_trial_and_at_the_whole_fronts_volume(
     sweep_dir: Path,
 ) -> None:
     front, views = compute_front(sweep_dir, OBJECTIVES), read_trials(sweep_dir)
-    steps = front_history(front, views)
+    steps = FrontHistory().steps(front, views)
     assert [step.trial for step in steps] == list(range(31))
     volumes = [step.hypervolume for step in steps]
     assert volumes == sorted(volumes)
     assert volumes[-1] == pytest.approx(front.hypervolume)
-    assert front_history(front, views[-1:]) == []
+    assert FrontHistory().steps(front, views[-1:]) == []
 
 
 def test_a_third_objective_joins_the_front(sweep_dir: Path) -> None:

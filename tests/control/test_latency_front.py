@@ -15,7 +15,7 @@ from synthetic_sweep import write_trial as write
 from duqsweep import files
 from duqsweep.control.export import pick
 from duqsweep.control.front.content import SLACK, compute_front
-from duqsweep.control.front.history import FrontHistory, front_history
+from duqsweep.control.front.history import FrontHistory
 from duqsweep.control.front.measures import CALL_MS
 from duqsweep.control.front.objectives import Objective
 from duqsweep.control.front.records import Front
@@ -149,7 +149,7 @@ def test_a_rule_that_cannot_be_met_says_what_can(front: Front, rule: str, messag
 
 def test_mlflow_gets_calls_and_no_best_success(sweep_dir: Path, front: Front) -> None:
     views = read_trials(sweep_dir)
-    assert {step.best_success for step in front_history(front, views)} == {None}
+    assert {step.best_success for step in FrontHistory().steps(front, views)} == {None}
     record = sweep_record("latency", views, front, True, FrontHistory())
     assert {name for name, *_ in record.metrics} == {"hypervolume"}
     assert "| 1 | 6.83 ms |" in description(front)

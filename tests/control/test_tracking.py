@@ -31,8 +31,9 @@ from duqsweep.control.tracking import mlflow_client
 from duqsweep.control.tracking.links import links
 from duqsweep.control.tracking.mirror import KEY_TAG, Mirror, mirror
 from duqsweep.control.tracking.runids import known_runs, sweep_key
+from duqsweep.control.tracking.runs import trial_record
 from duqsweep.control.tracking.tracker import MlflowTracker, NullTracker, open_tracker
-from duqsweep.control.trials.reader import read_trials
+from duqsweep.control.trials.reader import read_trial, read_trials
 from duqsweep.errors import DuqsweepError
 from duqsweep.fingerprint import digest
 
@@ -128,6 +129,22 @@ def test_child_has_numeric_params_objectives_vitals_and_episodes(sweep_dir: Path
     steps = [step for step, _, _ in child["metrics"]["episode.success_so_far"]]
     assert steps == list(range(EPISODES))
     assert child["tags"]["duqsweep.front"] == str(point["on_front"]).lower()
+
+
+def test_episodes_are_logged_in_ledger_order_up_to_the_first_gap(tmp_path: Path) -> None:
+    trial, played = make_trial(0), make_episodes(0, 6, 0.5)
+    trial_dir = files.trial_dir(tmp_path, 0)
+    write_trial(tmp_path, trial, make_vitals(trial, 2.0), [], None)
+
+    def steps_after(*ended: int) -> list[int]:
+        lines = [json.dumps(played[i].to_json()) + "\n" for i in ended]
+        (trial_dir / files.EPISODES_JSONL).write_text("".join(lines))
+        record = trial_record(read_trial(trial_dir), None, None)
+        return [step for key, _, _, step in record.metrics if key == "episode.success_so_far"]
+
+    assert steps_after(0, 2, 1, 5) == [0, 1, 2]
+    assert steps_after(3, 2, 1) == []
+    assert steps_after(5, 4, 3, 2, 1, 0) == list(range(6))
 
 
 def test_states_and_times_are_the_trials_own(sweep_dir: Path) -> None:

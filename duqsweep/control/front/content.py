@@ -140,9 +140,13 @@ class FrontBuilder:
             return None
         return Candidate(
             outcomes={e.i: e.success for e in view.episodes if e.error is None},
-            costs=tuple(-row[i] if o.direction == "maximize" else row[i] for i, o in self._costs),
+            costs=self._minimised(row),
             rates_of=tuple(_positions(view, named_category(name)) for name in self._rates),
         )
+
+    def _minimised(self, row: Sequence[float]) -> tuple[float, ...]:
+        """The objectives beside the success rates; smaller is better for all of them."""
+        return tuple(-row[i] if o.direction == "maximize" else row[i] for i, o in self._costs)
 
     def _chances(self, ended: Mapping[int, _Known]) -> dict[int, float]:
         """The probability of each candidate to be on the front; of none without success rates."""
@@ -163,10 +167,7 @@ class FrontBuilder:
     ) -> dict[int, float]:
         """The same from the model's posterior; a trial that it does not know yet has none."""
         known = [number for number in rows if number in beliefs]
-        costs = [
-            [-rows[n][i] if o.direction == "maximize" else rows[n][i] for i, o in self._costs]
-            for n in known
-        ]
+        costs = [self._minimised(rows[n]) for n in known]
         noise = [objective.measure.noise for _, objective in self._costs]
         found = front_chances([beliefs[number] for number in known], costs, noise)
         return {number: round(chance, 4) for number, chance in zip(known, found, strict=True)}
@@ -185,7 +186,7 @@ class FrontBuilder:
 def _verdict(
     views: Sequence[TrialView], points: Mapping[int, FrontPoint], margin: float
 ) -> Verdict | None:
-    """None where the unquantized policy has no trial of its own, or has played nothing."""
+    """The verdict; None where no trial is the unquantized policy, or it played no episode."""
     named = next((view for view in views if view.trial.name == REFERENCE), None)
     if named is None or not named.counts.ran:
         return None

@@ -21,18 +21,8 @@ class HistoryStep:
     best_success: float | None  # None before the first episode
 
 
-def front_history(front: Front, views: Sequence[TrialView]) -> list[HistoryStep]:
-    """The front's growth, one step per trial, up to the first trial that still runs.
-
-    Args:
-        front: For the objectives, the reference and every finished trial's values.
-        views: The trials, by number.
-    """
-    return FrontHistory().steps(front, views)
-
-
 class FrontHistory:
-    """The same again and again; only new trials cost more than a look."""
+    """Follows a growing front; only new trials cost more than a look."""
 
     def __init__(self) -> None:
         """Nothing is known."""
@@ -47,7 +37,12 @@ class FrontHistory:
         self._best: float | None = None
 
     def steps(self, front: Front, views: Sequence[TrialView]) -> list[HistoryStep]:
-        """See `front_history`."""
+        """The front's growth, one step per trial, up to the first trial that still runs.
+
+        Args:
+            front: For the objectives, the reference and every finished trial's values.
+            views: The trials, by number.
+        """
         points = {point.trial: point for point in front.points}
         ended = []
         for view in views:

@@ -123,7 +123,7 @@ def loss_below(pairs: Pairs, z: float) -> float:
 
 
 def episodes_needed(pairs: Pairs, margin: float, z: float) -> int | None:
-    """Common episodes after which the trial passes if the shares of its pairs stay as they are.
+    """Common episodes after which the trial passes, if its wins and losses keep their shares.
 
     None where its loss so far is not below the margin, or nothing is known.
     """

@@ -31,7 +31,6 @@ from duqsweep.spec import Trial
 MEMORY = "kghv"  # attribute of the study
 LEAST_BATCHES = 2  # that a point of the front gets before anything else
 FLOOR = 0.5  # success rates below this share of the best one count for nothing
-DRAWS = 300  # random points to look for a new one before the space counts as exhausted
 LEAST_COST = 1e-6  # what a measure of 0 counts as, because costs are logarithms
 # Prices before anything was measured.
 EPISODE_S, START_S = 10.0, 60.0
@@ -167,7 +166,8 @@ class KghvSearch:
         known = [self._known(trial, reference) for trial in trials]
         may_start = len(self._trials) < self._most_trials
         if may_start and self._is_start(known):
-            trial = self._random_trial(rng)
+            point = self._trials.new_point(rng)
+            trial = None if point is None else self._ask(point)
             if trial is not None:
                 return Assignment(trial.number, episodes)
         if all(trial.costs is None for trial in known):
@@ -213,13 +213,6 @@ class KghvSearch:
         drawn = sum(trial.params is not None for trial in known)
         measured = any(trial.costs is not None for trial in known)
         return drawn < self._config.sampler.startup_trials or not measured
-
-    def _random_trial(self, rng: random.Random) -> Trial | None:
-        for _ in range(DRAWS):
-            point = self._space.random_point(rng)
-            if self._trials.is_new(point):
-                return self._ask(point)
-        return None
 
     def _ask(self, point: Params | None) -> Trial | None:
         proposed = self._study.ask(point)

@@ -257,7 +257,6 @@ def open_study(
     parts = identity(config, space)
     check_folder(config.directory, parts)
     study = _load_or_create(config, space, views, parts, say)
-    check_study(study, config, parts)
     study.sampler = make_sampler(config.sampler, config.seed)
     trials = study.get_trials(deepcopy=False)
     grid = _grid(space, config.seed, trials) if config.sampler.name == "grid" else None
@@ -282,6 +281,7 @@ def _load_or_create(
         optuna.delete_study(study_name=config.name, storage=storage)
     directions = [StudyDirection[o.direction.upper()] for o in config.objectives]
     study = optuna.create_study(storage=storage, study_name=config.name, directions=directions)
+    check_study(study, config, parts)
     study.add_trials(restored(views, space))
     return study
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from duqsweep.errors import ConfigError
 from duqsweep.spec import Trial
 
 log = logging.getLogger(__name__)
+
+DRAWS = 300  # random points to look for a new one before the space counts as exhausted
 
 
 class Study(Protocol):
@@ -117,6 +120,11 @@ class ProposedTrials:
             return self._space.trial(-1, point).fingerprint not in self._numbers
         except ConfigError:
             return False
+
+    def new_point(self, rng: random.Random) -> Params | None:
+        """A random point that can be evaluated and equals no trial; None where none is found."""
+        points = (self._space.random_point(rng) for _ in range(DRAWS))
+        return next(filter(self.is_new, points), None)
 
     def write_spec(self, trial: Trial) -> None:
         """Write the trial's spec.json unless it is there."""

@@ -16,7 +16,6 @@ from duqsweep.control.trials.reader import TrialReader, TrialView
 from duqsweep.spec import Trial
 
 REPEATS = 8  # in a row that a sampler may propose before a random new point is taken
-DRAWS = 300  # random points to look for a new one before the space counts as exhausted
 
 
 class FixedBudgetSearch:
@@ -121,11 +120,7 @@ class FixedBudgetSearch:
         if not self._space.parameters:
             return None
         rng = random.Random(f"{self._seed}/{len(self._trials)}/{repeats}")
-        for _ in range(DRAWS):
-            point = self._space.random_point(rng)
-            if self._trials.is_new(point):
-                return point
-        return None
+        return self._trials.new_point(rng)
 
     def _assignment(self, trial: Trial) -> Assignment:
         self._trials.write_spec(trial)

@@ -236,14 +236,8 @@ def _history_metrics(
 
 def description(front: Front) -> str:
     """The front as Markdown, for the parent run's page."""
-    lines = [
-        headline(front),
-        "",
-        *filter(None, [verdict_line(front)]),
-        "",
-        f"{wording.counts_line(front)}",
-        "",
-    ]
+    said = filter(None, [headline(front), verdict_line(front), wording.counts_line(front)])
+    lines = [line for sentence in said for line in (sentence, "")]
     for warning in warnings(front.simulator):
         lines += [f"**{warning}**", ""]
     measures = [m for m in wording.shown_measures(front) if named_category(m.name) is None]
