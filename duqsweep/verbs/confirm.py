@@ -6,7 +6,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from duqsweep import exit_codes, files
@@ -19,13 +18,16 @@ from duqsweep.control.confirmation import (
     prepare,
     unconfirmed,
 )
+from duqsweep.control.trials.phase import read_phase
 from duqsweep.control.trials.reader import TrialReader, read_trials
 from duqsweep.control.view import tables
+from duqsweep.control.view.console import open_console
 from duqsweep.control.view.trouble import trouble_text
 from duqsweep.control.view.wording import label
 from duqsweep.envs.assets import RECORDED
 from duqsweep.errors import ConfigError
 from duqsweep.spec import Trial
+from duqsweep.verbs.command import command
 from duqsweep.verbs.folder import sweep_config, sweep_front
 from duqsweep.verbs.interrupt import terminate_as_interrupt
 from duqsweep.worker.ledger import make_ledger
@@ -72,7 +74,10 @@ def main(arguments: list[str]) -> int:
         if left:
             trouble = _evaluate(config, folder, left, episodes)
     except KeyboardInterrupt:
-        print("interrupted: nothing is lost, the same command resumes the confirmation")
+        print(
+            "interrupted: finished episodes are kept; the same command resumes the confirmation:\n"
+            f"  {command(['confirm', *arguments])}"
+        )
         return exit_codes.INTERRUPTED
     confirmed = confirmation(folder, reference)
     files.write_json(folder / CONFIRM_JSON, confirmed.to_json())
@@ -145,7 +150,12 @@ def _evaluate(config: SweepConfig, folder: Path, trials: list[int], episodes: in
     from duqsweep.control.view.progress import Plan
 
     name = f"{config.name}, confirmation"
-    plan = Plan(name, len(trials), episodes)
+    plan = Plan(
+        name,
+        len(trials),
+        episodes,
+        phase=lambda number: read_phase(files.trial_dir(folder, number)),
+    )
     with terminate_as_interrupt(), controller_lock(folder), open_progress(plan) as progress:
         dispatcher = open_dispatcher(config.launcher, folder)
         parts = Parts(
@@ -180,7 +190,7 @@ def _print(name: str, confirmed: Confirmation) -> None:
             f"+{point.wins} −{point.losses}",
             "" if point.p_value is None else f"{point.p_value:.3g}",
         )
-    console = Console()
+    console = open_console()
     console.print(table)
     categories = tables.categories_table(
         confirmed.points, f"success by category, in % ({confidence:.0%} intervals held jointly)"

@@ -7,7 +7,6 @@ import random
 from collections import Counter
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from duqsweep.checkpoint.locate import policy_sizes
@@ -17,6 +16,7 @@ from duqsweep.control.config.settings import INCLUDE, KERNEL
 from duqsweep.control.config.space import GRID_LIMIT, Space
 from duqsweep.control.config.sweep_config import SweepConfig, check_inputs, compose
 from duqsweep.control.explain.backends import expert_remark
+from duqsweep.control.view.console import open_console
 from duqsweep.quant.select import Bits
 from duqsweep.spec import INTEGER_KERNELS, INTEGER_NEEDS
 
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
     check_inputs(config)
     space = Space.from_config(config)
     check_effect(overrides, space)
-    console = Console()
+    console = open_console()
     console.print(_space_table(config, space))
     console.print(_include_table(space))
     console.print(_trial_table(config, space))

@@ -17,10 +17,10 @@ from duqsweep.control.report import picture
 from duqsweep.control.report.page import report_page
 from duqsweep.control.trials.reader import TrialView
 from duqsweep.control.view import simulation, tables, wording
+from duqsweep.control.view.console import open_console
 from duqsweep.control.view.headline import verdict_line
 from duqsweep.masking import masked
 
-_LOG_WIDTH = 120
 REPORT_FILES = (files.FRONT_JSON, files.FRONT_CSV, files.FRONT_PNG, files.REPORT_HTML)
 
 
@@ -70,7 +70,7 @@ def _flat(point: Mapping[str, Any]) -> dict[str, Any]:
 
 def print_front(front: Front, console: Console | None = None) -> None:
     """Print the front, the seed's claims where they were tried, failures, and how to read it."""
-    console = console or _console()
+    console = console or open_console()
     console.print()
     if front.members:
         console.print(tables.front_table(front))
@@ -89,9 +89,3 @@ def print_front(front: Front, console: Console | None = None) -> None:
         console.print(line, style="yellow", highlight=False)
     for line in tables.notes(front):
         console.print(line, style="dim", highlight=False)
-
-
-def _console() -> Console:
-    """Standard output; where it is no terminal, wide enough for a log."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_LOG_WIDTH)

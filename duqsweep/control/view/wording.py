@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from duqsweep.control.front.formats import NONE, number, percent, ratio
+from duqsweep.control.front.formats import NONE, duration, number, percent, ratio
 from duqsweep.control.front.measures import (
     ACTION_ERROR,
     CALL_MS,
@@ -27,6 +27,20 @@ _KERNEL_NOTES = {
     "loop": "loop (the slow baseline)",
     "int8": "int8 (multiplies integers)",
     "w4a8": "w4a8 (multiplies integers, weights of 4 bits packed)",
+}
+
+
+# What a worker does before a trial's first episode.
+_PHASES = {
+    "load": "loading",
+    "observations": "observing",
+    "reference actions": "comparing",
+    "calibrate": "calibrating",
+    "freeze": "quantizing",
+    "compile": "compiling",
+    "warm up": "warming up",
+    "simulators": "simulators",
+    "fidelity": "comparing",
 }
 
 
@@ -170,6 +184,16 @@ def vitals_text(vitals: Vitals) -> str:
         f"weight on average, {vitals.weights_mb:.3g} MB, action error {vitals.action_error:.3g}, "
         f"kernel {kernel_note(vitals.kernel)}"
     )
+
+
+def phase(name: str | None) -> str:
+    """A trial that has no benchmark yet: what its worker does, or that none has begun."""
+    return "waiting" if name is None else _PHASES.get(name, name)
+
+
+def time_left(time_s: float) -> str:
+    """An estimate, e.g. `about 3 min 20 s left`."""
+    return f"about {duration(time_s)} left"
 
 
 def pace(throughputs: Sequence[Throughput]) -> str | None:
