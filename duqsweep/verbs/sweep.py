@@ -16,6 +16,7 @@ from duqsweep import exit_codes, files
 from duqsweep.control.config.overrides import check_effect
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, as_yaml, check_inputs, load, to_config
+from duqsweep.control.expected import expected
 from duqsweep.control.front.records import Front
 from duqsweep.control.mending import mend_identity, mend_sweep
 from duqsweep.control.protocols import Search
@@ -157,6 +158,7 @@ class _Run:
             episodes_per_trial=config.budget.episodes_per_trial,
             ended=ended,
             shared_episodes=config.total_episodes if config.shares_out else None,
+            expected_s=None if (planned := expected(config)) is None else planned.time_s,
             hint=partial(simulator_hint, config.launcher, self._dispatcher.capacity),
             phase=lambda number: read_phase(files.trial_dir(self._dir, number)),
         )

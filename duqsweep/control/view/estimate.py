@@ -69,6 +69,8 @@ class Estimate:
     def left_s(self, over: int, played: int) -> float | None:
         """Seconds until the sweep is done; None while nothing says how long an episode takes.
 
+        Before the first episode it is what was planned.
+
         Args:
             over: Trials that have ended, those of earlier runs included.
             played: Episodes of all trials, those of earlier runs included.
@@ -77,12 +79,19 @@ class Estimate:
         if self.plan.shared_episodes is not None:
             now = self._played + sum(map(self._played_of, self._running.values()))
             left = max(0, self.plan.shared_episodes - played)
-            return elapsed_s * left / now if now else None
+            return elapsed_s * left / now if now else self._expected_s(elapsed_s, over)
         shares = sum(map(self._share, self._running.values()))
         done = len(self._ended) + shares
         if not done:
-            return None
+            return self._expected_s(elapsed_s, over)
         return elapsed_s * max(0.0, self.plan.trials - over - shares) / done
+
+    def _expected_s(self, elapsed_s: float, over: int) -> float | None:
+        """What is left of the time that was planned, before anything was seen."""
+        if self.plan.expected_s is None:
+            return None
+        open_share = max(0, self.plan.trials - over) / self.plan.trials
+        return max(0.0, self.plan.expected_s * open_share - elapsed_s)
 
     def _share(self, seen: _Seen) -> float:
         """How much of a running trial is done, 0 to 1."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 
 from duqsweep.categories import named_category
@@ -22,6 +25,8 @@ from duqsweep.control.view import wording
 from duqsweep.control.view.claims import HEADER, compare_claims
 from duqsweep.control.view.simulation import simulator_line
 
+LEAST_TEXT = 20  # columns of a text beside numbers
+_UNBOUNDED = 10_000  # columns; a measurement is cut to those that there are
 _KERNELS = {
     "fake": wording.SIMULATED,
     "loop": "one small product per rotation block, kept as the slow baseline",
@@ -62,11 +67,49 @@ def new_table(title: str, numbers: Sequence[str], texts: Sequence[str]) -> Table
     for i, name in enumerate(numbers):
         table.add_column(name, justify="right" if i else "left", no_wrap=True)
     for name in texts:
-        table.add_column(name, overflow="fold", min_width=20)
+        table.add_column(name, overflow="fold", min_width=LEAST_TEXT)
     return table
 
 
-def front_table(front: Front, rows: int | None = None) -> Table:
+@dataclass(frozen=True)
+class WithSettings:
+    """A table whose last column are the trials' settings; below it where the screen is narrow."""
+
+    wide: Table
+    narrow: Table  # without that column
+    settings: Table  # for below
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        unbounded = options.update(max_width=_UNBOUNDED)
+        numbers = Measurement.get(console, unbounded, self.narrow).maximum
+        if numbers + LEAST_TEXT < options.max_width:
+            yield self.wide
+        else:
+            yield self.narrow
+            yield ""
+            yield self.settings
+
+
+def with_settings(
+    title: str, numbers: Sequence[str], rows: Sequence[tuple[Sequence[str], str]]
+) -> WithSettings:
+    """Rows of numbers, the first of which is a label, each with its settings.
+
+    Args:
+        title: Stands above the table.
+        numbers: Headings.
+        rows: Cells of a row, and settings in one line.
+    """
+    wide, narrow = new_table(title, numbers, ["settings"]), new_table(title, numbers, [])
+    below = new_table("", numbers[:1], ["settings"])
+    for cells, settings in rows:
+        wide.add_row(*cells, settings)
+        narrow.add_row(*cells)
+        below.add_row(cells[0], settings)
+    return WithSettings(wide, narrow, below)
+
+
+def front_table(front: Front, rows: int | None = None) -> WithSettings:
     """The trials on the front, best success first, then fastest; the first `rows` of them."""
     measures = wording.shown_measures(front)
     headings = {measure.name: [measure.column] for measure in measures}
@@ -75,20 +118,20 @@ def front_table(front: Front, rows: int | None = None) -> Table:
         headings[SPEEDUP.name] = [SPEEDUP.column, "p"]
     kernels = ["kernel"] if len({point.kernel for point in front.members}) > 1 else []
     columns = ["trial", *(name for names in headings.values() for name in names), *kernels]
-    table = new_table(f"front of {front.sweep}", columns, ["settings"])
+    lines = []
     for point in front.members[:rows]:
         cells = {measure.name: [point.text(measure)] for measure in measures}
         if front.plays:
             success = f"{point.text(SUCCESS_RATE)} ({wording.interval(point.success)})"
             cells[SUCCESS_RATE.name] = [success, str(point.success.counts.episodes)]
             cells[SPEEDUP.name].append(formats.probability(point.p_front))
-        table.add_row(
+        texts = [
             wording.point_label(point),
             *(cell for texts in cells.values() for cell in texts),
             *([point.kernel or formats.NONE] if kernels else []),
-            wording.telling_settings(point.params, front),
-        )
-    return table
+        ]
+        lines.append((texts, wording.telling_settings(point.params, front)))
+    return with_settings(f"front of {front.sweep}", columns, lines)
 
 
 def categories_table(
