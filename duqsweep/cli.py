@@ -24,7 +24,7 @@ VERBS = {
     "confirm": "fresh episodes on reserved states for the front: confirm DIR [--episodes N]",
     "stop": "ask a running sweep and its jobs to end: stop DIR",
     "retry": "evaluate failed trials again at the next start: retry DIR [--trial N]",
-    "export": "settings of one trial: export DIR --trial N|--pick RULE [--format yaml|openpi-env]",
+    "export": "one trial for use elsewhere, or all episodes: export DIR --trial N|--pick RULE",
     "video": "episodes as videos: video DIR [--trial N] [--episode I] [--beside reference|M]",
     "sync": "rebuild MLflow from a sweep's files: sync DIR [--uri URI]",
     "evaluate": "one trial, here and now: evaluate [--episodes N] [--plan NAME] [overrides]",

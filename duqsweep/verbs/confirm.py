@@ -10,14 +10,9 @@ from rich.table import Table
 
 from duqsweep import exit_codes, files
 from duqsweep.control.config.sweep_config import SweepConfig
-from duqsweep.control.confirmation import (
-    CONFIRM_JSON,
-    Confirmation,
-    FixedTrials,
-    confirmation,
-    prepare,
-    unconfirmed,
-)
+from duqsweep.control.confirmation import FixedTrials, confirmation, prepare, unconfirmed
+from duqsweep.control.front.records import Front
+from duqsweep.control.front.reserved import CONFIRM_JSON, Confirmation
 from duqsweep.control.trials.phase import read_phase
 from duqsweep.control.trials.reader import TrialReader, read_trials
 from duqsweep.control.view import tables
@@ -81,7 +76,9 @@ def main(arguments: list[str]) -> int:
         return exit_codes.INTERRUPTED
     confirmed = confirmation(folder, reference)
     files.write_json(folder / CONFIRM_JSON, confirmed.to_json())
-    _print(config.name, confirmed)
+    front = sweep_front(config)  # with the state of each point
+    files.write_json(config.directory / files.FRONT_JSON, front.to_json())
+    _print(config, confirmed, front)
     print(f"files: {folder}")
     if trouble:
         print(trouble, file=sys.stderr)
@@ -174,11 +171,14 @@ def _evaluate(config: SweepConfig, folder: Path, trials: list[int], episodes: in
             dispatcher.close(end_jobs=True)
 
 
-def _print(name: str, confirmed: Confirmation) -> None:
+def _print(config: SweepConfig, confirmed: Confirmation, front: Front) -> None:
     confidence = confirmed.simultaneous_confidence
-    table = Table(title=f"{name} on reserved states, {confidence:.0%} intervals held jointly")
-    for heading in ("trial", "success", "interval", "episodes", "against the reference", "p"):
+    title = f"{config.name} on reserved states, {confidence:.0%} intervals held jointly"
+    table = Table(title=title)
+    headings = ("trial", "success", "interval", "episodes", "against the reference", "p-value")
+    for heading in (*headings, "state"):
         table.add_column(heading, justify="right")
+    states = {point.trial: point.state for point in front.points}
     for point in confirmed.points:
         success = point.success
         rate, low, high = success.success_rate, success.success_low, success.success_high
@@ -189,9 +189,12 @@ def _print(name: str, confirmed: Confirmation) -> None:
             str(success.counts.episodes),
             f"+{point.wins} −{point.losses}",
             "" if point.p_value is None else f"{point.p_value:.3g}",
+            states.get(point.trial, ""),
         )
     console = open_console()
     console.print(table)
+    margin = f"{100 * config.margin:.3g} points of success against the reference"
+    console.print(f"confirmed: shown to lose at most {margin}; refuted: shown to lose more")
     categories = tables.categories_table(
         confirmed.points, f"success by category, in % ({confidence:.0%} intervals held jointly)"
     )

@@ -24,7 +24,9 @@ from duqsweep.control.report.tasks import categories_table, tasks_table
 from duqsweep.control.report.webpage import SCRIPT, STYLE, Cell, sortable_table
 from duqsweep.control.trials.reader import TrialView
 from duqsweep.control.view import tables, wording
-from duqsweep.control.view.claims import HEADER, compare_claims
+from duqsweep.control.view.claims import HEADER as CLAIMS_HEADER
+from duqsweep.control.view.claims import compare_claims
+from duqsweep.control.view.evidence import HEADER, NOTE, evidence
 from duqsweep.control.view.headline import headline, verdict_line
 from duqsweep.control.view.simulation import simulator_line, warnings
 
@@ -58,6 +60,7 @@ def report_page(
         f"{best} that no other beats. A trial without an episode or a timing "
         "has no place here; the table below has all.</figcaption></figure>",
         _section("The front", _trials_table(front.members, front)),
+        _section("What is known of their success", _evidence(front)),
         _section("The document's claims, and what was measured", _claims(front)),
         _section("Success by category, on the front", categories_table(front)),
         _section("Success of each task, on the front", tasks_table(front, views)),
@@ -161,6 +164,12 @@ def _shown(value: Any) -> str:
     return "" if value is None else number(value)
 
 
+def _evidence(front: Front) -> str:
+    rows = [("", [(text, text) for text in row]) for row in evidence(front)]
+    note = f'<p class="note">{escape(NOTE)}</p>' if rows else ""
+    return sortable_table(HEADER, rows) + note
+
+
 def _claims(front: Front) -> str:
     rows = compare_claims(front)
     if not rows:
@@ -171,7 +180,7 @@ def _claims(front: Front) -> str:
         "points; ± is the 95 % noise of that many episodes."
     )
     cells = [("", [(text, text) for text in row]) for row in rows]
-    return sortable_table(HEADER, cells) + f'<p class="note">{escape(note)}</p>'
+    return sortable_table(CLAIMS_HEADER, cells) + f'<p class="note">{escape(note)}</p>'
 
 
 def _glossary(front: Front) -> str:

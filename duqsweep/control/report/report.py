@@ -46,7 +46,8 @@ def write_report(sweep_dir: Path, front: Front, views: Sequence[TrialView]) -> N
 def front_csv(front: Front) -> str:
     """Every finished trial as a row: all keys of its point, then a column per parameter.
 
-    What a point holds of a category becomes columns of its own, e.g. `success_low.object`.
+    What a point holds of a category becomes columns of its own, e.g. `success_low.object`. What
+    `confirm` found stands in front.json alone, but for the state.
     """
     points = [_flat(point) for point in front.to_json()["points"]]
     keys = [key for key in points[0] if key != "params"] if points else []
@@ -62,7 +63,7 @@ def front_csv(front: Front) -> str:
 
 def _flat(point: Mapping[str, Any]) -> dict[str, Any]:
     """A point of front.json with a key for each value of each category."""
-    flat = {key: value for key, value in point.items() if key != "categories"}
+    flat = {key: value for key, value in point.items() if key not in ("categories", "reserved")}
     for category, values in point.get("categories", {}).items():
         flat |= {of_category(name, category): value for name, value in values.items()}
     return flat
@@ -77,7 +78,8 @@ def print_front(front: Front, console: Console | None = None) -> None:
     else:
         console.print(f"{front.sweep}: no trial on the front yet")
     categories = tables.categories_table(front.members)
-    for table in (categories, tables.claims_table(front), tables.failures_table(front)):
+    shown = (tables.evidence_table(front), categories, tables.claims_table(front))
+    for table in (*shown, tables.failures_table(front)):
         if table is not None:
             console.print()
             console.print(table)

@@ -21,7 +21,7 @@ from duqsweep.control.front.measures import (
     Measure,
 )
 from duqsweep.control.front.records import Front
-from duqsweep.control.view import wording
+from duqsweep.control.view import evidence, wording
 from duqsweep.control.view.claims import HEADER, compare_claims
 from duqsweep.control.view.simulation import simulator_line
 
@@ -115,7 +115,7 @@ def front_table(front: Front, rows: int | None = None) -> WithSettings:
     headings = {measure.name: [measure.column] for measure in measures}
     if front.plays:
         headings[SUCCESS_RATE.name] = [f"{SUCCESS_RATE.column} (95 %)", "of"]
-        headings[SPEEDUP.name] = [SPEEDUP.column, "p"]
+        headings[SPEEDUP.name] = [SPEEDUP.column, "p(front)"]
     kernels = ["kernel"] if len({point.kernel for point in front.members}) > 1 else []
     columns = ["trial", *(name for names in headings.values() for name in names), *kernels]
     lines = []
@@ -145,6 +145,17 @@ def categories_table(
     for point in points:
         cells = (wording.category_cell(point, name) for name in names)
         table.add_row(wording.label(point.trial, point.name), *cells)
+    return table
+
+
+def evidence_table(front: Front) -> Table | None:
+    """Every interval of the front's points and their states; None where no episode was played."""
+    rows = evidence.evidence(front)
+    if not rows:
+        return None
+    table = new_table("what is known of their success", evidence.HEADER, [])
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
@@ -185,9 +196,10 @@ def notes(front: Front) -> list[str]:
     if front.plays:
         lines = [
             "success: with its 95 % interval (Wilson), of so many episodes",
-            "p: the probability of being on the front",
+            "p(front): the probability of being on the front",
             "time: policy time of an episode of nominal length; "
             f"speed-up: of a call, over the eager reference{_at_reference(EPISODE_TIME_S, front)}",
+            evidence.NOTE,
         ]
     else:
         always.add(CALL_MS.name)

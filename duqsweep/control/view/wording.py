@@ -54,7 +54,11 @@ class CategoryPoint(Protocol):
 
 def interval(estimate: SuccessEstimate) -> str:
     """The interval of a success rate, e.g. `84–96 %`."""
-    low, high = estimate.success_low, estimate.success_high
+    return percent_range(estimate.success_low, estimate.success_high)
+
+
+def percent_range(low: float | None, high: float | None) -> str:
+    """Two rates as `84–96 %`."""
     return NONE if low is None or high is None else f"{100 * low:.0f}–{100 * high:.0f} %"
 
 
@@ -130,10 +134,11 @@ def point_summary(point: FrontPoint) -> str:
             f"{trial}: {point.text(CALL_MS)} per call, {faster}, {point.text(WEIGHTS_MB)} MB, "
             f"action error {point.text(ACTION_ERROR)}. {params}"
         )
+    state = "" if point.state == "unconfirmed" else f"{point.state} on reserved states, "
     return (
         f"{trial}: success {point.text(SUCCESS_RATE)} ({interval(point.success)}, "
-        f"{point.success.counts.episodes} episodes), {point.text(EPISODE_TIME_S)} per episode, "
-        f"{faster}. {params}"
+        f"{point.success.counts.episodes} episodes), {state}"
+        f"{point.text(EPISODE_TIME_S)} per episode, {faster}. {params}"
     )
 
 
