@@ -20,14 +20,17 @@ VERBS = {
     "plan": "dry run: the space, the layers each include reaches, the first trials, an estimate",
     "status": "what a sweep has done and is doing: status DIR [--json]",
     "front": "the front of a sweep: front DIR [--json]",
+    "logs": "the log of one trial: logs DIR --trial N [-f]",
     "confirm": "fresh episodes on reserved states for the front: confirm DIR [--episodes N]",
     "stop": "ask a running sweep and its jobs to end: stop DIR",
     "retry": "evaluate failed trials again at the next start: retry DIR [--trial N]",
-    "export": "settings of one trial: export DIR --trial N|--pick RULE [--format yaml|openpi-env]",
+    "export": "one trial for use elsewhere, or all episodes: export DIR --trial N|--pick RULE",
     "video": "episodes as videos: video DIR [--trial N] [--episode I] [--beside reference|M]",
     "sync": "rebuild MLflow from a sweep's files: sync DIR [--uri URI]",
     "evaluate": "one trial, here and now: evaluate [--episodes N] [--plan NAME] [overrides]",
     "explain": "where a call's time goes: explain [overrides]; what can be set: explain --settings",
+    "init": "a commented sweep file of your own, which runs at once: init NAME",
+    "completion": "a script that completes words by the tab key: completion bash|zsh",
     "doctor": "check rendering, GPU, SLURM, assets and MLflow on this machine",
 }
 

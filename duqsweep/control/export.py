@@ -23,8 +23,9 @@ def pick(front: Front, rule: str) -> int:
 
     Args:
         front: Of a sweep.
-        rule: `knee`, the front's farthest point from the line between its ends; or
-            `fastest@success>=X`, the fastest whose success rate is at least X (in one category:
+        rule: `knee`, the front's farthest point from the line between its ends, of those that
+            `confirm` has not refuted; or `fastest@success>=X`, the fastest whose success rate is at
+            least X by the lower end of its interval, see `lower_bound` (in one category:
             `fastest@success.CATEGORY>=X`); or `fastest@action_error<=X`. Knees are between success
             and time, and where no episode was played between action error and time.
 
@@ -35,7 +36,13 @@ def pick(front: Front, rule: str) -> int:
     if not members:
         raise ConfigError("the front is empty: there is nothing to pick")
     if rule == "knee":
-        return knee(members).trial
+        left = [point for point in members if point.state != "refuted"]
+        if not left:
+            raise ConfigError(
+                f"`confirm` has refuted all {len(members)} points of the front; "
+                "--trial N exports one of them"
+            )
+        return knee(left).trial
     wanted = _FASTEST.fullmatch(rule.replace(" ", ""))
     if not wanted:
         raise ConfigError(f"--pick must be {PICKS}, got {rule!r}")
@@ -48,6 +55,45 @@ def pick(front: Front, rule: str) -> int:
     return min(good, key=_time).trial
 
 
+def lower_bound(point: FrontPoint, category: str = "") -> float | None:
+    """The lower end of the interval of a point's success rate.
+
+    The exact interval on reserved states, which holds for all confirmed points jointly; of a point
+    that was not tried there, and of a category, Wilson's at 95 % from the search's episodes.
+
+    Raises:
+        ConfigError: There is no such category.
+    """
+    if category:
+        if category not in point.categories:
+            named = ", ".join(point.categories) or "none"
+            raise ConfigError(f"there is no category {category!r}; categories are: {named}")
+        return point.categories[category].success_low
+    success = point.success if point.reserved is None else point.reserved.success
+    return success.success_low
+
+
+def remarks(front: Front, trial: int) -> list[str]:
+    """What one must know of a trial before it is used, in sentences; mostly one."""
+    point = next((point for point in front.points if point.trial == trial), None)
+    low = None if point is None else lower_bound(point)
+    if point is None or low is None:
+        return []
+    source = "Wilson, 95 %" if point.reserved is None else "exact, on reserved states"
+    said = f"trial {trial} succeeds in at least {100 * low:.1f} % of episodes ({source})"
+    reserved = point.reserved
+    if point.state == "refuted" and reserved is not None:
+        loss, at_least = 100 * (reserved.loss or 0.0), 100 * (reserved.loss_low or 0.0)
+        return [
+            f"{said}; REFUTED: on reserved states it loses {loss:.3g} points against the "
+            f"reference, at least {at_least:.3g}"
+        ]
+    if point.state == "confirmed":
+        return [f"{said}; confirmed on reserved states"]
+    hint = "`confirm` tests it" if reserved is None else "`confirm` could not decide"
+    return [f"{said}; unconfirmed: {hint}"]
+
+
 def _time(point: FrontPoint) -> float:
     time_s = point.value(EPISODE_TIME_S)
     return math.inf if time_s is None else time_s
@@ -57,28 +103,27 @@ def _meets(point: FrontPoint, bound: str, limit: float) -> bool:
     if bound == "action_error<=":
         error = point.value(ACTION_ERROR)
         return error is not None and error <= limit
-    rate = _rate(point, bound)
-    return rate is not None and rate >= limit
+    low = lower_bound(point, _category(bound))
+    return low is not None and low >= limit
 
 
-def _rate(point: FrontPoint, bound: str) -> float | None:
-    """The rate that `success>=`, or `success.CATEGORY>=`, bounds."""
-    category = bound.removesuffix(">=").partition(".")[2]
-    if not category:
-        return point.success.success_rate
-    if category not in point.categories:
-        named = ", ".join(point.categories) or "none"
-        raise ConfigError(f"there is no category {category!r}; categories are: {named}")
-    return point.categories[category].success_rate
+def _category(bound: str) -> str:
+    """The category that `success.CATEGORY>=` names; empty for `success>=`."""
+    return bound.removesuffix(">=").partition(".")[2]
 
 
 def _closest(members: Sequence[FrontPoint], bound: str) -> str:
     if bound == "action_error<=":
         return f"the best has {-max(map(_goodness, members)):.3g}"
-    rates = [rate for rate in (_rate(point, bound) for point in members) if rate is not None]
-    if not rates:
+    lows = [(lower_bound(point, _category(bound)), point) for point in members]
+    known = [(low, point) for low, point in lows if low is not None]
+    if not known:
         return "its trials played no episodes: pick knee or fastest@action_error<=X"
-    return f"the best has {max(rates):.3f}"
+    low, best = max(known, key=lambda pair: pair[0])
+    return (
+        f"by the lower end of its interval the best, trial {best.trial}, has {low:.3f}; "
+        "more episodes narrow intervals"
+    )
 
 
 def knee(members: Sequence[FrontPoint]) -> FrontPoint:

@@ -6,26 +6,23 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from duqsweep import exit_codes, files
 from duqsweep.control.config.sweep_config import SweepConfig
-from duqsweep.control.confirmation import (
-    CONFIRM_JSON,
-    Confirmation,
-    FixedTrials,
-    confirmation,
-    prepare,
-    unconfirmed,
-)
+from duqsweep.control.confirmation import FixedTrials, confirmation, prepare, unconfirmed
+from duqsweep.control.front.records import Front
+from duqsweep.control.front.reserved import CONFIRM_JSON, Confirmation
+from duqsweep.control.trials.phase import read_phase
 from duqsweep.control.trials.reader import TrialReader, read_trials
 from duqsweep.control.view import tables
+from duqsweep.control.view.console import open_console
 from duqsweep.control.view.trouble import trouble_text
 from duqsweep.control.view.wording import label
 from duqsweep.envs.assets import RECORDED
 from duqsweep.errors import ConfigError
 from duqsweep.spec import Trial
+from duqsweep.verbs.command import command
 from duqsweep.verbs.folder import sweep_config, sweep_front
 from duqsweep.verbs.interrupt import terminate_as_interrupt
 from duqsweep.worker.ledger import make_ledger
@@ -72,11 +69,16 @@ def main(arguments: list[str]) -> int:
         if left:
             trouble = _evaluate(config, folder, left, episodes)
     except KeyboardInterrupt:
-        print("interrupted: nothing is lost, the same command resumes the confirmation")
+        print(
+            "interrupted: finished episodes are kept; the same command resumes the confirmation:\n"
+            f"  {command(['confirm', *arguments])}"
+        )
         return exit_codes.INTERRUPTED
     confirmed = confirmation(folder, reference)
     files.write_json(folder / CONFIRM_JSON, confirmed.to_json())
-    _print(config.name, confirmed)
+    front = sweep_front(config)  # with the state of each point
+    files.write_json(config.directory / files.FRONT_JSON, front.to_json())
+    _print(config, confirmed, front)
     print(f"files: {folder}")
     if trouble:
         print(trouble, file=sys.stderr)
@@ -145,7 +147,12 @@ def _evaluate(config: SweepConfig, folder: Path, trials: list[int], episodes: in
     from duqsweep.control.view.progress import Plan
 
     name = f"{config.name}, confirmation"
-    plan = Plan(name, len(trials), episodes)
+    plan = Plan(
+        name,
+        len(trials),
+        episodes,
+        phase=lambda number: read_phase(files.trial_dir(folder, number)),
+    )
     with terminate_as_interrupt(), controller_lock(folder), open_progress(plan) as progress:
         dispatcher = open_dispatcher(config.launcher, folder)
         parts = Parts(
@@ -164,11 +171,14 @@ def _evaluate(config: SweepConfig, folder: Path, trials: list[int], episodes: in
             dispatcher.close(end_jobs=True)
 
 
-def _print(name: str, confirmed: Confirmation) -> None:
+def _print(config: SweepConfig, confirmed: Confirmation, front: Front) -> None:
     confidence = confirmed.simultaneous_confidence
-    table = Table(title=f"{name} on reserved states, {confidence:.0%} intervals held jointly")
-    for heading in ("trial", "success", "interval", "episodes", "against the reference", "p"):
+    title = f"{config.name} on reserved states, {confidence:.0%} intervals held jointly"
+    table = Table(title=title)
+    headings = ("trial", "success", "interval", "episodes", "against the reference", "p-value")
+    for heading in (*headings, "state"):
         table.add_column(heading, justify="right")
+    states = {point.trial: point.state for point in front.points}
     for point in confirmed.points:
         success = point.success
         rate, low, high = success.success_rate, success.success_low, success.success_high
@@ -179,9 +189,12 @@ def _print(name: str, confirmed: Confirmation) -> None:
             str(success.counts.episodes),
             f"+{point.wins} −{point.losses}",
             "" if point.p_value is None else f"{point.p_value:.3g}",
+            states.get(point.trial, ""),
         )
-    console = Console()
+    console = open_console()
     console.print(table)
+    margin = f"{100 * config.margin:.3g} points of success against the reference"
+    console.print(f"confirmed: shown to lose at most {margin}; refuted: shown to lose more")
     categories = tables.categories_table(
         confirmed.points, f"success by category, in % ({confidence:.0%} intervals held jointly)"
     )

@@ -18,6 +18,7 @@ from duqsweep.control.front.measures import (
     find_measure,
 )
 from duqsweep.control.front.objectives import Objective
+from duqsweep.control.front.reserved import PointState, Reserved
 from duqsweep.control.front.simulator import SweepSimulator
 from duqsweep.control.front.success import SuccessEstimate
 from duqsweep.control.front.verdict import Verdict
@@ -62,6 +63,11 @@ class FrontPoint:
     reason: str
     error_type: str | None
     success_mean: float | None = None  # a model's posterior mean; None where there is no model
+    # The 95 % interval for other tasks of the same kind; None where fewer than two were played.
+    success_low_by_task: float | None = None
+    success_high_by_task: float | None = None
+    state: PointState = "unconfirmed"
+    reserved: Reserved | None = None  # on states that no search uses; None before `confirm`
     categories: dict[str, SuccessEstimate] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -84,6 +84,7 @@ def _trial(
         "outcome": point.outcome,
         "reason": wording.cause(point.error_type, point.reason),
         "front": point.on_front,
+        "state": point.state,
         "kernel": point.kernel or "",
         "x": point.value(x_axis),
         "y": point.value(y_axis),
@@ -129,8 +130,8 @@ def _of_view(view: TrialView, bits: BitsTable) -> dict[str, Any]:
             [PARTS.get(part, part), ms, milliseconds(ms)] for part, ms in vitals.parts_ms.items()
         ]
         found["calls"] = (
-            f"median {milliseconds(call.p50)}, 95 % below {milliseconds(call.p95)}, "
-            f"{call.n} calls; the reference beside it {milliseconds(vitals.reference_call_ms)}"
+            f"as timed there: median {milliseconds(call.p50)}, 95 % below "
+            f"{milliseconds(call.p95)}, {call.n} calls; the reference beside it {milliseconds(vitals.reference_call_ms)}"
         )
         rotations = vitals.modelled.get("rotations_per_call")
         found["rotations"] = None if rotations is None else f"{rotations:,.0f}"

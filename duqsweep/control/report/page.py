@@ -37,7 +37,9 @@ from duqsweep.control.report.webpage import (
 )
 from duqsweep.control.trials.reader import TrialView
 from duqsweep.control.view import tables, wording
-from duqsweep.control.view.claims import HEADER, compare_claims
+from duqsweep.control.view.claims import HEADER as CLAIMS_HEADER
+from duqsweep.control.view.claims import compare_claims
+from duqsweep.control.view.evidence import HEADER, NOTE, evidence
 from duqsweep.control.view.headline import headline, verdict_line
 from duqsweep.control.view.simulation import simulator_line, warnings
 
@@ -83,6 +85,7 @@ def report_page(
         f"<figcaption>Each mark is a trial. {best} that no other beats. A trial without an episode "
         "or a timing has no place here; the table below has all.</figcaption></figure>",
         section("The front", _trials_table(front.members, front)),
+        section("What is known of their success", _evidence(front)),
         section("Success by category, on the front", categories_table(front)),
         section("Success of each task", tasks_table(front, views, around.instructions)),
         section("The document's claims, and what was measured", _claims(front)),
@@ -209,6 +212,12 @@ def _reasons(front: Front, outcome: str) -> str:
     return sortable_table(columns, rows)
 
 
+def _evidence(front: Front) -> str:
+    rows = evidence(front)
+    note = f'<p class="note">{escape(NOTE)}</p>' if rows else ""
+    return plain_table(HEADER, rows) + note
+
+
 def _claims(front: Front) -> str:
     rows = compare_claims(front)
     if not rows:
@@ -218,7 +227,7 @@ def _claims(front: Front) -> str:
         "sweep's policy and machine, so ratios compare, seconds do not. Loss is in percentage "
         "points; ± is the 95 % noise of that many episodes."
     )
-    return plain_table(HEADER, rows) + f'<p class="note">{escape(note)}</p>'
+    return plain_table(CLAIMS_HEADER, rows) + f'<p class="note">{escape(note)}</p>'
 
 
 def _glossary(front: Front) -> str:

@@ -18,12 +18,12 @@ from duqsweep.control.report import picture
 from duqsweep.control.report.page import Surroundings, report_page
 from duqsweep.control.trials.reader import TrialView
 from duqsweep.control.view import simulation, tables, wording
+from duqsweep.control.view.console import open_console
 from duqsweep.control.view.headline import verdict_line
 from duqsweep.envs.assets import instructions
 from duqsweep.errors import ConfigError
 from duqsweep.masking import masked
 
-_LOG_WIDTH = 120
 REPORT_FILES = (files.FRONT_JSON, files.FRONT_CSV, files.FRONT_PNG, files.REPORT_HTML)
 
 
@@ -70,7 +70,8 @@ def _from_here(sweep_dir: Path) -> str:
 def front_csv(front: Front) -> str:
     """Every finished trial as a row: all keys of its point, then a column per parameter.
 
-    What a point holds of a category becomes columns of its own, e.g. `success_low.object`.
+    What a point holds of a category becomes columns of its own, e.g. `success_low.object`. What
+    `confirm` found stands in front.json alone, but for the state.
     """
     points = [_flat(point) for point in front.to_json()["points"]]
     keys = [key for key in points[0] if key != "params"] if points else []
@@ -86,7 +87,7 @@ def front_csv(front: Front) -> str:
 
 def _flat(point: Mapping[str, Any]) -> dict[str, Any]:
     """A point of front.json with a key for each value of each category."""
-    flat = {key: value for key, value in point.items() if key != "categories"}
+    flat = {key: value for key, value in point.items() if key not in ("categories", "reserved")}
     for category, values in point.get("categories", {}).items():
         flat |= {of_category(name, category): value for name, value in values.items()}
     return flat
@@ -94,14 +95,15 @@ def _flat(point: Mapping[str, Any]) -> dict[str, Any]:
 
 def print_front(front: Front, console: Console | None = None) -> None:
     """Print the front, the seed's claims where they were tried, failures, and how to read it."""
-    console = console or _console()
+    console = console or open_console()
     console.print()
     if front.members:
         console.print(tables.front_table(front))
     else:
         console.print(f"{front.sweep}: no trial on the front yet")
     categories = tables.categories_table(front.members)
-    for table in (categories, tables.claims_table(front), tables.failures_table(front)):
+    shown = (tables.evidence_table(front), categories, tables.claims_table(front))
+    for table in (*shown, tables.failures_table(front)):
         if table is not None:
             console.print()
             console.print(table)
@@ -113,9 +115,3 @@ def print_front(front: Front, console: Console | None = None) -> None:
         console.print(line, style="yellow", highlight=False)
     for line in tables.notes(front):
         console.print(line, style="dim", highlight=False)
-
-
-def _console() -> Console:
-    """Standard output; where it is no terminal, wide enough for a log."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_LOG_WIDTH)

@@ -14,7 +14,16 @@ from typing import Any, NamedTuple
 Cell = tuple[str, Any]  # what is shown, what it sorts by
 
 STYLE = "report.css"
-SCRIPTS = ("svg.js", "filters.js", "chart.js", "bits.js", "panel.js", "tables.js", "report.js")
+SCRIPTS = (
+    "svg.js",
+    "filters.js",
+    "plot.js",
+    "chart.js",
+    "bits.js",
+    "panel.js",
+    "tables.js",
+    "report.js",
+)
 
 
 class Column(NamedTuple):

@@ -1,7 +1,8 @@
 // Everything about one trial, beside the picture.
 
 function makePanel(report, closed) {
-  const root = element("aside", { class: "panel", tabindex: -1, "aria-label": "Trial", hidden: "" });
+  const root = element("aside",
+    { class: "panel", tabindex: -1, "aria-label": "Trial", hidden: "" });
   root.addEventListener("keydown", (event) => { if (event.key === "Escape") closed(); });
   return {
     root,
@@ -17,7 +18,8 @@ function makePanel(report, closed) {
 }
 
 function contents(report, trial) {
-  const place = trial.front ? "on the front" : "not on the front";
+  const place = (trial.front ? "on the front" : "not on the front")
+    + (trial.state === "unconfirmed" ? "" : `, ${trial.state} on states that no search uses`);
   return [
     element("h2", {}, `Trial ${trial.label}`),
     element("p", {}, trial.outcome === "complete" ? `complete, ${place}`
@@ -54,7 +56,7 @@ function times(trial) {
   const rotated = !trial.rotations || trial.rotations === "0" ? ""
     : ` ${trial.rotations} rotations of a block per call, in ${trial.layers} quantized layers.`;
   return [element("h3", {}, "Where a call's time goes"), bar, element("dl", {}, ...rows),
-    element("p", {}, `Whole calls: ${trial.calls}.${rotated}`)];
+    element("p", {}, `Whole calls ${trial.calls}.${rotated}`)];
 }
 
 function taskBars(report, trial) {

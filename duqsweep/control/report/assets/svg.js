@@ -29,9 +29,10 @@ function outline(trial, size) {
 }
 
 function markClass(trial) {
+  const state = trial.state ?? "unconfirmed";
   if (trial.outcome === "failed") return "mark failed";
-  if (trial.front) return "mark front";
-  return trial.plan === "reference" ? "mark reference" : "mark beaten";
+  if (trial.front) return `mark front ${state}`;
+  return `mark ${trial.plan === "reference" ? "reference" : "beaten"} ${state}`;
 }
 
 // From values to pixels and back, linear or logarithmic.
