@@ -131,7 +131,8 @@ def _of_view(view: TrialView, bits: BitsTable) -> dict[str, Any]:
         ]
         found["calls"] = (
             f"as timed there: median {milliseconds(call.p50)}, 95 % below "
-            f"{milliseconds(call.p95)}, {call.n} calls; the reference beside it {milliseconds(vitals.reference_call_ms)}"
+            f"{milliseconds(call.p95)}, {call.n} calls; the reference beside it "
+            f"{milliseconds(vitals.reference_call_ms)}"
         )
         rotations = vitals.modelled.get("rotations_per_call")
         found["rotations"] = None if rotations is None else f"{rotations:,.0f}"
