@@ -22,6 +22,7 @@ VERBS = {
     "front": "the front of a sweep: front DIR [--json]",
     "logs": "the log of one trial: logs DIR --trial N [-f]",
     "confirm": "fresh episodes on reserved states for the front: confirm DIR [--episodes N]",
+    "twins": "what quantization itself brings: times the front's unquantized twins: twins DIR",
     "stop": "ask a running sweep and its jobs to end: stop DIR",
     "retry": "evaluate failed trials again at the next start: retry DIR [--trial N]",
     "export": "one trial for use elsewhere, or all episodes: export DIR --trial N|--pick RULE",

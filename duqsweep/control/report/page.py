@@ -39,6 +39,9 @@ from duqsweep.control.trials.reader import TrialView
 from duqsweep.control.view import tables, wording
 from duqsweep.control.view.claims import HEADER as CLAIMS_HEADER
 from duqsweep.control.view.claims import compare_claims
+from duqsweep.control.view.decomposition import HEADER as FACTORS
+from duqsweep.control.view.decomposition import NOTE as NOTE_OF_FACTORS
+from duqsweep.control.view.decomposition import decomposition
 from duqsweep.control.view.evidence import HEADER, NOTE, evidence
 from duqsweep.control.view.headline import headline, verdict_line
 from duqsweep.control.view.simulation import simulator_line, warnings
@@ -86,6 +89,7 @@ def report_page(
         "or a timing has no place here; the table below has all.</figcaption></figure>",
         section("The front", _trials_table(front.members, front)),
         section("What is known of their success", _evidence(front)),
+        section("What made them fast", _decomposition(front)),
         section("Success by category, on the front", categories_table(front)),
         section("Success of each task", tasks_table(front, views, around.instructions)),
         section("The document's claims, and what was measured", _claims(front)),
@@ -216,6 +220,12 @@ def _evidence(front: Front) -> str:
     rows = evidence(front)
     note = f'<p class="note">{escape(NOTE)}</p>' if rows else ""
     return plain_table(HEADER, rows) + note
+
+
+def _decomposition(front: Front) -> str:
+    rows = decomposition(front)
+    note = f'<p class="note">{escape(NOTE_OF_FACTORS)}</p>' if rows else ""
+    return plain_table(FACTORS, rows) + note
 
 
 def _claims(front: Front) -> str:

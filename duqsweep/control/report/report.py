@@ -87,7 +87,8 @@ def front_csv(front: Front) -> str:
 
 def _flat(point: Mapping[str, Any]) -> dict[str, Any]:
     """A point of front.json with a key for each value of each category."""
-    flat = {key: value for key, value in point.items() if key not in ("categories", "reserved")}
+    nested = ("categories", "reserved", "factors")
+    flat = {key: value for key, value in point.items() if key not in nested}
     for category, values in point.get("categories", {}).items():
         flat |= {of_category(name, category): value for name, value in values.items()}
     return flat
