@@ -9,11 +9,15 @@ from pathlib import Path
 from duqsweep import files
 from duqsweep.checkpoint.locate import policy_sizes
 from duqsweep.checkpoint.sizes import linear_layers
+from duqsweep.control.card import model_card
 from duqsweep.control.config.sweep_config import SweepConfig
 from duqsweep.control.episode_lines import States, episode_lines
-from duqsweep.control.export import PICKS, as_openpi_env, as_plan, pick, remarks
+from duqsweep.control.export import PICKS, as_plan, pick, remarks
+from duqsweep.control.front.records import Front
 from duqsweep.control.front.reserved import CONFIRM_DIR
-from duqsweep.control.trials.reader import read_trials
+from duqsweep.control.openpi_env import as_openpi_env
+from duqsweep.control.trial_words import trial_words
+from duqsweep.control.trials.reader import read_trial, read_trials
 from duqsweep.errors import ConfigError
 from duqsweep.quant.select import select_layers
 from duqsweep.spec import Trial
@@ -31,10 +35,11 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument(
         "--format",
-        choices=("yaml", "openpi-env", "episodes"),
+        choices=("yaml", "card", "openpi-env", "episodes"),
         default="yaml",
-        help="a named plan for conf/ (default), a shell script for the openpi DuQuant prototype, "
-        "or every episode as a line of JSON (without --trial and --pick: of all trials)",
+        help="a named plan for conf/ (default), a model card in Markdown, a shell script for the "
+        "openpi DuQuant prototype, or every episode as a line of JSON (without --trial and "
+        "--pick: of all trials)",
     )
     parsed = parser.parse_args(arguments)
     if parsed.trial is None and parsed.pick is None and parsed.format != "episodes":
@@ -47,15 +52,24 @@ def main(arguments: list[str]) -> int:
     if parsed.format == "episodes":
         _print_episodes(config, number)
         return 0
+    assert number is not None
     for line in remarks(front, number):
         print(line, file=sys.stderr)
-    trial = files.read_record(Trial, _spec_path(config, number))
-    if parsed.format == "yaml":
-        print(as_plan(trial, config.name), end="")
-    else:
-        bits = select_layers(trial.spec.quant, linear_layers(policy_sizes(trial.spec.policy)))
-        print(as_openpi_env(trial, config.name, bits), end="")
+    print(_exported(config, front, number, parsed.format), end="")
     return 0
+
+
+def _exported(config: SweepConfig, front: Front, number: int, form: str) -> str:
+    """A trial in one of the forms that are of one trial."""
+    trial = files.read_record(Trial, _spec_path(config, number))
+    if form == "openpi-env":
+        layers = linear_layers(policy_sizes(trial.spec.policy))
+        bits = select_layers(trial.spec.quant, layers)
+        return as_openpi_env(trial, config.name, bits, layers)
+    words = trial_words(trial, config.base)
+    if form == "yaml":
+        return as_plan(trial, config.name, words)
+    return model_card(read_trial(_spec_path(config, number).parent), front, words)
 
 
 def _spec_path(config: SweepConfig, number: int) -> Path:
