@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from duqsweep.categories import is_success_rate
+from duqsweep.control.front.content import REFERENCE
 from duqsweep.control.front.factors import Form, Timings
 from duqsweep.control.front.formats import milliseconds, number, probability, ratio
 from duqsweep.control.front.measures import MEASURES, SUCCESS_RATE, Measure
@@ -54,10 +55,19 @@ def report_data(
         "x": _axis(x_axis, front),
         "y": _axis(y_axis, front),
         "tasks": list(around.instructions),
+        "first": _first(front),
         "trials": trials,
         "bits": bits.to_json(),
         "films": [{"path": f.path, "trials": f.trials, "caption": f.caption} for f in films],
     }
+
+
+def _first(front: Front) -> int | None:
+    """The trial that is shown before one is chosen: the verdict's, or the front's best."""
+    if front.verdict is not None and front.verdict.trial is not None:
+        return front.verdict.trial
+    best = [point.trial for point in front.members if point.name != REFERENCE]
+    return next(iter(best), None)
 
 
 def _axis(measure: Measure, front: Front) -> dict[str, Any]:

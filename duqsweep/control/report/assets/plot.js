@@ -124,7 +124,7 @@ function legend(report) {
   const states = ["confirmed", "refuted"].map((state) => [{ front: true, state },
     `${state} on reserved states`, trials.some((trial) => trial.state === state)]);
   const entries = [
-    [{ front: true }, "on the front, with its 95 % interval", true],
+    [{ front: true }, report.y.rate ? "on the front, with its 95 % interval" : "on the front", true],
     ...states,
     [{}, "beaten by another trial", true],
     [{ plan: "any" }, "named plan", trials.some((t) => t.plan && t.plan !== "reference")],
