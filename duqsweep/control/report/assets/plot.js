@@ -9,15 +9,15 @@ function layOut(report, trials, range, width) {
   const timed = trials.filter((trial) => trial.x !== null && trial.y === null);
   const height = width < 600 ? 360 : 500;
   const floor = height - MARGIN.bottom;
-  const x = horizontal(report, drawn, range, width);
+  const x = horizontal(report, [...drawn, ...timed], range, width);
   const y = vertical(report, drawn, floor - 14);
   y.height = floor - MARGIN.top;
   const overlay = shape("g", { "pointer-events": "none" });
   return { drawn, timed, width, height, floor, x, y, overlay, marks: new Map(), dragged: false };
 }
 
-function horizontal(report, drawn, range, width) {
-  const values = [...drawn.map((trial) => trial.x), report.x.reference].filter((v) => v !== null);
+function horizontal(report, timed, range, width) {
+  const values = [...timed.map((trial) => trial.x), report.x.reference].filter((v) => v !== null);
   let [low, high] = [Math.min(...values, Infinity), Math.max(...values, 0)];
   if (!values.length) [low, high] = [0, 1];
   const logarithmic = low > 0 && high / low > report.logFromRatio;
