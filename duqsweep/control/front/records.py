@@ -137,6 +137,11 @@ class Front:
             sorted(on_front, key=lambda p: (-(p.value(success) or 0.0), p.value(time) or 0.0))
         )
 
+    def episode_speedup(self, point: FrontPoint) -> float | None:
+        """How many times shorter a nominal episode is than the reference's; fewer calls count."""
+        time_s = point.value(EPISODE_TIME_S)
+        return self.reference.episode_time_s / time_s if self.reference and time_s else None
+
     def to_json(self) -> dict[str, Any]:
         """The content of `front.json`; `categories` is left out where the suite has none."""
         data = encode(self)
