@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import itertools
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -84,9 +86,21 @@ def _run(argv: list[str]) -> int:
     verb = argv[0] if argv[0] in VERBS else "sweep"
     if verb == "sweep" and "=" not in argv[0] and argv[0][0] not in "-+~":
         raise ConfigError(_unknown_verb(argv))
+    if verb == "sweep":
+        _refuse_late_verb(argv)
     module = importlib.import_module(f"duqsweep.verbs.{verb}")
     code: int = module.main(argv if verb == "sweep" else argv[1:])
     return code
+
+
+def _refuse_late_verb(argv: list[str]) -> None:
+    """Raise ConfigError for a verb behind options, as in `--config-dir conf plan +sweep=x`."""
+    for previous, word in itertools.pairwise(argv):
+        if word in VERBS and not (previous.startswith("--") and "=" not in previous):
+            rest = [other for other in argv if other != word]
+            raise ConfigError(
+                f"the verb comes first: python -m duqsweep {shlex.join([word, *rest])}"
+            )
 
 
 def _unknown_verb(argv: list[str]) -> str:
