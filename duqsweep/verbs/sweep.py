@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -15,20 +16,30 @@ from duqsweep import exit_codes, files
 from duqsweep.control.config.overrides import check_effect
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, as_yaml, check_inputs, load, to_config
+from duqsweep.control.expected import expected
 from duqsweep.control.front.records import Front
 from duqsweep.control.mending import mend_identity, mend_sweep
 from duqsweep.control.protocols import Search
 from duqsweep.control.sweep_format import check_format
+from duqsweep.control.trials.phase import read_phase
 from duqsweep.control.view.trouble import trouble_text
 from duqsweep.errors import ConfigError
 from duqsweep.masking import masked
 from duqsweep.result import ENDINGS
+from duqsweep.verbs.command import command
 from duqsweep.verbs.folder import sweep_front, tracking_uri
 from duqsweep.verbs.interrupt import terminate_as_interrupt
+from duqsweep.verbs.notify import ERROR, VARIABLES, Notice
 from duqsweep.verbs.undo import undone_if_refused
 from duqsweep.worker.ledger import check_ledger, make_ledger, write_ledger
 from duqsweep.worker.simulator import check_simulator, write_simulator
 
+OPTIONS = "--cfg job, --config-dir DIR, --notify CMD"
+ASK = """\
+{running} trials are running.
+  y: they continue without this process; it can re-attach to them: {command}
+  n: they end now; finished episodes are kept, those being played are played again later
+Let them continue? [Y/n] """
 MLFLOW_WAIT_S = 60.0  # at the end, for what is not yet there
 
 
@@ -41,10 +52,11 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="duqsweep", add_help=False)
     parser.add_argument("--cfg", choices=("job",), help="print the configuration and stop")
     parser.add_argument("--config-dir", type=Path, help="a folder laid out as conf/")
+    parser.add_argument("--notify", metavar="CMD", help=f"run at the end, with {VARIABLES} set")
     parsed, overrides = parser.parse_known_args(arguments)
     unknown = [word for word in overrides if word.startswith("-")]
     if unknown:
-        raise ConfigError(f"unknown option {unknown[0]}; options are --cfg job, --config-dir DIR")
+        raise ConfigError(f"unknown option {unknown[0]}; options are {OPTIONS}")
     composed = load(overrides, parsed.config_dir)
     config = to_config(composed)
     if parsed.cfg:
@@ -56,11 +68,15 @@ def main(arguments: list[str]) -> int:
     _check_earlier_run(config)
     from duqsweep.control.study.controller_lock import controller_lock
 
-    with ExitStack() as held:
+    # The notice is given when the lock is free again: its command may be another verb.
+    with Notice(parsed.notify, config.name, config.directory) as notice, ExitStack() as held:
         with undone_if_refused(config.directory):
             held.enter_context(controller_lock(config.directory))
-            run = _Run(config, space)
-        return run.main()
+            run = _Run(config, space, arguments)
+        notice.state = ERROR
+        notice.code = run.main()
+        notice.state = run.ending
+        return notice.code
 
 
 def _check_earlier_run(config: SweepConfig) -> None:
@@ -75,7 +91,7 @@ def _check_earlier_run(config: SweepConfig) -> None:
 class _Run:
     """One run of the controller; it holds the folder's lock."""
 
-    def __init__(self, config: SweepConfig, space: Space) -> None:
+    def __init__(self, config: SweepConfig, space: Space, arguments: Sequence[str] = ()) -> None:
         # Imported here, because --help and --cfg must not pay for Optuna and submitit.
         from duqsweep.control.dispatch.dispatcher import open_dispatcher
         from duqsweep.control.study.early_stopping import PruneSlow
@@ -88,6 +104,8 @@ class _Run:
         from duqsweep.control.tracking.tracker import open_tracker
         from duqsweep.control.trials.reader import TrialReader
 
+        self.ending = "interrupted"  # or how its loop ended
+        self._command = command(arguments)
         self._config = config
         self._dir = config.directory
         # Whatever may be refused comes before anything is written.
@@ -140,9 +158,11 @@ class _Run:
             episodes_per_trial=config.budget.episodes_per_trial,
             ended=ended,
             shared_episodes=config.total_episodes if config.shares_out else None,
+            expected_s=None if (planned := expected(config)) is None else planned.time_s,
             hint=partial(simulator_hint, config.launcher, self._dispatcher.capacity),
+            phase=lambda number: read_phase(files.trial_dir(self._dir, number)),
         )
-        ending, trouble = "interrupted", None
+        trouble = None
         try:
             with (
                 terminate_as_interrupt(),
@@ -162,13 +182,13 @@ class _Run:
                     tracker=self._tracker,
                 )
                 sweep = Sweep(self._dir, parts)
-                ending = sweep.run()
-                trouble = trouble_text(ending, sweep.deaths, "the same command")
+                self.ending = sweep.run()
+                trouble = trouble_text(self.ending, sweep.deaths, "the same command")
         except KeyboardInterrupt:
             self._interrupted()
         else:
             self._dispatcher.close(end_jobs=True)
-        return self._finish(ending, trouble, nothing_new=before == self._results())
+        return self._finish(self.ending, trouble, nothing_new=before == self._results())
 
     def _results(self) -> dict[Path, int]:
         """Every result, and when it was written."""
@@ -181,14 +201,17 @@ class _Run:
         running = len(self._dispatcher.pending())
         if running and sys.stdin.isatty() and sys.stdout.isatty():
             try:
-                answer = input(f"{running} trials are running. Let them continue? [Y/n] ")
+                answer = input(ASK.format(running=running, command=self._command))
                 end_jobs = answer.strip().lower().startswith("n")
             except (KeyboardInterrupt, EOFError):
                 print()
         self._dispatcher.close(end_jobs)
         jobs = "" if self._config.launcher.name == "inline" else "jobs continue, "
         jobs = "jobs ended, " if end_jobs else jobs
-        print(f"interrupted: {jobs}nothing is lost; the same command resumes from here")
+        print(
+            f"interrupted: {jobs}nothing is lost; the same command resumes from here:\n"
+            f"  {self._command}"
+        )
 
     def _finish(self, ending: str, trouble: str | None, nothing_new: bool) -> int:
         from duqsweep.control.report.report import print_front, write_report
