@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import itertools
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,6 +24,7 @@ VERBS = {
     "front": "the front of a sweep: front DIR [--json]",
     "logs": "the log of one trial: logs DIR --trial N [-f]",
     "confirm": "fresh episodes on reserved states for the front: confirm DIR [--episodes N]",
+    "twins": "what quantization itself brings: times the front's unquantized twins: twins DIR",
     "stop": "ask a running sweep and its jobs to end: stop DIR",
     "retry": "evaluate failed trials again at the next start: retry DIR [--trial N]",
     "export": "one trial for use elsewhere, or all episodes: export DIR --trial N|--pick RULE",
@@ -87,9 +90,21 @@ def _run(argv: list[str]) -> int:
     verb = argv[0] if argv[0] in VERBS else "sweep"
     if verb == "sweep" and "=" not in argv[0] and argv[0][0] not in "-+~":
         raise ConfigError(_unknown_verb(argv))
+    if verb == "sweep":
+        _refuse_late_verb(argv)
     module = importlib.import_module(f"duqsweep.verbs.{verb}")
     code: int = module.main(argv if verb == "sweep" else argv[1:])
     return code
+
+
+def _refuse_late_verb(argv: list[str]) -> None:
+    """Raise ConfigError for a verb behind options, as in `--config-dir conf plan +sweep=x`."""
+    for previous, word in itertools.pairwise(argv):
+        if word in VERBS and not (previous.startswith("--") and "=" not in previous):
+            rest = [other for other in argv if other != word]
+            raise ConfigError(
+                f"the verb comes first: python -m duqsweep {shlex.join([word, *rest])}"
+            )
 
 
 def _unknown_verb(argv: list[str]) -> str:

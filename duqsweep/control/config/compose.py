@@ -148,6 +148,10 @@ def _reason(text: str) -> str:
 def _plain(word: str) -> str:
     if re.match(r"[+~]*hydra[./]", word):
         raise ConfigError(f"{word} has no effect: Hydra only composes the configuration here")
+    if "=" not in word and not word.startswith("~"):
+        raise ConfigError(
+            f"overrides are KEY=VALUE, GROUP=OPTION, +KEY=VALUE or ~KEY, got {word!r}"
+        )
     return in_hydras_grammar(f"+{word}" if word.startswith("sweep=") else word)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from duqsweep.categories import SUCCESS_RATE, is_success_rate, named_category
 from duqsweep.control.front.beliefs import Belief, front_chances, read_beliefs
+from duqsweep.control.front.factors import TWINS_DIR, Timings, factors
 from duqsweep.control.front.intervals import clustered_by_task
 from duqsweep.control.front.measures import EPISODE_TIME_S, measures_of
 from duqsweep.control.front.objectives import Objective
@@ -19,7 +20,7 @@ from duqsweep.control.front.reserved import judged, read_confirmation
 from duqsweep.control.front.simulator import sweep_simulator
 from duqsweep.control.front.success import SuccessEstimate
 from duqsweep.control.front.verdict import MARGIN, Verdict, verdict
-from duqsweep.control.trials.reader import TrialView, read_trials
+from duqsweep.control.trials.reader import TrialReader, TrialView, read_trials
 from duqsweep.control.trials.reference import Reference, readable_reference
 from duqsweep.result import ENDINGS
 
@@ -79,6 +80,7 @@ class FrontBuilder:
         self._rates = [o.name for o in objectives if is_success_rate(o.name)]
         self._costs = [(i, o) for i, o in enumerate(objectives) if not is_success_rate(o.name)]
         self._draws = FrontDraws([objective.measure.noise for _, objective in self._costs])
+        self._twins = TrialReader(sweep_dir / TWINS_DIR)
         self._reference: Reference | None = None
         self._known: dict[int, _Known] = {}
         # The last front's points: as `_Known` has them, and at their places.
@@ -105,6 +107,8 @@ class FrontBuilder:
         chances = self._chances_of(beliefs, rows) if beliefs else self._chances(ended)
         confirmed = read_confirmation(self._dir)
         states = judged(confirmed, self._margin) if confirmed else {}
+        reference = _reference(views, timed)
+        timings = Timings(views, self._twins.read())
         points = {}
         for number, known in ended.items():
             state, reserved = states.get(number, ("unconfirmed", None))
@@ -114,6 +118,9 @@ class FrontBuilder:
                 "success_mean": beliefs[number].mean if number in beliefs else None,
                 "state": state,
                 "reserved": reserved,
+                "factors": factors(known.view, timings, reference.nominal_calls)
+                if reference is not None and flags.get(number)
+                else None,
             }
             points[number] = self._placed(known.point, place)
         self._placed_before = {n: (known.point, points[n]) for n, known in ended.items()}
@@ -121,7 +128,6 @@ class FrontBuilder:
         left = {n: row for n, row in rows.items() if points[n].state != "refuted"}
         on_front = non_dominated(list(left.values()), self._directions)
         tested = {n for n, flag in zip(left, on_front, strict=True) if flag}
-        reference = _reference(views, timed)
         corner = worst_corner(values, self._objectives, reference)
         best = [row for number, row in rows.items() if flags[number]]
         return Front(

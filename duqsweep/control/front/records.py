@@ -10,6 +10,7 @@ from typing import Any
 from duqsweep import files
 from duqsweep.categories import SUCCESS_RATE, is_success_rate, named_category
 from duqsweep.codec import FLAT, decode, encode
+from duqsweep.control.front.factors import SpeedupFactors
 from duqsweep.control.front.measures import (
     CALL_MS,
     EPISODE_TIME_S,
@@ -67,6 +68,7 @@ class FrontPoint:
     success_low_by_task: float | None = None
     success_high_by_task: float | None = None
     state: PointState = "unconfirmed"
+    factors: SpeedupFactors | None = None  # on the front, where the twin is timed
     reserved: Reserved | None = None  # on states that no search uses; None before `confirm`
     categories: dict[str, SuccessEstimate] = field(default_factory=dict)
 

@@ -150,6 +150,12 @@ def in_short(point: FrontPoint) -> str:
     return f"{point.text(CALL_MS)}, error {point.text(ACTION_ERROR)}"
 
 
+def successes(estimate: SuccessEstimate) -> str:
+    """How many episodes succeeded, e.g. `11 of 12`."""
+    counts = estimate.counts
+    return f"{counts.successes} of {counts.ran}" if counts.ran else NONE
+
+
 def cause(error_type: str | None, reason: str) -> str:
     """The type of an error and its text, which may begin with the type already."""
     if not error_type or reason.startswith(f"{error_type}:"):
