@@ -250,7 +250,7 @@ def read_lines(path: Path) -> list[Any]:
 def parse_line(line: bytes) -> Any:
     """One line of a log; raises EvaluationError when it is not JSON."""
     try:
-        return json.loads(line)
+        return json.loads(line.decode())
     except (ValueError, RecursionError) as error:
         raise EvaluationError(f"not valid JSON: {error}") from error
 
