@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from duqsweep import files
@@ -26,6 +29,7 @@ T = TypeVar("T")
 # Keys without which job.json and a line of failures.jsonl are damaged.
 JOB_KEYS = ("submitted_at", "attempts")
 DEATH_KEYS = ("kind", "at_s")
+REFERENCE = "reference"  # the plan of the unquantized policy
 # Of each of `files.TRIAL_FILES` when it was written, in ns since 1970, and its size in bytes; None
 # where it does not exist.
 Signature = tuple[tuple[int, int] | None, ...]
@@ -51,6 +55,11 @@ class TrialView:
     def number(self) -> int:
         """The trial's number."""
         return self.trial.number
+
+    @cached_property
+    def mark(self) -> str:
+        """Tells these files from any other state of them."""
+        return mark_of(self.signature)
 
     @property
     def outcome(self) -> str:
@@ -83,15 +92,25 @@ class TrialReader:
         self._trials_dir = sweep_dir / files.TRIALS_DIR
         self._seen: dict[str, TrialView] = {}
         self.damaged: dict[str, str] = {}  # folder → what `read` found wrong with it
+        self.left_out: set[str] = set()  # folders that `read` did not have to read
 
-    def read(self) -> list[TrialView]:
-        """Every trial that can be read, by number; the others are in `damaged`."""
+    def read(self, marks: Mapping[str, str] = MappingProxyType({})) -> list[TrialView]:
+        """Every trial that can be read, by number; the others are in `damaged`.
+
+        Args:
+            marks: Folder → `TrialView.mark` of trials that are known; while their files have it,
+                they are left out, and are in `left_out`.
+        """
         self.damaged.clear()
+        self.left_out.clear()
         if not self._trials_dir.is_dir():
             return []
         folders = sorted(path for path in self._trials_dir.iterdir() if path.name.isdigit())
         views = []
         for folder in folders:
+            if folder.name in marks and marks[folder.name] == mark_of(signature_of(folder)):
+                self.left_out.add(folder.name)
+                continue
             try:
                 views.append(self._read_one(folder))
             except FileNotFoundError:  # a trial without spec.json has not begun
@@ -161,6 +180,17 @@ def read_trial(folder: Path, signature: Signature | None = None) -> TrialView:
 def signature_of(folder: Path) -> Signature:
     """Tells whether a file of a trial has changed."""
     return tuple(_signature(f"{folder}/{name}") for name in files.TRIAL_FILES)
+
+
+def mark_of(signature: Signature) -> str:
+    """A short form of a signature."""
+    return hashlib.blake2b(repr(signature).encode(), digest_size=8).hexdigest()
+
+
+def read_throughput(folder: Path) -> Throughput | None:
+    """How fast a trial's latest assignment is or was played; None before an episode has ended."""
+    path = folder / files.THROUGHPUT_JSON
+    return files.read_record(Throughput, path) if path.exists() else None
 
 
 def deaths_of(trial_dir: Path) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from rich import box
@@ -64,6 +64,27 @@ def new_table(title: str, numbers: Sequence[str], texts: Sequence[str]) -> Table
     for name in texts:
         table.add_column(name, overflow="fold", min_width=20)
     return table
+
+
+def columns(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[str] = ()
+) -> str:
+    """A plain table of any length; rich takes a second for a thousand rows.
+
+    Args:
+        headings: Of the columns.
+        rows: Cells of one line each.
+        left: Headings of the columns that are aligned to the left.
+    """
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    aligned = [str.ljust if heading in left else str.rjust for heading in headings]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = zip(aligned, cells, widths, strict=True)
+        return "  ".join(align(cell, width) for align, cell, width in padded).rstrip()
+
+    rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
+    return "\n".join([line(headings), rule, *map(line, rows)])
 
 
 def front_table(front: Front, rows: int | None = None) -> Table:
