@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 from duqsweep.control.report.report import print_front
-from duqsweep.control.trials.reader import TrialReader
-from duqsweep.verbs.folder import sweep_config, sweep_front
+from duqsweep.verbs.folder import sweep_config, sweep_look
 
 
 def main(arguments: list[str]) -> int:
@@ -19,12 +18,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parsed = parser.parse_args(arguments)
     config = sweep_config(parsed.directory)
-    reader = TrialReader(config.directory)
-    front = sweep_front(config, reader.read())
-    for folder, why in reader.damaged.items():
+    look = sweep_look(config)
+    for folder, why in look.damaged.items():
         print(f"trial {folder} cannot be read: {why}", file=sys.stderr)
     if parsed.json:
-        print(json.dumps(front.to_json(), indent=2, ensure_ascii=False))
+        print(json.dumps(look.front.to_json(), indent=2, ensure_ascii=False))
     else:
-        print_front(front)
+        print_front(look.front)
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +16,16 @@ from duqsweep import files
 from duqsweep.codec import encode
 from duqsweep.control.config.sweep_config import SweepConfig
 from duqsweep.control.front.measures import CALL_MS, SPEEDUP
-from duqsweep.control.trials.reader import TrialReader, TrialView, deaths_of
+from duqsweep.control.front.records import FrontPoint
+from duqsweep.control.trial_status import TrialStatus, read_status
+from duqsweep.control.trials.reader import TrialView, deaths_of, read_throughput
 from duqsweep.control.trials.reference import Reference, readable_reference
 from duqsweep.control.view import wording
 from duqsweep.control.view.console import open_console
-from duqsweep.control.view.tables import new_table
+from duqsweep.control.view.tables import columns, new_table
 from duqsweep.errors import EvaluationError
-from duqsweep.result import Throughput
-from duqsweep.verbs.folder import sweep_config, sweep_front
+from duqsweep.result import SuccessCounts, Throughput
+from duqsweep.verbs.folder import sweep_config, sweep_look
 
 if TYPE_CHECKING:
     from duqsweep.control.dispatch.launch import JobView
@@ -35,22 +38,22 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parsed = parser.parse_args(arguments)
     config = sweep_config(parsed.directory)
-    reader = TrialReader(config.directory)
-    views = reader.read()
-    front = sweep_front(config, views)
-    reference = readable_reference(config.directory, views)
+    look = sweep_look(config)
+    reference = readable_reference(config.directory, list(look.views.values()))
     jobs = _jobs(config)
+    rows = {number: _of_point(point, config.directory) for number, point in look.points.items()}
+    rows |= {number: _of_view(view, reference) for number, view in look.views.items()}
     state = {
         "sweep": config.name,
         "stop_requested": (config.directory / files.STOP).exists(),
-        "counts": front.counts,
-        "episodes": front.episodes,
-        "front": [point.trial for point in front.points if point.on_front],
+        "counts": look.front.counts,
+        "episodes": look.front.episodes,
+        "front": [point.trial for point in look.front.points if point.on_front],
         "trials": [
-            _trial(config.directory, view, reference) | {"job_state": jobs.get(view.number)}
-            for view in views
+            {"trial": number, **rows[number], **_of_jobs(config.directory, number, jobs)}
+            for number in sorted(rows)
         ],
-        "damaged": reader.damaged,
+        "damaged": dict(look.damaged),
     }
     if parsed.json:
         json.dump(state, sys.stdout, indent=2, ensure_ascii=False)
@@ -79,40 +82,70 @@ def _state(trial: dict[str, Any]) -> str:
     return f"{job['state']} ({reason})" if reason not in ("", "None") else str(job["state"])
 
 
-def _trial(directory: Path, view: TrialView, reference: Reference | None) -> dict[str, Any]:
-    folder = files.trial_dir(directory, view.number)
-    job = None
-    with suppress(FileNotFoundError, EvaluationError):  # a damaged one is mended by the next start
-        job = files.read_object(folder / files.JOB_JSON)
-    categories = {name: encode(counts) for name, counts in view.categories.items()}
+def _of_view(view: TrialView, reference: Reference | None) -> dict[str, Any]:
+    """What the results of a trial say, its number left out."""
     return {
-        "trial": view.number,
         "name": view.trial.name,
         "params": view.trial.params,
         "outcome": view.outcome,
-        "episodes": view.counts.episodes,
-        "successes": view.counts.successes,
-        "failures": view.counts.failures,
-        "errors": view.counts.errors,
-        "state": view.status.state if view.status else "queued",
-        "cause": view.status.cause if view.status else None,
-        **({"categories": categories} if categories else {}),
+        **_of_counts(view.counts, view.categories),
+        **_of_status(view.status, view.throughput),
         **{measure.name: measure.read(view, reference) for measure in (CALL_MS, SPEEDUP)},
-        "throughput": _throughput(view),
         "reason": view.result.reason if view.result else None,
-        "job": job,
-        "job_failures": deaths_of(folder),
     }
 
 
-def _throughput(view: TrialView) -> dict[str, Any] | None:
+def _of_point(point: FrontPoint, directory: Path) -> dict[str, Any]:
+    """The same of a finished trial whose point in front.json still holds."""
+    folder = files.trial_dir(directory, point.trial)
+    categories = {name: estimate.counts for name, estimate in point.categories.items()}
+    return {
+        "name": point.name,
+        "params": point.params,
+        "outcome": point.outcome,
+        **_of_counts(point.success.counts, categories),
+        **_of_status(read_status(folder), read_throughput(folder)),
+        **{measure.name: point.value(measure) for measure in (CALL_MS, SPEEDUP)},
+        "reason": point.reason,
+    }
+
+
+def _of_counts(counts: SuccessCounts, categories: Mapping[str, SuccessCounts]) -> dict[str, Any]:
+    by_category = {name: encode(one) for name, one in categories.items()}
+    return {
+        "episodes": counts.episodes,
+        "successes": counts.successes,
+        "failures": counts.failures,
+        "errors": counts.errors,
+        **({"categories": by_category} if by_category else {}),
+    }
+
+
+def _of_status(status: TrialStatus | None, throughput: Throughput | None) -> dict[str, Any]:
+    return {
+        "state": status.state if status else "queued",
+        "cause": status.cause if status else None,
+        "throughput": _throughput(throughput),
+    }
+
+
+def _of_jobs(directory: Path, number: int, jobs: Mapping[int, Any]) -> dict[str, Any]:
+    """Who works or worked on a trial."""
+    folder = files.trial_dir(directory, number)
+    job = None
+    with suppress(FileNotFoundError, EvaluationError):  # a damaged one is mended by the next start
+        job = files.read_object(folder / files.JOB_JSON)
+    return {"job": job, "job_failures": deaths_of(folder), "job_state": jobs.get(number)}
+
+
+def _throughput(throughput: Throughput | None) -> dict[str, Any] | None:
     """Of the latest assignment; None where no episode has ended."""
-    if view.throughput is None:
+    if throughput is None:
         return None
     rates = ("episodes_per_min", "simulators_busy", "policy_busy")
     return {
-        **{name: getattr(view.throughput, name) for name in rates},
-        "counted": view.throughput.to_json(),
+        **{name: getattr(throughput, name) for name in rates},
+        "counted": throughput.to_json(),
     }
 
 
@@ -138,22 +171,24 @@ def _succeeded(counts: dict[str, int]) -> str:
 def _print(state: dict[str, Any]) -> None:
     counts = ", ".join(f"{count} {name}" for name, count in state["counts"].items())
     asked = "; asked to stop" if state["stop_requested"] else ""
-    table = Table(title=f"{state['sweep']}: {counts}; {state['episodes']} episodes{asked}")
     played = ("episodes", "succeeded") if state["episodes"] else ()
-    for heading in ("trial", "state", *played, "ms per call", "job failures"):
-        table.add_column(heading, justify="left" if heading == "state" else "right")
+    headings = ("trial", "state", *played, "ms per call", "job failures")
+    rows = []
     for trial in state["trials"]:
         ms = trial["call_ms"]
         mark = "*" if trial["trial"] in state["front"] else ""
-        table.add_row(
-            f"{mark}{trial['trial']}",
-            _state(trial),
-            *(str(trial[name]) for name in ("episodes", "successes") if played),
-            "" if ms is None else f"{ms:.3g}",
-            ", ".join(failure["kind"] for failure in trial["job_failures"]),
+        rows.append(
+            (
+                f"{mark}{trial['trial']}",
+                _state(trial),
+                *(str(trial[name]) for name in ("episodes", "successes") if played),
+                "" if ms is None else f"{ms:.3g}",
+                ", ".join(failure["kind"] for failure in trial["job_failures"]),
+            )
         )
+    print(f"{state['sweep']}: {counts}; {state['episodes']} episodes{asked}\n")
+    print(columns(headings, rows, left=("state",)))
     console = open_console()
-    console.print(table)
     categories = _categories_table(state["trials"])
     if categories is not None:
         console.print(categories)

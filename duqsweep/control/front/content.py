@@ -18,16 +18,16 @@ from duqsweep.control.front.pareto import Candidate, FrontDraws, hypervolume, no
 from duqsweep.control.front.records import Front, FrontPoint, FrontReference
 from duqsweep.control.front.reserved import judged, read_confirmation
 from duqsweep.control.front.simulator import sweep_simulator
+from duqsweep.control.front.stored import Look, stored_look
 from duqsweep.control.front.success import SuccessEstimate
 from duqsweep.control.front.verdict import MARGIN, Verdict, verdict
-from duqsweep.control.trials.reader import TrialReader, TrialView, read_trials
+from duqsweep.control.trials.reader import REFERENCE, TrialReader, TrialView, read_trials
 from duqsweep.control.trials.reference import Reference, readable_reference
 from duqsweep.result import ENDINGS
 
 # Hypervolume is measured from success 0 and this multiple of the reference's time; every other
 # objective from this multiple of the worst value of a trial.
 SLACK = 1.5
-REFERENCE = "reference"  # the plan of the unquantized policy
 
 
 def compute_front(
@@ -49,6 +49,26 @@ def compute_front(
     """
     views = read_trials(sweep_dir) if views is None else views
     return FrontBuilder(sweep_dir, objectives, margin).build(views)
+
+
+def look_at(sweep_dir: Path, objectives: Sequence[Objective], margin: float = MARGIN) -> Look:
+    """A sweep's front and trials; read from front.json as far as that still holds.
+
+    Args:
+        sweep_dir: The sweep's folder.
+        objectives: What the sweep trades, most important first.
+        margin: Loss of success rate that the verdict tolerates.
+
+    Raises:
+        ConfigError: An objective is unknown.
+    """
+    reader = TrialReader(sweep_dir)
+    look = stored_look(sweep_dir, objectives, margin, reader)
+    if look is not None:
+        return look
+    views = reader.read()
+    front = compute_front(sweep_dir, objectives, views, margin)
+    return Look(front, {view.number: view for view in views}, {}, dict(reader.damaged))
 
 
 @dataclass(frozen=True)

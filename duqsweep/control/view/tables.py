@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -115,6 +115,27 @@ def with_settings(
     return WithSettings(wide, narrow, below)
 
 
+def columns(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[str] = ()
+) -> str:
+    """A plain table of any length; rich takes a second for a thousand rows.
+
+    Args:
+        headings: Of the columns.
+        rows: Cells of one line each.
+        left: Headings of the columns that are aligned to the left.
+    """
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    aligned = [str.ljust if heading in left else str.rjust for heading in headings]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = zip(aligned, cells, widths, strict=True)
+        return "  ".join(align(cell, width) for align, cell, width in padded).rstrip()
+
+    rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
+    return "\n".join([line(headings), rule, *map(line, rows)])
+
+
 def front_table(front: Front, rows: int | None = None) -> WithSettings:
     """The trials on the front, best success first, then fastest; the first `rows` of them."""
     measures = wording.shown_measures(front)
@@ -123,7 +144,7 @@ def front_table(front: Front, rows: int | None = None) -> WithSettings:
         headings[SUCCESS_RATE.name] = [f"{SUCCESS_RATE.column} (95 %)", "of"]
         headings[SPEEDUP.name] = [EPISODE_COLUMN, SPEEDUP.column, "p(front)"]
     kernels = len({point.kernel for point in front.members}) > 1
-    columns = ["trial", *(name for names in headings.values() for name in names)]
+    numbers = ["trial", *(name for names in headings.values() for name in names)]
     lines = []
     for point in front.members[:rows]:
         cells = {measure.name: [point.text(measure)] for measure in measures}
@@ -136,7 +157,7 @@ def front_table(front: Front, rows: int | None = None) -> WithSettings:
         texts = [wording.point_label(point), *(cell for texts in cells.values() for cell in texts)]
         named = {"kernel": point.kernel or formats.NONE} if kernels else {}
         lines.append((texts, named, wording.telling_settings(point.params, front)))
-    return with_settings(f"front of {front.sweep}", columns, lines)
+    return with_settings(f"front of {front.sweep}", numbers, lines)
 
 
 def categories_table(
