@@ -37,8 +37,9 @@ from duqsweep.worker.simulator import check_simulator, write_simulator
 OPTIONS = "--cfg job, --config-dir DIR, --notify CMD"
 ASK = """\
 {running} trials are running.
-  y: they continue without this process; it can re-attach to them: {command}
-  n: they end now; finished episodes are kept, those being played are played again later
+  y  they continue without this process; this command re-attaches to them:
+     {command}
+  n  they end now; finished episodes are kept, the others are played again
 Let them continue? [Y/n] """
 MLFLOW_WAIT_S = 60.0  # at the end, for what is not yet there
 

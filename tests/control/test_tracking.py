@@ -165,15 +165,6 @@ def test_child_has_its_files_without_passwords_and_what_it_played(sweep_dir: Pat
     assert running["artifacts"] == [] or running["times"][2] != "RUNNING"
 
 
-def test_a_video_that_is_made_later_follows(copy: Path) -> None:
-    live = Mirror(copy)
-    live.update()
-    film = copy / files.VIDEOS_DIR / "trial_0002_episode_0000.mp4"
-    film.write_bytes(b"a film")
-    assert mirror(copy) == TRIALS
-    assert film.name in everything(copy)[f"{sweep_key(copy)}/2"]["artifacts"]
-
-
 def test_runs_and_experiment_are_described(sweep_dir: Path) -> None:
     held, key = everything(sweep_dir), sweep_key(sweep_dir)
     assert "success" in held[f"{key}/3"]["tags"]["mlflow.note.content"]
@@ -215,33 +206,6 @@ def test_a_view_of_many_settings_fits_into_a_tag(sweep_dir: Path) -> None:
     ]
     many = dataclasses.replace(front, points=tuple(points))
     assert len(shared_view.view_tag(many, "a" * 32, 0)) < 5000
-
-
-CONTENT = {register.CARD: "# a card", register.PLAN: "plans: {}"}
-
-
-def test_a_chosen_trial_is_a_version_of_a_model_once(sweep_dir: Path) -> None:
-    given = (sweep_dir, None, 3, "mine", "abc")
-    first = register.register(*given, CONTENT)
-    again = register.register(*given, CONTENT)
-    other = register.register(*given, {**CONTENT, register.CARD: "# another"})
-    assert [(v.version, v.is_new) for v in (first, again, other)] == [
-        ("1", True),
-        ("1", False),
-        ("2", True),
-    ]
-    version = client(sweep_dir).get_model_version("mine", "1")
-    run = run_of(sweep_dir, 3)
-    assert (version.run_id, version.description) == (run.info.run_id, "# a card")
-    assert version.tags == {register.FINGERPRINT_TAG: "abc"}
-    listed = client(sweep_dir).list_artifacts(run.info.run_id, "model")
-    assert {item.path for item in listed} == {"model/README.md", "model/plan.yaml"}
-
-
-def test_what_mlflow_does_not_have_cannot_be_registered(sweep_dir: Path, copy: Path) -> None:
-    for folder, number in ((sweep_dir, 99), (copy, 3)):
-        with pytest.raises(ConfigError, match=f"no run of trial {number}: .* after `sync`"):
-            register.register(folder, None, number, "mine", "abc", CONTENT)
 
 
 def test_episodes_are_logged_in_ledger_order_up_to_the_first_gap(tmp_path: Path) -> None:
@@ -420,3 +384,37 @@ def test_no_tracking_keeps_nothing(tmp_path: Path) -> None:
     tracker.sweep_started()
     assert tracker.close(1) is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_video_that_is_made_later_follows(sweep_dir: Path) -> None:
+    film = sweep_dir / files.VIDEOS_DIR / "trial_0002_episode_0000.mp4"
+    film.write_bytes(b"a film")
+    assert mirror(sweep_dir) == TRIALS
+    assert film.name in everything(sweep_dir)[f"{sweep_key(sweep_dir)}/2"]["artifacts"]
+
+
+CONTENT = {register.CARD: "# a card", register.PLAN: "plans: {}"}
+
+
+def test_a_chosen_trial_is_a_version_of_a_model_once(sweep_dir: Path) -> None:
+    given = (sweep_dir, None, 3, "mine", "abc")
+    first = register.register(*given, CONTENT)
+    again = register.register(*given, CONTENT)
+    other = register.register(*given, {**CONTENT, register.CARD: "# another"})
+    assert [(v.version, v.is_new) for v in (first, again, other)] == [
+        ("1", True),
+        ("1", False),
+        ("2", True),
+    ]
+    version = client(sweep_dir).get_model_version("mine", "1")
+    run = run_of(sweep_dir, 3)
+    assert (version.run_id, version.description) == (run.info.run_id, "# a card")
+    assert version.tags == {register.FINGERPRINT_TAG: "abc"}
+    listed = client(sweep_dir).list_artifacts(run.info.run_id, "model")
+    assert {item.path for item in listed} == {"model/README.md", "model/plan.yaml"}
+
+
+def test_what_mlflow_does_not_have_cannot_be_registered(sweep_dir: Path, copy: Path) -> None:
+    for folder, number in ((sweep_dir, 99), (copy, 3)):
+        with pytest.raises(ConfigError, match=f"no run of trial {number}: .* after `sync`"):
+            register.register(folder, None, number, "mine", "abc", CONTENT)

@@ -49,6 +49,8 @@ def objective_values(
         value = _value(view, objective, reference)
         if value is None:
             value = _worst(others, objective, reference)
+        if value is None and others and is_success_rate(objective.name):
+            value = 0.0  # nothing has succeeded yet
         if value is None:
             return None
         values.append(value)

@@ -136,7 +136,6 @@ class Mirror:
         self._experiment_tags: dict[str, str] = {}  # that MLflow holds
         self._ledger: Any = None  # as a dataset; None: not looked at yet
         self._runs: dict[str, _Run] = {}  # by key
-        self._uploaded = ""  # digest of the artifacts
         self._described: dict[int, _Source] = {}  # trial → what its last record came from
         self._history = FrontHistory()
         self._due_s = -math.inf  # by the monotonic clock: no refreshment before
@@ -259,7 +258,6 @@ class Mirror:
                     continue
                 data = run.data
                 self._runs[key] = _Run(run.info.run_id, run.info.status, data.tags, data.params)
-                self._uploaded = data.tags.get(ARTIFACTS_TAG, self._uploaded)
             token = page.token
             if not token:
                 return
@@ -346,7 +344,7 @@ class Mirror:
     def _upload(self, parent_id: str) -> None:
         paths = [path for name in ARTIFACTS if (path := self._dir / name).exists()]
         stamp = digest({path.name: path.read_bytes().hex() for path in paths})
-        if stamp == self._uploaded:
+        if self._runs[self._key].tags.get(ARTIFACTS_TAG) == stamp:
             return
         for path in paths:
             if path.name == files.SWEEP_YAML:  # it may hold a password
@@ -354,8 +352,7 @@ class Mirror:
                 self._client.log_text(parent_id, text, path.name)
             else:
                 self._client.log_artifact(parent_id, str(path))
-        self._client.set_tag(parent_id, ARTIFACTS_TAG, stamp)
-        self._uploaded = stamp
+        self._tag(self._key, ARTIFACTS_TAG, stamp)
 
 
 def ledger_dataset(sweep_dir: Path) -> Any:

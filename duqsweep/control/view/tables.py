@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -116,7 +117,11 @@ def with_settings(
 
 
 def columns(
-    headings: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[str] = ()
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    left: Collection[str] = (),
+    settings: Sequence[str] = (),
+    width: int = LEAST_TEXT,
 ) -> str:
     """A plain table of any length; rich takes a second for a thousand rows.
 
@@ -124,6 +129,9 @@ def columns(
         headings: Of the columns.
         rows: Cells of one line each.
         left: Headings of the columns that are aligned to the left.
+        settings: One text per row, a last column; where that is wider than the screen each stands
+            below its row.
+        width: Of the screen, in columns.
     """
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     aligned = [str.ljust if heading in left else str.rjust for heading in headings]
@@ -132,8 +140,22 @@ def columns(
         padded = zip(aligned, cells, widths, strict=True)
         return "  ".join(align(cell, width) for align, cell, width in padded).rstrip()
 
-    rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
-    return "\n".join([line(headings), rule, *map(line, rows)])
+    used = sum(widths) + 2 * (len(widths) - 1)
+    lines = [line(headings), "─" * used, *map(line, rows)]
+    if not any(settings):
+        return "\n".join(lines)
+    if used + 2 + max(map(len, settings)) <= width:
+        texts = ["settings", "─" * max(map(len, settings)), *settings]
+        return "\n".join(
+            f"{start:<{used}}  {text}" for start, text in zip(lines, texts, strict=True)
+        )
+    indent = " " * (widths[0] + 2)
+    below = (
+        textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent)
+        for text in settings
+    )
+    pairs = zip(lines[2:], below, strict=True)
+    return "\n".join([*lines[:2], *(part for pair in pairs for part in pair)])
 
 
 def front_table(front: Front, rows: int | None = None) -> WithSettings:
