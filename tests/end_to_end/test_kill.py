@@ -137,7 +137,7 @@ def wait_until(process: subprocess.Popen[str], reached: Callable[[], bool]) -> N
     while not reached():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
-        time.sleep(0.01)
+        time.sleep(0.05)
 
 
 def written(folder: Path) -> int:
