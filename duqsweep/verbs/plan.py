@@ -38,7 +38,24 @@ def main(arguments: list[str]) -> int:
     console.print(_trial_table(config, space))
     for line in _remarks(config, space):
         console.print(line, highlight=False)
+    if config.launcher.name == "slurm":
+        _print_request(config)
     return 0
+
+
+def _print_request(config: SweepConfig) -> None:
+    """What each worker's job asks SLURM for, as sbatch reads it."""
+    # Imported here: submitit is slow to import.
+    from duqsweep.control.dispatch.batch import asks_for_gpus, worker_header
+
+    launcher = config.launcher
+    print(f"each job, of which launcher.jobs={launcher.jobs} may be there at once, asks for")
+    print("\n".join(worker_header(launcher, config.directory)))
+    if config.base.runtime.device == "cuda" and not asks_for_gpus(launcher):
+        print(
+            "runtime.device=cuda, and the jobs ask for no GPU: set launcher.gpus_per_node=1 or "
+            "launcher.gres=gpu:TYPE:1, unless your partition gives one without being asked"
+        )
 
 
 def _space_table(config: SweepConfig, space: Space) -> Table:

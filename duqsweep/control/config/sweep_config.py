@@ -206,7 +206,8 @@ def _name(name: str | None) -> str:
 
 
 def _base(root: RootConfig) -> Base:
-    policy = decode(PolicySpec, _with_absolute_paths(PolicySpec, vars(root.policy)), "policy")
+    chosen = {k: v for k, v in vars(root.policy).items() if k != "needs"}
+    policy = decode(PolicySpec, _with_absolute_paths(PolicySpec, chosen), "policy")
     settings = {key: attrgetter(key)(root) for key in SETTABLE}
     settings |= {f"{LAYERS}{path}": bits for path, bits in root.quant.weight_bits.layers.items()}
     for key, value in settings.items():  # bits also where nothing is quantized
