@@ -23,8 +23,17 @@ from duqsweep.control.view.trouble import trouble_text
 from duqsweep.errors import ConfigError
 from duqsweep.masking import masked
 from duqsweep.result import ENDINGS
+from duqsweep.verbs.as_job import (
+    AS_JOB,
+    IN_JOB,
+    LOCK_WAIT_S,
+    hand_over,
+    refuse_second,
+    submit_controller,
+    time_left_s,
+)
 from duqsweep.verbs.folder import sweep_front, tracking_uri
-from duqsweep.verbs.interrupt import terminate_as_interrupt
+from duqsweep.verbs.interrupt import HandOver, terminate_as_interrupt
 from duqsweep.verbs.undo import undone_if_refused
 from duqsweep.worker.ledger import check_ledger, make_ledger, write_ledger
 from duqsweep.worker.simulator import check_simulator, write_simulator
@@ -38,29 +47,41 @@ def main(arguments: list[str]) -> int:
     Returns:
         0; 3 when more trials failed than tolerated; 130 when it was interrupted or stopped.
     """
-    parser = argparse.ArgumentParser(prog="duqsweep", add_help=False)
+    parser = argparse.ArgumentParser(prog="duqsweep", add_help=False, allow_abbrev=False)
     parser.add_argument("--cfg", choices=("job",), help="print the configuration and stop")
     parser.add_argument("--config-dir", type=Path, help="a folder laid out as conf/")
+    parser.add_argument(AS_JOB, action="store_true", help="submit the controller to SLURM")
+    parser.add_argument(IN_JOB, action="store_true", help="what such a job runs")
     parsed, overrides = parser.parse_known_args(arguments)
     unknown = [word for word in overrides if word.startswith("-")]
     if unknown:
-        raise ConfigError(f"unknown option {unknown[0]}; options are --cfg job, --config-dir DIR")
+        raise ConfigError(
+            f"unknown option {unknown[0]}; options are --cfg job, --config-dir DIR, {AS_JOB}"
+        )
     composed = load(overrides, parsed.config_dir)
     config = to_config(composed)
     if parsed.cfg:
         print(masked(as_yaml(composed)), end="")
         return 0
+    if parsed.as_job and config.launcher.name != "slurm":
+        raise ConfigError(f"{AS_JOB} makes the controller a job of SLURM: add launcher=slurm")
     check_inputs(config)
     space = Space.from_config(config)
     check_effect(overrides, space)
     _check_earlier_run(config)
+    refuse_second(config.directory)
     from duqsweep.control.study.controller_lock import controller_lock
 
     with ExitStack() as held:
         with undone_if_refused(config.directory):
-            held.enter_context(controller_lock(config.directory))
+            wait_s = LOCK_WAIT_S if parsed.in_job else 0.0
+            held.enter_context(controller_lock(config.directory, wait_s))
             run = _Run(config, space)
-        return run.main()
+            if parsed.as_job:
+                refuse_second(config.directory)  # another --as-job may have been faster
+                return submit_controller(config)
+        code = run.main(time_left_s(config) if parsed.in_job else None)
+    return hand_over() if run.is_handed_over else code
 
 
 def _check_earlier_run(config: SweepConfig) -> None:
@@ -89,6 +110,7 @@ class _Run:
         from duqsweep.control.trials.reader import TrialReader
 
         self._config = config
+        self.is_handed_over = False  # the next run of this job shall go on
         self._dir = config.directory
         # Whatever may be refused comes before anything is written.
         self._uri = tracking_uri(config)
@@ -123,8 +145,8 @@ class _Run:
         if self._resettled:
             files.write_text(path, sweep_yaml, private=masked(sweep_yaml) != sweep_yaml)
 
-    def main(self) -> int:
-        """Run the loop, then show the result."""
+    def main(self, hand_over_after_s: float | None = None) -> int:
+        """Run the loop, and hand over to the next run after a while, if so; show the result."""
         from duqsweep.control.dispatch.simulators import simulator_hint
         from duqsweep.control.sweep import Parts, Sweep
         from duqsweep.control.sweep_files import FrontFiles, TrialFiles
@@ -145,7 +167,7 @@ class _Run:
         ending, trouble = "interrupted", None
         try:
             with (
-                terminate_as_interrupt(),
+                terminate_as_interrupt(hand_over_after_s),
                 open_progress(plan) as progress,
                 files.waiting_out(progress.message),
             ):
@@ -164,7 +186,8 @@ class _Run:
                 sweep = Sweep(self._dir, parts)
                 ending = sweep.run()
                 trouble = trouble_text(ending, sweep.deaths, "the same command")
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
+            self.is_handed_over = isinstance(interrupt, HandOver)
             self._interrupted()
         else:
             self._dispatcher.close(end_jobs=True)
@@ -188,7 +211,10 @@ class _Run:
         self._dispatcher.close(end_jobs)
         jobs = "" if self._config.launcher.name == "inline" else "jobs continue, "
         jobs = "jobs ended, " if end_jobs else jobs
-        print(f"interrupted: {jobs}nothing is lost; the same command resumes from here")
+        what, then = "interrupted", "the same command resumes from here"
+        if self.is_handed_over:
+            what, then = "handed over", "this job goes back into the queue and resumes from here"
+        print(f"{what}: {jobs}nothing is lost; {then}")
 
     def _finish(self, ending: str, trouble: str | None, nothing_new: bool) -> int:
         from duqsweep.control.report.report import print_front, write_report

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from duqsweep.control.config.schema import LauncherConfig
+from duqsweep.control.config.schema import ControllerConfig, LauncherConfig
 from duqsweep.control.dispatch.batch import (
     asks_for_gpus,
+    controller_header,
     sbatch_flags,
     worker_header,
     worker_script,
@@ -84,3 +85,20 @@ def test_plan_shows_what_a_workers_script_begins_with(tmp_path: Path) -> None:
     shown = {line.partition("=")[0] for line in lines}
     assert {line.partition("=")[0] for line in script.splitlines() if "#SBATCH" in line} == shown
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_controllers_job_is_small_and_is_requeued(tmp_path: Path) -> None:
+    config = LauncherConfig(
+        name="slurm", partition="gpu", account="me", gpus_per_node=1, exclusive=True, mem_gb=48.0
+    )
+    lines = controller_header(config, tmp_path)
+    asked = ["account=me", "cpus-per-task=1", "mem=2048M", "partition=gpu", "requeue", "time=1440"]
+    assert {f"#SBATCH --{one}" for one in asked} <= set(lines)
+    assert not [line for line in lines if "gpus" in line or "exclusive" in line]
+    config.controller = ControllerConfig(partition="cpu", qos="long", mem_gb=None)
+    lines = controller_header(config, tmp_path)
+    assert {"#SBATCH --partition=cpu", "#SBATCH --qos=long"} <= set(lines)
+    assert not [line for line in lines if "--mem" in line]
+    config.controller.additional_parameters = {"requeue": False}
+    with pytest.raises(ConfigError, match=r"launcher.controller.additional_parameters .*'requeue'"):
+        controller_header(config, tmp_path)

@@ -192,7 +192,7 @@ class ControllerConfig:
     timeout_min: int = 1440  # of one run; before its end the job puts itself back into the queue
     signal_s: int = 120  # before its end, so that it can leave in order
     cpus_per_task: int = 1
-    mem_gb: float | None = 4.0  # null: the partition's own
+    mem_gb: float | None = 2.0  # null: the partition's own
     partition: str | None = None  # null: the launcher's; so are account and qos
     account: str | None = None
     qos: str | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +12,13 @@ from submitit.slurm.slurm import _make_sbatch_string
 
 from duqsweep.control.dispatch.launch import JOB_FOLDER, SIGNAL_S, setup_lines
 from duqsweep.errors import ConfigError
-from duqsweep.files import WORKERS_DIR
+from duqsweep.files import CONTROLLER_DIR, WORKERS_DIR
 from duqsweep.masking import masked
 
 if TYPE_CHECKING:
     from duqsweep.control.config.schema import LauncherConfig
 
+LOG = "log.txt"  # of a controller's job
 OWN_FLAGS = ("array", "error", "job-name", "no-requeue", "output", "requeue", "signal", "time")
 # Options that ask for GPUs in a way of their own; SLURM refuses most of them beside gpus-per-node.
 GPU_FLAGS = ("gpus", "gpus-per-socket", "gpus-per-task")
@@ -66,6 +69,41 @@ def worker_script(
     return batch_script({**flags, "time": config.timeout_min}, job_name, folder, setup, command)
 
 
+def controller_flags(config: LauncherConfig) -> Flags:
+    """`launcher.controller` as long options of sbatch."""
+    own = config.controller
+    wished = {
+        "partition": own.partition or config.partition,
+        "account": own.account or config.account,
+        "qos": own.qos or config.qos,
+        "cpus-per-task": own.cpus_per_task,
+        "mem": _memory(own.mem_gb),
+    }
+    flags = _merged(wished, _extra_flags("launcher.controller", own.additional_parameters))
+    signal = f"B:USR2@{own.signal_s}"
+    return {**flags, "time": own.timeout_min, "signal": signal, "requeue": True}
+
+
+def controller_script(
+    config: LauncherConfig, flags: Flags, job_name: str, log: Path, command: str
+) -> str:
+    """The script of a controller's job.
+
+    Args:
+        config: The launcher.
+        flags: What `controller_flags` makes of it.
+        job_name: The job's own.
+        log: Every run of the job adds its output to this file.
+        command: What the job runs, in the present working directory.
+    """
+    setup = [
+        "trap '' USR2",  # until the controller handles it
+        f"cd -- {shlex.quote(os.getcwd())} || exit 1",
+        *setup_lines(config.controller.cpus_per_task, config.setup),
+    ]
+    return batch_script({**flags, "output": str(log)}, job_name, log.parent, setup, command)
+
+
 def batch_script(
     flags: Flags, job_name: str, folder: Path, setup: Sequence[str], command: str
 ) -> str:
@@ -94,7 +132,16 @@ def batch_script(
 def worker_header(config: LauncherConfig, sweep_dir: Path) -> list[str]:
     """The lines of a worker's script that SLURM reads, without secrets; ID is the worker's."""
     folder, name = sweep_dir / WORKERS_DIR / "ID" / JOB_FOLDER, f"duqsweep-{sweep_dir.name}-ID"
-    script = worker_script(config, sbatch_flags(config), name, folder, "")
+    return _header(worker_script(config, sbatch_flags(config), name, folder, ""))
+
+
+def controller_header(config: LauncherConfig, sweep_dir: Path) -> list[str]:
+    """The same of the script that --as-job submits."""
+    name, log = f"duqsweep-{sweep_dir.name}-controller-ID", sweep_dir / CONTROLLER_DIR / LOG
+    return _header(controller_script(config, controller_flags(config), name, log, ""))
+
+
+def _header(script: str) -> list[str]:
     return [masked(line) for line in script.splitlines() if line.startswith("#SBATCH")]
 
 

@@ -42,6 +42,8 @@ PASSING_TEXTS = (
     "resource temporarily unavailable",
     "i/o error",
     "down, drained or reserved",
+    "inactive or drain",
+    "standby mode",
     "slurm_persist_conn",
     "authentication",
     "munge",
