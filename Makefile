@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SWEEP ?= dit_speed
 
-.PHONY: setup sweep test test-interpreters lint types format clean
+.PHONY: setup sweep test test-interpreters lint types format docs clean
 
 setup:
 	@PYTHON=$(PYTHON) LIBERO=$(LIBERO) scripts/setup
@@ -29,6 +29,10 @@ types: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs:
+	@PYTHON=$(PYTHON) DOCS=1 scripts/setup
+	scripts/docs
 
 clean:
 	rm -rf .venv build *.egg-info

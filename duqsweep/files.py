@@ -50,6 +50,7 @@ EPISODES_JSONL = "episodes.jsonl"
 ACTIONS_JSONL = "actions.jsonl"  # what each episode's robot did, so that it can be replayed
 THROUGHPUT_JSON = "throughput.json"  # how fast its latest assignment is or was played
 RESULT_JSON = "result.json"
+PHASE_JSON = "phase.json"  # what its evaluation does before the first episode; see worker/phases.py
 STATE_JSON = "state.json"  # its state and why; the controller's, see control/trial_status.py
 LOG_TXT = "log.txt"
 FAILURES_JSONL = "failures.jsonl"  # how its jobs died, and when a person gave it again

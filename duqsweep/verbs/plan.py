@@ -7,7 +7,6 @@ import random
 from collections import Counter
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from duqsweep.checkpoint.locate import policy_sizes
@@ -16,7 +15,10 @@ from duqsweep.control.config.overrides import check_effect
 from duqsweep.control.config.settings import INCLUDE, KERNEL
 from duqsweep.control.config.space import GRID_LIMIT, Space
 from duqsweep.control.config.sweep_config import SweepConfig, check_inputs, compose
+from duqsweep.control.expected import expected
 from duqsweep.control.explain.backends import expert_remark
+from duqsweep.control.front.formats import duration
+from duqsweep.control.view.console import open_console
 from duqsweep.quant.select import Bits
 from duqsweep.spec import INTEGER_KERNELS, INTEGER_NEEDS
 from duqsweep.verbs.as_job import AS_JOB
@@ -34,7 +36,7 @@ def main(arguments: list[str]) -> int:
     check_inputs(config)
     space = Space.from_config(config)
     check_effect(overrides, space)
-    console = Console()
+    console = open_console()
     console.print(_space_table(config, space))
     console.print(_include_table(space))
     console.print(_trial_table(config, space))
@@ -149,6 +151,26 @@ def _spending(config: SweepConfig) -> str:
     return f"at most {product}"
 
 
+def _time(config: SweepConfig) -> str:
+    """How long the sweep takes and how many GPU-hours, with where that is known from."""
+    found = expected(config)
+    if found is None:
+        policy, suite = config.base.policy.name, config.base.suite.name
+        return (
+            f"time: not known, no trial of {policy} on {suite} was played beside "
+            f"{config.directory.parent}; `python -m duqsweep evaluate policy={policy} "
+            f"suite={suite}` with your checkpoint measures one"
+        )
+    workers = "1 worker" if found.workers == 1 else f"{found.workers} workers"
+    gpus = f", {found.gpu_hours:.2g} GPU-hours" if found.gpu_hours else ""
+    queue = "; waiting in a queue comes on top" if config.launcher.name == "slurm" else ""
+    return (
+        f"time: at most about {duration(found.time_s)} on {workers}{gpus}, by "
+        f"{found.pace.source}: {found.pace.measuring_s:.0f} s to measure a trial, "
+        f"{found.pace.episode_s:.2g} s per episode{queue}"
+    )
+
+
 def _remarks(config: SweepConfig, space: Space) -> list[str]:
     trials, episodes = config.budget.trials, config.budget.episodes_per_trial
     suite = config.base.suite
@@ -156,7 +178,8 @@ def _remarks(config: SweepConfig, space: Space) -> list[str]:
         f"{_spending(config)} of up to "
         f"{suite.max_steps} steps; `python -m duqsweep evaluate` times one trial here"
         if episodes
-        else f"at most {trials} trials, each timed and compared with the reference; no episodes"
+        else f"at most {trials} trials, each timed and compared with the reference; no episodes",
+        _time(config),
     ]
     names = {objective.name for objective in config.objectives}
     keys = {parameter.key for parameter in space.parameters}

@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 
 from duqsweep import files
@@ -19,6 +18,7 @@ from duqsweep.control.front.measures import CALL_MS, SPEEDUP
 from duqsweep.control.trials.reader import TrialReader, TrialView, deaths_of
 from duqsweep.control.trials.reference import Reference, readable_reference
 from duqsweep.control.view import wording
+from duqsweep.control.view.console import open_console
 from duqsweep.control.view.tables import new_table
 from duqsweep.errors import DispatchError, EvaluationError
 from duqsweep.result import Throughput
@@ -175,7 +175,7 @@ def _print(state: dict[str, Any]) -> None:
             "" if ms is None else f"{ms:.3g}",
             ", ".join(failure["kind"] for failure in trial["job_failures"]),
         )
-    console = Console()
+    console = open_console()
     console.print(table)
     categories = _categories_table(state["trials"])
     if categories is not None:

@@ -23,6 +23,11 @@ CONF = Path(__file__).parent / "conf"
 MISTAKES = {
     "unknown sweep": (["+sweep=dit_sped"], "'dit_sped'.*did you mean 'dit_speed'.*tiny"),
     "no sweep": (["budget.trials=3"], "which sweep.*dit_speed"),
+    "verb behind options": (
+        ["--config-dir", "my_conf", "plan", "+sweep=tiny"],
+        r"verb comes first: python -m duqsweep plan --config-dir my_conf \+sweep=tiny",
+    ),
+    "no override": (["+sweep=tiny", "trials"], "KEY=VALUE.*got 'trials'"),
     "misspelt key": (["+sweep=tiny", "budgt.trials=3"], "no key 'budgt'.*'budget'"),
     "misspelt key of the space": (
         ["+sweep=tiny", "space.quant.blocksize=choice(16, 32)"],

@@ -17,6 +17,10 @@ HEADER = "# @package _global_\n"
 SPACE = "name: mine\nspace:\n  policy.num_steps: choice(2, 4)\n"
 FILES = {
     "no header": (SPACE.encode(), r"mine.yaml:1: its first line must be `# @package _global_`"),
+    "a comment before the header": (
+        b"# mine\n" + (HEADER + SPACE).encode(),
+        "mine.yaml:1: its first line must be `# @package _global_`, before any other comment",
+    ),
     "a list": (b"- 1\n- 2\n", r"mine.yaml:1: its first line must be"),
     "a byte order mark": (
         b"\xef\xbb\xbf" + (HEADER + SPACE).encode(),

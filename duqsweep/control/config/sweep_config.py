@@ -54,6 +54,7 @@ __all__ = [
     "TrackingConfig",
     "as_yaml",
     "check_inputs",
+    "check_name",
     "compose",
     "conf_dir",
     "load",
@@ -144,7 +145,7 @@ def to_config(config: DictConfig) -> SweepConfig:
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from error
     assert isinstance(root, RootConfig)
-    name = _name(root.name)
+    name = check_name(root.name)
     declared_settings(SuiteSpec)["seed"].check("seed", root.seed)
     base = _base(root)
     budget = Budget(
@@ -197,7 +198,8 @@ def _check_protocol(config: DictConfig) -> None:
         )
 
 
-def _name(name: str | None) -> str:
+def check_name(name: str | None) -> str:
+    """The name of a sweep; raises ConfigError unless there is one that can be a folder's."""
     if name is None:
         sweeps = ", ".join(group_options().get("sweep", []))
         raise ConfigError(f"which sweep? Add +sweep=NAME; sweeps are: {sweeps}")

@@ -10,6 +10,7 @@ from typing import Any
 from duqsweep import files
 from duqsweep.categories import SUCCESS_RATE, is_success_rate, named_category
 from duqsweep.codec import FLAT, decode, encode
+from duqsweep.control.front.factors import SpeedupFactors
 from duqsweep.control.front.measures import (
     CALL_MS,
     EPISODE_TIME_S,
@@ -18,6 +19,7 @@ from duqsweep.control.front.measures import (
     find_measure,
 )
 from duqsweep.control.front.objectives import Objective
+from duqsweep.control.front.reserved import PointState, Reserved
 from duqsweep.control.front.simulator import SweepSimulator
 from duqsweep.control.front.success import SuccessEstimate
 from duqsweep.control.front.verdict import Verdict
@@ -62,6 +64,12 @@ class FrontPoint:
     reason: str
     error_type: str | None
     success_mean: float | None = None  # a model's posterior mean; None where there is no model
+    # The 95 % interval for other tasks of the same kind; None where fewer than two were played.
+    success_low_by_task: float | None = None
+    success_high_by_task: float | None = None
+    state: PointState = "unconfirmed"
+    factors: SpeedupFactors | None = None  # on the front, where the twin is timed
+    reserved: Reserved | None = None  # on states that no search uses; None before `confirm`
     categories: dict[str, SuccessEstimate] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

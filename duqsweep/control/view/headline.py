@@ -32,7 +32,8 @@ def headline(front: Front) -> str:
     as_good = [
         (time, point)
         for point in members
-        if (point.estimate(success).success_high or 0.0) >= rate
+        if point.state != "refuted"
+        and (point.estimate(success).success_high or 0.0) >= rate
         and (time := point.value(EPISODE_TIME_S)) is not None
     ]
     if not as_good:

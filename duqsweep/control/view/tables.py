@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 
 from duqsweep.categories import named_category
@@ -18,10 +21,12 @@ from duqsweep.control.front.measures import (
     Measure,
 )
 from duqsweep.control.front.records import Front
-from duqsweep.control.view import wording
+from duqsweep.control.view import evidence, wording
 from duqsweep.control.view.claims import HEADER, compare_claims
 from duqsweep.control.view.simulation import simulator_line
 
+LEAST_TEXT = 20  # columns of a text beside numbers
+_UNBOUNDED = 10_000  # columns; a measurement is cut to those that there are
 _KERNELS = {
     "fake": wording.SIMULATED,
     "loop": "one small product per rotation block, kept as the slow baseline",
@@ -62,33 +67,71 @@ def new_table(title: str, numbers: Sequence[str], texts: Sequence[str]) -> Table
     for i, name in enumerate(numbers):
         table.add_column(name, justify="right" if i else "left", no_wrap=True)
     for name in texts:
-        table.add_column(name, overflow="fold", min_width=20)
+        table.add_column(name, overflow="fold", min_width=LEAST_TEXT)
     return table
 
 
-def front_table(front: Front, rows: int | None = None) -> Table:
+@dataclass(frozen=True)
+class WithSettings:
+    """A table whose last column are the trials' settings; below it where the screen is narrow."""
+
+    wide: Table
+    narrow: Table  # without that column
+    settings: Table  # for below
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        unbounded = options.update(max_width=_UNBOUNDED)
+        numbers = Measurement.get(console, unbounded, self.narrow).maximum
+        if numbers + LEAST_TEXT < options.max_width:
+            yield self.wide
+        else:
+            yield self.narrow
+            yield ""
+            yield self.settings
+
+
+def with_settings(
+    title: str, numbers: Sequence[str], rows: Sequence[tuple[Sequence[str], str]]
+) -> WithSettings:
+    """Rows of numbers, the first of which is a label, each with its settings.
+
+    Args:
+        title: Stands above the table.
+        numbers: Headings.
+        rows: Cells of a row, and settings in one line.
+    """
+    wide, narrow = new_table(title, numbers, ["settings"]), new_table(title, numbers, [])
+    below = new_table("", numbers[:1], ["settings"])
+    for cells, settings in rows:
+        wide.add_row(*cells, settings)
+        narrow.add_row(*cells)
+        below.add_row(cells[0], settings)
+    return WithSettings(wide, narrow, below)
+
+
+def front_table(front: Front, rows: int | None = None) -> WithSettings:
     """The trials on the front, best success first, then fastest; the first `rows` of them."""
     measures = wording.shown_measures(front)
     headings = {measure.name: [measure.column] for measure in measures}
     if front.plays:
         headings[SUCCESS_RATE.name] = [f"{SUCCESS_RATE.column} (95 %)", "of"]
-        headings[SPEEDUP.name] = [SPEEDUP.column, "p"]
+        headings[SPEEDUP.name] = [SPEEDUP.column, "p(front)"]
     kernels = ["kernel"] if len({point.kernel for point in front.members}) > 1 else []
     columns = ["trial", *(name for names in headings.values() for name in names), *kernels]
-    table = new_table(f"front of {front.sweep}", columns, ["settings"])
+    lines = []
     for point in front.members[:rows]:
         cells = {measure.name: [point.text(measure)] for measure in measures}
         if front.plays:
             success = f"{point.text(SUCCESS_RATE)} ({wording.interval(point.success)})"
             cells[SUCCESS_RATE.name] = [success, str(point.success.counts.episodes)]
             cells[SPEEDUP.name].append(formats.probability(point.p_front))
-        table.add_row(
+        texts = [
             wording.point_label(point),
             *(cell for texts in cells.values() for cell in texts),
             *([point.kernel or formats.NONE] if kernels else []),
-            wording.telling_settings(point.params, front),
-        )
-    return table
+        ]
+        lines.append((texts, wording.telling_settings(point.params, front)))
+    return with_settings(f"front of {front.sweep}", columns, lines)
 
 
 def categories_table(
@@ -102,6 +145,17 @@ def categories_table(
     for point in points:
         cells = (wording.category_cell(point, name) for name in names)
         table.add_row(wording.label(point.trial, point.name), *cells)
+    return table
+
+
+def evidence_table(front: Front) -> Table | None:
+    """Every interval of the front's points and their states; None where no episode was played."""
+    rows = evidence.evidence(front)
+    if not rows:
+        return None
+    table = new_table("what is known of their success", evidence.HEADER, [])
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
@@ -142,9 +196,10 @@ def notes(front: Front) -> list[str]:
     if front.plays:
         lines = [
             "success: with its 95 % interval (Wilson), of so many episodes",
-            "p: the probability of being on the front",
+            "p(front): the probability of being on the front",
             "time: policy time of an episode of nominal length; "
             f"speed-up: of a call, over the eager reference{_at_reference(EPISODE_TIME_S, front)}",
+            evidence.NOTE,
         ]
     else:
         always.add(CALL_MS.name)

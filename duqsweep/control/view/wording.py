@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from duqsweep.control.front.formats import NONE, number, percent, ratio
+from duqsweep.control.front.formats import NONE, duration, number, percent, ratio
 from duqsweep.control.front.measures import (
     ACTION_ERROR,
     CALL_MS,
@@ -30,6 +30,20 @@ _KERNEL_NOTES = {
 }
 
 
+# What a worker does before a trial's first episode.
+_PHASES = {
+    "load": "loading",
+    "observations": "observing",
+    "reference actions": "comparing",
+    "calibrate": "calibrating",
+    "freeze": "quantizing",
+    "compile": "compiling",
+    "warm up": "warming up",
+    "simulators": "simulators",
+    "fidelity": "comparing",
+}
+
+
 class CategoryPoint(Protocol):
     """A trial with its success by category."""
 
@@ -40,7 +54,11 @@ class CategoryPoint(Protocol):
 
 def interval(estimate: SuccessEstimate) -> str:
     """The interval of a success rate, e.g. `84–96 %`."""
-    low, high = estimate.success_low, estimate.success_high
+    return percent_range(estimate.success_low, estimate.success_high)
+
+
+def percent_range(low: float | None, high: float | None) -> str:
+    """Two rates as `84–96 %`."""
     return NONE if low is None or high is None else f"{100 * low:.0f}–{100 * high:.0f} %"
 
 
@@ -116,10 +134,11 @@ def point_summary(point: FrontPoint) -> str:
             f"{trial}: {point.text(CALL_MS)} per call, {faster}, {point.text(WEIGHTS_MB)} MB, "
             f"action error {point.text(ACTION_ERROR)}. {params}"
         )
+    state = "" if point.state == "unconfirmed" else f"{point.state} on reserved states, "
     return (
         f"{trial}: success {point.text(SUCCESS_RATE)} ({interval(point.success)}, "
-        f"{point.success.counts.episodes} episodes), {point.text(EPISODE_TIME_S)} per episode, "
-        f"{faster}. {params}"
+        f"{point.success.counts.episodes} episodes), {state}"
+        f"{point.text(EPISODE_TIME_S)} per episode, {faster}. {params}"
     )
 
 
@@ -128,6 +147,12 @@ def in_short(point: FrontPoint) -> str:
     if point.success.counts.episodes:
         return f"{point.text(SUCCESS_RATE)}, {point.text(EPISODE_TIME_S)}"
     return f"{point.text(CALL_MS)}, error {point.text(ACTION_ERROR)}"
+
+
+def successes(estimate: SuccessEstimate) -> str:
+    """How many episodes succeeded, e.g. `11 of 12`."""
+    counts = estimate.counts
+    return f"{counts.successes} of {counts.ran}" if counts.ran else NONE
 
 
 def cause(error_type: str | None, reason: str) -> str:
@@ -170,6 +195,16 @@ def vitals_text(vitals: Vitals) -> str:
         f"weight on average, {vitals.weights_mb:.3g} MB, action error {vitals.action_error:.3g}, "
         f"kernel {kernel_note(vitals.kernel)}"
     )
+
+
+def phase(name: str | None) -> str:
+    """A trial that has no benchmark yet: what its worker does, or that none has begun."""
+    return "waiting" if name is None else _PHASES.get(name, name)
+
+
+def time_left(time_s: float) -> str:
+    """An estimate, e.g. `about 3 min 20 s left`."""
+    return f"about {duration(time_s)} left"
 
 
 def pace(throughputs: Sequence[Throughput]) -> str | None:
