@@ -145,6 +145,7 @@ duqsweep {__version__}: the fastest quantized form of a robot policy that still 
 A sweep, started or resumed where it stopped:
   python -m duqsweep +sweep=NAME [key=value …]
   sweeps: {sweeps}
+  launcher=slurm --as-job makes the sweep's own process a job as well
 
 Groups:
 {groups}

@@ -25,7 +25,7 @@ from duqsweep.control.trials.reference import Reference, readable_reference
 from duqsweep.control.view import wording
 from duqsweep.control.view.console import open_console
 from duqsweep.control.view.tables import columns, new_table
-from duqsweep.errors import EvaluationError
+from duqsweep.errors import DispatchError, EvaluationError
 from duqsweep.result import SuccessCounts, Throughput
 from duqsweep.verbs.folder import sweep_config, sweep_look
 
@@ -45,8 +45,10 @@ def main(arguments: list[str]) -> int:
     jobs = _jobs(config)
     rows = {number: _of_point(point, config.directory) for number, point in look.points.items()}
     rows |= {number: _of_view(view, reference) for number, view in look.views.items()}
+    controller = _controller(config)
     state = {
         "sweep": config.name,
+        "controller": controller,
         "stop_requested": (config.directory / files.STOP).exists(),
         "counts": look.front.counts,
         "episodes": look.front.episodes,
@@ -78,6 +80,27 @@ def _jobs(config: SweepConfig) -> dict[int, dict[str, str]]:
 
     views: dict[int, JobView] = job_states(config.launcher, config.directory)
     return {number: {"state": view.state, "reason": view.reason} for number, view in views.items()}
+
+
+def _controller(config: SweepConfig) -> dict[str, str | None] | None:
+    """The job that is the sweep's controller, if --as-job submitted one."""
+    if not (config.directory / files.CONTROLLER_DIR).exists():
+        return None
+    from duqsweep.control.dispatch.controller_job import ControllerJob
+
+    job = ControllerJob(config.directory)
+    try:
+        view = job.view()
+    except DispatchError:
+        return {"job_id": None, "state": "unknown", "reason": "", "log": str(job.log)}
+    if view is None:
+        return None
+    return {
+        "job_id": view.job_id,
+        "state": view.state,
+        "reason": view.reason,
+        "log": str(job.log),
+    }
 
 
 def _state(trial: dict[str, Any]) -> str:
@@ -240,4 +263,10 @@ def _print(state: dict[str, Any]) -> None:
         console.print(pace)
     for folder, why in state["damaged"].items():
         console.print(f"trial {folder} cannot be read: {why}", markup=False, highlight=False)
+    controller = state["controller"]
+    if controller is not None:
+        reason = controller["reason"]
+        why = f" ({reason})" if reason not in ("", "None") else ""
+        said = f"controller: SLURM job {controller['job_id']}, {controller['state']}{why}"
+        print(f"{said}; log {controller['log']}")
     console.print("* on the front", style="dim")

@@ -71,9 +71,20 @@ def _schema_type(hint: Any) -> Any:
 
 
 @dataclass
+class NeedsConfig:
+    """What a job that evaluates the policy asks SLURM for, unless the launcher says otherwise."""
+
+    cpus: int = 1
+    gpus: int = 0
+    mem_gb: float = 8.0
+
+
+@dataclass
 @_with_settings_of(PolicySpec)
 class PolicyConfig:
     """Group policy/: which policy, and how it is called."""
+
+    needs: NeedsConfig = field(default_factory=NeedsConfig)
 
 
 @dataclass
@@ -175,6 +186,20 @@ class VerdictConfig:
 
 
 @dataclass
+class ControllerConfig:
+    """The sweep's own process as a job of SLURM, which --as-job submits."""
+
+    timeout_min: int = 1440  # of one run; before its end the job puts itself back into the queue
+    signal_s: int = 120  # before its end, so that it can leave in order
+    cpus_per_task: int = 1
+    mem_gb: float | None = 2.0  # null: the partition's own
+    partition: str | None = None  # null: the launcher's; so are account and qos
+    account: str | None = None
+    qos: str | None = None
+    additional_parameters: dict[str, Any] = field(default_factory=dict)  # of sbatch
+
+
+@dataclass
 class LauncherConfig:
     """Group launcher/: where the trials run."""
 
@@ -187,13 +212,16 @@ class LauncherConfig:
     cpus_per_task: int = 1
     simulators: int = 0  # at once, of each job; 0: one per core but for the policy's, at least 1
     gpus_per_node: int = 0
+    gres: str | None = None  # e.g. gpu:h200:1, instead of gpus_per_node
+    exclusive: bool = False  # no other job on the node, so that nothing disturbs the timing
     mem_gb: float | None = 8.0  # null: the partition's own
-    partition: str | None = None
+    partition: str | None = None  # or several with commas; the first that has room is taken
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
     additional_parameters: dict[str, Any] = field(default_factory=dict)  # of sbatch
     setup: list[str] = field(default_factory=list)  # shell lines before the job
+    controller: ControllerConfig = field(default_factory=ControllerConfig)
 
 
 @dataclass

@@ -26,6 +26,7 @@ from duqsweep.control.config.goals import (
     objectives_of,
 )
 from duqsweep.control.config.schema import (
+    ControllerConfig,
     LauncherConfig,
     RootConfig,
     SamplerConfig,
@@ -208,7 +209,8 @@ def check_name(name: str | None) -> str:
 
 
 def _base(root: RootConfig) -> Base:
-    policy = decode(PolicySpec, _with_absolute_paths(PolicySpec, vars(root.policy)), "policy")
+    chosen = {k: v for k, v in vars(root.policy).items() if k != "needs"}
+    policy = decode(PolicySpec, _with_absolute_paths(PolicySpec, chosen), "policy")
     settings = {key: attrgetter(key)(root) for key in SETTABLE}
     settings |= {f"{LAYERS}{path}": bits for path, bits in root.quant.weight_bits.layers.items()}
     for key, value in settings.items():  # bits also where nothing is quantized
@@ -282,6 +284,22 @@ def _check_launcher(launcher: LauncherConfig) -> None:
     if launcher.mem_gb is not None and launcher.mem_gb <= 0:
         raise ConfigError(
             f"launcher.mem_gb must be positive, or null to ask for none, got {launcher.mem_gb:g}"
+        )
+    _check_controller(launcher.controller)
+
+
+def _check_controller(controller: ControllerConfig) -> None:
+    key = "launcher.controller"
+    if controller.cpus_per_task < 1 or controller.timeout_min < 1:
+        raise ConfigError(f"{key}.cpus_per_task and {key}.timeout_min start at 1")
+    if not 1 <= controller.signal_s <= 30 * controller.timeout_min:
+        raise ConfigError(
+            f"{key}.signal_s is a time before the job's end, at least 1 s and at most half of "
+            f"{key}.timeout_min={controller.timeout_min}, got {controller.signal_s}"
+        )
+    if controller.mem_gb is not None and controller.mem_gb <= 0:
+        raise ConfigError(
+            f"{key}.mem_gb must be positive, or null to ask for none, got {controller.mem_gb:g}"
         )
 
 
