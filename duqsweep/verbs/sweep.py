@@ -251,7 +251,7 @@ class _Run:
             changed = changed or "nothing was changed"
             print(f"{self._config.name} is finished: nothing was left to do, {changed}")
         elif views:
-            write_report(self._dir, front, views)
+            write_report(self._dir, front, views, self._config.base)
             self._tracker.front_changed(front)
         missing = self._tracker.close(MLFLOW_WAIT_S if finished else 5.0)
         if finished:

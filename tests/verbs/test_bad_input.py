@@ -353,6 +353,7 @@ READING = (
     ["export", "--trial", "0"],
     ["sync"],
     ["confirm"],
+    ["twins"],
     ["stop"],
     ["retry"],
 )
@@ -421,6 +422,7 @@ def test_a_second_controller_is_refused(sweep, refused):
         (["export", "--trial", "77"], "has no trial 77"),
         (["export", "--pick", "best"], "knee or fastest|front is empty"),
         (["confirm"], "no front yet"),
+        (["twins"], "no front yet"),
         (["confirm", "--episodes", "0"], "--episodes must be 1 to"),
         (["confirm", "--trials", "1,x"], "--trials must be numbers of"),
     ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import Any
 from urllib.parse import quote
@@ -25,6 +24,7 @@ from duqsweep.control.front.records import Front, FrontPoint
 from duqsweep.control.report.costs import episodes_line, growth_picture, importances_table
 from duqsweep.control.report.data import P_FRONT, report_data
 from duqsweep.control.report.films import Film, films
+from duqsweep.control.report.surroundings import Surroundings
 from duqsweep.control.report.tasks import categories_table, tasks_table
 from duqsweep.control.report.webpage import (
     Cell,
@@ -50,16 +50,6 @@ from duqsweep.control.view.simulation import simulator_line, warnings
 _LEADING = (SUCCESS_RATE, EPISODE_TIME_S, CALL_MS, SPEEDUP)
 _FOLLOWING = (WEIGHTS_MB, ACTION_ERROR)
 _INTERVAL = "95 %"
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a page tells beside the front and its trials."""
-
-    sweep_yaml: str = ""  # the resolved configuration, shown as it is
-    instructions: Sequence[str] = ()  # of each task, as far as known
-    videos: Sequence[str] = ()  # of episodes; paths relative to the page
-    folder: str = "DIR"  # the sweep's, as a shell reads it
 
 
 def report_page(
@@ -102,7 +92,7 @@ def report_page(
         section("Where it ran", _simulator(front) + _machines(views)),
         "</main>",
     ]
-    data = report_data(front, views, shown, around.instructions, around.folder)
+    data = report_data(front, views, around, shown)
     return document(f"{front.sweep} · duqsweep", "\n".join(filter(None, body)), data)
 
 
