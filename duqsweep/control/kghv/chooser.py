@@ -15,6 +15,7 @@ from duqsweep.control.config.space import random_value
 from duqsweep.control.kghv.acquisition import Staircase, gain_of_known, gain_of_new
 from duqsweep.control.kghv.angles import angle, angle_noise, rate, rate_sd
 from duqsweep.control.kghv.encoding import Encoding
+from duqsweep.control.kghv.posterior import Posterior
 from duqsweep.control.kghv.surrogate import Kernel, Surrogate
 from duqsweep.setting import Scalar
 
@@ -174,10 +175,14 @@ class Chooser:
                 return choice
         return None
 
-    def posterior(self, known: Sequence[Known]) -> tuple[Floats, Floats]:
-        """Posterior mean and standard deviation of the success rate of each trial."""
+    def posterior(self, known: Sequence[Known]) -> Posterior:
+        """What is believed of the success rates of all trials."""
         state = self._fit(known)
-        return rate(state.angles), rate_sd(state.angles, np.sqrt(state.variances))
+        covariances = np.diag(state.variances)
+        inside = np.flatnonzero([trial.params is not None for trial in known])
+        if len(inside) and self._parameters:
+            covariances[np.ix_(inside, inside)] = self._rates.covariance_at_observed()
+        return Posterior(state.angles, covariances)
 
     def _fit(self, known: Sequence[Known]) -> _State:
         points = [trial.params for trial in known if trial.params is not None]

@@ -217,6 +217,12 @@ class Surrogate:
         """The same at the points that were observed."""
         return self._posterior(self._prior)
 
+    def covariance_at_observed(self) -> Floats:
+        """Posterior covariances of the noiseless values at the points that were observed (n, n)."""
+        explained = solve_triangular(self._factor, self._prior, lower=True)
+        covariances: Floats = self._prior - explained.T @ explained
+        return covariances
+
     def _posterior(self, cross: Floats) -> tuple[Floats, Floats]:
         """From the covariances of observed and other points (n, m)."""
         mean = self._center + cross.T @ self._weights

@@ -20,6 +20,7 @@ from duqsweep.control.front.content import SLACK
 from duqsweep.control.front.measures import EPISODE_TIME_S
 from duqsweep.control.kghv.chooser import CRASH_EPISODES, Chooser, Known, Prices, Region
 from duqsweep.control.kghv.encoding import Floats
+from duqsweep.control.kghv.posterior import Posterior
 from duqsweep.control.protocols import EarlyStopping
 from duqsweep.control.study.proposed import ProposedTrials, Study, counts
 from duqsweep.control.trial_status import FINAL
@@ -197,14 +198,30 @@ class KghvSearch:
         """Write what the model believes now, for the front."""
         reference = sweep_reference(self._config.directory)
         known = [self._known(_open(view, ()), reference) for view in self._reader.read()]
-        means, sds = self._chooser.posterior(known)
+        posterior = self._chooser.posterior(known)
         self._study.remember(MEMORY, self._chooser.hyperparameters)
+        chances = self._front_chances(known, posterior)
+        pairs = zip(known, posterior.means, posterior.sds, strict=True)
         beliefs = {
-            trial.number: Belief(round(float(mean), 4), round(float(sd), 4))
-            for trial, mean, sd in zip(known, means, sds, strict=True)
+            trial.number: Belief(
+                round(float(mean), 4), round(float(sd), 4), chances.get(trial.number)
+            )
+            for trial, mean, sd in pairs
             if trial.episodes
         }
         write_beliefs(self._config.directory, beliefs)
+
+    def _front_chances(self, known: Sequence[Known], posterior: Posterior) -> dict[int, float]:
+        """The probability to be on the front, of each trial that may be."""
+        able = [i for i, trial in enumerate(known) if trial.successes and trial.costs is not None]
+        costs = [trial.costs for trial in known if trial.successes and trial.costs is not None]
+        noise = np.array([measure.noise for measure in self._costs])
+        found = posterior.front_chances(
+            np.array(able, dtype=np.intp), np.array(costs).reshape(-1, len(noise)), noise
+        )
+        return {
+            known[i].number: round(float(chance), 4) for i, chance in zip(able, found, strict=True)
+        }
 
     def _is_start(self, known: Sequence[Known]) -> bool:
         """Whether the next trial is a random point."""
