@@ -69,9 +69,11 @@ class SlurmJobs:
             for mailbox in mailboxes
         }
 
-    def living_ids(self, mailboxes: Sequence[Mailbox]) -> list[str]:
-        """Ids of the workers' jobs that have not ended."""
-        listed = self._list() or {}
+    def living_ids(self, mailboxes: Sequence[Mailbox]) -> list[str] | None:
+        """Ids of the workers' jobs that have not ended; None while SLURM gives no answer."""
+        listed = self._list()
+        if listed is None:
+            return None
         rows = [listed.get(_name(mailbox)) for mailbox in mailboxes]
         return [row.job_id for row in rows if row is not None and row.state not in FINAL]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +55,11 @@ NEVER_TEXTS = ("invalid",)  # e.g. "Invalid qos specification"
 
 OWN_FLAGS = ("array", "error", "job-name", "no-requeue", "output", "requeue", "signal", "time")
 
+CANCEL_WAITS_S = (1.0, 2.0, 4.0)  # between orders to end jobs that SLURM did not take
+
 Flags = Mapping[str, str | int | float | bool]
+
+log = logging.getLogger(__name__)
 
 
 class SlurmLauncher:
@@ -130,11 +136,19 @@ class SlurmLauncher:
         """One scancel for all, with the ids that their names have now.
 
         A name follows from the place of the worker's folder, so that no other folder, whatever its
-        files say, ends these jobs.
+        files say, ends these jobs. A SLURM that gives no answer is asked again a few times.
         """
-        job_ids = self._jobs.living_ids(mailboxes)
-        if job_ids:
-            run(["scancel", *job_ids])
+        for wait_s in (*CANCEL_WAITS_S, None):
+            job_ids = self._jobs.living_ids(mailboxes)
+            if job_ids is not None and (not job_ids or not run(["scancel", *job_ids]).returncode):
+                return
+            if wait_s is not None:
+                time.sleep(wait_s)
+        log.warning(
+            "SLURM did not take the order to end the jobs of %d worker(s): those that run leave by "
+            "themselves, those that wait leave as soon as they start",
+            len(mailboxes),
+        )
 
 
 def sbatch_flags(config: LauncherConfig) -> dict[str, str | int | float | bool]:
