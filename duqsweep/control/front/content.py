@@ -98,7 +98,8 @@ class FrontBuilder:
             self._known.clear()
         ended = {view.number: self._look(view) for view in views if view.result}
         self._known = ended
-        beliefs = read_beliefs(self._dir)
+        believed = read_beliefs(self._dir)
+        beliefs = believed.by_number
         rows = {n: self._believed(n, k.row, beliefs) for n, k in ended.items() if k.row is not None}
         values = list(rows.values())
         flags = dict(zip(rows, non_dominated(values, self._directions), strict=True))
@@ -137,6 +138,7 @@ class FrontBuilder:
             counts=count_outcomes(views),
             episodes=sum(len(view.episodes) for view in views),
             points=tuple(points.values()),
+            answer=believed.answer,
             verdict=_verdict([k.view for k in ended.values()], points, tested, self._margin),
         )
 

@@ -80,6 +80,17 @@ class Prices:
 
 
 @dataclass(frozen=True)
+class NewPoints:
+    """Points that are no trials yet, with what is believed of them."""
+
+    points: list[Params]
+    angles: Floats  # posterior means of the rates' angles (m,)
+    variances: Floats  # of the angles (m,)
+    costs: Floats  # predicted (m, k)
+    cost_variances: Floats  # of the predictions (m, k)
+
+
+@dataclass(frozen=True)
 class _State:
     """The posterior of all trials at a decision."""
 
@@ -184,6 +195,14 @@ class Chooser:
             covariances[np.ix_(inside, inside)] = self._rates.covariance_at_observed()
         return Posterior(state.angles, covariances)
 
+    def new_points(self, known: Sequence[Known], rng: random.Random) -> NewPoints:
+        """`CANDIDATES` points that could be started, with what is believed of them.
+
+        The space must have parameters, and a trial must have been benchmarked.
+        """
+        state = self._fit(known)
+        return self._candidates(self._parents(known, rate(state.angles), state), rng)
+
     def _fit(self, known: Sequence[Known]) -> _State:
         points = [trial.params for trial in known if trial.params is not None]
         inside = np.array([trial.params is not None for trial in known], dtype=bool)
@@ -202,7 +221,7 @@ class Chooser:
                 surrogate.fit(x[timed], seen, np.full(len(seen), _COST_NOISE), steps)
             guessed = np.flatnonzero(inside & ~has_costs)
             if len(guessed):
-                costs[guessed] = self._predicted_costs(x[~timed])
+                costs[guessed] = self._predicted_costs(x[~timed])[0]
                 has_costs[guessed] = True
         return _State(angles, variances, costs, has_costs)
 
@@ -240,8 +259,11 @@ class Chooser:
         self._fitted_at[which] = count
         return _FIT_STEPS
 
-    def _predicted_costs(self, x: Floats) -> Floats:
-        return np.stack([surrogate.predict(x)[0] for surrogate in self._costs], axis=-1)
+    def _predicted_costs(self, x: Floats) -> tuple[Floats, Floats]:
+        """Posterior means and variances (m, k)."""
+        found = [surrogate.predict(x) for surrogate in self._costs]
+        means, variances = zip(*found, strict=True)
+        return np.stack(means, axis=-1), np.stack(variances, axis=-1)
 
     def _thinly_known(self, known: Sequence[Known], means: Floats, state: _State) -> Choice | None:
         """The cheapest point of the front that has too few episodes to be recommended."""
@@ -295,23 +317,25 @@ class Chooser:
         prices: Prices,
         rng: random.Random,
     ) -> list[Choice]:
-        points = [self._candidate(parents, rng) for _ in range(CANDIDATES)]
-        x = self._encoding.encode(points)
-        angles, variances = self._rates.predict(x)
-        sds = self._step_sd(angles, variances)
-        rates = rate(angles)
-        costs = self._predicted_costs(x)
-        seconds = prices.start_s + self._batch * prices.episode_s(costs)
+        new = self._candidates(parents, rng)
+        sds = self._step_sd(new.angles, new.variances)
+        rates = rate(new.angles)
+        seconds = prices.start_s + self._batch * prices.episode_s(new.costs)
         return [
             Choice(
                 None,
-                points[i],
+                new.points[i],
                 self._batch,
-                gain_of_new(rates[i], sds[i], stairs.heights, stairs.volumes(costs[i]))
+                gain_of_new(rates[i], sds[i], stairs.heights, stairs.volumes(new.costs[i]))
                 / seconds[i],
             )
-            for i in np.flatnonzero((costs < corner).all(axis=1))
+            for i in np.flatnonzero((new.costs < corner).all(axis=1))
         ]
+
+    def _candidates(self, parents: Sequence[Params], rng: random.Random) -> NewPoints:
+        points = [self._candidate(parents, rng) for _ in range(CANDIDATES)]
+        x = self._encoding.encode(points)
+        return NewPoints(points, *self._rates.predict(x), *self._predicted_costs(x))
 
     def _step_sd(self, angles: Floats, variances: Floats) -> Floats:
         """Standard deviation of the posterior mean rate after one more batch."""

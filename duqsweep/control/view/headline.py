@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from duqsweep.categories import named_category
+from duqsweep.control.front.formats import probability
 from duqsweep.control.front.measures import (
     ACTION_ERROR,
     CALL_MS,
@@ -70,6 +71,27 @@ def verdict_line(front: Front) -> str | None:
     return (
         f"{said} About {verdict.episodes_needed} common episodes would decide on trial "
         f"{labels.get(verdict.next_trial, verdict.next_trial)}, if it continues like this."
+    )
+
+
+def answer_line(front: Front) -> str | None:
+    """What is known of the question of `budget.until`; None where none was asked."""
+    answer = front.answer
+    if answer is None:
+        return None
+    known = "answered" if answer.is_known else "not answered yet"
+    if answer.trial is None:
+        return (
+            f"Question {answer.question}: {known}. The front is expected to lack "
+            f"{100 * (answer.front_loss or 0.0):.1f} % of the hypervolume of all trials, and the "
+            f"best new point to add {100 * (answer.new_gain or 0.0):.1f} %."
+        )
+    labels = {point.trial: point_label(point) for point in front.points}
+    return (
+        f"Question {answer.question}: {known}. Of the trials it is trial "
+        f"{labels.get(answer.trial, answer.trial)} with probability "
+        f"{probability(answer.probability)}; a new point is predicted to beat it with probability "
+        f"{probability(answer.rival_probability)} at most."
     )
 
 
