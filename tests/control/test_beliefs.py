@@ -12,11 +12,12 @@ from synthetic_sweep import (
     write_trial,
 )
 
-from duqsweep.control.front.beliefs import Belief, read_beliefs, write_beliefs
+from duqsweep.control.front.beliefs import Belief, Beliefs, read_beliefs, write_beliefs
 from duqsweep.control.front.content import FrontBuilder, compute_front
 from duqsweep.control.front.records import Front
 from duqsweep.control.trials.reader import read_trials
 from duqsweep.control.trials.reference import ensure_reference
+from duqsweep.errors import ConfigError
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_a_lucky_trial_is_on_the_front_of_raw_rates_only(folder):
     raw = builder.build(views)
     assert [point.on_front for point in raw.points] == [True, True]
     assert [point.success_mean for point in raw.points] == [None, None]
-    beliefs = {0: Belief(0.85, 0.08, 0.3), 1: Belief(0.90, 0.03, 0.9)}
+    beliefs = Beliefs({"0": Belief(0.85, 0.08, 0.3), "1": Belief(0.90, 0.03, 0.9)})
     write_beliefs(folder, beliefs)
     believed = builder.build(views)
     assert [point.on_front for point in believed.points] == [False, True]
@@ -48,10 +49,16 @@ def test_a_lucky_trial_is_on_the_front_of_raw_rates_only(folder):
 
 
 def test_beliefs_are_read_as_they_were_written_and_rewritten_only_when_they_change(folder):
-    assert read_beliefs(folder) == {}
-    beliefs = {3: Belief(0.5, 0.1)}
+    assert read_beliefs(folder) == Beliefs({})
+    beliefs = Beliefs({"3": Belief(0.5, 0.1)})
     write_beliefs(folder, beliefs)
     assert read_beliefs(folder) == beliefs
     before = (folder / "posterior.json").stat().st_mtime_ns
     write_beliefs(folder, beliefs)
     assert (folder / "posterior.json").stat().st_mtime_ns == before
+
+
+def test_beliefs_of_another_version_are_named(folder):
+    (folder / "posterior.json").write_text('{"3": {"mean": 0.5, "sd": 0.1}}')
+    with pytest.raises(ConfigError, match=r"posterior.json is of another version.*delete it"):
+        read_beliefs(folder)
