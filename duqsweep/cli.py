@@ -19,7 +19,7 @@ from duqsweep.output import flush_or_silence, prepare_output, silence
 VERBS = {
     "plan": "dry run: the space, the layers each include reaches, the first trials, an estimate",
     "status": "what a sweep has done and is doing: status DIR [--json]",
-    "front": "the front of a sweep: front DIR [--json]",
+    "front": "the front of a sweep: front DIR [--json] [--importances]",
     "confirm": "fresh episodes on reserved states for the front: confirm DIR [--episodes N]",
     "stop": "ask a running sweep and its jobs to end: stop DIR",
     "retry": "evaluate failed trials again at the next start: retry DIR [--trial N]",

@@ -23,7 +23,7 @@ from duqsweep.control.view.trouble import trouble_text
 from duqsweep.errors import ConfigError
 from duqsweep.masking import masked
 from duqsweep.result import ENDINGS
-from duqsweep.verbs.folder import sweep_front, tracking_uri
+from duqsweep.verbs.folder import explained_front, tracking_uri
 from duqsweep.verbs.interrupt import terminate_as_interrupt
 from duqsweep.verbs.undo import undone_if_refused
 from duqsweep.worker.ledger import check_ledger, make_ledger, write_ledger
@@ -196,7 +196,7 @@ class _Run:
         from duqsweep.control.trials.reader import read_trials
 
         views = read_trials(self._dir)
-        front = sweep_front(self._config, views)
+        front = explained_front(self._config, views)
         finished = ending == "finished"
         if nothing_new and finished and not trouble:
             changed = f"{files.SWEEP_YAML} holds the new settings" if self._resettled else ""

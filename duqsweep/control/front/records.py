@@ -11,6 +11,7 @@ from duqsweep import files
 from duqsweep.categories import SUCCESS_RATE, is_success_rate, named_category
 from duqsweep.codec import FLAT, decode, encode
 from duqsweep.control.front.beliefs import Answer
+from duqsweep.control.front.importance import Importance
 from duqsweep.control.front.measures import (
     CALL_MS,
     EPISODE_TIME_S,
@@ -105,6 +106,7 @@ class Front:
     episodes: int  # of all trials, running ones included
     verdict: Verdict | None = None  # None without a trial of the unquantized policy
     answer: Answer | None = None  # None without `budget.until`
+    importances: tuple[Importance, ...] = ()  # largest first; empty where they were not computed
     points: tuple[FrontPoint, ...] = ()  # by trial
 
     @property

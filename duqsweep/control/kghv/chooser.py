@@ -127,10 +127,9 @@ class Chooser:
         """
         self._parameters, self._draw = tuple(parameters), draw
         self._batch, self._least = batch, least
-        self._encoding = Encoding(self._parameters)
+        self._rates, self._encoding = rate_model(self._parameters)
         columns = self._encoding.columns
         self._groups = {column.key: column.group for column in columns}
-        self._rates = Surrogate(Kernel(columns, _OFFSET), _CENTER)
         self._costs = [Surrogate(Kernel(columns, _COST_OFFSET), 0.0) for _ in range(costs)]
         self._fitted_at = [0, 0]  # number of trials when rates and costs were last fitted
 
@@ -372,6 +371,12 @@ class Chooser:
             return shared if rng.random() < likeness and shared in parameter.domain else value
 
         return self._draw(take)
+
+
+def rate_model(parameters: Sequence[Parameter]) -> tuple[Surrogate, Encoding]:
+    """The model of the angles of success rates over a space, and how points are encoded for it."""
+    encoding = Encoding(parameters)
+    return Surrogate(Kernel(encoding.columns, _OFFSET), _CENTER), encoding
 
 
 def _front(means: Floats, state: _State) -> list[int]:

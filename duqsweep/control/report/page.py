@@ -27,7 +27,7 @@ from duqsweep.control.view import tables, wording
 from duqsweep.control.view.claims import HEADER as CLAIMS_HEADER
 from duqsweep.control.view.claims import compare_claims
 from duqsweep.control.view.evidence import HEADER, NOTE, evidence
-from duqsweep.control.view.headline import answer_line, headline, verdict_line
+from duqsweep.control.view.headline import answer_line, headline, importance_line, verdict_line
 from duqsweep.control.view.simulation import simulator_line, warnings
 
 # What leads a row; the other measures that some trial has follow the settings.
@@ -56,7 +56,7 @@ def report_page(
         f'<p class="headline">{escape(headline(front))}</p>',
         *(
             f'<p class="verdict">{escape(said)}</p>'
-            for said in (verdict_line(front), answer_line(front))
+            for said in (verdict_line(front), answer_line(front), importance_line(front))
             if said
         ),
         *(f'<p class="warning">{escape(w)}</p>' for w in warnings(front.simulator)),

@@ -17,7 +17,7 @@ from duqsweep.control.report import picture
 from duqsweep.control.report.page import report_page
 from duqsweep.control.trials.reader import TrialView
 from duqsweep.control.view import simulation, tables, wording
-from duqsweep.control.view.headline import answer_line, verdict_line
+from duqsweep.control.view.headline import answer_line, importance_line, verdict_line
 from duqsweep.masking import masked
 
 _LOG_WIDTH = 120
@@ -85,7 +85,7 @@ def print_front(front: Front, console: Console | None = None) -> None:
             console.print(table)
     console.print()
     console.print(wording.counts_line(front))
-    for said in (verdict_line(front), answer_line(front)):
+    for said in (verdict_line(front), answer_line(front), importance_line(front)):
         if said is not None:
             console.print(said, highlight=False)
     for line in simulation.warnings(front.simulator):

@@ -322,7 +322,7 @@ class KghvSearch:
         pruned = view.status is not None and view.status.state == "pruned"
         return Known(
             number=view.number,
-            params=self._point(view.trial),
+            params=self._space.point_of_trial(view.trial),
             successes=0 if failed else seen.successes,
             episodes=CRASH_EPISODES if failed else seen.ran,
             costs=self._measured(view, reference),
@@ -332,12 +332,6 @@ class KghvSearch:
 
     def _counts(self, view: TrialView) -> SuccessCounts:
         return view.counts if self._category is None else view.categories[self._category]
-
-    def _point(self, trial: Trial) -> Params | None:
-        """The point of the space that a trial is; None for a plan outside of it."""
-        if trial.name is None:
-            return dict(trial.params)
-        return self._space.point_of(trial.name) if trial.name in self._space.plans else None
 
     def _measured(self, view: TrialView, reference: Reference | None) -> tuple[float, ...] | None:
         """The costs of a trial, see `Region`; None before it was benchmarked."""

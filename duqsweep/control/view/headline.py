@@ -13,8 +13,9 @@ from duqsweep.control.front.measures import (
     Measure,
 )
 from duqsweep.control.front.records import Front, FrontPoint
-from duqsweep.control.view.wording import interval, point_label
+from duqsweep.control.view.wording import interval, percent_range, point_label, short_params
 
+SHOWN = 5  # most important parameters
 EMPTY = "No trial is on the front yet."
 
 
@@ -93,6 +94,18 @@ def answer_line(front: Front) -> str | None:
         f"{probability(answer.probability)}; a new point is predicted to beat it with probability "
         f"{probability(answer.rival_probability)} at most."
     )
+
+
+def importance_line(front: Front) -> str | None:
+    """What success depends on most; None where that was not computed."""
+    if not front.importances:
+        return None
+    names = list(short_params({found.parameter: None for found in front.importances}))
+    shares = [
+        f"{name} {100 * found.share:.0f} % ({percent_range(found.low, found.high)})"
+        for name, found in zip(names[:SHOWN], front.importances, strict=False)
+    ]
+    return f"Success depends on: {', '.join(shares)} of its variance, alone, with 90 % intervals."
 
 
 def _what(success: Measure) -> str:
