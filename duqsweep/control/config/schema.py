@@ -176,6 +176,8 @@ class BudgetConfig:
     trials: int = 16  # different trials; repetitions of a fingerprint are free
     episodes_per_trial: int = 12
     tolerated_failures: float = 0.25  # share of failed trials above which the exit code is 3
+    until: str | None = None  # kghv: ends the sweep early; fastest@success>=X, or front@E
+    until_probability: float = 0.95  # that the answer of fastest@ must have
 
 
 @dataclass

@@ -39,6 +39,7 @@ from duqsweep.control.config.settings import (
     check_settable,
     did_you_mean,
 )
+from duqsweep.control.config.until import parse_until
 from duqsweep.control.front.objectives import Objective
 from duqsweep.envs.assets import RECORDED, instructions
 from duqsweep.envs.simulator_info import describe_simulator
@@ -148,10 +149,14 @@ def to_config(config: DictConfig) -> SweepConfig:
     name = check_name(root.name)
     declared_settings(SuiteSpec)["seed"].check("seed", root.seed)
     base = _base(root)
-    budget = Budget(
-        root.budget.trials, root.budget.episodes_per_trial, root.budget.tolerated_failures
-    )
     objectives = objectives_of(root.objectives, base.suite)
+    asked, shares_out = root.budget, root.sampler.name == SHARES_OUT
+    budget = Budget(
+        asked.trials,
+        asked.episodes_per_trial,
+        asked.tolerated_failures,
+        parse_until(asked.until, asked.until_probability, shares_out, objectives),
+    )
     check_episodes(budget, objectives, base.suite)
     _check_choice("launcher", root.launcher.name, LAUNCHERS)
     _check_choice("sampler", root.sampler.name, SAMPLERS)

@@ -43,7 +43,7 @@ from duqsweep.control.view.decomposition import HEADER as FACTORS
 from duqsweep.control.view.decomposition import NOTE as NOTE_OF_FACTORS
 from duqsweep.control.view.decomposition import decomposition
 from duqsweep.control.view.evidence import HEADER, NOTE, evidence
-from duqsweep.control.view.headline import headline, verdict_line
+from duqsweep.control.view.headline import answer_line, headline, importance_line, verdict_line
 from duqsweep.control.view.simulation import simulator_line, warnings
 
 # What a row shows; all that a trial has is in the panel that its number opens, and in front.csv.
@@ -68,7 +68,8 @@ def report_page(
     shown = films(around.videos, views, around.instructions)
     joined = len(front.objectives) == 2
     best = "The line joins the trials" if joined else "Those on the front are the trials"
-    said = [text for text in (verdict_line(front), headline(front)) if text]
+    lines = (verdict_line(front), headline(front), answer_line(front), importance_line(front))
+    said = [text for text in lines if text]
     body = [
         f"<header><h1>{escape(front.sweep)}</h1>",
         *(f'<p class="verdict">{escape(text)}</p>' for text in said),
