@@ -220,6 +220,7 @@ class StorageConfig:
     """Where Optuna keeps the study."""
 
     url: str | None = None  # null: a journal in the sweep's folder; or postgresql+psycopg2://…
+    moved_from: str | None = None  # where the sweep's folder was, if it was moved since
 
 
 @dataclass
