@@ -8,9 +8,6 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -39,6 +36,11 @@ def load(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig
     Raises:
         ConfigError: What was asked for does not exist, has the wrong type or cannot be parsed.
     """
+    # Hydra takes long to import, and a sweep's own sweep.yaml needs none of it.
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+
     register()
     edits = [edit for edit in map(_SPACE_EDIT.fullmatch, overrides) if edit]
     plain = [_plain(word) for word in overrides if not _SPACE_EDIT.fullmatch(word)]

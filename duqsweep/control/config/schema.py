@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, Literal, TypeVar
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from duqsweep.control.front.verdict import MARGIN
@@ -250,4 +249,6 @@ class RootConfig:
 
 def register() -> None:
     """Make the schema known to Hydra; may be called again."""
+    from hydra.core.config_store import ConfigStore  # Hydra takes long to import
+
     ConfigStore.instance().store(name=ROOT, node=RootConfig, provider="duqsweep")
