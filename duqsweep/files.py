@@ -92,6 +92,11 @@ def waiting_out(say: Callable[[str], None]) -> Iterator[None]:
         _say = before
 
 
+def waiting_say() -> Callable[[str], None] | None:
+    """What takes a line for people when something begins to wait; None outside `waiting_out`."""
+    return _say
+
+
 def patient(act: Callable[_P, T]) -> Callable[_P, T]:
     """A function that is called again, inside of `waiting_out`, after an error that may pass."""
 

@@ -57,7 +57,8 @@ def main(arguments: list[str]) -> int:
             {
                 "trial": number,
                 **rows[number],
-                **_of_jobs(config.directory, number, jobs),
+                "job_state": jobs.get(number),
+                **_of_job(files.trial_dir(config.directory, number), details=parsed.json),
                 "phase": _phase(config.directory, number) if _runs(rows[number]) else None,
             }
             for number in sorted(rows)
@@ -172,13 +173,15 @@ def _of_status(status: TrialStatus | None, throughput: Throughput | None) -> dic
     }
 
 
-def _of_jobs(directory: Path, number: int, jobs: Mapping[int, Any]) -> dict[str, Any]:
-    """Who works or worked on a trial."""
-    folder = files.trial_dir(directory, number)
+def _of_job(folder: Path, details: bool) -> dict[str, Any]:
+    """How jobs of a trial died, and with `details` who works or worked on it."""
+    failures = deaths_of(folder)
+    if not details:
+        return {"job_failures": failures}
     job = None
     with suppress(FileNotFoundError, EvaluationError):  # a damaged one is mended by the next start
         job = files.read_object(folder / files.JOB_JSON)
-    return {"job": job, "job_failures": deaths_of(folder), "job_state": jobs.get(number)}
+    return {"job": job, "job_failures": failures}
 
 
 def _throughput(throughput: Throughput | None) -> dict[str, Any] | None:

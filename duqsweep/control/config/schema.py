@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, Literal, TypeVar
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from duqsweep.control.front.verdict import MARGIN
@@ -250,6 +249,7 @@ class StorageConfig:
     """Where Optuna keeps the study."""
 
     url: str | None = None  # null: a journal in the sweep's folder; or postgresql+psycopg2://…
+    moved_from: str | None = None  # where the sweep's folder was, if it was moved since
 
 
 @dataclass
@@ -279,4 +279,6 @@ class RootConfig:
 
 def register() -> None:
     """Make the schema known to Hydra; may be called again."""
+    from hydra.core.config_store import ConfigStore  # Hydra takes long to import
+
     ConfigStore.instance().store(name=ROOT, node=RootConfig, provider="duqsweep")

@@ -87,6 +87,7 @@ class SweepConfig:
     sampler: SamplerConfig
     tracking: TrackingConfig
     storage_url: str | None
+    moved_from: Path | None  # where the sweep's folder was, as the storage has it
     yaml: str  # the whole composed configuration
 
     @property
@@ -175,7 +176,7 @@ def to_config(config: DictConfig) -> SweepConfig:
         check_sharing(budget, objectives)
     return SweepConfig(
         name=name,
-        directory=Path(root.dir).expanduser().absolute(),
+        directory=_absolute(root.dir),
         seed=root.seed,
         base=base,
         space=root.space,
@@ -189,8 +190,13 @@ def to_config(config: DictConfig) -> SweepConfig:
         sampler=root.sampler,
         tracking=root.tracking,
         storage_url=root.storage.url,
+        moved_from=_absolute(root.storage.moved_from) if root.storage.moved_from else None,
         yaml=as_yaml(config),
     )
+
+
+def _absolute(folder: str) -> Path:
+    return Path(folder).expanduser().absolute()
 
 
 def _check_protocol(config: DictConfig) -> None:
