@@ -15,7 +15,7 @@ from duqsweep.control.config.settings import DECLARED, LAYERS
 from duqsweep.control.config.sweep_config import compose
 from duqsweep.control.explain.cost import PartCost, call_costs
 from duqsweep.control.explain.document import PROTOTYPE, Document, comparison, mistakes
-from duqsweep.control.front.content import REFERENCE
+from duqsweep.control.trials.reader import REFERENCE
 from duqsweep.control.view.decomposition import HEADER as FACTORS
 from duqsweep.control.view.decomposition import NOTE, decomposition
 from duqsweep.errors import ConfigError
@@ -47,7 +47,11 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         ConfigError: An override is wrong, or the vitals are of another policy call.
     """
-    parser = argparse.ArgumentParser(prog="duqsweep explain", description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="duqsweep explain",
+        description=__doc__,
+        epilog="Overrides as of a sweep: policy=embedded policy.num_steps=5 quant.block_size=64.",
+    )
     parser.add_argument("--vitals", type=Path, metavar="FILE", help="vitals.json of a trial")
     parser.add_argument("--settings", action="store_true", help="list the settings of a trial")
     parser.add_argument(

@@ -215,8 +215,9 @@ def test_claims_stand_beside_the_measured_ratio(front: Front) -> None:
     assert rows["seed_current"]["measured loss"].startswith("+0.0 ±")
 
 
-def test_claims_are_silent_without_their_baseline(front: Front) -> None:
-    others = tuple(point for point in front.points if point.name != claims.BASELINE)
+@pytest.mark.parametrize("missing", [claims.BASELINE, "plan_d"])
+def test_claims_are_silent_unless_the_sweep_has_all_plans(front: Front, missing: str) -> None:
+    others = tuple(point for point in front.points if point.name != missing)
     assert claims.compare_claims(replace(front, points=others)) == []
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from duqsweep.categories import is_success_rate
-from duqsweep.control.front.content import REFERENCE
 from duqsweep.control.front.factors import Form, Timings
 from duqsweep.control.front.formats import milliseconds, number, probability, ratio
 from duqsweep.control.front.measures import MEASURES, SUCCESS_RATE, Measure
@@ -16,7 +15,7 @@ from duqsweep.control.report.bits import BitsTable
 from duqsweep.control.report.films import Film
 from duqsweep.control.report.picture import LOG_FROM_RATIO, axes_of, is_joined
 from duqsweep.control.report.surroundings import Surroundings
-from duqsweep.control.trials.reader import TrialView
+from duqsweep.control.trials.reader import REFERENCE, TrialView
 from duqsweep.control.view import wording
 from duqsweep.result import SuccessCounts, Vitals
 from duqsweep.spec import Trial

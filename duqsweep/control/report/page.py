@@ -9,7 +9,6 @@ from urllib.parse import quote
 
 import yaml
 
-from duqsweep.control.front.content import REFERENCE
 from duqsweep.control.front.formats import NONE, probability
 from duqsweep.control.front.measures import (
     ACTION_ERROR,
@@ -36,7 +35,7 @@ from duqsweep.control.report.webpage import (
     section,
     sortable_table,
 )
-from duqsweep.control.trials.reader import TrialView
+from duqsweep.control.trials.reader import REFERENCE, TrialView
 from duqsweep.control.view import tables, wording
 from duqsweep.control.view.claims import HEADER as CLAIMS_HEADER
 from duqsweep.control.view.claims import compare_claims
@@ -44,7 +43,7 @@ from duqsweep.control.view.decomposition import HEADER as FACTORS
 from duqsweep.control.view.decomposition import NOTE as NOTE_OF_FACTORS
 from duqsweep.control.view.decomposition import decomposition
 from duqsweep.control.view.evidence import HEADER, NOTE, evidence
-from duqsweep.control.view.headline import headline, verdict_line
+from duqsweep.control.view.headline import answer_line, headline, verdict_line
 from duqsweep.control.view.simulation import simulator_line, warnings
 
 # What a row shows; all that a trial has is in the panel that its number opens, and in front.csv.
@@ -69,7 +68,8 @@ def report_page(
     shown = films(around.videos, views, around.instructions)
     joined = len(front.objectives) == 2
     best = "The line joins the trials" if joined else "Those on the front are the trials"
-    said = [text for text in (verdict_line(front), headline(front)) if text]
+    lines = (verdict_line(front), headline(front), answer_line(front))
+    said = [text for text in lines if text]
     body = [
         f"<header><h1>{escape(front.sweep)}</h1>",
         *(f'<p class="verdict">{escape(text)}</p>' for text in said),
@@ -127,11 +127,7 @@ def _costs(front: Front, views: Sequence[TrialView], budget: Mapping[str, Any]) 
     left = f"<p>{escape(episodes)}</p>" if episodes else ""
     left += growth_picture(front, views)
     shares = importances_table(front)
-    note = (
-        '<p class="note">Share of the differences between trials that a setting explains alone '
-        "(adjusted R² of ranks). Settings interact: the shares need not add up to 100 %.</p>"
-    )
-    right = f"<div><h3>Which settings matter</h3>{note}{shares}</div>" if shares else ""
+    right = f"<div><h3>Which settings matter</h3>{shares}</div>" if shares else ""
     return f'<div class="costs"><div>{left}</div>{right}</div>' if left or right else ""
 
 

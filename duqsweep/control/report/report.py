@@ -24,7 +24,7 @@ from duqsweep.control.trials.reader import TrialView
 from duqsweep.control.twins import read_timings
 from duqsweep.control.view import simulation, tables, wording
 from duqsweep.control.view.console import open_console
-from duqsweep.control.view.headline import verdict_line
+from duqsweep.control.view.headline import answer_line, importance_line, verdict_line
 from duqsweep.envs.assets import instructions
 from duqsweep.errors import ConfigError
 from duqsweep.masking import masked
@@ -136,8 +136,9 @@ def print_front(front: Front, console: Console | None = None) -> None:
             console.print(table)
     console.print()
     console.print(wording.counts_line(front))
-    if (said := verdict_line(front)) is not None:
-        console.print(said, highlight=False)
+    for said in (verdict_line(front), answer_line(front), importance_line(front)):
+        if said is not None:
+            console.print(said, highlight=False)
     for line in simulation.warnings(front.simulator):
         console.print(line, style="yellow", highlight=False)
     for line in tables.notes(front):
