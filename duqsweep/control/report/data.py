@@ -17,6 +17,7 @@ from duqsweep.control.report.picture import LOG_FROM_RATIO, axes_of, is_joined
 from duqsweep.control.report.surroundings import Surroundings
 from duqsweep.control.trials.reader import REFERENCE, TrialView
 from duqsweep.control.view import wording
+from duqsweep.control.view.tables import EPISODE_COLUMN
 from duqsweep.result import SuccessCounts, Vitals
 from duqsweep.spec import Trial
 
@@ -137,6 +138,8 @@ def _measures(point: FrontPoint, front: Front) -> list[tuple[str, str]]:
         for measure in MEASURES.values()
         if measure is not SUCCESS_RATE and point.value(measure) is not None
     ]
+    if front.plays and (times := front.episode_speedup(point)) is not None:
+        found.insert(2, (EPISODE_COLUMN, ratio(times)))
     if front.plays and point.p_front is not None:
         found.append((P_FRONT, probability(point.p_front)))
     return found

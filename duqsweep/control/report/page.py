@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import yaml
 
-from duqsweep.control.front.formats import NONE, probability
+from duqsweep.control.front.formats import NONE, probability, ratio
 from duqsweep.control.front.measures import (
     ACTION_ERROR,
     CALL_MS,
@@ -45,6 +45,7 @@ from duqsweep.control.view.decomposition import decomposition
 from duqsweep.control.view.evidence import HEADER, NOTE, evidence
 from duqsweep.control.view.headline import answer_line, headline, verdict_line
 from duqsweep.control.view.simulation import simulator_line, warnings
+from duqsweep.control.view.tables import EPISODE_COLUMN
 
 # What a row shows; all that a trial has is in the panel that its number opens, and in front.csv.
 _LEADING = (SUCCESS_RATE, EPISODE_TIME_S, CALL_MS, SPEEDUP)
@@ -138,13 +139,14 @@ def _trials_table(points: Sequence[FrontPoint], front: Front) -> str:
     for measure in leading:
         columns.append(Column(measure.column, secondary=measure is CALL_MS and front.plays))
         columns += [Column(_INTERVAL)] if measure is SUCCESS_RATE else []
+        columns += [Column(EPISODE_COLUMN)] if measure is EPISODE_TIME_S else []
     columns += [Column(P_FRONT, secondary=True)] if front.plays else []
     columns += [Column("settings", secondary=True)]
     columns += [Column("kernel", secondary=True)] if several else []
     columns += [Column(measure.column, secondary=True) for measure in following]
     rows = []
     for point in points:
-        cells = _results(point, leading, front.plays)
+        cells = _results(point, leading, front)
         settings = wording.telling_settings(point.params, front)
         cells.append((settings, settings))
         cells += [(point.kernel or NONE, point.kernel)] if several else []
@@ -165,7 +167,7 @@ def _measures(front: Front) -> tuple[list[Measure], list[Measure]]:
     return leading, [m for m in others if any(p.value(m) is not None for p in front.points)]
 
 
-def _results(point: FrontPoint, leading: Sequence[Measure], plays: bool) -> list[Cell]:
+def _results(point: FrontPoint, leading: Sequence[Measure], front: Front) -> list[Cell]:
     cells: list[Cell] = [(wording.point_label(point), point.trial)]
     for measure in leading:
         if measure is SUCCESS_RATE:
@@ -173,7 +175,10 @@ def _results(point: FrontPoint, leading: Sequence[Measure], plays: bool) -> list
             cells.append((wording.interval(point.success), point.success.success_low))
         else:
             cells.append((point.text(measure), point.value(measure)))
-    return [*cells, *([(probability(point.p_front), point.p_front)] if plays else [])]
+        if measure is EPISODE_TIME_S:
+            times = front.episode_speedup(point)
+            cells.append((ratio(times), times))
+    return [*cells, *([(probability(point.p_front), point.p_front)] if front.plays else [])]
 
 
 def _unfinished(front: Front) -> str:

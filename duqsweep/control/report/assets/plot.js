@@ -109,8 +109,9 @@ function labels(view) {
   const named = view.drawn.filter((trial) => trial.front || trial.plan);
   return named.sort((a, b) => b.front - a.front).flatMap((trial) => {
     const [x, y, wide] = [view.x(trial.x), view.y(trial.y), 6.8 * trial.label.length + 4];
-    const places = [[x + 9, y - 20], [x - 9 - wide, y + 6], [x - 9 - wide, y - 20], [x + 9, y + 6],
-      [x + 9, y - 7], [x - 9 - wide, y - 7]];
+    const [right, left] = [x + 9, x - 9 - wide];
+    const places = [[right, y - 20], [right, y + 6], [left, y - 20], [left, y + 6],
+      [right, y - 7], [left, y - 7]];
     const box = places.map(([a, b]) => [a, b, a + wide, b + 14]).find(free);
     if (!box) return [];
     taken.push(box);
