@@ -8,7 +8,7 @@ SWEEP ?= dit_speed
 # MLflow anew, 3 to 7 seconds of CPU per process, as pip was not asked to compile what it installs.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup sweep test test-interpreters lint types format clean
+.PHONY: setup sweep test test-interpreters lint types format docs clean
 
 setup:
 	@PYTHON=$(PYTHON) LIBERO=$(LIBERO) scripts/setup
@@ -33,6 +33,10 @@ types: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs:
+	@PYTHON=$(PYTHON) DOCS=1 scripts/setup
+	scripts/docs
 
 clean:
 	rm -rf .venv build *.egg-info

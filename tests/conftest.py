@@ -1,4 +1,5 @@
-"""How tests share a machine: one thread per process, long files first, examples without a clock.
+"""How tests share a machine: one thread per process, long files first, examples without a clock,
+and a cache folder of their own, the same for all processes of one run.
 
 Threads are set before anything imports numpy or torch. With several test processes per core,
 threads that wait for each other take most of the time: `tests/quant/test_greedy.py` needs more than
@@ -44,3 +45,10 @@ LONG = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put long files first; xdist gives files to processes in this order."""
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    base = tmp_path_factory.getbasetemp()
+    run = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    os.environ["XDG_CACHE_HOME"] = str(run / "cache")

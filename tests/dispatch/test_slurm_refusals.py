@@ -168,6 +168,8 @@ def test_a_first_job_over_a_limit_waits(
         ("slurm_load_partitions: Socket timed out on send/recv operation", False),
         ("Resource temporarily unavailable", False),
         ("Protocol authentication error", False),
+        ("Required partition not available (inactive or drain)", False),
+        ("Slurm backup controller in standby mode", False),
     ],
 )
 def test_refusals_that_pass_are_known(launcher: str, said: str, is_final: bool) -> None:

@@ -192,8 +192,9 @@ def test_trials_end_as_without_interruption(battered: Battered, finished: Finish
 
 def test_who_presses_ctrl_c_is_told_how_to_go_on(battered: Battered) -> None:
     lines = battered.lives["Ctrl-C"].out.splitlines()
-    assert lines[-1].startswith("interrupted: ")
-    assert "the same command resumes" in lines[-1]
+    assert lines[-2].startswith("interrupted: ")
+    assert "the same command resumes" in lines[-2]
+    assert lines[-1].startswith("  python -m duqsweep ")
 
 
 def test_workers_that_outlive_their_controller_are_taken_up_again(battered: Battered) -> None:
