@@ -43,6 +43,7 @@ LIGHT_WORKER_FILES = {
     "kernels.expert.limits",
     "worker.child",
     "worker.ledger",
+    "worker.probe",
     "worker.serve",
     "worker.simulator",
     "worker.summary",

@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from duqsweep import files
 from duqsweep.assignment import Assignment
-from duqsweep.codec import FLAT, encode
 from duqsweep.control.front.intervals import clopper_pearson
+from duqsweep.control.front.reserved import Confirmation, ConfirmedPoint
 from duqsweep.control.front.success import Interval, SuccessEstimate
+from duqsweep.control.front.verdict import Pairs
 from duqsweep.control.trials.reader import TrialView, read_trials
 from duqsweep.errors import ConfigError
 from duqsweep.spec import LedgerEntry, Trial
 from duqsweep.worker.ledger import write_ledger
 
-CONFIRM_DIR = "confirm"  # in the sweep's folder, laid out as a sweep's folder
-CONFIRM_JSON = "confirm.json"
 ALPHA = 0.05
 
 
@@ -54,34 +52,48 @@ class FixedTrials:
         """Nothing to remember: everything is in the files."""
 
 
-def prepare(sweep_dir: Path, trials: Sequence[Trial], ledger: Sequence[LedgerEntry]) -> Path:
-    """Lay out the folder of a confirmation, or check that the one there is the same.
+def prepare(
+    folder: Path, sweep_dir: Path, trials: Sequence[Trial], ledger: Sequence[LedgerEntry]
+) -> None:
+    """Lay out a folder of fixed trials as a sweep's, or check that the one there is the same.
+
+    Args:
+        folder: In the sweep's folder.
+        sweep_dir: The sweep's folder.
+        trials: What is evaluated.
+        ledger: What they play.
 
     Raises:
-        ConfigError: A confirmation with another ledger was begun in this folder.
+        ConfigError: Trials with another ledger were begun in this folder.
         EvaluationError: The sweep's identity.json is damaged.
     """
     identity = files.read_object(sweep_dir / files.IDENTITY_JSON, ["checkpoint"])
-    folder = sweep_dir / CONFIRM_DIR
     folder.mkdir(exist_ok=True)
     path = folder / files.LEDGER_JSON
     wanted = folder / f"{files.LEDGER_JSON}.new"
     write_ledger(wanted, list(ledger))
     if path.exists() and path.read_bytes() != wanted.read_bytes():
         wanted.unlink()
-        raise ConfigError(
-            f"{folder} holds a confirmation on other states; move it away to begin a new one"
-        )
+        raise ConfigError(f"{folder} was begun on other states; move it away to begin a new one")
     wanted.replace(path)
     # Workers compare the checkpoint with it.
     files.write_json(folder / files.IDENTITY_JSON, identity)
+    _share_observations(sweep_dir, folder)
     for trial in trials:
         trial_dir = files.trial_dir(folder, trial.number)
         trial_dir.mkdir(parents=True, exist_ok=True)
         if not (trial_dir / files.SPEC_JSON).exists():
             spec = replace(trial, min_speedup=0.0)  # nothing is pruned
             files.write_json(trial_dir / files.SPEC_JSON, spec.to_json())
-    return folder
+
+
+def _share_observations(sweep_dir: Path, folder: Path) -> None:
+    """Let workers find the sweep's fixed observations; making them anew takes a minute."""
+    cache = folder / files.CACHE_DIR
+    cache.mkdir(exist_ok=True)
+    for known in (sweep_dir / files.CACHE_DIR).glob("observations-*.npz"):
+        if not (cache / known.name).exists():
+            files.write_bytes(cache / known.name, known.read_bytes())
 
 
 def unconfirmed(folder: Path, trials: Sequence[int], episodes: int) -> list[int]:
@@ -92,37 +104,6 @@ def unconfirmed(folder: Path, trials: Sequence[int], episodes: int) -> list[int]
         if view.result and (view.outcome == "failed" or view.result.episodes >= episodes)
     }
     return [number for number in trials if number not in settled]
-
-
-@dataclass(frozen=True)
-class ConfirmedPoint:
-    """One trial on states that the search never saw."""
-
-    trial: int
-    name: str | None
-    params: dict[str, bool | int | float | str]
-    success: SuccessEstimate = field(metadata=FLAT)  # an exact interval, held jointly
-    wins: int  # common episodes that only this trial solved
-    losses: int  # common episodes that only the reference solved
-    p_value: float | None  # two-sided; None without a reference
-    categories: dict[str, SuccessEstimate]
-
-
-@dataclass(frozen=True)
-class Confirmation:
-    """What the confirmed trials are worth: the content of confirm.json."""
-
-    simultaneous_confidence: float  # that all intervals hold
-    reference_trial: int | None  # that the others are paired with
-    points: tuple[ConfirmedPoint, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON data; `categories` is left out where the suite has none."""
-        data = encode(self)
-        for point in data["points"]:
-            if not point["categories"]:
-                del point["categories"]
-        return data
 
 
 def confirmation(folder: Path, reference: int | None) -> Confirmation:
@@ -137,24 +118,30 @@ def confirmation(folder: Path, reference: int | None) -> Confirmation:
         over all points. Where the suite has categories, their intervals hold jointly over all
         points and categories.
     """
-    views = [view for view in read_trials(folder) if view.result and view.result.episodes]
-    against = next((view for view in views if view.number == reference), None)
-    confidence = 1 - ALPHA / max(len(views), 1)
-    points = tuple(_point(view, against, confidence) for view in views)
+    return confirmation_of(read_trials(folder), reference)
+
+
+def confirmation_of(views: Sequence[TrialView], reference: int | None) -> Confirmation:
+    """The same from trials that were read."""
+    played = [view for view in views if view.result and view.result.episodes]
+    against = next((view for view in played if view.number == reference), None)
+    confidence = 1 - ALPHA / max(len(played), 1)
+    points = tuple(_point(view, against, confidence) for view in played)
     return Confirmation(1 - ALPHA, reference, points)
 
 
 def _point(view: TrialView, against: TrialView | None, confidence: float) -> ConfirmedPoint:
-    wins, losses = _discordant(view, against) if against else (0, 0)
+    pairs = Pairs.of(view, against) if against else Pairs(0, 0, 0)
     jointly = 1 - (1 - confidence) / max(len(view.categories), 1)
     return ConfirmedPoint(
         trial=view.number,
         name=view.trial.name,
         params=view.trial.params,
         success=SuccessEstimate.of(view.counts, _exact(confidence)),
-        wins=wins,
-        losses=losses,
-        p_value=mcnemar(wins, losses) if against else None,
+        wins=pairs.wins,
+        losses=pairs.losses,
+        p_value=mcnemar(pairs.wins, pairs.losses) if against else None,
+        common_episodes=pairs.episodes,
         categories={
             name: SuccessEstimate.of(counts, _exact(jointly))
             for name, counts in view.categories.items()
@@ -164,13 +151,6 @@ def _point(view: TrialView, against: TrialView | None, confidence: float) -> Con
 
 def _exact(confidence: float) -> Interval:
     return partial(clopper_pearson, confidence=confidence)
-
-
-def _discordant(view: TrialView, against: TrialView) -> tuple[int, int]:
-    """Common episodes that only `view` solved, and that only `against` solved."""
-    theirs = {e.i: e.success for e in against.episodes if e.error is None}
-    pairs = [(e.success, theirs[e.i]) for e in view.episodes if e.error is None and e.i in theirs]
-    return pairs.count((True, False)), pairs.count((False, True))
 
 
 def mcnemar(wins: int, losses: int) -> float:

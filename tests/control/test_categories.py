@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -242,7 +243,9 @@ def test_the_page_compares_each_category_with_the_original(sweep: InstantSweep):
     assert "Success by category, on the front" in page
     assert "80.0 % (49–94 %), 8 of 10, -10.0 points" in page
     assert "success rate, category object" in page  # the picture's axis
-    assert page.count("task 9") == 1  # ten columns, a row per category
+    assert (
+        len(re.findall(r'<th scope="col"[^>]*>(?:task )?9\b', page)) == 1
+    )  # ten columns, a row per category
 
 
 def test_the_csv_has_columns_for_each_category(front):
@@ -272,8 +275,8 @@ def test_status_shows_each_category(sweep: InstantSweep, capsys):
 
 
 def test_a_trial_can_be_picked_by_a_category(front):
-    assert pick(front, "fastest@success.object>=0.5") == 1
-    with pytest.raises(ConfigError, match=r"has success\.object>= 0\.9; the best has 0\.800"):
+    assert pick(front, "fastest@success.object>=0.25") == 1
+    with pytest.raises(ConfigError, match=r"has success\.object>= 0\.9; .* trial 0, has 0\.490"):
         pick(front, "fastest@success.object>=0.9")
     with pytest.raises(ConfigError, match="no category 'colour'; categories are: original, "):
         pick(front, "fastest@success.colour>=0.9")

@@ -46,7 +46,7 @@ class Lab:
         return len(read_lines(trial_dir(self.folder, number) / VISITS))
 
 
-def wait_for_ends(dispatcher: Dispatcher, n: int, seconds: float = 40.0) -> list:
+def wait_for_ends(dispatcher: Dispatcher, n: int, seconds: float = 90.0) -> list:
     """Poll as the sweep does until n assignments have ended."""
     ended: list = []
     deadline = time.monotonic() + seconds
@@ -61,7 +61,7 @@ def mailboxes(lab: Lab) -> list[Mailbox]:
     return [Mailbox(path) for path in sorted((lab.folder / WORKERS_DIR).glob("*"))]
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -112,7 +112,7 @@ class SlurmLab:
     def stop(self) -> None:
         self.run("scancel", "--partition=low")
         self.run("scancel", "--partition=high")
-        until(lambda: not self.run("squeue", "-h").strip(), 10.0, "no job left")
+        until(lambda: not self.living(), 30.0, "no job left")
         pids = [int(path.read_text()) for path in (self.folder / "run").glob("*.pid")]
         for pid in pids:
             with suppress(ProcessLookupError):  # a test killed it
@@ -145,6 +145,10 @@ class SlurmLab:
 
     def state(self, node: str) -> str:
         return self.run("sinfo", "-h", "-n", node, "-p", "low", "-o", "%T").strip()
+
+    def living(self, field: str = "%i") -> list[str]:
+        """A field of each job that has not ended; what has may stay COMPLETING for a minute."""
+        return self.run("squeue", "-h", "-t", "PENDING,RUNNING,SUSPENDED", "-o", field).split()
 
     def run(self, *command: str) -> str:
         done = subprocess.run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -19,10 +20,6 @@ pytestmark = [
     pytest.mark.slurm,
     pytest.mark.parametrize("launcher", ["slurm"], indirect=True),
 ]
-
-
-def squeue(slurm: SlurmLab, field: str) -> list[str]:
-    return slurm.run("squeue", "-h", "-o", field).split()
 
 
 def one_running(lab: Lab, **changes: object) -> object:
@@ -71,7 +68,7 @@ def test_a_suspended_job_has_not_ended(lab: Lab, slurm: SlurmLab) -> None:
     dispatcher = one_running(lab)
     job_id = mailboxes(lab)[0].job().job_id
     slurm.run("scontrol", "suspend", job_id)
-    wait_until(lambda: "SUSPENDED" in squeue(slurm, "%T"))
+    wait_until(lambda: "SUSPENDED" in slurm.living("%T"))
     seen = jobstate.SlurmJobs()
     for _ in range(3):
         (view,) = seen.views(mailboxes(lab)).values()
@@ -88,7 +85,7 @@ def test_jobs_are_found_by_name_when_their_id_was_lost(lab: Lab, slurm: SlurmLab
     dispatcher = lab.open(jobs=1)
     assert dispatcher.reattach() == [Assignment(0, 500)]
     dispatcher.close(end_jobs=True)
-    wait_until(lambda: squeue(slurm, "%i") == [])
+    wait_until(lambda: slurm.living() == [])
 
 
 def test_ending_jobs_also_ends_those_that_wait(lab: Lab, slurm: SlurmLab) -> None:
@@ -96,9 +93,45 @@ def test_ending_jobs_also_ends_those_that_wait(lab: Lab, slurm: SlurmLab) -> Non
     for number in range(2):
         lab.trial(number)
         dispatcher.submit(Assignment(number, 1))
-    assert squeue(slurm, "%T").count("PENDING") == 2
+    assert slurm.living("%T").count("PENDING") == 2
     dispatcher.close(end_jobs=True)
-    wait_until(lambda: squeue(slurm, "%i") == [])
+    wait_until(lambda: slurm.living() == [])
+
+
+@pytest.mark.parametrize("failures", [1, 9])
+def test_an_order_to_end_jobs_is_repeated_while_slurm_gives_no_answer(
+    failures: int,
+    lab: Lab,
+    slurm: SlurmLab,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    lab.trial(0)
+    dispatcher = lab.open(jobs=1, additional_parameters={"begin": "now+1hour"})
+    dispatcher.submit(Assignment(0, 1))
+    (job_id,) = slurm.living()
+    silent = tmp_path / "bin" / "squeue"
+    silent.parent.mkdir()
+    real = shutil.which("squeue")
+    count = tmp_path / "count"
+    silent.write_text(
+        f"#!/bin/sh\necho >> {count}\n"
+        f'[ $(wc -l < {count}) -gt {failures} ] && exec {real} "$@"\nexit 1\n'
+    )
+    silent.chmod(0o755)
+    monkeypatch.setattr("duqsweep.control.dispatch.slurm.CANCEL_WAITS_S", (0.1, 0.1))
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{silent.parent}:{os.environ['PATH']}")
+        dispatcher.close(end_jobs=True)
+    is_told = "did not take the order to end the jobs of 1 worker(s)" in caplog.text
+    if failures == 1:
+        wait_until(lambda: slurm.living() == [])
+        assert not is_told
+    else:
+        assert slurm.living() == [job_id]
+        assert is_told
+        slurm.run("scancel", job_id)
 
 
 def test_one_look_at_all_jobs_is_one_command(

@@ -69,11 +69,24 @@ class SlurmJobs:
             for mailbox in mailboxes
         }
 
-    def living_ids(self, mailboxes: Sequence[Mailbox]) -> list[str]:
-        """Ids of the workers' jobs that have not ended."""
-        listed = self._list() or {}
+    def living_ids(self, mailboxes: Sequence[Mailbox]) -> list[str] | None:
+        """Ids of the workers' jobs that have not ended; None while SLURM gives no answer."""
+        listed = self._list()
+        if listed is None:
+            return None
         rows = [listed.get(_name(mailbox)) for mailbox in mailboxes]
         return [row.job_id for row in rows if row is not None and row.state not in FINAL]
+
+    def named(self, job_name: str) -> JobView | None:
+        """A job of this user; None without an answer."""
+        listed = self._list()
+        if listed is None:
+            return None
+        row = listed.get(job_name)
+        if row is None:
+            return JobView("absent")
+        state = "ended" if row.state in FINAL else _living_state(row)
+        return JobView(state, row.reason, row.job_id)
 
     def _list(self) -> dict[str, Row] | None:
         """This user's jobs by name, also those that ended lately; None without an answer."""

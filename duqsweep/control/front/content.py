@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from duqsweep.categories import SUCCESS_RATE, is_success_rate, named_category
-from duqsweep.control.front.beliefs import Belief, front_chances, read_beliefs
+from duqsweep.control.front.beliefs import Belief, read_beliefs
+from duqsweep.control.front.factors import TWINS_DIR, Timings, factors
+from duqsweep.control.front.intervals import clustered_by_task
 from duqsweep.control.front.measures import EPISODE_TIME_S, measures_of
 from duqsweep.control.front.objectives import Objective
 from duqsweep.control.front.pareto import Candidate, FrontDraws, hypervolume, non_dominated
 from duqsweep.control.front.records import Front, FrontPoint, FrontReference
+from duqsweep.control.front.reserved import judged, read_confirmation
 from duqsweep.control.front.simulator import sweep_simulator
 from duqsweep.control.front.stored import Look, stored_look
 from duqsweep.control.front.success import SuccessEstimate
@@ -96,6 +100,7 @@ class FrontBuilder:
         self._rates = [o.name for o in objectives if is_success_rate(o.name)]
         self._costs = [(i, o) for i, o in enumerate(objectives) if not is_success_rate(o.name)]
         self._draws = FrontDraws([objective.measure.noise for _, objective in self._costs])
+        self._twins = TrialReader(sweep_dir / TWINS_DIR)
         self._reference: Reference | None = None
         self._known: dict[int, _Known] = {}
         # The last front's points: as `_Known` has them, and at their places.
@@ -115,22 +120,39 @@ class FrontBuilder:
             self._known.clear()
         ended = {view.number: self._look(view) for view in views if view.result}
         self._known = ended
-        beliefs = read_beliefs(self._dir)
+        believed = read_beliefs(self._dir)
+        beliefs = believed.by_number
         rows = {n: self._believed(n, k.row, beliefs) for n, k in ended.items() if k.row is not None}
         values = list(rows.values())
         flags = dict(zip(rows, non_dominated(values, self._directions), strict=True))
-        chances = self._chances_of(beliefs, rows) if beliefs else self._chances(ended)
-        points = {
-            number: self._placed(
-                known.point,
-                flags.get(number, False),
-                chances.get(number),
-                beliefs[number].mean if number in beliefs else None,
-            )
-            for number, known in ended.items()
-        }
-        self._placed_before = {n: (known.point, points[n]) for n, known in ended.items()}
+        chances: Mapping[int, float | None] = (
+            {n: beliefs[n].p_front for n in rows if n in beliefs}
+            if beliefs
+            else self._chances(ended)
+        )
+        confirmed = read_confirmation(self._dir)
+        states = judged(confirmed, self._margin) if confirmed else {}
         reference = _reference(views, timed)
+        timings = Timings(views, self._twins.read())
+        points = {}
+        for number, known in ended.items():
+            state, reserved = states.get(number, ("unconfirmed", None))
+            place = {
+                "on_front": flags.get(number, False),
+                "p_front": chances.get(number),
+                "success_mean": beliefs[number].mean if number in beliefs else None,
+                "state": state,
+                "reserved": reserved,
+                "factors": factors(known.view, timings, reference.nominal_calls)
+                if reference is not None and flags.get(number)
+                else None,
+            }
+            points[number] = self._placed(known.point, place)
+        self._placed_before = {n: (known.point, points[n]) for n, known in ended.items()}
+        # A refuted trial must not hide those that it beats by the search's episodes alone.
+        left = {n: row for n, row in rows.items() if points[n].state != "refuted"}
+        on_front = non_dominated(list(left.values()), self._directions)
+        tested = {n for n, flag in zip(left, on_front, strict=True) if flag}
         corner = worst_corner(values, self._objectives, reference)
         best = [row for number, row in rows.items() if flags[number]]
         return Front(
@@ -142,7 +164,8 @@ class FrontBuilder:
             counts=count_outcomes(views),
             episodes=sum(len(view.episodes) for view in views),
             points=tuple(points.values()),
-            verdict=_verdict([known.view for known in ended.values()], points, self._margin),
+            answer=believed.answer,
+            verdict=_verdict([k.view for k in ended.values()], points, tested, self._margin),
         )
 
     def _look(self, view: TrialView) -> _Known:
@@ -182,39 +205,35 @@ class FrontBuilder:
         pairs = zip(self._objectives, row, strict=True)
         return [beliefs[number].mean if is_success_rate(o.name) else value for o, value in pairs]
 
-    def _chances_of(
-        self, beliefs: Mapping[int, Belief], rows: Mapping[int, Sequence[float]]
-    ) -> dict[int, float]:
-        """The same from the model's posterior; a trial that it does not know yet has none."""
-        known = [number for number in rows if number in beliefs]
-        costs = [self._minimised(rows[n]) for n in known]
-        noise = [objective.measure.noise for _, objective in self._costs]
-        found = front_chances([beliefs[number] for number in known], costs, noise)
-        return {number: round(chance, 4) for number, chance in zip(known, found, strict=True)}
-
-    def _placed(
-        self, point: FrontPoint, on_front: bool, chance: float | None, mean: float | None
-    ) -> FrontPoint:
+    def _placed(self, point: FrontPoint, place: dict[str, Any]) -> FrontPoint:
         """The point at its place; the same object as before where nothing changed."""
         source, before = self._placed_before.get(point.trial, (None, point))
-        now = (on_front, chance, mean)
-        if source is point and (before.on_front, before.p_front, before.success_mean) == now:
+        if source is point and all(getattr(before, key) == place[key] for key in place):
             return before
-        return replace(point, on_front=on_front, p_front=chance, success_mean=mean)
+        return replace(point, **place)
 
 
 def _verdict(
-    views: Sequence[TrialView], points: Mapping[int, FrontPoint], margin: float
+    views: Sequence[TrialView],
+    points: Mapping[int, FrontPoint],
+    tested: Collection[int],
+    margin: float,
 ) -> Verdict | None:
-    """The verdict; None where no trial is the unquantized policy, or it played no episode."""
+    """The verdict; None where no trial is the unquantized policy, or it played no episode.
+
+    Args:
+        views: All trials with a result.
+        points: Of these trials.
+        tested: Numbers of the trials that may pass: the front of those that were not refuted.
+        margin: Loss of success rate that is tolerated.
+    """
     named = next((view for view in views if view.trial.name == REFERENCE), None)
     if named is None or not named.counts.ran:
         return None
     times = {
         number: time
-        for number, point in points.items()
-        if (point.on_front or number == named.number)
-        and (time := point.value(EPISODE_TIME_S)) is not None
+        for number in {*tested, named.number}
+        if (time := points[number].value(EPISODE_TIME_S)) is not None
     }
     candidates = [(view, times[view.number]) for view in views if view.number in times]
     return verdict(candidates, named, margin)
@@ -248,6 +267,7 @@ def _point(view: TrialView, reference: Reference | None) -> FrontPoint:
     measures = measures_of(spec.suite)
     values = {name: measure.read(view, reference) for name, measure in measures.items()}
     del values[SUCCESS_RATE]  # part of the estimate
+    by_task = clustered_by_task(_task_counts(view)) or (None, None)
     return FrontPoint(
         trial=view.number,
         name=view.trial.name,
@@ -263,8 +283,18 @@ def _point(view: TrialView, reference: Reference | None) -> FrontPoint:
         outcome=result.outcome,
         reason=result.reason,
         error_type=result.error_type,
+        success_low_by_task=by_task[0],
+        success_high_by_task=by_task[1],
         categories={name: SuccessEstimate.of(c) for name, c in view.categories.items()},
     )
+
+
+def _task_counts(view: TrialView) -> list[tuple[int, int]]:
+    """Successes and episodes of each task; an episode that ended in an error is left out."""
+    ran = [episode for episode in view.episodes if episode.error is None]
+    episodes = Counter((episode.suite, episode.task) for episode in ran)
+    successes = Counter((episode.suite, episode.task) for episode in ran if episode.success)
+    return [(successes[task], count) for task, count in episodes.items()]
 
 
 def is_candidate(point: FrontPoint, objectives: Sequence[Objective]) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from statistics import NormalDist
 
 from duqsweep.errors import SpecError
@@ -14,15 +15,81 @@ def wilson(successes: int, episodes: int, confidence: float = 0.95) -> tuple[flo
     _check_counts(successes, episodes)
     if episodes == 0:
         return 0.0, 1.0
-    z2 = NormalDist().inv_cdf((1 + confidence) / 2) ** 2
+    return _score_interval(
+        successes / episodes, episodes, NormalDist().inv_cdf((1 + confidence) / 2)
+    )
+
+
+def clustered_by_task(
+    counts: Sequence[tuple[int, int]], confidence: float = 0.95
+) -> tuple[float, float] | None:
+    """The interval of the success rate that other tasks of the same kind would have.
+
+    Outcomes are more alike within a task than between tasks, so that n episodes say less than n
+    independent ones. The variance between tasks gives the number of independent episodes that would
+    say as much, at most n. Wilson's interval with that number and Student's quantile is what Dean &
+    Pagano recommend for surveys in clusters (J. Survey Statistics and Methodology 2015).
+
+    Args:
+        counts: Successes and episodes of each task; tasks without episodes are left out.
+        confidence: That the interval holds the rate.
+
+    Returns:
+        None for fewer than two tasks: one task says nothing of others.
+    """
+    played = [(successes, episodes) for successes, episodes in counts if episodes]
+    for successes, episodes in played:
+        _check_counts(successes, episodes)
+    if len(played) < 2:
+        return None
+    successes, episodes = (sum(column) for column in zip(*played, strict=True))
     rate = successes / episodes
+    between = sum((s - rate * n) ** 2 for s, n in played) * len(played) / (len(played) - 1)
+    independent = rate * (1 - rate) * episodes
+    worth = episodes * min(1.0, independent / between) if between else float(episodes)
+    return _score_interval(rate, worth, student_quantile((1 + confidence) / 2, len(played) - 1))
+
+
+def _score_interval(rate: float, episodes: float, z: float) -> tuple[float, float]:
+    """Wilson's interval of a rate from so many episodes, `z` standard errors to each side."""
+    z2 = z * z
     centre = (rate + z2 / (2 * episodes)) / (1 + z2 / episodes)
     variance = rate * (1 - rate) / episodes + z2 / (4 * episodes**2)
     half = math.sqrt(z2 * variance) / (1 + z2 / episodes)
     # At the ends the bound is the rate itself; rounding would miss it.
-    low = 0.0 if successes == 0 else centre - half
-    high = 1.0 if successes == episodes else centre + half
+    low = 0.0 if rate == 0 else centre - half
+    high = 1.0 if rate == 1 else centre + half
     return low, high
+
+
+@cache
+def student_quantile(probability: float, freedom: int) -> float:
+    """The quantile of Student's distribution, of a probability between 0.5 and 1.
+
+    Args:
+        probability: To lie below the quantile.
+        freedom: Degrees of freedom, at least 1.
+    """
+    low, high = 0.0, 1.0
+    while _student_between(high, freedom) < 2 * probability - 1:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        is_below = _student_between(middle, freedom) < 2 * probability - 1
+        low, high = (middle, high) if is_below else (low, middle)
+    return (low + high) / 2
+
+
+def _student_between(t: float, freedom: int) -> float:
+    """P(|T| < t) of Student's distribution (Abramowitz & Stegun 26.7.3 and 26.7.4)."""
+    angle = math.atan(t / math.sqrt(freedom))
+    sine, squared = math.sin(angle), math.cos(angle) ** 2
+    is_odd = freedom % 2 == 1
+    term, total = (math.cos(angle) if is_odd else 1.0), 0.0
+    for k in range(1 + is_odd, freedom, 2):
+        total += term
+        term *= squared * k / (k + 1)
+    return 2 / math.pi * (angle + sine * total) if is_odd else sine * total
 
 
 def clopper_pearson(successes: int, episodes: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -10,6 +10,9 @@ from typing import Any
 from duqsweep import files
 from duqsweep.categories import SUCCESS_RATE, is_success_rate, named_category
 from duqsweep.codec import FLAT, decode, encode
+from duqsweep.control.front.beliefs import Answer
+from duqsweep.control.front.factors import SpeedupFactors
+from duqsweep.control.front.importance import Importance
 from duqsweep.control.front.measures import (
     CALL_MS,
     EPISODE_TIME_S,
@@ -18,6 +21,7 @@ from duqsweep.control.front.measures import (
     find_measure,
 )
 from duqsweep.control.front.objectives import Objective
+from duqsweep.control.front.reserved import PointState, Reserved
 from duqsweep.control.front.simulator import SweepSimulator
 from duqsweep.control.front.success import SuccessEstimate
 from duqsweep.control.front.verdict import Verdict
@@ -62,6 +66,12 @@ class FrontPoint:
     reason: str
     error_type: str | None
     success_mean: float | None = None  # a model's posterior mean; None where there is no model
+    # The 95 % interval for other tasks of the same kind; None where fewer than two were played.
+    success_low_by_task: float | None = None
+    success_high_by_task: float | None = None
+    state: PointState = "unconfirmed"
+    factors: SpeedupFactors | None = None  # on the front, where the twin is timed
+    reserved: Reserved | None = None  # on states that no search uses; None before `confirm`
     categories: dict[str, SuccessEstimate] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -97,6 +107,8 @@ class Front:
     counts: dict[str, int]  # outcome → trials, running ones included
     episodes: int  # of all trials, running ones included
     verdict: Verdict | None = None  # None without a trial of the unquantized policy
+    answer: Answer | None = None  # None without `budget.until`
+    importances: tuple[Importance, ...] = ()  # largest first; empty where they were not computed
     points: tuple[FrontPoint, ...] = ()  # by trial
 
     @property
@@ -130,6 +142,11 @@ class Front:
         return tuple(
             sorted(on_front, key=lambda p: (-(p.value(success) or 0.0), p.value(time) or 0.0))
         )
+
+    def episode_speedup(self, point: FrontPoint) -> float | None:
+        """How many times shorter a nominal episode is than the reference's; fewer calls count."""
+        time_s = point.value(EPISODE_TIME_S)
+        return self.reference.episode_time_s / time_s if self.reference and time_s else None
 
     def to_json(self) -> dict[str, Any]:
         """The content of `front.json`; `categories` is left out where the suite has none."""

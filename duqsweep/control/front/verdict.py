@@ -122,6 +122,17 @@ def loss_below(pairs: Pairs, z: float) -> float:
     return high
 
 
+def loss_above(pairs: Pairs, z: float) -> float:
+    """The margin at which the score is z: a lower bound of the loss; negative for a gain."""
+    if score(pairs, 0.0) < z:
+        return -loss_below(Pairs(pairs.episodes, pairs.losses, pairs.wins), z)
+    low, high = 0.0, pairs.loss or 0.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if score(pairs, middle) > z else (low, middle)
+    return low
+
+
 def episodes_needed(pairs: Pairs, margin: float, z: float) -> int | None:
     """Common episodes after which the trial passes, if its wins and losses keep their shares.
 
