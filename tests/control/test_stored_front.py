@@ -20,7 +20,7 @@ from synthetic_sweep import (
 
 from duqsweep import cli, files
 from duqsweep.control.config.sweep_config import compose
-from duqsweep.control.front.beliefs import Belief, write_beliefs
+from duqsweep.control.front.beliefs import Belief, Beliefs, write_beliefs
 from duqsweep.control.front.content import compute_front, look_at
 from duqsweep.control.sweep_files import FrontFiles
 from duqsweep.control.trials import reader as trials_reader
@@ -106,7 +106,7 @@ ANEW: dict[str, Callable[[Path], None]] = {
     "a trial is damaged": lambda folder: trial_file(folder, 6, files.VITALS_JSON).write_text("{"),
     "the reference changes": lambda folder: edit(folder / files.REFERENCE_JSON, call_ms=80.0),
     "a model writes beliefs": lambda folder: write_beliefs(
-        folder, {number: Belief(0.9, 0.02) for number in range(TRIALS - 3)}
+        folder, Beliefs({str(number): Belief(0.9, 0.02) for number in range(TRIALS - 3)})
     ),
     "front.json is edited": lambda folder: edit(folder / files.FRONT_JSON, hypervolume=1e6),
     "front.json is torn": lambda folder: (folder / files.FRONT_JSON).write_text('{"sweep": '),
