@@ -21,7 +21,7 @@ from duqsweep.output import flush_or_silence, prepare_output, silence
 VERBS = {
     "plan": "dry run: the space, the layers each include reaches, the first trials, an estimate",
     "status": "what a sweep has done and is doing: status DIR [--json]",
-    "front": "the front of a sweep: front DIR [--json]",
+    "front": "the front of a sweep: front DIR [--json] [--importances]",
     "logs": "the log of one trial: logs DIR --trial N [-f]",
     "confirm": "fresh episodes on reserved states for the front: confirm DIR [--episodes N]",
     "twins": "what quantization itself brings: times the front's unquantized twins: twins DIR",

@@ -35,6 +35,7 @@ CACHE_DIR = "cache"  # packs, calibration observations: safe to delete
 REFERENCE_JSON = "reference.json"  # the call time that speed-ups are measured against
 POSTERIOR_JSON = "posterior.json"  # success rates as a search's model believes them
 FRONT_JSON = "front.json"
+FRONT_SOURCES_JSON = "front.sources.json"  # what front.json was computed from
 FRONT_CSV = "front.csv"
 FRONT_PNG = "front.png"
 REPORT_HTML = "report.html"
@@ -89,6 +90,11 @@ def waiting_out(say: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         _say = before
+
+
+def waiting_say() -> Callable[[str], None] | None:
+    """What takes a line for people when something begins to wait; None outside `waiting_out`."""
+    return _say
 
 
 def patient(act: Callable[_P, T]) -> Callable[_P, T]:
@@ -252,7 +258,7 @@ def read_lines(path: Path) -> list[Any]:
 def parse_line(line: bytes) -> Any:
     """One line of a log; raises EvaluationError when it is not JSON."""
     try:
-        return json.loads(line)
+        return json.loads(line.decode())
     except (ValueError, RecursionError) as error:
         raise EvaluationError(f"not valid JSON: {error}") from error
 

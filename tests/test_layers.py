@@ -203,6 +203,11 @@ def test_help_loads_no_library() -> None:
     assert not loaded & {*HEAVY, "mlflow", "optuna", "submitit"}
 
 
+def test_status_and_front_load_what_they_need() -> None:
+    loaded = loaded_by("import duqsweep.verbs.status, duqsweep.verbs.front")
+    assert not loaded & {*HEAVY, "hydra", "mlflow", "optuna", "scipy", "sentencepiece", "submitit"}
+
+
 def test_planning_and_explaining_load_no_torch() -> None:
     loaded = loaded_by("import duqsweep.verbs.plan, duqsweep.verbs.explain")
     assert not loaded & {*HEAVY, "mlflow"}

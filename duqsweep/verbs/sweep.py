@@ -36,7 +36,7 @@ from duqsweep.verbs.as_job import (
     time_left_s,
 )
 from duqsweep.verbs.command import command
-from duqsweep.verbs.folder import sweep_front, tracking_uri
+from duqsweep.verbs.folder import explained_front, tracking_uri
 from duqsweep.verbs.interrupt import HandOver, terminate_as_interrupt
 from duqsweep.verbs.notify import ERROR, VARIABLES, Notice
 from duqsweep.verbs.undo import undone_if_refused
@@ -46,8 +46,9 @@ from duqsweep.worker.simulator import check_simulator, write_simulator
 OPTIONS = f"--cfg job, --config-dir DIR, --notify CMD, {AS_JOB}"
 ASK = """\
 {running} trials are running.
-  y: they continue without this process; it can re-attach to them: {command}
-  n: they end now; finished episodes are kept, those being played are played again later
+  y  they continue without this process; this command re-attaches to them:
+     {command}
+  n  they end now; finished episodes are kept, the others are played again
 Let them continue? [Y/n] """
 MLFLOW_WAIT_S = 60.0  # at the end, for what is not yet there
 
@@ -243,14 +244,14 @@ class _Run:
         from duqsweep.control.trials.reader import read_trials
 
         views = read_trials(self._dir)
-        front = sweep_front(self._config, views)
+        front = explained_front(self._config, views)
         finished = ending == "finished"
         if nothing_new and finished and not trouble:
             changed = f"{files.SWEEP_YAML} holds the new settings" if self._resettled else ""
             changed = changed or "nothing was changed"
             print(f"{self._config.name} is finished: nothing was left to do, {changed}")
         elif views:
-            write_report(self._dir, front, views)
+            write_report(self._dir, front, views, self._config.base)
             self._tracker.front_changed(front)
         missing = self._tracker.close(MLFLOW_WAIT_S if finished else 5.0)
         if finished:

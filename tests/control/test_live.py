@@ -62,7 +62,9 @@ def test_away_from_a_terminal_every_event_is_one_line() -> None:
         tell_everything(progress)
     lines = [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in stream.getvalue().splitlines()]
     assert lines[0].startswith("trial 2 started: include=dit_mlp w_bits=4 num_steps=5")
-    assert lines[1].startswith("trial 2 measured: 20.5 ms per call, 2.00× the reference, 6 layers")
+    assert lines[1].startswith(
+        "trial 2 measured: a call 2.00× the reference (20.5 and 41 ms on its node), 6 layers"
+    )
     assert lines[2] == "trial 1 still runs: re-attached"
     assert lines[3] == "trial 2 complete: 10 of 10 episodes succeeded [1/4]"
     assert lines[5] == "trial 3 FAILED: OutOfMemory: out of memory [2/4]"

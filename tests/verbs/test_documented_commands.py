@@ -19,6 +19,7 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SWEEP_FILE = re.compile(r"^# (my_conf/\S+\.yaml)", re.MULTILINE)
 COMMAND = ("python", "-m", "duqsweep")
 OF_A_TRIAL = ("plan", "evaluate", "explain", "doctor")  # verbs that take overrides
+COMPLETE = ("completion", "init")  # verbs that need nothing to be there
 
 
 def commands(page: Path) -> list[list[str]]:
@@ -67,6 +68,8 @@ def test_a_documented_command_is_taken(
         config = load(overrides, own)
         if config.name is not None and not config.policy.checkpoint:
             to_config(config)
+    elif words[0] in COMPLETE:
+        assert cli.main(words[:2]) == 0
     else:  # its folder is not there, which is found once its options were understood
         assert cli.main(words) == 2
         (said,) = capsys.readouterr().err.splitlines()

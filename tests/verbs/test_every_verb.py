@@ -21,6 +21,8 @@ VERBS = (
     ["stop"],
     ["retry"],
     ["export", "--trial", "0"],
+    ["export", "--trial", "0", "--format", "card"],
+    ["logs", "--trial", "0"],
     ["export", "--pick", "knee"],
     ["sync"],
     ["video", "--trial", "0", "--episode", "0"],

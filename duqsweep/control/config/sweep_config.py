@@ -39,6 +39,7 @@ from duqsweep.control.config.settings import (
     check_settable,
     did_you_mean,
 )
+from duqsweep.control.config.until import parse_until
 from duqsweep.control.front.objectives import Objective
 from duqsweep.envs.assets import RECORDED, instructions
 from duqsweep.envs.simulator_info import describe_simulator
@@ -86,6 +87,7 @@ class SweepConfig:
     sampler: SamplerConfig
     tracking: TrackingConfig
     storage_url: str | None
+    moved_from: Path | None  # where the sweep's folder was, as the storage has it
     yaml: str  # the whole composed configuration
 
     @property
@@ -148,10 +150,14 @@ def to_config(config: DictConfig) -> SweepConfig:
     name = check_name(root.name)
     declared_settings(SuiteSpec)["seed"].check("seed", root.seed)
     base = _base(root)
-    budget = Budget(
-        root.budget.trials, root.budget.episodes_per_trial, root.budget.tolerated_failures
-    )
     objectives = objectives_of(root.objectives, base.suite)
+    asked, shares_out = root.budget, root.sampler.name == SHARES_OUT
+    budget = Budget(
+        asked.trials,
+        asked.episodes_per_trial,
+        asked.tolerated_failures,
+        parse_until(asked.until, asked.until_probability, shares_out, objectives),
+    )
     check_episodes(budget, objectives, base.suite)
     _check_choice("launcher", root.launcher.name, LAUNCHERS)
     _check_choice("sampler", root.sampler.name, SAMPLERS)
@@ -170,7 +176,7 @@ def to_config(config: DictConfig) -> SweepConfig:
         check_sharing(budget, objectives)
     return SweepConfig(
         name=name,
-        directory=Path(root.dir).expanduser().absolute(),
+        directory=_absolute(root.dir),
         seed=root.seed,
         base=base,
         space=root.space,
@@ -184,8 +190,13 @@ def to_config(config: DictConfig) -> SweepConfig:
         sampler=root.sampler,
         tracking=root.tracking,
         storage_url=root.storage.url,
+        moved_from=_absolute(root.storage.moved_from) if root.storage.moved_from else None,
         yaml=as_yaml(config),
     )
+
+
+def _absolute(folder: str) -> Path:
+    return Path(folder).expanduser().absolute()
 
 
 def _check_protocol(config: DictConfig) -> None:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import re
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-
 _ASSIGNMENT = re.compile(r"(\+{0,2}[\w./@-]+=)(.*)", re.DOTALL)
 # Lists, mappings, quoted words and functions have their own grammar; Hydra reports mistakes there.
 _STRUCTURED = re.compile(r"\s*(?:[\[{'\"]|[A-Za-z_]+\()")
@@ -34,6 +31,10 @@ def in_hydras_grammar(word: str) -> str:
 
 
 def _is_read(word: str) -> bool:
+    # Hydra takes long to import, and only what composes a configuration needs it.
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
     try:
         OverridesParser.create().parse_override(word)
     except HydraException:

@@ -10,7 +10,9 @@ from typing import Any
 from duqsweep import files
 from duqsweep.categories import SUCCESS_RATE, is_success_rate, named_category
 from duqsweep.codec import FLAT, decode, encode
+from duqsweep.control.front.beliefs import Answer
 from duqsweep.control.front.factors import SpeedupFactors
+from duqsweep.control.front.importance import Importance
 from duqsweep.control.front.measures import (
     CALL_MS,
     EPISODE_TIME_S,
@@ -105,6 +107,8 @@ class Front:
     counts: dict[str, int]  # outcome → trials, running ones included
     episodes: int  # of all trials, running ones included
     verdict: Verdict | None = None  # None without a trial of the unquantized policy
+    answer: Answer | None = None  # None without `budget.until`
+    importances: tuple[Importance, ...] = ()  # largest first; empty where they were not computed
     points: tuple[FrontPoint, ...] = ()  # by trial
 
     @property
@@ -138,6 +142,11 @@ class Front:
         return tuple(
             sorted(on_front, key=lambda p: (-(p.value(success) or 0.0), p.value(time) or 0.0))
         )
+
+    def episode_speedup(self, point: FrontPoint) -> float | None:
+        """How many times shorter a nominal episode is than the reference's; fewer calls count."""
+        time_s = point.value(EPISODE_TIME_S)
+        return self.reference.episode_time_s / time_s if self.reference and time_s else None
 
     def to_json(self) -> dict[str, Any]:
         """The content of `front.json`; `categories` is left out where the suite has none."""

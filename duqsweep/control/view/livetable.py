@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from duqsweep.control.front import formats
+from duqsweep.control.front.measures import SPEEDUP
 from duqsweep.control.front.records import Front
 from duqsweep.control.view import tables, wording
 from duqsweep.control.view.estimate import Estimate
@@ -151,7 +152,7 @@ class LiveTable:
 
     def _running_table(self) -> Table:
         each = self.plan.episodes_per_trial
-        numbers = ["trial", *(["episodes", "success"] if each else []), "speed-up", "for"]
+        numbers = ["trial", *(["episodes", "success"] if each else []), SPEEDUP.column, "for"]
         table = tables.new_table(f"running: {self.plan.sweep}", numbers, ["settings"])
         for number, row in sorted(self._running.items()):
             rate = row.successes / row.episodes if row.episodes else None

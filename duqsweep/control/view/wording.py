@@ -20,6 +20,7 @@ from duqsweep.control.front.success import SuccessEstimate
 from duqsweep.result import Throughput, TrialResult, Vitals
 
 SLOW_KERNELS = {"none", "fake", "loop", None}  # none of them is faster with fewer bits
+MOST_LISTED = 12  # numbers in a line
 SIMULATED = "simulated quantization: fewer bits do not change the time measured here"
 _KERNEL_NOTES = {
     "none": "not quantized",
@@ -128,7 +129,7 @@ def point_summary(point: FrontPoint) -> str:
     trial = f"trial {point_label(point)}"
     if point.outcome == "failed":
         return f"{trial}: failed, {point.reason}. {params}"
-    faster = f"{point.text(SPEEDUP)} the reference"
+    faster = f"a call {point.text(SPEEDUP)} the reference"
     if not point.success.counts.episodes:
         return (
             f"{trial}: {point.text(CALL_MS)} per call, {faster}, {point.text(WEIGHTS_MB)} MB, "
@@ -162,6 +163,20 @@ def cause(error_type: str | None, reason: str) -> str:
     return f"{error_type}: {reason}" if reason else error_type
 
 
+def repeats_line(numbers: Sequence[int]) -> str | None:
+    """Why trials of some numbers are missing; None where all up to the last are there.
+
+    Args:
+        numbers: Of all trials that the sweep has a folder of.
+    """
+    missing = sorted(set(range(max(numbers, default=-1) + 1)) - set(numbers))
+    if not missing:
+        return None
+    listed = ", ".join(map(str, missing[:MOST_LISTED]))
+    more = f" and {len(missing) - MOST_LISTED} more" if len(missing) > MOST_LISTED else ""
+    return f"no trial {listed}{more}: each repeated another trial's settings, or was impossible"
+
+
 def counts_line(front: Front) -> str:
     """`21 complete · 1 stopped · 1 failed · 1,320 episodes`."""
     parts = [f"{count} {name}" for name, count in front.counts.items() if count]
@@ -190,7 +205,8 @@ def axis_label(measure: Measure, front: Front) -> str:
 def vitals_text(vitals: Vitals) -> str:
     """What a benchmark found, in one line."""
     return (
-        f"{vitals.call_ms.p50:.3g} ms per call, {ratio(vitals.speedup)} the reference, "
+        f"a call {ratio(vitals.speedup)} the reference ({vitals.call_ms.p50:.3g} and "
+        f"{vitals.reference_call_ms:.3g} ms on its node), "
         f"{vitals.layers_quantized} layers quantized, {vitals.mean_weight_bits:.3g} bits per "
         f"weight on average, {vitals.weights_mb:.3g} MB, action error {vitals.action_error:.3g}, "
         f"kernel {kernel_note(vitals.kernel)}"
