@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import itertools
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,7 +22,9 @@ VERBS = {
     "plan": "dry run: the space, the layers each include reaches, the first trials, an estimate",
     "status": "what a sweep has done and is doing: status DIR [--json]",
     "front": "the front of a sweep: front DIR [--json] [--importances]",
+    "logs": "the log of one trial: logs DIR --trial N [-f]",
     "confirm": "fresh episodes on reserved states for the front: confirm DIR [--episodes N]",
+    "twins": "what quantization itself brings: times the front's unquantized twins: twins DIR",
     "stop": "ask a running sweep and its jobs to end: stop DIR",
     "retry": "evaluate failed trials again at the next start: retry DIR [--trial N]",
     "export": "one trial for use elsewhere, or all episodes: export DIR --trial N|--pick RULE",
@@ -28,6 +32,8 @@ VERBS = {
     "sync": "rebuild MLflow from a sweep's files: sync DIR [--uri URI]",
     "evaluate": "one trial, here and now: evaluate [--episodes N] [--plan NAME] [overrides]",
     "explain": "where a call's time goes: explain [overrides]; what can be set: explain --settings",
+    "init": "a commented sweep file of your own, which runs at once: init NAME",
+    "completion": "a script that completes words by the tab key: completion bash|zsh",
     "doctor": "check rendering, GPU, SLURM, assets and MLflow on this machine",
 }
 
@@ -84,9 +90,21 @@ def _run(argv: list[str]) -> int:
     verb = argv[0] if argv[0] in VERBS else "sweep"
     if verb == "sweep" and "=" not in argv[0] and argv[0][0] not in "-+~":
         raise ConfigError(_unknown_verb(argv))
+    if verb == "sweep":
+        _refuse_late_verb(argv)
     module = importlib.import_module(f"duqsweep.verbs.{verb}")
     code: int = module.main(argv if verb == "sweep" else argv[1:])
     return code
+
+
+def _refuse_late_verb(argv: list[str]) -> None:
+    """Raise ConfigError for a verb behind options, as in `--config-dir conf plan +sweep=x`."""
+    for previous, word in itertools.pairwise(argv):
+        if word in VERBS and not (previous.startswith("--") and "=" not in previous):
+            rest = [other for other in argv if other != word]
+            raise ConfigError(
+                f"the verb comes first: python -m duqsweep {shlex.join([word, *rest])}"
+            )
 
 
 def _unknown_verb(argv: list[str]) -> str:
@@ -127,6 +145,7 @@ duqsweep {__version__}: the fastest quantized form of a robot policy that still 
 A sweep, started or resumed where it stopped:
   python -m duqsweep +sweep=NAME [key=value …]
   sweeps: {sweeps}
+  launcher=slurm --as-job makes the sweep's own process a job as well
 
 Groups:
 {groups}

@@ -60,40 +60,74 @@ def decode(cls: type[T], data: Any, where: str = "") -> T:
     Raises:
         SpecError: `data` has an unknown key, lacks one without a default, or holds a wrong type.
     """
-    if not isinstance(data, Mapping):
+    if type(data) is not dict and not isinstance(data, Mapping):
         raise SpecError(f"{where or cls.__name__} must be an object, got {shown(data)}")
     record: Any = cls  # mypy takes no type[T] for a hashable value
-    hints = _hints(record)
+    fields = _fields(record)
     data = _nested(record, data)
-    unknown = sorted(data.keys() - hints.keys())
-    if unknown:
+    if not data.keys() <= fields.keys():
+        unknown = min(data.keys() - fields.keys())
         raise SpecError(
-            f"{where or cls.__name__} has no key {unknown[0]!r}; it has {sorted(_keys(record))}"
+            f"{where or cls.__name__} has no key {unknown!r}; it has {sorted(_keys(record))}"
         )
     values = {}
-    for field in dataclasses.fields(record):
-        name = field.name
+    for name, (hint, plain, is_needed) in fields.items():
         if name in data:
-            values[name] = _decode_value(hints[name], data[name], f"{where}.{name}".lstrip("."))
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            value = data[name]
+            is_plain = type(value) in plain
+            path = "" if is_plain else f"{where}.{name}".lstrip(".")
+            values[name] = value if is_plain else _decode_value(hint, value, path)
+        elif is_needed:
             raise SpecError(f"{where or cls.__name__} lacks the key {name!r}")
     return cls(**values)
 
 
+@functools.cache
+def _fields(cls: Any) -> dict[str, tuple[Any, frozenset[type], bool]]:
+    """Of each field its type, the types of values that are taken as they are, if it is needed."""
+    hints = _hints(cls)
+    return {
+        field.name: (
+            hints[field.name],
+            _plain_types(hints[field.name]),
+            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING,
+        )
+        for field in dataclasses.fields(cls)
+    }
+
+
+def _plain_types(hint: Any) -> frozenset[type]:
+    """The scalar types that `hint` allows."""
+    is_union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    options = typing.get_args(hint) if is_union else (hint,)
+    return frozenset({bool, int, float, str, types.NoneType} & {*options})
+
+
 def _nested(cls: Any, data: Mapping[str, Any]) -> Mapping[str, Any]:
     """`data` with the keys of each flat field under that field's name."""
-    flat = [name for name, is_flat in _names(cls).items() if is_flat]
+    flat = _flat(cls)
     if not flat:
         return data
-    hints = _hints(cls)
     rest, nested = dict(data), {}
-    for name in sorted(flat, key=lambda name: not dataclasses.is_dataclass(hints[name])):
-        is_record = dataclasses.is_dataclass(hints[name])
-        taken = rest.keys() & _keys(hints[name]) if is_record else rest.keys() - _keys(cls)
+    for name, own, others in flat:
+        taken = rest.keys() - others if own is None else rest.keys() & own
         nested[name] = {key: rest.pop(key) for key in data if key in taken}
     for name in rest.keys() & nested.keys():  # its keys stand beside the others, not under it
         raise SpecError(f"{cls.__name__} has no key {name!r}; it has {sorted(_keys(cls))}")
     return rest | nested
+
+
+@functools.cache
+def _flat(cls: Any) -> list[tuple[str, frozenset[str] | None, frozenset[str]]]:
+    """Name and keys of each flat field, dictionaries last; None: all but the keys of `cls`."""
+    hints = _hints(cls)
+    flat = [name for name, is_flat in _names(cls).items() if is_flat]
+    records = [name for name in flat if dataclasses.is_dataclass(hints[name])]
+    others = [name for name in flat if name not in records]
+    return [
+        *((name, _keys(hints[name]), frozenset()) for name in records),
+        *((name, None, _keys(cls)) for name in others),
+    ]
 
 
 @functools.cache
@@ -124,8 +158,7 @@ def _keys(cls: Any) -> frozenset[str]:
 def _decode_value(hint: Any, value: Any, where: str) -> Any:
     if type(value) is hint:
         return value
-    origin = typing.get_origin(hint)
-    args = typing.get_args(hint)
+    origin, args, _plain = _shape(hint)
     if hint is Any:
         return value
     if origin in (types.UnionType, typing.Union):
@@ -135,14 +168,11 @@ def _decode_value(hint: Any, value: Any, where: str) -> Any:
             raise SpecError(f"{where} must be one of {list(args)}, got {shown(value)}")
         return value
     if origin is tuple:
-        return _decode_tuple(args, value, where)
+        return _decode_tuple(hint, value, where)
     if origin is dict:
         if not isinstance(value, Mapping):
             raise SpecError(f"{where} must be an object, got {shown(value)}")
-        return {
-            key: _decode_value(args[1], item, f"{where}.{key if key.isprintable() else repr(key)}")
-            for key, item in value.items()
-        }
+        return _decode_items(hint, value, where)
     if dataclasses.is_dataclass(hint):
         return decode(typing.cast(type, hint), value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
@@ -167,12 +197,32 @@ def _decode_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
     return _decode_value(named[-1], value, where)
 
 
-def _decode_tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+def _decode_items(hint: Any, value: Mapping[str, Any], where: str) -> dict[str, Any]:
+    _, args, plain = _shape(hint)
+    return {
+        key: item
+        if type(item) in plain[1]
+        else _decode_value(args[1], item, f"{where}.{key if key.isprintable() else repr(key)}")
+        for key, item in value.items()
+    }
+
+
+def _decode_tuple(hint: Any, value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
         raise SpecError(f"{where} must be a list, got {shown(value)}")
+    _, args, plain = _shape(hint)
     if args[-1] is Ellipsis:
-        return tuple(_decode_value(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if len(args) != len(value):
+        args, plain = args[:1] * len(value), plain[:1] * len(value)
+    elif len(args) != len(value):
         raise SpecError(f"{where} must have {len(args)} entries, got {shown(value)}")
-    pairs = zip(args, value, strict=True)
-    return tuple(_decode_value(arg, item, f"{where}[{i}]") for i, (arg, item) in enumerate(pairs))
+    return tuple(
+        item if type(item) in plain[i] else _decode_value(args[i], item, f"{where}[{i}]")
+        for i, item in enumerate(value)
+    )
+
+
+@functools.cache
+def _shape(hint: Any) -> tuple[Any, tuple[Any, ...], tuple[frozenset[type], ...]]:
+    """Origin and arguments of a type, and of each argument the scalar types that it allows."""
+    args = typing.get_args(hint)
+    return typing.get_origin(hint), args, tuple(map(_plain_types, args))

@@ -13,7 +13,21 @@ def conf_dir() -> Path:
     return installed if installed.is_dir() else PACKAGE.parent / "conf"
 
 
+def own_conf_dir() -> Path:
+    """Where sweeps of a user's own lie: `conf/` in the working directory, laid out as ours."""
+    return Path("conf")
+
+
+def has_own() -> bool:
+    """Whether the working directory holds sweeps of its own."""
+    own = own_conf_dir()
+    return (own / "sweep").is_dir() and own.resolve() != conf_dir().resolve()
+
+
 def group_options() -> dict[str, list[str]]:
-    """Group → its options, e.g. "sampler" → ["gp", "grid", …]."""
+    """Group → its options, e.g. "sampler" → ["gp", "grid", …]; the user's own sweeps too."""
     groups = sorted(path for path in conf_dir().iterdir() if path.is_dir())
-    return {group.name: sorted(file.stem for file in group.glob("*.yaml")) for group in groups}
+    options = {group.name: {file.stem for file in group.glob("*.yaml")} for group in groups}
+    if has_own():
+        options["sweep"] |= {file.stem for file in (own_conf_dir() / "sweep").glob("*.yaml")}
+    return {group: sorted(names) for group, names in options.items()}

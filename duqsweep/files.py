@@ -29,11 +29,13 @@ LEDGER_JSON = "ledger.json"
 SIMULATOR_JSON = "simulator.json"  # what plays the episodes; the same from the first to the last
 TRIALS_DIR = "trials"
 WORKERS_DIR = "workers"
+CONTROLLER_DIR = "controller"  # the job of a controller that was submitted; its log
 QUARANTINE_DIR = "quarantine"  # damaged files; see control/trials/quarantine.py
 CACHE_DIR = "cache"  # packs, calibration observations: safe to delete
 REFERENCE_JSON = "reference.json"  # the call time that speed-ups are measured against
 POSTERIOR_JSON = "posterior.json"  # success rates as a search's model believes them
 FRONT_JSON = "front.json"
+FRONT_SOURCES_JSON = "front.sources.json"  # what front.json was computed from
 FRONT_CSV = "front.csv"
 FRONT_PNG = "front.png"
 REPORT_HTML = "report.html"
@@ -49,6 +51,7 @@ EPISODES_JSONL = "episodes.jsonl"
 ACTIONS_JSONL = "actions.jsonl"  # what each episode's robot did, so that it can be replayed
 THROUGHPUT_JSON = "throughput.json"  # how fast its latest assignment is or was played
 RESULT_JSON = "result.json"
+PHASE_JSON = "phase.json"  # what its evaluation does before the first episode; see worker/phases.py
 STATE_JSON = "state.json"  # its state and why; the controller's, see control/trial_status.py
 LOG_TXT = "log.txt"
 FAILURES_JSONL = "failures.jsonl"  # how its jobs died, and when a person gave it again
@@ -87,6 +90,11 @@ def waiting_out(say: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         _say = before
+
+
+def waiting_say() -> Callable[[str], None] | None:
+    """What takes a line for people when something begins to wait; None outside `waiting_out`."""
+    return _say
 
 
 def patient(act: Callable[_P, T]) -> Callable[_P, T]:
@@ -250,7 +258,7 @@ def read_lines(path: Path) -> list[Any]:
 def parse_line(line: bytes) -> Any:
     """One line of a log; raises EvaluationError when it is not JSON."""
     try:
-        return json.loads(line)
+        return json.loads(line.decode())
     except (ValueError, RecursionError) as error:
         raise EvaluationError(f"not valid JSON: {error}") from error
 

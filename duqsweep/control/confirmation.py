@@ -16,7 +16,7 @@ from pathlib import Path
 from duqsweep import files
 from duqsweep.assignment import Assignment
 from duqsweep.control.front.intervals import clopper_pearson
-from duqsweep.control.front.reserved import CONFIRM_DIR, Confirmation, ConfirmedPoint
+from duqsweep.control.front.reserved import Confirmation, ConfirmedPoint
 from duqsweep.control.front.success import Interval, SuccessEstimate
 from duqsweep.control.front.verdict import Pairs
 from duqsweep.control.trials.reader import TrialView, read_trials
@@ -52,34 +52,48 @@ class FixedTrials:
         """Nothing to remember: everything is in the files."""
 
 
-def prepare(sweep_dir: Path, trials: Sequence[Trial], ledger: Sequence[LedgerEntry]) -> Path:
-    """Lay out the folder of a confirmation, or check that the one there is the same.
+def prepare(
+    folder: Path, sweep_dir: Path, trials: Sequence[Trial], ledger: Sequence[LedgerEntry]
+) -> None:
+    """Lay out a folder of fixed trials as a sweep's, or check that the one there is the same.
+
+    Args:
+        folder: In the sweep's folder.
+        sweep_dir: The sweep's folder.
+        trials: What is evaluated.
+        ledger: What they play.
 
     Raises:
-        ConfigError: A confirmation with another ledger was begun in this folder.
+        ConfigError: Trials with another ledger were begun in this folder.
         EvaluationError: The sweep's identity.json is damaged.
     """
     identity = files.read_object(sweep_dir / files.IDENTITY_JSON, ["checkpoint"])
-    folder = sweep_dir / CONFIRM_DIR
     folder.mkdir(exist_ok=True)
     path = folder / files.LEDGER_JSON
     wanted = folder / f"{files.LEDGER_JSON}.new"
     write_ledger(wanted, list(ledger))
     if path.exists() and path.read_bytes() != wanted.read_bytes():
         wanted.unlink()
-        raise ConfigError(
-            f"{folder} holds a confirmation on other states; move it away to begin a new one"
-        )
+        raise ConfigError(f"{folder} was begun on other states; move it away to begin a new one")
     wanted.replace(path)
     # Workers compare the checkpoint with it.
     files.write_json(folder / files.IDENTITY_JSON, identity)
+    _share_observations(sweep_dir, folder)
     for trial in trials:
         trial_dir = files.trial_dir(folder, trial.number)
         trial_dir.mkdir(parents=True, exist_ok=True)
         if not (trial_dir / files.SPEC_JSON).exists():
             spec = replace(trial, min_speedup=0.0)  # nothing is pruned
             files.write_json(trial_dir / files.SPEC_JSON, spec.to_json())
-    return folder
+
+
+def _share_observations(sweep_dir: Path, folder: Path) -> None:
+    """Let workers find the sweep's fixed observations; making them anew takes a minute."""
+    cache = folder / files.CACHE_DIR
+    cache.mkdir(exist_ok=True)
+    for known in (sweep_dir / files.CACHE_DIR).glob("observations-*.npz"):
+        if not (cache / known.name).exists():
+            files.write_bytes(cache / known.name, known.read_bytes())
 
 
 def unconfirmed(folder: Path, trials: Sequence[int], episodes: int) -> list[int]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import yaml
 
 from duqsweep.control.front.measures import ACTION_ERROR, EPISODE_TIME_S
 from duqsweep.control.front.records import Front, FrontPoint
+from duqsweep.control.trial_words import TrialWords
 from duqsweep.errors import ConfigError
-from duqsweep.spec import FULL_PRECISION, INTEGER_KERNELS, QuantSpec, Trial
+from duqsweep.spec import Trial
 
 _FASTEST = re.compile(r"fastest@(success(?:\.\w+)?>=|action_error<=)(\d*\.?\d+(?:e-?\d+)?)")
 PICKS = "knee, fastest@success>=X, fastest@success.CATEGORY>=X or fastest@action_error<=X"
@@ -152,89 +153,14 @@ def _goodness(point: FrontPoint) -> float:
     return -math.inf if error is None else -error
 
 
-def as_plan(trial: Trial, sweep: str) -> str:
+def as_plan(trial: Trial, sweep: str, words: TrialWords) -> str:
     """A trial as a named plan for conf/, with the command that evaluates it again."""
-    overrides = " ".join(
-        shlex.quote(f"{key}={_text(value)}") for key, value in trial.params.items()
-    )
+    command = shlex.join(words.overrides)
     name = f"{sweep}_{trial.number:04d}"
-    body = yaml.safe_dump({"plans": {name: dict(trial.params)}}, sort_keys=False)
+    body = yaml.safe_dump({"plans": {name: dict(words.settings)}}, sort_keys=False)
     return (
         f"# Trial {trial.number} of sweep {sweep}, fingerprint {trial.fingerprint}.\n"
-        f"# python -m duqsweep evaluate {overrides}\n{body}"
+        f"# python -m duqsweep evaluate {command}\n"
+        f"# As a plan of a sweep file: enqueue: [{name}]; it is this trial with "
+        f"{shlex.join(words.shared)}\n{body}"
     )
-
-
-def as_openpi_env(trial: Trial, sweep: str, bits: Mapping[str, tuple[int, int]]) -> str:
-    """A trial as a shell script of the variables that the openpi DuQuant prototype reads.
-
-    Layers are named in full, because the prototype compares whole names, and the pack folder
-    carries the fingerprint, because the prototype would load the packs of other settings.
-
-    Args:
-        trial: The trial.
-        sweep: Name of its sweep.
-        bits: Its quantized layers → weight bits, activation bits.
-
-    Raises:
-        ConfigError: The prototype has no variable for one of the settings.
-    """
-    spec = trial.spec
-    lines = [
-        "#!/usr/bin/env bash",
-        f"# Trial {trial.number} of duqsweep's sweep {sweep}, fingerprint {trial.fingerprint}.",
-        "# Denoising steps have no variable: give sample_actions "
-        f"num_steps={spec.policy.num_steps}.",
-    ]
-    if bits:
-        lines += [*_differences(spec.quant), *_quant_lines(spec.quant, bits, trial.fingerprint)]
-    else:
-        lines.append("# Nothing is quantized: no OPENPI_DUQUANT_ variable may be set.")
-    switch = "unset" if spec.runtime.compile else "export"
-    value = "" if spec.runtime.compile else "=1"
-    names = ("OPENPI_DISABLE_TORCH_COMPILE", "TORCH_COMPILE_DISABLE", "TORCHDYNAMO_DISABLE")
-    lines += [f"{switch} {name}{value}" for name in names]
-    return "\n".join(lines) + "\n"
-
-
-def _quant_lines(
-    quant: QuantSpec, bits: Mapping[str, tuple[int, int]], fingerprint: str
-) -> list[str]:
-    act_bits = {act for _, act in bits.values()}
-    if len(act_bits) > 1:
-        raise ConfigError(f"the prototype has one number of activation bits, this trial {act_bits}")
-    act = act_bits.pop()
-    variables = {
-        "SCOPE": "paligemma_with_expert.",
-        "LAYERS": ",".join(bits),
-        "WBITS": ",".join(f"{name}:{weight}" for name, (weight, _) in bits.items()),
-        "WBITS_DEFAULT": "0",
-        "ABITS": str(0 if act == FULL_PRECISION else act),
-        "BLOCK": str(quant.block_size),
-        "PERMUTE": str(int(quant.permutation != "none")),
-        "ROW_ROT": "restore" if quant.row_rotation else "0",
-        "ACT_PCT": str(quant.act_percentile),
-        "PACKDIR": f"./duquant_packed/{fingerprint}",
-    }
-    return [f"export OPENPI_DUQUANT_{key}={shlex.quote(value)}" for key, value in variables.items()]
-
-
-def _differences(quant: QuantSpec) -> list[str]:
-    """Comments where the prototype cannot do what was measured."""
-    measured = {
-        "rotation": (quant.rotation, "svd"),
-        "permutation": (quant.permutation, "prototype"),
-        "act_scale": (quant.act_scale, "static"),
-    }
-    lines = [
-        f"# Measured with {name}={ours}; the prototype only has {its}: expect another success rate."
-        for name, (ours, its) in measured.items()
-        if ours not in (its, "none")
-    ]
-    if quant.kernel in INTEGER_KERNELS:
-        lines.append(f"# Measured with kernel={quant.kernel}; the prototype simulates, and slowly.")
-    return lines
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

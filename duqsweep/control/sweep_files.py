@@ -11,6 +11,7 @@ from duqsweep import files
 from duqsweep.control.front.content import FrontBuilder
 from duqsweep.control.front.objectives import Objective
 from duqsweep.control.front.records import Front, FrontText
+from duqsweep.control.front.stored import SourcesFile
 from duqsweep.control.front.verdict import MARGIN
 from duqsweep.control.trial_status import TrialStatus, write_status
 from duqsweep.control.trials.quarantine import DAMAGE, mend_trial
@@ -101,6 +102,7 @@ class FrontFiles:
         self._dir = sweep_dir
         self._builder = FrontBuilder(sweep_dir, objectives, margin)
         self._text = FrontText()
+        self._sources = SourcesFile(sweep_dir, objectives, margin)
         self._written: str | None = None
         self._clock = clock
         self._due_s = -float("inf")  # by the clock: no computation before
@@ -119,6 +121,7 @@ class FrontFiles:
         if text != self._written and not _holds(path, text):
             files.write_text(path, text)
         self._written = text
+        self._sources.write(text, views)
         ended_s = self._clock()
         self._due_s = ended_s + max(FRONT_INTERVAL_S, FRONT_SHARE * (ended_s - begun_s))
         return front

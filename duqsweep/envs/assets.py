@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import runpy
 from pathlib import Path
 
 from duqsweep.envs import libero_pro
@@ -59,7 +60,7 @@ def check_suite(suite: SuiteSpec) -> AssetFiles | None:
 
 
 def instructions(suite: SuiteSpec) -> list[str]:
-    """The instructions of the tasks of a suite, in alphabetical order.
+    """The instruction of each task of a suite, 0 to `total_tasks` - 1.
 
     Nothing is known of a suite `recorded`: its file may come from anywhere.
 
@@ -69,37 +70,36 @@ def instructions(suite: SuiteSpec) -> list[str]:
     """
     name = suite.name
     if name == MINI:
-        return sorted(task.instruction for task in mini.TASKS)
+        return [task.instruction for task in mini.TASKS]
     if name in OFFICIAL_TASKS:
-        return sorted(_official_instructions(name).values())
+        return [_words(task) for task in _official_tasks(name, suite.tasks)]
     if name in PRO_SUITES:
         return _pro_instructions(suite)
     return []
 
 
-def _official_instructions(suite: str) -> dict[str, str]:
-    """Name of a task → its instruction."""
-    files = (libero_root() / "bddl_files" / suite).glob("*.bddl")
-    # "LIVING_ROOM_SCENE2_put_both_…": words in capitals are the scene.
-    return {
-        file.stem: " ".join(word for word in file.stem.split("_") if not word.isupper())
-        for file in files
-    }
+def _official_tasks(suite: str, tasks: int) -> list[str]:
+    """Names of the first `tasks` tasks of a suite, in LIBERO's order."""
+    # LIBERO's own list; importing its package would import torch.
+    lists = runpy.run_path(str(libero_root() / "benchmark" / "libero_suite_task_map.py"))
+    return list(lists["libero_task_map"][suite])[:tasks]
+
+
+def _words(task: str) -> str:
+    """The instruction in a task's name; "LIVING_ROOM_SCENE2_put_both_…": capitals are the scene."""
+    return " ".join(word for word in task.split("_") if not word.isupper())
 
 
 def _pro_instructions(suite: SuiteSpec) -> list[str]:
     root = libero_pro.find_tasks(suite)
-    originals = _official_instructions(PRO_SUITES[suite.name])
-    found = []
-    for category in suite.categories:
-        if category in libero_pro.OTHER_WORDS:
-            found += [
-                libero_pro.language(libero_pro.bddl_file(root, suite.name, category, name))
-                for name in originals
-            ]
-        else:
-            found += originals.values()
-    return sorted(found)
+    originals = _official_tasks(PRO_SUITES[suite.name], suite.tasks)
+    return [
+        libero_pro.language(libero_pro.bddl_file(root, suite.name, category, task))
+        if category in libero_pro.OTHER_WORDS
+        else _words(task)
+        for category in suite.categories
+        for task in originals
+    ]
 
 
 def find_recording(suite: SuiteSpec) -> Path:

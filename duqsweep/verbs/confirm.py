@@ -6,23 +6,23 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from duqsweep import exit_codes, files
 from duqsweep.control.config.sweep_config import SweepConfig
-from duqsweep.control.confirmation import FixedTrials, confirmation, prepare, unconfirmed
+from duqsweep.control.confirmation import confirmation, prepare, unconfirmed
 from duqsweep.control.front.records import Front
-from duqsweep.control.front.reserved import CONFIRM_JSON, Confirmation
-from duqsweep.control.trials.reader import TrialReader, read_trials
+from duqsweep.control.front.reserved import CONFIRM_DIR, CONFIRM_JSON, Confirmation
+from duqsweep.control.trials.reader import read_trials
 from duqsweep.control.view import tables
-from duqsweep.control.view.trouble import trouble_text
+from duqsweep.control.view.console import open_console
 from duqsweep.control.view.wording import label
 from duqsweep.envs.assets import RECORDED
 from duqsweep.errors import ConfigError
 from duqsweep.spec import Trial
+from duqsweep.verbs.command import command
+from duqsweep.verbs.fixed_trials import add_trust_launcher, evaluate_fixed, refuse_commands
 from duqsweep.verbs.folder import explained_front, sweep_config, sweep_front
-from duqsweep.verbs.interrupt import terminate_as_interrupt
 from duqsweep.worker.ledger import make_ledger
 from duqsweep.worker.simulator import check_simulator, write_simulator
 
@@ -39,15 +39,11 @@ def main(arguments: list[str]) -> int:
         "--episodes", type=int, help="episodes per trial (default: all reserved ones)"
     )
     parser.add_argument("--trials", help="numbers with commas (default: the front)")
-    parser.add_argument(
-        "--trust-launcher",
-        action="store_true",
-        help="jobs run the shell lines and options of sbatch that the folder's sweep.yaml has",
-    )
+    add_trust_launcher(parser)
     parsed = parser.parse_args(arguments)
     config = sweep_config(parsed.directory)
     if not parsed.trust_launcher:
-        _refuse_commands(config)
+        refuse_commands(config)
     if config.base.suite.name == RECORDED:
         raise ConfigError(
             f"{config.name} is of suite {RECORDED}: it has no episodes to confirm with"
@@ -58,16 +54,22 @@ def main(arguments: list[str]) -> int:
     if not 1 <= episodes <= len(ledger):
         raise ConfigError(f"--episodes must be 1 to {len(ledger)}, got {episodes}")
     trials, reference = _chosen(config, parsed.trials)
-    folder = prepare(config.directory, trials, ledger)
+    folder = config.directory / CONFIRM_DIR
+    prepare(folder, config.directory, trials, ledger)
     write_simulator(folder, simulator)
     numbers = [trial.number for trial in trials]
     left = unconfirmed(folder, numbers, episodes)
     trouble = None
     try:
         if left:
-            trouble = _evaluate(config, folder, left, episodes)
+            trouble = evaluate_fixed(
+                config, folder, left, episodes, config.objectives, "confirmation"
+            )
     except KeyboardInterrupt:
-        print("interrupted: nothing is lost, the same command resumes the confirmation")
+        print(
+            "interrupted: finished episodes are kept; the same command resumes the confirmation:\n"
+            f"  {command(['confirm', *arguments])}"
+        )
         return exit_codes.INTERRUPTED
     confirmed = confirmation(folder, reference)
     files.write_json(folder / CONFIRM_JSON, confirmed.to_json())
@@ -78,21 +80,6 @@ def main(arguments: list[str]) -> int:
     if trouble:
         print(trouble, file=sys.stderr)
     return _exit_code(folder, numbers, episodes)
-
-
-def _refuse_commands(config: SweepConfig) -> None:
-    """A folder may come from anybody: what it lets jobs run needs the user's consent."""
-    launcher = config.launcher
-    said = {
-        "setup": list(launcher.setup),
-        "additional_parameters": dict(launcher.additional_parameters),
-    }
-    commands = [f"launcher.{key}={value!r}" for key, value in said.items() if value]
-    if commands:
-        raise ConfigError(
-            f"jobs would run what {config.directory / files.SWEEP_YAML} says: "
-            f"{', '.join(commands)}; add --trust-launcher if that is what you want"
-        )
 
 
 def _exit_code(folder: Path, trials: list[int], episodes: int) -> int:
@@ -129,38 +116,6 @@ def _chosen(config: SweepConfig, numbers: str | None) -> tuple[list[Trial], int 
     return [views[number].trial for number in sorted(wanted)], reference
 
 
-def _evaluate(config: SweepConfig, folder: Path, trials: list[int], episodes: int) -> str | None:
-    """Walk the trials; returns what kept jobs from it."""
-    # Imported here: submitit is slow to import, and a bad argument should be reported at once.
-    from duqsweep.control.dispatch.dispatcher import open_dispatcher
-    from duqsweep.control.study.controller_lock import controller_lock
-    from duqsweep.control.study.early_stopping import NoEarlyStopping
-    from duqsweep.control.sweep import Parts, Sweep
-    from duqsweep.control.sweep_files import FrontFiles, TrialFiles
-    from duqsweep.control.tracking.tracker import NullTracker
-    from duqsweep.control.view.live import open_progress
-    from duqsweep.control.view.progress import Plan
-
-    name = f"{config.name}, confirmation"
-    plan = Plan(name, len(trials), episodes)
-    with terminate_as_interrupt(), controller_lock(folder), open_progress(plan) as progress:
-        dispatcher = open_dispatcher(config.launcher, folder)
-        parts = Parts(
-            search=FixedTrials(trials, episodes),
-            stopping=NoEarlyStopping(),
-            dispatcher=dispatcher,
-            trials=TrialFiles(folder, TrialReader(folder)),
-            front=FrontFiles(folder, config.objectives),
-            progress=progress,
-            tracker=NullTracker(),
-        )
-        try:
-            sweep = Sweep(folder, parts)
-            return trouble_text(sweep.run(), sweep.deaths, "the same command")
-        finally:  # after Ctrl-C the same command resumes at the next episode
-            dispatcher.close(end_jobs=True)
-
-
 def _print(config: SweepConfig, confirmed: Confirmation, front: Front) -> None:
     confidence = confirmed.simultaneous_confidence
     title = f"{config.name} on reserved states, {confidence:.0%} intervals held jointly"
@@ -181,7 +136,7 @@ def _print(config: SweepConfig, confirmed: Confirmation, front: Front) -> None:
             "" if point.p_value is None else f"{point.p_value:.3g}",
             states.get(point.trial, ""),
         )
-    console = Console()
+    console = open_console()
     console.print(table)
     margin = f"{100 * config.margin:.3g} points of success against the reference"
     console.print(f"confirmed: shown to lose at most {margin}; refuted: shown to lose more")

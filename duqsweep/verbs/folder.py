@@ -16,8 +16,9 @@ from duqsweep.control.config.addresses import check_folder, check_sqlite
 from duqsweep.control.config.compose import explain
 from duqsweep.control.config.schema import RootConfig
 from duqsweep.control.config.sweep_config import SweepConfig, to_config
-from duqsweep.control.front.content import compute_front
+from duqsweep.control.front.content import compute_front, look_at
 from duqsweep.control.front.records import Front
+from duqsweep.control.front.stored import Look
 from duqsweep.control.sweep_format import check_format
 from duqsweep.control.trials.reader import TrialView
 from duqsweep.errors import ConfigError
@@ -47,8 +48,15 @@ def sweep_config(directory: Path) -> SweepConfig:
     return replace(to_config(config), directory=directory.absolute())
 
 
+def sweep_look(config: SweepConfig) -> Look:
+    """The front and the trials of a sweep as its files show them now."""
+    return look_at(config.directory, config.objectives, config.margin)
+
+
 def sweep_front(config: SweepConfig, views: Sequence[TrialView] | None = None) -> Front:
     """The front of a sweep as its files show it now; `views` are its trials, if just read."""
+    if views is None:
+        return sweep_look(config).front
     return compute_front(config.directory, config.objectives, views, config.margin)
 
 

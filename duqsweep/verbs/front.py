@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from duqsweep.control.report.report import print_front
-from duqsweep.control.trials.reader import TrialReader
-from duqsweep.verbs.folder import explained_front, sweep_config, sweep_front
+from duqsweep.control.trials.reader import read_trials
+from duqsweep.verbs.folder import explained_front, sweep_config, sweep_look
 
 
 def main(arguments: list[str]) -> int:
@@ -24,10 +24,11 @@ def main(arguments: list[str]) -> int:
     )
     parsed = parser.parse_args(arguments)
     config = sweep_config(parsed.directory)
-    reader = TrialReader(config.directory)
-    views = reader.read()
-    front = explained_front(config, views) if parsed.importances else sweep_front(config, views)
-    for folder, why in reader.damaged.items():
+    look = sweep_look(config)
+    front = look.front
+    if parsed.importances:
+        front = explained_front(config, read_trials(config.directory))
+    for folder, why in look.damaged.items():
         print(f"trial {folder} cannot be read: {why}", file=sys.stderr)
     if parsed.json:
         print(json.dumps(front.to_json(), indent=2, ensure_ascii=False))

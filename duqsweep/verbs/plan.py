@@ -7,7 +7,6 @@ import random
 from collections import Counter
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from duqsweep.checkpoint.locate import policy_sizes
@@ -16,9 +15,13 @@ from duqsweep.control.config.overrides import check_effect
 from duqsweep.control.config.settings import INCLUDE, KERNEL
 from duqsweep.control.config.space import GRID_LIMIT, Space
 from duqsweep.control.config.sweep_config import SweepConfig, check_inputs, compose
+from duqsweep.control.expected import expected
 from duqsweep.control.explain.backends import expert_remark
+from duqsweep.control.front.formats import duration
+from duqsweep.control.view.console import open_console
 from duqsweep.quant.select import Bits
 from duqsweep.spec import INTEGER_KERNELS, INTEGER_NEEDS
+from duqsweep.verbs.as_job import AS_JOB
 
 DRAWS = 5  # random points shown; a sampler's own depend on what it has seen
 
@@ -27,18 +30,39 @@ def main(arguments: list[str]) -> int:
     """Print the space, what each include reaches, plans and draws, and an estimate; returns 0."""
     parser = argparse.ArgumentParser(prog="duqsweep plan", description=__doc__)
     parser.add_argument("--config-dir", type=Path, help="a folder laid out as conf/")
+    parser.add_argument(AS_JOB, action="store_true", help="also the controller's job")
     parsed, overrides = parser.parse_known_args(arguments)
     config = compose(overrides, parsed.config_dir)
     check_inputs(config)
     space = Space.from_config(config)
     check_effect(overrides, space)
-    console = Console()
+    console = open_console()
     console.print(_space_table(config, space))
     console.print(_include_table(space))
     console.print(_trial_table(config, space))
     for line in _remarks(config, space):
         console.print(line, highlight=False)
+    if config.launcher.name == "slurm":
+        _print_request(config, parsed.as_job)
     return 0
+
+
+def _print_request(config: SweepConfig, as_job: bool) -> None:
+    """What each worker's job, and the controller's if it is one, asks SLURM for."""
+    # Imported here: submitit is slow to import.
+    from duqsweep.control.dispatch.batch import asks_for_gpus, controller_header, worker_header
+
+    launcher = config.launcher
+    print(f"each job, of which launcher.jobs={launcher.jobs} may be there at once, asks for")
+    print("\n".join(worker_header(launcher, config.directory)))
+    if as_job:
+        print("the controller's job asks for")
+        print("\n".join(controller_header(launcher, config.directory)))
+    if config.base.runtime.device == "cuda" and not asks_for_gpus(launcher):
+        print(
+            "runtime.device=cuda, and the jobs ask for no GPU: set launcher.gpus_per_node=1 or "
+            "launcher.gres=gpu:TYPE:1, unless your partition gives one without being asked"
+        )
 
 
 def _space_table(config: SweepConfig, space: Space) -> Table:
@@ -127,6 +151,26 @@ def _spending(config: SweepConfig) -> str:
     return f"at most {product}"
 
 
+def _time(config: SweepConfig) -> str:
+    """How long the sweep takes and how many GPU-hours, with where that is known from."""
+    found = expected(config)
+    if found is None:
+        policy, suite = config.base.policy.name, config.base.suite.name
+        return (
+            f"time: not known, no trial of {policy} on {suite} was played beside "
+            f"{config.directory.parent}; `python -m duqsweep evaluate policy={policy} "
+            f"suite={suite}` with your checkpoint measures one"
+        )
+    workers = "1 worker" if found.workers == 1 else f"{found.workers} workers"
+    gpus = f", {found.gpu_hours:.2g} GPU-hours" if found.gpu_hours else ""
+    queue = "; waiting in a queue comes on top" if config.launcher.name == "slurm" else ""
+    return (
+        f"time: at most about {duration(found.time_s)} on {workers}{gpus}, by "
+        f"{found.pace.source}: {found.pace.measuring_s:.0f} s to measure a trial, "
+        f"{found.pace.episode_s:.2g} s per episode{queue}"
+    )
+
+
 def _remarks(config: SweepConfig, space: Space) -> list[str]:
     trials, episodes = config.budget.trials, config.budget.episodes_per_trial
     suite = config.base.suite
@@ -134,7 +178,8 @@ def _remarks(config: SweepConfig, space: Space) -> list[str]:
         f"{_spending(config)} of up to "
         f"{suite.max_steps} steps; `python -m duqsweep evaluate` times one trial here"
         if episodes
-        else f"at most {trials} trials, each timed and compared with the reference; no episodes"
+        else f"at most {trials} trials, each timed and compared with the reference; no episodes",
+        _time(config),
     ]
     names = {objective.name for objective in config.objectives}
     keys = {parameter.key for parameter in space.parameters}

@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -15,20 +16,40 @@ from duqsweep import exit_codes, files
 from duqsweep.control.config.overrides import check_effect
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, as_yaml, check_inputs, load, to_config
+from duqsweep.control.expected import expected
 from duqsweep.control.front.records import Front
 from duqsweep.control.mending import mend_identity, mend_sweep
 from duqsweep.control.protocols import Search
 from duqsweep.control.sweep_format import check_format
+from duqsweep.control.trials.phase import read_phase
 from duqsweep.control.view.trouble import trouble_text
 from duqsweep.errors import ConfigError
 from duqsweep.masking import masked
 from duqsweep.result import ENDINGS
+from duqsweep.verbs.as_job import (
+    AS_JOB,
+    IN_JOB,
+    LOCK_WAIT_S,
+    hand_over,
+    refuse_second,
+    submit_controller,
+    time_left_s,
+)
+from duqsweep.verbs.command import command
 from duqsweep.verbs.folder import explained_front, tracking_uri
-from duqsweep.verbs.interrupt import terminate_as_interrupt
+from duqsweep.verbs.interrupt import HandOver, terminate_as_interrupt
+from duqsweep.verbs.notify import ERROR, VARIABLES, Notice
 from duqsweep.verbs.undo import undone_if_refused
 from duqsweep.worker.ledger import check_ledger, make_ledger, write_ledger
 from duqsweep.worker.simulator import check_simulator, write_simulator
 
+OPTIONS = f"--cfg job, --config-dir DIR, --notify CMD, {AS_JOB}"
+ASK = """\
+{running} trials are running.
+  y  they continue without this process; this command re-attaches to them:
+     {command}
+  n  they end now; finished episodes are kept, the others are played again
+Let them continue? [Y/n] """
 MLFLOW_WAIT_S = 60.0  # at the end, for what is not yet there
 
 
@@ -38,29 +59,44 @@ def main(arguments: list[str]) -> int:
     Returns:
         0; 3 when more trials failed than tolerated; 130 when it was interrupted or stopped.
     """
-    parser = argparse.ArgumentParser(prog="duqsweep", add_help=False)
+    parser = argparse.ArgumentParser(prog="duqsweep", add_help=False, allow_abbrev=False)
     parser.add_argument("--cfg", choices=("job",), help="print the configuration and stop")
     parser.add_argument("--config-dir", type=Path, help="a folder laid out as conf/")
+    parser.add_argument("--notify", metavar="CMD", help=f"run at the end, with {VARIABLES} set")
+    parser.add_argument(AS_JOB, action="store_true", help="submit the controller to SLURM")
+    parser.add_argument(IN_JOB, action="store_true", help="what such a job runs")
     parsed, overrides = parser.parse_known_args(arguments)
     unknown = [word for word in overrides if word.startswith("-")]
     if unknown:
-        raise ConfigError(f"unknown option {unknown[0]}; options are --cfg job, --config-dir DIR")
+        raise ConfigError(f"unknown option {unknown[0]}; options are {OPTIONS}")
     composed = load(overrides, parsed.config_dir)
     config = to_config(composed)
     if parsed.cfg:
         print(masked(as_yaml(composed)), end="")
         return 0
+    if parsed.as_job and config.launcher.name != "slurm":
+        raise ConfigError(f"{AS_JOB} makes the controller a job of SLURM: add launcher=slurm")
     check_inputs(config)
     space = Space.from_config(config)
     check_effect(overrides, space)
     _check_earlier_run(config)
+    refuse_second(config.directory)
     from duqsweep.control.study.controller_lock import controller_lock
 
-    with ExitStack() as held:
+    # The notice is given when the lock is free again: its command may be another verb.
+    with Notice(parsed.notify, config.name, config.directory) as notice, ExitStack() as held:
         with undone_if_refused(config.directory):
-            held.enter_context(controller_lock(config.directory))
-            run = _Run(config, space)
-        return run.main()
+            wait_s = LOCK_WAIT_S if parsed.in_job else 0.0
+            held.enter_context(controller_lock(config.directory, wait_s))
+            words = [AS_JOB if word == IN_JOB else word for word in arguments]
+            run = _Run(config, space, words)
+            if parsed.as_job:
+                refuse_second(config.directory)  # another --as-job may have been faster
+                return submit_controller(config)
+        notice.state = ERROR
+        notice.code = run.main(time_left_s(config) if parsed.in_job else None)
+        notice.state = None if run.is_handed_over else run.ending
+    return hand_over() if run.is_handed_over else notice.code
 
 
 def _check_earlier_run(config: SweepConfig) -> None:
@@ -75,7 +111,7 @@ def _check_earlier_run(config: SweepConfig) -> None:
 class _Run:
     """One run of the controller; it holds the folder's lock."""
 
-    def __init__(self, config: SweepConfig, space: Space) -> None:
+    def __init__(self, config: SweepConfig, space: Space, arguments: Sequence[str] = ()) -> None:
         # Imported here, because --help and --cfg must not pay for Optuna and submitit.
         from duqsweep.control.dispatch.dispatcher import open_dispatcher
         from duqsweep.control.study.early_stopping import PruneSlow
@@ -88,7 +124,10 @@ class _Run:
         from duqsweep.control.tracking.tracker import open_tracker
         from duqsweep.control.trials.reader import TrialReader
 
+        self.ending = "interrupted"  # or how its loop ended
+        self._command = command(arguments)
         self._config = config
+        self.is_handed_over = False  # the next run of this job shall go on
         self._dir = config.directory
         # Whatever may be refused comes before anything is written.
         self._uri = tracking_uri(config)
@@ -123,8 +162,8 @@ class _Run:
         if self._resettled:
             files.write_text(path, sweep_yaml, private=masked(sweep_yaml) != sweep_yaml)
 
-    def main(self) -> int:
-        """Run the loop, then show the result."""
+    def main(self, hand_over_after_s: float | None = None) -> int:
+        """Run the loop, and hand over to the next run after a while, if so; show the result."""
         from duqsweep.control.dispatch.simulators import simulator_hint
         from duqsweep.control.sweep import Parts, Sweep
         from duqsweep.control.sweep_files import FrontFiles, TrialFiles
@@ -140,12 +179,14 @@ class _Run:
             episodes_per_trial=config.budget.episodes_per_trial,
             ended=ended,
             shared_episodes=config.total_episodes if config.shares_out else None,
+            expected_s=None if (planned := expected(config)) is None else planned.time_s,
             hint=partial(simulator_hint, config.launcher, self._dispatcher.capacity),
+            phase=lambda number: read_phase(files.trial_dir(self._dir, number)),
         )
-        ending, trouble = "interrupted", None
+        trouble = None
         try:
             with (
-                terminate_as_interrupt(),
+                terminate_as_interrupt(hand_over_after_s),
                 open_progress(plan) as progress,
                 files.waiting_out(progress.message),
             ):
@@ -162,13 +203,14 @@ class _Run:
                     tracker=self._tracker,
                 )
                 sweep = Sweep(self._dir, parts)
-                ending = sweep.run()
-                trouble = trouble_text(ending, sweep.deaths, "the same command")
-        except KeyboardInterrupt:
+                self.ending = sweep.run()
+                trouble = trouble_text(self.ending, sweep.deaths, "the same command")
+        except KeyboardInterrupt as interrupt:
+            self.is_handed_over = isinstance(interrupt, HandOver)
             self._interrupted()
         else:
             self._dispatcher.close(end_jobs=True)
-        return self._finish(ending, trouble, nothing_new=before == self._results())
+        return self._finish(self.ending, trouble, nothing_new=before == self._results())
 
     def _results(self) -> dict[Path, int]:
         """Every result, and when it was written."""
@@ -181,14 +223,20 @@ class _Run:
         running = len(self._dispatcher.pending())
         if running and sys.stdin.isatty() and sys.stdout.isatty():
             try:
-                answer = input(f"{running} trials are running. Let them continue? [Y/n] ")
+                answer = input(ASK.format(running=running, command=self._command))
                 end_jobs = answer.strip().lower().startswith("n")
             except (KeyboardInterrupt, EOFError):
                 print()
         self._dispatcher.close(end_jobs)
         jobs = "" if self._config.launcher.name == "inline" else "jobs continue, "
         jobs = "jobs ended, " if end_jobs else jobs
-        print(f"interrupted: {jobs}nothing is lost; the same command resumes from here")
+        if self.is_handed_over:
+            print(f"handed over: {jobs}nothing is lost; this job is queued again and resumes here")
+            return
+        print(
+            f"interrupted: {jobs}nothing is lost; the same command resumes from here:\n"
+            f"  {self._command}"
+        )
 
     def _finish(self, ending: str, trouble: str | None, nothing_new: bool) -> int:
         from duqsweep.control.report.report import print_front, write_report
@@ -203,7 +251,7 @@ class _Run:
             changed = changed or "nothing was changed"
             print(f"{self._config.name} is finished: nothing was left to do, {changed}")
         elif views:
-            write_report(self._dir, front, views)
+            write_report(self._dir, front, views, self._config.base)
             self._tracker.front_changed(front)
         missing = self._tracker.close(MLFLOW_WAIT_S if finished else 5.0)
         if finished:

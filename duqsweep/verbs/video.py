@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 from duqsweep import files
 from duqsweep.control.config.sweep_config import SweepConfig
-from duqsweep.control.front.content import REFERENCE
 from duqsweep.control.front.formats import number as shown
 from duqsweep.control.front.measures import CALL_MS
 from duqsweep.control.front.records import Front
 from duqsweep.control.report.report import write_report
-from duqsweep.control.trials.reader import TrialView, read_trials
+from duqsweep.control.trials.reader import REFERENCE, TrialView, read_trials
 from duqsweep.control.trials.reference import sweep_reference
 from duqsweep.control.view.wording import short_params
 from duqsweep.errors import ConfigError
@@ -70,7 +69,7 @@ def main(arguments: list[str]) -> int:
     folder.mkdir(exist_ok=True)
     _write(paths, recorded, replace(config.base.suite, image_px=parsed.px), parsed)
     if (config.directory / files.REPORT_HTML).exists():  # it shows the videos
-        write_report(config.directory, front, trials)
+        write_report(config.directory, front, trials, config.base)
     return 0
 
 

@@ -29,6 +29,7 @@ from duqsweep.worker.observations import (
     FixedObservations,
     fixed_observations,
     recorded_observations,
+    shared_file,
 )
 from duqsweep.worker.remote_simulator import RemoteSimulator
 from duqsweep.worker.simulator import check_node
@@ -125,7 +126,13 @@ class WorkerCache:
     def observations(
         self, reference: ReferencePolicy, suite: SuiteSpec, cache_dir: Path
     ) -> FixedObservations:
-        """The fixed observations, from memory, from a file, or rolled out now."""
+        """The fixed observations, from memory, from a file, or rolled out now.
+
+        Args:
+            reference: The policy that acts.
+            suite: The suite in which it does.
+            cache_dir: Existing folder in the sweep's folder.
+        """
         key = (reference.id, replace(suite, replan_steps=1), cache_dir)
         if key not in self._observations and suite.name == RECORDED:
             path = find_recording(suite)
@@ -137,8 +144,15 @@ class WorkerCache:
                 suite,
                 lambda: self.simulators(suite),
                 cache_dir,
+                self._shared(reference, suite, cache_dir),
             )
         return self._observations[key]
+
+    def _shared(self, reference: ReferencePolicy, suite: SuiteSpec, cache_dir: Path) -> Path | None:
+        if self._open is not None:
+            return None  # what another environment shows is nobody else's
+        simulator = self.simulator(cache_dir.parent, suite)
+        return shared_file(reference.id, suite, simulator, reference.device)
 
     def reference_actions(
         self, reference: ReferencePolicy, observations: FixedObservations, seed: int

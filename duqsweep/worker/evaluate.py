@@ -23,6 +23,7 @@ from duqsweep.worker.episode_queue import Attempt, EpisodeQueue
 from duqsweep.worker.ledger import read_ledger
 from duqsweep.worker.lock import exclusive
 from duqsweep.worker.meter import Meter
+from duqsweep.worker.phases import phase, shown_in
 from duqsweep.worker.prepare import prepare
 from duqsweep.worker.remote_simulator import Simulator
 from duqsweep.worker.simulator_pool import Episode
@@ -130,7 +131,8 @@ class _Evaluation:
         if self._asked_to_stop() is not None:
             return self._stopped()
         entries = [*again, *self._ledger(left)]
-        policy = self._ready_policy(len(entries))
+        with shown_in(self._dir):
+            policy = self._ready_policy(len(entries))
         if self._vitals and self._vitals.speedup < self._trial.min_speedup:
             return self._too_slow(self._vitals.speedup)
         return self._stopped() if self._play(policy, entries) else self._complete()
@@ -169,7 +171,8 @@ class _Evaluation:
             self._bench.simulators(self._spec.suite).begin_to_open(episodes)
         prepared = prepare(self._spec, self._bench, cache_dir)
         if episodes:  # nothing else may use the machine while latency is measured
-            self._bench.simulators(self._spec.suite).wait_until_open()
+            with phase("simulators"):
+                self._bench.simulators(self._spec.suite).wait_until_open()
         if self._vitals is None:
             self._vitals = measure_vitals(self._spec, prepared, simulator)
             files.write_json(self._dir / files.VITALS_JSON, self._vitals.to_json())

@@ -1,7 +1,7 @@
 """Fixed observations for calibration, timing and fidelity, none from a searched episode.
 
-They are rolled out once for a sweep, or read from a file that was recorded before; then no
-simulator is needed.
+They are rolled out once per policy, suite and simulator of a user's machine, or read from a file
+that was recorded before; then no simulator is needed.
 """
 
 from __future__ import annotations
@@ -9,15 +9,24 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
+from zipfile import BadZipFile
 
 import numpy as np
+import torch
 
+from duqsweep import __version__
 from duqsweep.codec import encode
+from duqsweep.envs.rendering import resolve_renderer
 from duqsweep.errors import InfrastructureError
 from duqsweep.files import write_bytes
 from duqsweep.fingerprint import digest
+from duqsweep.private import cache_folder
+from duqsweep.result import SimulatorInfo
 from duqsweep.seams import Observation, Policy
 from duqsweep.spec import LedgerEntry, SuiteSpec
 from duqsweep.worker.ledger import make_ledger
@@ -48,6 +57,7 @@ def fixed_observations(
     suite: SuiteSpec,
     open_simulators: Callable[[], SimulatorPool],
     cache_dir: Path,
+    shared: Path | None = None,
 ) -> FixedObservations:
     """The observations of `collect`, made by the first process that asks and read by all others.
 
@@ -56,14 +66,51 @@ def fixed_observations(
         policy_id: Hash of its weights.
         suite: The suite and its constants.
         open_simulators: Called only when nothing is cached.
-        cache_dir: Existing folder that the sweep's processes share.
+        cache_dir: Existing folder that the sweep's processes share; what it holds counts, so that
+            all nodes see the same.
+        shared: File of all sweeps of this user, see `shared_file`; None to share nothing.
     """
     identity = _identity(policy_id, suite)
     path = cache_dir / f"observations-{identity}.npz"
     with exclusive(path.with_suffix(".lock"), LOCK_WAIT_S):
         if not path.exists():
-            save_observations(path, collect(policy, suite, open_simulators()))
+            make = partial(_make, policy, suite, open_simulators)
+            write_bytes(path, make() if shared is None else _shared(shared, make))
     return _halved(identity, load_observations(path))
+
+
+def shared_file(
+    policy_id: str, suite: SuiteSpec, simulator: SimulatorInfo | None, device: str
+) -> Path:
+    """Where the observations of a policy lie for all sweeps of this user; its folder exists.
+
+    Its name holds everything that may change a pixel or an action: versions, assets and renderer
+    of the simulator, and the kind of device on which the policy computed.
+    """
+    drawn = replace(suite, renderer=resolve_renderer(suite.renderer))
+    played = None if simulator is None else encode(simulator)
+    kind = device.partition(":")[0]
+    name = digest([_identity(policy_id, drawn), played, kind, torch.__version__, __version__])
+    return cache_folder("observations") / f"{name}.npz"
+
+
+def _make(policy: Policy, suite: SuiteSpec, open_simulators: Callable[[], SimulatorPool]) -> bytes:
+    return _as_bytes(collect(policy, suite, open_simulators()))
+
+
+def _shared(path: Path, make: Callable[[], bytes]) -> bytes:
+    """What the shared file holds; made anew where there is none, or a damaged one.
+
+    A cache that cannot be written, in a home that is full say, is no reason to fail.
+    """
+    with suppress(OSError, ValueError, KeyError, BadZipFile):
+        found = path.read_bytes()
+        load_observations(io.BytesIO(found))
+        return found
+    made = make()
+    with suppress(OSError):
+        write_bytes(path, made)
+    return made
 
 
 def recorded_observations(path: Path, image_px: int) -> FixedObservations:
@@ -142,18 +189,22 @@ def _identity(policy_id: str, suite: SuiteSpec) -> str:
 
 def save_observations(path: Path, observations: Sequence[Observation]) -> None:
     """Write at least one observation, whole or not at all."""
+    write_bytes(path, _as_bytes(observations))
+
+
+def _as_bytes(observations: Sequence[Observation]) -> bytes:
     arrays = {name: np.stack([getattr(seen, name) for seen in observations]) for name in FIELDS}
     arrays["instruction"] = np.array([seen.instruction for seen in observations])
     for camera in observations[0].images:
         arrays[f"images.{camera}"] = np.stack([seen.images[camera] for seen in observations])
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
-def load_observations(path: Path) -> list[Observation]:
+def load_observations(source: Path | BinaryIO) -> list[Observation]:
     """What `save_observations` wrote."""
-    with np.load(path, allow_pickle=False) as file:
+    with np.load(source, allow_pickle=False) as file:
         arrays = dict(file)
     cameras = [name.removeprefix("images.") for name in arrays if name.startswith("images.")]
     return [

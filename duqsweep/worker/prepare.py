@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,16 +18,14 @@ from duqsweep.quant.freeze import freeze
 from duqsweep.quant.select import Bits, select_layers
 from duqsweep.seams import Policy
 from duqsweep.spec import QuantSpec, TrialSpec
-from duqsweep.worker import pulse
 from duqsweep.worker.cache import ReferencePolicy, WorkerCache
 from duqsweep.worker.hardware import allocated_bytes, check_kernel, resolve_device
 from duqsweep.worker.noise import flow_noise
 from duqsweep.worker.observations import FixedObservations
+from duqsweep.worker.phases import phase
 from duqsweep.worker.timing import warm_up
 
 WARM_UP_CALLS = 2  # the second shows whether the first has paid for everything
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -116,13 +111,3 @@ def _warm_up(policy: Policy, observations: FixedObservations) -> list[float]:
     noise = flow_noise((0,), policy.horizon, policy.action_dim)
     first = observations.measured[0]
     return warm_up(lambda _: policy.act(first, noise), WARM_UP_CALLS, policy.synchronize)
-
-
-@contextmanager
-def phase(name: str) -> Iterator[None]:
-    """Log how many seconds the block took."""
-    pulse.advance()
-    start = time.perf_counter()
-    yield
-    pulse.advance()
-    log.info("%s: %.2f s", name, time.perf_counter() - start)

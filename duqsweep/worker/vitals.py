@@ -24,7 +24,8 @@ from duqsweep.worker.hardware import describe_hardware, describe_versions, git_c
 from duqsweep.worker.launch_check import check_launches, is_integer
 from duqsweep.worker.noise import flow_noise
 from duqsweep.worker.observations import FixedObservations
-from duqsweep.worker.prepare import Prepared, phase
+from duqsweep.worker.phases import phase
+from duqsweep.worker.prepare import Prepared
 from duqsweep.worker.timing import Call, alternate, compile_seconds, latency
 
 PARTS_CALLS = 3

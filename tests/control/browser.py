@@ -7,7 +7,9 @@ writes OUT_DIR/{sweep,trials,compare,report}.png of a sweep with MLflow's databa
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,9 +18,11 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from html import unescape
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,14 +53,10 @@ def chromium() -> str:
     return found or pytest.skip("no Chromium here")
 
 
-def _run(url: str, *options: str) -> str:
+def _run(url: str, *options: str, budget_ms: int | None = BUDGET_MS) -> str:
     with tempfile.TemporaryDirectory() as profile:
-        command = [
-            chromium(),
-            *QUIET,
-            f"--user-data-dir={profile}",
-            f"--virtual-time-budget={BUDGET_MS}",
-        ]
+        command = [chromium(), *QUIET, f"--user-data-dir={profile}"]
+        command += [] if budget_ms is None else [f"--virtual-time-budget={budget_ms}"]
         done = subprocess.run(
             [*command, *options, url],
             capture_output=True,
@@ -74,6 +74,48 @@ def screenshot(url: str, path: Path, width: int = 1900, height: int = 1200) -> N
 def page_text(url: str) -> str:
     """The page's HTML after its scripts have run."""
     return _run(url, "--window-size=1900,1600", "--dump-dom")
+
+
+def examine(harness: Path, frames: Mapping[str, tuple[Path, int]], checks: str) -> Any:
+    """What a script finds out about pages in frames of given widths; one start of the browser.
+
+    Args:
+        harness: The page that holds the frames, written here.
+        frames: Name → a page's file, and the width of its frame in pixels. They load one after
+            another.
+        checks: JavaScript, run when all are loaded: `frames.NAME` is a window, `loaded_ms.NAME` how
+            long it took until the page was laid out. What it puts into `found` is returned.
+    """
+    listed = json.dumps([[name, path.as_uri(), width] for name, (path, width) in frames.items()])
+    harness.write_text(f"""<!doctype html><pre id="found"></pre><script>
+        const frames = {{}}, loaded_ms = {{}}, found = {{}};
+        const left = {listed};
+        function next() {{
+          if (!left.length) {{ check(); return; }}
+          const [name, url, width] = left.shift();
+          const frame = document.createElement("iframe");
+          Object.assign(frame, {{ src: url, width, height: 900 }});
+          frame.style.border = "none";
+          frame.onload = () => {{
+            frames[name] = frame.contentWindow;
+            frames[name].document.documentElement.getBoundingClientRect();
+            loaded_ms[name] = frames[name].performance.now();
+            next();
+          }};
+          document.body.append(frame);
+        }}
+        function check() {{
+          try {{ {checks} }} catch (error) {{ found.error = String(error.stack); }}
+          document.getElementById("found").textContent = JSON.stringify(found);
+        }}
+        document.addEventListener("DOMContentLoaded", next);
+    </script>""")
+    size = "--window-size=1900,1200"
+    options = (size, "--allow-file-access-from-files", "--dump-dom")
+    dom = _run(harness.as_uri(), *options, budget_ms=None)  # real time: it is measured
+    text = re.search(r'<pre id="found">(.*?)</pre>', dom, re.DOTALL)
+    assert text is not None, dom[:2000]
+    return json.loads(unescape(text[1]))
 
 
 @contextmanager

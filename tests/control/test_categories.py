@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -242,7 +243,9 @@ def test_the_page_compares_each_category_with_the_original(sweep: InstantSweep):
     assert "Success by category, on the front" in page
     assert "80.0 % (49–94 %), 8 of 10, -10.0 points" in page
     assert "success rate, category object" in page  # the picture's axis
-    assert page.count("task 9") == 1  # ten columns, a row per category
+    assert (
+        len(re.findall(r'<th scope="col"[^>]*>(?:task )?9\b', page)) == 1
+    )  # ten columns, a row per category
 
 
 def test_the_csv_has_columns_for_each_category(front):

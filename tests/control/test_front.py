@@ -132,6 +132,21 @@ def test_a_crash_is_told_as_no_success_and_the_worst_cost_that_others_showed(
     assert objective_values(views[2], OBJECTIVES, None, views) is None
 
 
+def test_a_trial_that_was_ruled_out_is_told_the_worst_success_that_others_had(
+    tmp_path: Path,
+) -> None:
+    for number, rate in ((0, 1.0), (1, 0.5)):
+        write_complete(tmp_path, make_trial(number), 2.0, rate, 12)
+    slow = TrialResult("stopped", "slow", 0, 0, 0, None)
+    write_trial(tmp_path, make_trial(2), make_vitals(make_trial(2), 0.5), result=slow)
+    views = read_trials(tmp_path)
+    reference = ensure_reference(tmp_path, views)
+    rates = [view.result.success_rate for view in views[:2] if view.result]
+    told = objective_values(views[2], OBJECTIVES, reference, views)
+    assert told == (min(rates), pytest.approx(REFERENCE_S / 0.5))
+    assert objective_values(views[2], OBJECTIVES, reference) is None
+
+
 def test_values_come_in_the_order_of_the_objectives(tmp_path: Path) -> None:
     write_complete(tmp_path, make_trial(0, bits=4), 2.0, 1.0, 4)
     views = read_trials(tmp_path)

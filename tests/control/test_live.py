@@ -62,7 +62,9 @@ def test_away_from_a_terminal_every_event_is_one_line() -> None:
         tell_everything(progress)
     lines = [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in stream.getvalue().splitlines()]
     assert lines[0].startswith("trial 2 started: include=dit_mlp w_bits=4 num_steps=5")
-    assert lines[1].startswith("trial 2 measured: 20.5 ms per call, 2.00× the reference, 6 layers")
+    assert lines[1].startswith(
+        "trial 2 measured: a call 2.00× the reference (20.5 and 41 ms on its node), 6 layers"
+    )
     assert lines[2] == "trial 1 still runs: re-attached"
     assert lines[3] == "trial 2 complete: 10 of 10 episodes succeeded [1/4]"
     assert lines[5] == "trial 3 FAILED: OutOfMemory: out of memory [2/4]"
@@ -90,7 +92,7 @@ def test_table_shows_running_trials_counts_and_time_left() -> None:
         view = Console(file=io.StringIO(), width=140)
         view.print(table.view())
         text = view.file.getvalue()  # type: ignore[attr-defined]
-    assert re.search(r"1 plan_a +5/10 +80.0 % +measuring +1 min 00 s", text)
+    assert re.search(r"1 plan_a +5/10 +80.0 % +– +1 min 00 s", text)
     assert "2 of 4 trials · 18 episodes · 7 saved · 1 min 00 s so far" in text
     # Two and a half of four trials took 60 s.
     assert "about 36 s left" in text
@@ -223,3 +225,128 @@ def test_where_episodes_are_shared_out_they_are_counted_and_not_the_trials() -> 
     view.print(LiveTable(Plan("x", 10, 6, shared_episodes=60), view).view())
     text = view.file.getvalue()  # type: ignore[attr-defined]
     assert "0 trials · 0 of 60 episodes" in text
+
+
+def clocked_lines(plan: Plan) -> tuple[EventLines, io.StringIO, list[float]]:
+    stream, now = io.StringIO(), [0.0]
+    return EventLines(plan, stream, clock=lambda: now[0]), stream, now
+
+
+def last_line(stream: io.StringIO) -> str:
+    return stream.getvalue().splitlines()[-1][len("00:00:00 ") :]
+
+
+def test_a_log_says_after_a_quiet_minute_what_runs_and_how_long_it_takes_still() -> None:
+    plan = dataclasses.replace(PLAN, phase={2: "compile"}.get)
+    lines, stream, now = clocked_lines(plan)
+    lines.started(TRIAL)
+    lines.started(make_trial(3))
+    now[0] = 59.0
+    lines.tick()
+    assert stream.getvalue().count("\n") == 2
+    now[0] = 60.0
+    lines.tick()
+    assert last_line(stream) == "running: trial 2 (compiling), 3 (waiting)"
+    lines.tick()
+    assert stream.getvalue().count("\n") == 3
+    lines.vitals(2, VITALS)
+    now[0] = 130.0
+    lines.progressed(2, 7, 6)
+    lines.tick()
+    # 10 s per episode: 60 + 7 × 10 of the trial's 60 + 10 × 10 s are done, 0.8125 of four trials,
+    # in 130 s.
+    assert last_line(stream) == (
+        "running: trial 2 (7 of 10 episodes), 3 (waiting), about 8 min 30 s left"
+    )
+
+
+def test_lines_on_what_runs_become_rare_in_a_long_sweep() -> None:
+    lines, stream, now = clocked_lines(PLAN)
+    lines.started(TRIAL)
+    for second in range(24 * 3600):
+        now[0] = float(second)
+        lines.tick()
+    assert 100 < stream.getvalue().count("\n") < 250
+
+
+def test_an_ended_trial_comes_with_the_time_that_is_left() -> None:
+    lines, stream, now = clocked_lines(PLAN)
+    lines.started(TRIAL)
+    now[0] = 30.0
+    lines.ended(2, make_result(make_episodes(2, 10, 1.0)))
+    assert last_line(stream).endswith("[1/4], about 1 min 30 s left")
+
+
+def test_where_episodes_are_shared_out_their_pace_gives_the_time_that_is_left() -> None:
+    lines, stream, now = clocked_lines(Plan("x", 10, 6, shared_episodes=60))
+    lines.started(TRIAL)
+    now[0] = 100.0
+    lines.progressed(2, 13, 10)  # twelve are of an earlier controller
+    lines.progressed(2, 20, 10)
+    lines.tick()
+    assert last_line(stream) == "running: trial 2 (20 episodes), about 8 min 20 s left"  # 40 × 12.5
+
+
+def test_a_trial_that_is_measured_shows_what_its_worker_does() -> None:
+    plan = dataclasses.replace(PLAN, phase={2: "freeze"}.get)
+    view = Console(file=io.StringIO(), width=80)
+    table = LiveTable(plan, view)
+    table.started(TRIAL)
+    table.started(make_trial(3))
+    view.print(table.view())
+    text = view.file.getvalue()  # type: ignore[attr-defined]
+    assert re.search(r"2 .* quantizing ", text)
+    assert re.search(r"3 .* waiting ", text)
+
+
+def test_an_estimate_comes_with_the_first_episode() -> None:
+    now = [0.0]
+    table = LiveTable(PLAN, Console(file=io.StringIO(), width=80), clock=lambda: now[0])
+    table.started(TRIAL)
+    now[0] = 20.0
+    table.vitals(2, VITALS)
+    assert "left" not in table._status()
+    now[0] = 24.0
+    table.progressed(2, 1, 1)
+    # 24 of 20 + 10 × 4 s, 0.4 of four trials, in 24 s.
+    assert "about 3 min 36 s left" in table._status()
+
+
+RESIZED = """
+import fcntl, os, struct, sys, termios, time
+from duqsweep.control.view.live import Plan, open_progress
+def resize(columns):
+    fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+resize(100)
+with open_progress(Plan("dit_speed", 4, 10)) as progress:
+    progress.tick()
+    resize(60)
+    progress.message("ready")
+    progress.tick()
+    time.sleep(0.3)
+"""
+
+
+def test_a_terminal_that_was_resized_is_drawn_anew() -> None:
+    controller, terminal = pty.openpty()
+    environment = os.environ | {"TERM": "xterm-256color"}
+    environment.pop("COLUMNS", None)
+    child = subprocess.Popen(
+        [sys.executable, "-c", RESIZED],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env=environment,
+        cwd=Path(__file__).parents[2],
+    )
+    os.close(terminal)
+    seen = b""
+    try:
+        while chunk := os.read(controller, 4096):
+            seen += chunk
+    except OSError:  # how Linux reports that the other side of a terminal is gone
+        pass
+    assert child.wait(10) == 0, seen.decode()
+    os.close(controller)
+    assert seen.count(b"\x1b[2J") == 1
+    assert seen.index(b"\x1b[2J") > seen.index(b"ready")

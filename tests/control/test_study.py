@@ -95,6 +95,8 @@ def test_values_of_plans_outside_the_space_are_kept_from_the_sampler_but_not_los
     assert told[0].values == pytest.approx((1 - 1 / 11, 10.0))
     states = [t.state.name for t in study._study.get_trials()]
     assert states == ["PRUNED", "PRUNED", "COMPLETE", "COMPLETE", "COMPLETE"]
+    names = {"success_rate": told[0].values[0], "episode_time_s": told[0].values[1]}
+    assert study._study.user_attrs["reference"] == names
 
 
 def test_the_same_seed_asks_the_same_trials(tmp_path):
@@ -190,6 +192,32 @@ def test_a_duplicate_gets_the_values_of_its_original_at_once_or_later(tmp_path):
         original.number,
         original.number,
     ]
+
+
+def test_objectives_have_their_names_in_optunas_tools(tmp_path):
+    assert opened(tmp_path)._study.metric_names == ["success_rate", "episode_time_s"]
+    study = opened(tmp_path)
+    size = (tmp_path / files.STUDY_LOG).stat().st_size
+    assert opened(tmp_path)._study.metric_names == ["success_rate", "episode_time_s"]
+    assert (tmp_path / files.STUDY_LOG).stat().st_size == size
+    number = study.ask().number
+    study.tell(number, VALUES, {})
+    study.reopen([number])  # writes the study anew
+    assert study._study.metric_names == ["success_rate", "episode_time_s"]
+
+
+def test_neither_a_duplicate_nor_a_trial_without_episodes_is_among_the_best(tmp_path):
+    study = opened(tmp_path, "enqueue=[]")
+    original, copy, slow = study.ask(), study.ask(), study.ask()
+    study.tell(original.number, (0.5, 2.0), {"outcome": "complete", "episodes": 6})
+    study.duplicate(copy.number, original.number)
+    study.tell(slow.number, (0.9, 2.0), {"outcome": "stopped", "episodes": 0})
+    assert [trial.number for trial in study._study.best_trials] == [original.number]
+    states = {trial.number: trial.state.name for trial in study._study.get_trials()}
+    assert (states[copy.number], states[slow.number]) == ("PRUNED", "COMPLETE")
+    study.reopen([slow.number])
+    study.tell(slow.number, (0.9, 2.0), {"outcome": "complete", "episodes": 6})
+    assert [trial.number for trial in study._study.best_trials] == [slow.number]
 
 
 def test_a_changed_space_is_refused_and_the_change_is_named(tmp_path):

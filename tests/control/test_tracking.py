@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
 import http.server
 import json
 import shutil
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from urllib.parse import unquote
 import pytest
 from synthetic_sweep import (
     OBJECTIVES,
+    SUITE,
     make_episodes,
     make_result,
     make_trial,
@@ -27,15 +31,16 @@ from synthetic_sweep import (
 from duqsweep import files
 from duqsweep.control.front.content import compute_front
 from duqsweep.control.report.report import write_report
-from duqsweep.control.tracking import mlflow_client
+from duqsweep.control.tracking import mlflow_client, register, shared_view
 from duqsweep.control.tracking.links import links
-from duqsweep.control.tracking.mirror import KEY_TAG, Mirror, mirror
+from duqsweep.control.tracking.mirror import KEY_TAG, NOTE_TAG, Mirror, mirror
 from duqsweep.control.tracking.runids import known_runs, sweep_key
 from duqsweep.control.tracking.runs import trial_record
 from duqsweep.control.tracking.tracker import MlflowTracker, NullTracker, open_tracker
 from duqsweep.control.trials.reader import read_trial, read_trials
-from duqsweep.errors import DuqsweepError
+from duqsweep.errors import ConfigError, DuqsweepError
 from duqsweep.fingerprint import digest
+from duqsweep.worker.ledger import make_ledger, write_ledger
 
 # MLflow 3.17 uses what SQLAlchemy 2.1 calls outdated.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload``:DeprecationWarning")
@@ -51,6 +56,12 @@ def report(sweep_dir: Path) -> None:
 def sweep_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep with its mirror; creating the database takes seconds, so it is shared."""
     folder = write_sweep(tmp_path_factory.mktemp("sweeps") / "dit_speed", TRIALS, EPISODES)
+    write_ledger(folder / files.LEDGER_JSON, make_ledger(SUITE))
+    log = files.trial_dir(folder, 3) / files.LOG_TXT
+    log.write_text("load: 0.76 s from s3://me:secret@host/weights\n")
+    (folder / files.VIDEOS_DIR).mkdir()
+    for film in ("trial_0003_episode_0001.mp4", "trial_0003_beside_0000_episode_0002.mp4"):
+        (folder / files.VIDEOS_DIR / film).write_bytes(b"a film")
     report(folder)
     assert mirror(folder) == TRIALS
     return folder
@@ -131,6 +142,72 @@ def test_child_has_numeric_params_objectives_vitals_and_episodes(sweep_dir: Path
     assert child["tags"]["duqsweep.front"] == str(point["on_front"]).lower()
 
 
+def run_of(sweep_dir: Path, number: int) -> Any:
+    known = known_runs(sweep_dir, None)
+    assert known is not None
+    return client(sweep_dir).get_run(known["trials"][str(number)])
+
+
+def test_child_has_its_files_without_passwords_and_what_it_played(sweep_dir: Path) -> None:
+    child = everything(sweep_dir)[f"{sweep_key(sweep_dir)}/3"]
+    films = {"trial_0003_episode_0001.mp4", "trial_0003_beside_0000_episode_0002.mp4"}
+    assert set(child["artifacts"]) == {"spec.json", "vitals.json", "result.json", "log.txt", *films}
+    run = run_of(sweep_dir, 3)
+    folder = Path(run.info.artifact_uri.removeprefix("file://"))
+    assert (folder / "log.txt").read_text() == "load: 0.76 s from s3://me:***@host/weights\n"
+    assert (folder / "spec.json").read_bytes() == (
+        files.trial_dir(sweep_dir, 3) / files.SPEC_JSON
+    ).read_bytes()
+    (used,) = run.inputs.dataset_inputs
+    assert (used.dataset.name, used.tags[0].value) == ("dit_speed ledger", "evaluation")
+    assert json.loads(used.dataset.profile) == {"episodes": 150}
+    running = everything(sweep_dir)[f"{sweep_key(sweep_dir)}/{TRIALS - 1}"]
+    assert running["artifacts"] == [] or running["times"][2] != "RUNNING"
+
+
+def test_runs_and_experiment_are_described(sweep_dir: Path) -> None:
+    held, key = everything(sweep_dir), sweep_key(sweep_dir)
+    assert "success" in held[f"{key}/3"]["tags"]["mlflow.note.content"]
+    stopped = held[f"{key}/{TRIALS - 2}"]["tags"]["mlflow.note.content"]
+    assert "Stopped: its time alone rules it out" in stopped
+    assert held[f"{key}/{TRIALS - 3}"]["tags"]["mlflow.note.content"] == "```\nTraceback …\n```"
+    experiment = client(sweep_dir).get_experiment_by_name("duqsweep/dit_speed")
+    assert "**duqsweep, sweep dit_speed**: maximize success rate" in experiment.tags[NOTE_TAG]
+
+
+def test_the_experiment_opens_on_the_front(sweep_dir: Path) -> None:
+    known = known_runs(sweep_dir, None)
+    assert known is not None
+    experiment = client(sweep_dir).get_experiment(known["experiment"])
+    view = json.loads(experiment.tags[f"{shared_view.TAG}{known['view']}"])
+    packed = base64.b64decode(view["state"].removeprefix("deflate;"))
+    state = json.loads(zlib.decompress(packed))
+    assert known["parent"] in state["searchFilter"]
+    scatter, parallel = state["compareRunCharts"]
+    assert (scatter["xaxis"]["key"], scatter["yaxis"]["key"]) == ("episode_time_s", "success_rate")
+    assert set(parallel["selectedParams"]) == {"w_bits", "num_steps", "compile", "block_size"}
+    # What the view names is there.
+    held = everything(sweep_dir)[f"{sweep_key(sweep_dir)}/3"]
+    for column in state["selectedColumns"]:
+        kind, _, name = column.partition(".")
+        assert name.strip("`") in held[kind], column
+    lines = dict(line.split(maxsplit=1) for line in links(sweep_dir))
+    assert f"viewStateShareKey={known['view']}&compareRunsMode=CHART" in lines["front:"]
+
+
+def test_a_view_of_many_settings_fits_into_a_tag(sweep_dir: Path) -> None:
+    front = compute_front(sweep_dir, OBJECTIVES)
+    params = {f"quant.weight_bits.layers.{n}": n for n in range(200)}
+    points = [
+        dataclasses.replace(
+            point, params={key: value + point.trial for key, value in params.items()}
+        )
+        for point in front.points
+    ]
+    many = dataclasses.replace(front, points=tuple(points))
+    assert len(shared_view.view_tag(many, "a" * 32, 0)) < 5000
+
+
 def test_episodes_are_logged_in_ledger_order_up_to_the_first_gap(tmp_path: Path) -> None:
     trial, played = make_trial(0), make_episodes(0, 6, 0.5)
     trial_dir = files.trial_dir(tmp_path, 0)
@@ -150,7 +227,7 @@ def test_episodes_are_logged_in_ledger_order_up_to_the_first_gap(tmp_path: Path)
 def test_states_and_times_are_the_trials_own(sweep_dir: Path) -> None:
     held, key = everything(sweep_dir), sweep_key(sweep_dir)
     states = [held[f"{key}/{number}"]["times"][2] for number in range(TRIALS)]
-    assert states == ["FINISHED"] * (TRIALS - 3) + ["FAILED", "FINISHED", "RUNNING"]
+    assert states == ["FINISHED"] * (TRIALS - 3) + ["FAILED", "KILLED", "RUNNING"]
     view = read_trials(sweep_dir)[4]
     assert held[f"{key}/4"]["times"][:2] == (view.started_ms, view.ended_ms)
 
@@ -307,3 +384,37 @@ def test_no_tracking_keeps_nothing(tmp_path: Path) -> None:
     tracker.sweep_started()
     assert tracker.close(1) is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_video_that_is_made_later_follows(sweep_dir: Path) -> None:
+    film = sweep_dir / files.VIDEOS_DIR / "trial_0002_episode_0000.mp4"
+    film.write_bytes(b"a film")
+    assert mirror(sweep_dir) == TRIALS
+    assert film.name in everything(sweep_dir)[f"{sweep_key(sweep_dir)}/2"]["artifacts"]
+
+
+CONTENT = {register.CARD: "# a card", register.PLAN: "plans: {}"}
+
+
+def test_a_chosen_trial_is_a_version_of_a_model_once(sweep_dir: Path) -> None:
+    given = (sweep_dir, None, 3, "mine", "abc")
+    first = register.register(*given, CONTENT)
+    again = register.register(*given, CONTENT)
+    other = register.register(*given, {**CONTENT, register.CARD: "# another"})
+    assert [(v.version, v.is_new) for v in (first, again, other)] == [
+        ("1", True),
+        ("1", False),
+        ("2", True),
+    ]
+    version = client(sweep_dir).get_model_version("mine", "1")
+    run = run_of(sweep_dir, 3)
+    assert (version.run_id, version.description) == (run.info.run_id, "# a card")
+    assert version.tags == {register.FINGERPRINT_TAG: "abc"}
+    listed = client(sweep_dir).list_artifacts(run.info.run_id, "model")
+    assert {item.path for item in listed} == {"model/README.md", "model/plan.yaml"}
+
+
+def test_what_mlflow_does_not_have_cannot_be_registered(sweep_dir: Path, copy: Path) -> None:
+    for folder, number in ((sweep_dir, 99), (copy, 3)):
+        with pytest.raises(ConfigError, match=f"no run of trial {number}: .* after `sync`"):
+            register.register(folder, None, number, "mine", "abc", CONTENT)

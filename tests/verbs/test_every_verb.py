@@ -17,9 +17,12 @@ VERBS = (
     ["front"],
     ["front", "--json"],
     ["confirm", "--episodes", "1"],
+    ["twins"],
     ["stop"],
     ["retry"],
     ["export", "--trial", "0"],
+    ["export", "--trial", "0", "--format", "card"],
+    ["logs", "--trial", "0"],
     ["export", "--pick", "knee"],
     ["sync"],
     ["video", "--trial", "0", "--episode", "0"],
@@ -84,7 +87,7 @@ def test_it_is_one_line_and_an_exit_code(
     write_walk(folder, 0, "complete", 6)
     (folder / files.SWEEP_YAML).write_text(configuration)
     monkeypatch.setattr("duqsweep.control.tracking.mirror.mirror", lambda folder, uri: 1)
-    monkeypatch.setattr("duqsweep.verbs.confirm._evaluate", lambda *arguments: None)
+    monkeypatch.setattr("duqsweep.verbs.confirm.evaluate_fixed", lambda *arguments: None)
     with monkeypatch.context() as patch:
         REASONS[reason](folder, patch)
         code = cli.main([verb[0], str(folder), *verb[1:]])

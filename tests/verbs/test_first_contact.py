@@ -17,6 +17,10 @@ HEADER = "# @package _global_\n"
 SPACE = "name: mine\nspace:\n  policy.num_steps: choice(2, 4)\n"
 FILES = {
     "no header": (SPACE.encode(), r"mine.yaml:1: its first line must be `# @package _global_`"),
+    "a comment before the header": (
+        b"# mine\n" + (HEADER + SPACE).encode(),
+        "mine.yaml:1: its first line must be `# @package _global_`, before any other comment",
+    ),
     "a list": (b"- 1\n- 2\n", r"mine.yaml:1: its first line must be"),
     "a byte order mark": (
         b"\xef\xbb\xbf" + (HEADER + SPACE).encode(),
@@ -70,7 +74,7 @@ MISTAKES = [
         f"must not exceed the {len(os.sched_getaffinity(0))} cores that a job has, got 1000",
     ),
     (
-        ["plan", "+sweep=smoke", "launcher=slurm", "runtime.threads=9"],
+        ["plan", "+sweep=smoke", "launcher=slurm", "launcher.cpus_per_task=8", "runtime.threads=9"],
         "must not exceed the 8 cores that a job has, got 9",
     ),
     (["plan", "+sweep=smoke", "launcher.mem_gb=0"], "launcher.mem_gb must be positive, or null"),

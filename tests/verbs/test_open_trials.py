@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import optuna
@@ -101,4 +102,5 @@ def test_ctrl_c_in_the_evaluation_itself_does_not_speak_of_jobs(
     here = [f"dir={tmp_path / 's'}" if word.startswith("dir=") else word for word in failed]
     assert cli.main(here) == exit_codes.INTERRUPTED
     said = capsys.readouterr().out.splitlines()
-    assert "interrupted: nothing is lost; the same command resumes from here" in said
+    assert "interrupted: nothing is lost; the same command resumes from here:" in said
+    assert said[-1] == f"  python -m duqsweep {shlex.join(here)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from worker_parts import PaperSimulator
 
 from duqsweep.envs.assets import RECORDING
 from duqsweep.envs.mini.suite import TASKS
+from duqsweep.envs.simulator_info import describe_simulator
 from duqsweep.policy.load import load_policy
 from duqsweep.seams import Observation
 from duqsweep.spec import LedgerEntry, PolicySpec, SuiteSpec
@@ -18,8 +20,10 @@ from duqsweep.worker.observations import (
     KEPT_PER_TASK,
     collect,
     fixed_observations,
+    load_observations,
     recorded_observations,
     save_observations,
+    shared_file,
 )
 from duqsweep.worker.simulator_pool import SimulatorPool
 
@@ -69,12 +73,10 @@ def test_the_second_process_reads_what_the_first_made(
     checkpoint: Path, suite: SuiteSpec, tmp_path: Path
 ) -> None:
     policy = load_policy(PolicySpec("embedded", str(checkpoint)), "cpu")
-    first = fixed_observations(policy, "id", suite, paper_pool, tmp_path)
-
-    def no_simulator() -> SimulatorPool:
-        pytest.fail("the observations were cached")
-
-    second = fixed_observations(policy, "id", suite, no_simulator, tmp_path)
+    shared = tmp_path / "shared"
+    first = fixed_observations(policy, "id", suite, paper_pool, tmp_path, shared)
+    shared.unlink()
+    second = fixed_observations(policy, "id", suite, no_simulator, tmp_path, shared)
     assert len(first.calibration) == len(first.measured) == suite.tasks * KEPT_PER_TASK // 2
     pairs = zip(
         first.calibration + first.measured, second.calibration + second.measured, strict=True
@@ -83,12 +85,60 @@ def test_the_second_process_reads_what_the_first_made(
     assert not any(same(a, b) for a in first.calibration for b in first.measured)
 
 
+def no_simulator() -> SimulatorPool:
+    pytest.fail("the observations were cached")
+
+
+def test_another_sweep_reads_what_the_first_made_and_a_damaged_file_is_made_anew(
+    checkpoint: Path, suite: SuiteSpec, tmp_path: Path
+) -> None:
+    policy = load_policy(PolicySpec("embedded", str(checkpoint)), "cpu")
+    sweeps = [tmp_path / str(number) for number in range(3)]
+    for folder in sweeps:
+        folder.mkdir()
+    shared = tmp_path / "shared.npz"
+    first = fixed_observations(policy, "id", suite, paper_pool, sweeps[0], shared)
+    second = fixed_observations(policy, "id", suite, no_simulator, sweeps[1], shared)
+    shared.write_bytes(shared.read_bytes()[:500])
+    third = fixed_observations(policy, "id", suite, paper_pool, sweeps[2], shared)
+    for other in (second, third):
+        assert all(same(a, b) for a, b in zip(first.measured, other.measured, strict=True))
+    assert len(load_observations(shared)) == suite.tasks * KEPT_PER_TASK
+
+
+def test_a_cache_that_cannot_be_written_is_no_failure(
+    checkpoint: Path, suite: SuiteSpec, tmp_path: Path
+) -> None:
+    policy = load_policy(PolicySpec("embedded", str(checkpoint)), "cpu")
+    found = fixed_observations(policy, "id", suite, paper_pool, tmp_path, tmp_path / "no" / "x.npz")
+    assert len(found.measured) == suite.tasks * KEPT_PER_TASK // 2
+
+
+def test_the_shared_file_is_of_one_simulator_renderer_and_kind_of_device(
+    suite: SuiteSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    drawn = replace(suite, renderer="osmesa")
+    simulator = describe_simulator(suite)
+    assert simulator is not None
+    files = {
+        shared_file("id", drawn, simulator, "cpu"),
+        shared_file("other", drawn, simulator, "cpu"),
+        shared_file("id", replace(suite, renderer="egl"), simulator, "cpu"),
+        shared_file("id", drawn, replace(simulator, mujoco="3.3.8"), "cpu"),
+        shared_file("id", drawn, simulator, "cuda:0"),
+    }
+    assert len(files) == 5
+    assert shared_file("id", drawn, simulator, "cuda:1") in files
+    assert {path.parent for path in files} == {tmp_path / "duqsweep" / "observations"}
+
+
 def test_another_policy_has_other_observations(
     checkpoint: Path, suite: SuiteSpec, tmp_path: Path
 ) -> None:
     policy = load_policy(PolicySpec("embedded", str(checkpoint)), "cpu")
     for name in ("one", "two"):
-        fixed_observations(policy, name, suite, paper_pool, tmp_path)
+        fixed_observations(policy, name, suite, paper_pool, tmp_path, tmp_path / f"{name}.shared")
     assert len(list(tmp_path.glob("*.npz"))) == 2
 
 

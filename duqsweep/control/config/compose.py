@@ -8,14 +8,11 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from duqsweep.conf_dir import conf_dir, group_options
+from duqsweep.conf_dir import conf_dir, group_options, has_own, own_conf_dir
 from duqsweep.control.config.schema import RootConfig, register
 from duqsweep.control.config.settings import did_you_mean
 from duqsweep.control.config.sweep_file import check_sweep_file, line_of
@@ -34,12 +31,19 @@ def load(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig
 
     Args:
         overrides: `KEY=VALUE`, `GROUP=OPTION`, `+KEY=VALUE`, `~KEY`.
-        config_dir: Another folder laid out as conf/, e.g. with own sweeps.
+        config_dir: Another folder laid out as conf/, e.g. with own sweeps; without it, conf/ in
+            the working directory where that has a folder `sweep`.
 
     Raises:
         ConfigError: What was asked for does not exist, has the wrong type or cannot be parsed.
     """
+    # Hydra takes long to import, and a sweep's own sweep.yaml needs none of it.
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+
     register()
+    config_dir = own_conf_dir() if config_dir is None and has_own() else config_dir
     edits = [edit for edit in map(_SPACE_EDIT.fullmatch, overrides) if edit]
     plain = [_plain(word) for word in overrides if not _SPACE_EDIT.fullmatch(word)]
     sweep_file = _sweep_file(plain, config_dir)
@@ -146,6 +150,10 @@ def _reason(text: str) -> str:
 def _plain(word: str) -> str:
     if re.match(r"[+~]*hydra[./]", word):
         raise ConfigError(f"{word} has no effect: Hydra only composes the configuration here")
+    if "=" not in word and not word.startswith("~"):
+        raise ConfigError(
+            f"overrides are KEY=VALUE, GROUP=OPTION, +KEY=VALUE or ~KEY, got {word!r}"
+        )
     return in_hydras_grammar(f"+{word}" if word.startswith("sweep=") else word)
 
 

@@ -26,6 +26,7 @@ from duqsweep.control.config.goals import (
     objectives_of,
 )
 from duqsweep.control.config.schema import (
+    ControllerConfig,
     LauncherConfig,
     RootConfig,
     SamplerConfig,
@@ -54,6 +55,7 @@ __all__ = [
     "TrackingConfig",
     "as_yaml",
     "check_inputs",
+    "check_name",
     "compose",
     "conf_dir",
     "load",
@@ -85,6 +87,7 @@ class SweepConfig:
     sampler: SamplerConfig
     tracking: TrackingConfig
     storage_url: str | None
+    moved_from: Path | None  # where the sweep's folder was, as the storage has it
     yaml: str  # the whole composed configuration
 
     @property
@@ -144,7 +147,7 @@ def to_config(config: DictConfig) -> SweepConfig:
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from error
     assert isinstance(root, RootConfig)
-    name = _name(root.name)
+    name = check_name(root.name)
     declared_settings(SuiteSpec)["seed"].check("seed", root.seed)
     base = _base(root)
     objectives = objectives_of(root.objectives, base.suite)
@@ -173,7 +176,7 @@ def to_config(config: DictConfig) -> SweepConfig:
         check_sharing(budget, objectives)
     return SweepConfig(
         name=name,
-        directory=Path(root.dir).expanduser().absolute(),
+        directory=_absolute(root.dir),
         seed=root.seed,
         base=base,
         space=root.space,
@@ -187,8 +190,13 @@ def to_config(config: DictConfig) -> SweepConfig:
         sampler=root.sampler,
         tracking=root.tracking,
         storage_url=root.storage.url,
+        moved_from=_absolute(root.storage.moved_from) if root.storage.moved_from else None,
         yaml=as_yaml(config),
     )
+
+
+def _absolute(folder: str) -> Path:
+    return Path(folder).expanduser().absolute()
 
 
 def _check_protocol(config: DictConfig) -> None:
@@ -201,7 +209,8 @@ def _check_protocol(config: DictConfig) -> None:
         )
 
 
-def _name(name: str | None) -> str:
+def check_name(name: str | None) -> str:
+    """The name of a sweep; raises ConfigError unless there is one that can be a folder's."""
     if name is None:
         sweeps = ", ".join(group_options().get("sweep", []))
         raise ConfigError(f"which sweep? Add +sweep=NAME; sweeps are: {sweeps}")
@@ -211,7 +220,8 @@ def _name(name: str | None) -> str:
 
 
 def _base(root: RootConfig) -> Base:
-    policy = decode(PolicySpec, _with_absolute_paths(PolicySpec, vars(root.policy)), "policy")
+    chosen = {k: v for k, v in vars(root.policy).items() if k != "needs"}
+    policy = decode(PolicySpec, _with_absolute_paths(PolicySpec, chosen), "policy")
     settings = {key: attrgetter(key)(root) for key in SETTABLE}
     settings |= {f"{LAYERS}{path}": bits for path, bits in root.quant.weight_bits.layers.items()}
     for key, value in settings.items():  # bits also where nothing is quantized
@@ -285,6 +295,22 @@ def _check_launcher(launcher: LauncherConfig) -> None:
     if launcher.mem_gb is not None and launcher.mem_gb <= 0:
         raise ConfigError(
             f"launcher.mem_gb must be positive, or null to ask for none, got {launcher.mem_gb:g}"
+        )
+    _check_controller(launcher.controller)
+
+
+def _check_controller(controller: ControllerConfig) -> None:
+    key = "launcher.controller"
+    if controller.cpus_per_task < 1 or controller.timeout_min < 1:
+        raise ConfigError(f"{key}.cpus_per_task and {key}.timeout_min start at 1")
+    if not 1 <= controller.signal_s <= 30 * controller.timeout_min:
+        raise ConfigError(
+            f"{key}.signal_s is a time before the job's end, at least 1 s and at most half of "
+            f"{key}.timeout_min={controller.timeout_min}, got {controller.signal_s}"
+        )
+    if controller.mem_gb is not None and controller.mem_gb <= 0:
+        raise ConfigError(
+            f"{key}.mem_gb must be positive, or null to ask for none, got {controller.mem_gb:g}"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import itertools
 import re
 from pathlib import Path
 
@@ -34,9 +35,8 @@ def check_sweep_file(path: Path) -> None:
         ) from error
     if not re.search(r"[^\s#-]", re.sub(r"#.*", "", text)):
         raise ConfigError(f"{path}: it is empty; a sweep has a name, and a space or plans")
-    leading = [line for line in _before_content(text) if line.replace(" ", "").lower()]
-    if not any(re.fullmatch(r"#\s*@package\s+_global_\s*", line) for line in leading):
-        raise ConfigError(f"{path}:1: its first line must be `{HEADER}`")
+    if not any(re.fullmatch(r"#\s*@package\s+_global_", line) for line in _header(text)):
+        raise ConfigError(f"{path}:1: its first line must be `{HEADER}`, before any other comment")
 
 
 def line_of(path: Path, key: str) -> int | None:
@@ -55,10 +55,7 @@ def line_of(path: Path, key: str) -> int | None:
     return line
 
 
-def _before_content(text: str) -> list[str]:
-    lines = []
-    for line in text.splitlines():
-        if line.strip() and not line.lstrip().startswith("#"):
-            break
-        lines.append(line.strip())
-    return lines
+def _header(text: str) -> list[str]:
+    """The lines in which Hydra looks for its header: it stops at the first other one."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return list(itertools.takewhile(lambda line: re.match(r"#\s*@", line), lines))

@@ -10,6 +10,7 @@ from typing import Any
 
 from duqsweep.categories import SUCCESS_RATE, is_success_rate, named_category
 from duqsweep.control.front.beliefs import Belief, read_beliefs
+from duqsweep.control.front.factors import TWINS_DIR, Timings, factors
 from duqsweep.control.front.intervals import clustered_by_task
 from duqsweep.control.front.measures import EPISODE_TIME_S, measures_of
 from duqsweep.control.front.objectives import Objective
@@ -17,16 +18,16 @@ from duqsweep.control.front.pareto import Candidate, FrontDraws, hypervolume, no
 from duqsweep.control.front.records import Front, FrontPoint, FrontReference
 from duqsweep.control.front.reserved import judged, read_confirmation
 from duqsweep.control.front.simulator import sweep_simulator
+from duqsweep.control.front.stored import Look, stored_look
 from duqsweep.control.front.success import SuccessEstimate
 from duqsweep.control.front.verdict import MARGIN, Verdict, verdict
-from duqsweep.control.trials.reader import TrialView, read_trials
+from duqsweep.control.trials.reader import REFERENCE, TrialReader, TrialView, read_trials
 from duqsweep.control.trials.reference import Reference, readable_reference
 from duqsweep.result import ENDINGS
 
 # Hypervolume is measured from success 0 and this multiple of the reference's time; every other
 # objective from this multiple of the worst value of a trial.
 SLACK = 1.5
-REFERENCE = "reference"  # the plan of the unquantized policy
 
 
 def compute_front(
@@ -48,6 +49,26 @@ def compute_front(
     """
     views = read_trials(sweep_dir) if views is None else views
     return FrontBuilder(sweep_dir, objectives, margin).build(views)
+
+
+def look_at(sweep_dir: Path, objectives: Sequence[Objective], margin: float = MARGIN) -> Look:
+    """A sweep's front and trials; read from front.json as far as that still holds.
+
+    Args:
+        sweep_dir: The sweep's folder.
+        objectives: What the sweep trades, most important first.
+        margin: Loss of success rate that the verdict tolerates.
+
+    Raises:
+        ConfigError: An objective is unknown.
+    """
+    reader = TrialReader(sweep_dir)
+    look = stored_look(sweep_dir, objectives, margin, reader)
+    if look is not None:
+        return look
+    views = reader.read()
+    front = compute_front(sweep_dir, objectives, views, margin)
+    return Look(front, {view.number: view for view in views}, {}, dict(reader.damaged))
 
 
 @dataclass(frozen=True)
@@ -79,6 +100,7 @@ class FrontBuilder:
         self._rates = [o.name for o in objectives if is_success_rate(o.name)]
         self._costs = [(i, o) for i, o in enumerate(objectives) if not is_success_rate(o.name)]
         self._draws = FrontDraws([objective.measure.noise for _, objective in self._costs])
+        self._twins = TrialReader(sweep_dir / TWINS_DIR)
         self._reference: Reference | None = None
         self._known: dict[int, _Known] = {}
         # The last front's points: as `_Known` has them, and at their places.
@@ -110,6 +132,8 @@ class FrontBuilder:
         )
         confirmed = read_confirmation(self._dir)
         states = judged(confirmed, self._margin) if confirmed else {}
+        reference = _reference(views, timed)
+        timings = Timings(views, self._twins.read())
         points = {}
         for number, known in ended.items():
             state, reserved = states.get(number, ("unconfirmed", None))
@@ -119,6 +143,9 @@ class FrontBuilder:
                 "success_mean": beliefs[number].mean if number in beliefs else None,
                 "state": state,
                 "reserved": reserved,
+                "factors": factors(known.view, timings, reference.nominal_calls)
+                if reference is not None and flags.get(number)
+                else None,
             }
             points[number] = self._placed(known.point, place)
         self._placed_before = {n: (known.point, points[n]) for n, known in ended.items()}
@@ -126,7 +153,6 @@ class FrontBuilder:
         left = {n: row for n, row in rows.items() if points[n].state != "refuted"}
         on_front = non_dominated(list(left.values()), self._directions)
         tested = {n for n, flag in zip(left, on_front, strict=True) if flag}
-        reference = _reference(views, timed)
         corner = worst_corner(values, self._objectives, reference)
         best = [row for number, row in rows.items() if flags[number]]
         return Front(

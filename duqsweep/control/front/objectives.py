@@ -33,8 +33,8 @@ def objective_values(
     """The values that a finished trial reports to the study, in the order of `objectives`.
 
     A value that the trial does not have (it crashed, or was pruned before its first episode) is the
-    worst value of `others`. The success rate of such a trial, and of every failed one, is 0:
-    a sampler ignores a trial without values and would propose the same point again.
+    worst value of `others`. The success rate of a failed trial is 0. So each has values: a sampler
+    ignores a trial without, and would propose the same point again.
 
     Returns:
         None when such a worst value does not exist either, or there is no reference yet.
@@ -49,6 +49,8 @@ def objective_values(
         value = _value(view, objective, reference)
         if value is None:
             value = _worst(others, objective, reference)
+        if value is None and others and is_success_rate(objective.name):
+            value = 0.0  # nothing has succeeded yet
         if value is None:
             return None
         values.append(value)
@@ -58,7 +60,7 @@ def objective_values(
 def _value(view: TrialView, objective: Objective, reference: Reference) -> float | None:
     value = objective.measure.read(view, reference)
     failed = view.outcome == "failed"
-    return 0.0 if is_success_rate(objective.name) and (failed or value is None) else value
+    return 0.0 if is_success_rate(objective.name) and failed else value
 
 
 def _worst(views: Sequence[TrialView], objective: Objective, reference: Reference) -> float | None:

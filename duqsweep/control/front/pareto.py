@@ -12,7 +12,7 @@ from duqsweep.errors import SpecError
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-_BLOCK = 32  # candidates that a new one is compared with at once
+_BLOCK = 8  # members of a front that a candidate is compared with at once
 
 
 def non_dominated(points: Sequence[Sequence[float]], directions: Sequence[str]) -> list[bool]:
@@ -92,10 +92,10 @@ class FrontDraws:
     one failure of random weight join each. A rate alone then follows Beta(1 + successes,
     1 + failures) exactly.
 
-    A candidate that another dominates in a draw is out of that draw's front for good. So a new
-    candidate is compared with those only that are on some front: its cost does not grow with the
-    number of all others. The random numbers of a candidate depend on the seed and its key alone,
-    so that the order in which candidates join makes no difference.
+    A candidate that another dominates in a draw is out of that draw's front for good. So only the
+    members of each draw's front are kept, and a new candidate is compared with those: its cost does
+    not grow with the number of all others. The random numbers of a candidate depend on the seed and
+    its key alone, so that the order in which candidates join makes no difference.
     """
 
     def __init__(self, cost_noise: Sequence[float] = (), draws: int = 2000, seed: int = 0) -> None:
@@ -114,9 +114,17 @@ class FrontDraws:
 
     def _forget(self) -> None:
         self._known: dict[int, Candidate] = {}
-        self._keys: list[int] = []  # of the candidates that are on some draw's front
-        self._losses = np.empty((0, 0, self._draws), dtype=np.float32)  # objectives, keys, draws
-        self._is_on = np.empty((0, self._draws), dtype=bool)
+        # Each draw's front in a column of places, in no order; a place without a member has the
+        # key -1 and infinite losses.
+        self._keys = np.full((0, self._draws), -1, dtype=np.int64)
+        self._losses = np.empty((0, 0, self._draws), dtype=np.float32)  # objectives, places, draws
+
+    def _members(self) -> dict[int, int]:
+        """On how many draws' fronts each candidate is that is on any."""
+        keys, counts = np.unique(self._keys, return_counts=True)
+        members = dict(zip(keys.tolist(), counts.tolist(), strict=True))
+        members.pop(-1, None)
+        return members
 
     def update(self, candidates: Mapping[int, Candidate]) -> dict[int, float]:
         """The probability of each candidate, by key, to be on the front.
@@ -125,41 +133,54 @@ class FrontDraws:
             candidates: By a key that stays the candidate's own; at least all that may be on the
                 front.
         """
-        live = set(self._keys)
-        changed = [k for k, known in self._known.items() if candidates.get(k) != known]
-        first = self._keys
-        if live.intersection(changed):  # what it dominated may be on a front again
+        changed = [
+            key
+            for key, known in self._known.items()
+            if (now := candidates.get(key)) is not known and now != known
+        ]
+        members = self._members()
+        first = sorted(members, key=lambda key: -members[key])
+        if members.keys() & changed:  # what it dominated may be on a front again
             self._forget()
         for key in changed:
             self._known.pop(key, None)
-        # Those that were on fronts come first, because they dominate most of the others.
-        for key in dict.fromkeys([*first, *candidates]):
-            if key in candidates and key not in self._known:
-                self._known[key] = candidates[key]
-                self._join(key, candidates[key])
-        chances = dict.fromkeys(candidates, 0.0)
-        chances.update(zip(self._keys, self._is_on.mean(axis=1).tolist(), strict=True))
-        return chances
+        new = {key: one for key, one in candidates.items() if key not in self._known}
+        # Those that are or may be on fronts come first, because they dominate most of the others.
+        for key in dict.fromkeys([*first, *_best_first(new)]):
+            if key in new:
+                self._known[key] = new[key]
+                self._join(key, new[key])
+        members = self._members() if new or changed else members
+        return {key: members.get(key, 0) / self._draws for key in candidates}
 
     def _join(self, key: int, candidate: Candidate) -> None:
-        """Find the draws on whose front a candidate is, and remove whom it dominates there."""
+        """Put a candidate on the fronts of the draws in which no member dominates it."""
         losses = self._draw(key, candidate)
-        if not self._keys:
+        if not self._losses.size:
             self._losses = np.empty((len(losses), 0, self._draws), dtype=np.float32)
         rows = np.arange(self._draws)  # where nobody dominates it
         for start in range(0, len(self._keys), _BLOCK):
-            block = self._losses[:, start : start + _BLOCK, rows]
+            block = self._losses[:, start : start + _BLOCK]
+            block = block if rows.size == self._draws else block[:, :, rows]
             rows = rows[~_dominates(block, losses[:, None, rows]).any(axis=0)]
             if not rows.size:
                 return
-        beaten = _dominates(losses[:, None, rows], self._losses[:, :, rows])
-        self._is_on[:, rows] &= ~beaten
-        is_on = np.zeros(self._draws, dtype=bool)
-        is_on[rows] = True
-        stay = np.flatnonzero(self._is_on.any(axis=1))
-        self._keys = [*(self._keys[i] for i in stay), key]
-        self._is_on = np.concatenate([self._is_on[stay], is_on[None]])
-        self._losses = np.concatenate([self._losses[:, stay], losses[:, None]], axis=1)
+        free = _dominates(losses[:, None, rows], self._losses[:, :, rows])
+        place, column = np.nonzero(free)
+        self._keys[place, rows[column]] = -1
+        self._losses[:, place, rows[column]] = np.inf
+        if not free.any(axis=0).all():
+            self._add_places()
+            free = self._keys[:, rows] == -1
+        place = free.argmax(axis=0)
+        self._keys[place, rows] = key
+        self._losses[:, place, rows] = losses[:, rows]
+
+    def _add_places(self) -> None:
+        keys = np.full((_BLOCK, self._draws), -1, dtype=np.int64)
+        losses = np.full((len(self._losses), *keys.shape), np.inf, dtype=np.float32)
+        self._keys = np.concatenate([self._keys, keys])
+        self._losses = np.concatenate([self._losses, losses], axis=1)
 
     def _draw(self, key: int, candidate: Candidate) -> NDArray[np.float32]:
         """Losses (objectives, draws): the success rates, negative, and the costs."""
@@ -182,6 +203,24 @@ class FrontDraws:
             rng = np.random.default_rng([self._seed, 0, position])
             self._weights[position] = rng.exponential(size=self._draws)
         return self._weights[position]
+
+
+def _best_first(candidates: Mapping[int, Candidate]) -> list[int]:
+    """The keys of many candidates, those first that are on the front of their plain numbers."""
+    if not candidates:
+        return []
+    losses = np.array([_plain_losses(candidate) for candidate in candidates.values()])
+    order = np.argsort(~on_front(losses[None])[0], kind="stable")
+    keys = list(candidates)
+    return [keys[i] for i in order]
+
+
+def _plain_losses(candidate: Candidate) -> list[float]:
+    losses = []
+    for chosen in candidate.rates_of:
+        won = [w for i, w in candidate.outcomes.items() if chosen is None or i in chosen]
+        losses.append(-sum(won) / max(len(won), 1))
+    return [*losses, *candidate.costs]
 
 
 def _dominates(these: NDArray[np.float32], those: NDArray[np.float32]) -> Bools:

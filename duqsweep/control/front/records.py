@@ -11,6 +11,7 @@ from duqsweep import files
 from duqsweep.categories import SUCCESS_RATE, is_success_rate, named_category
 from duqsweep.codec import FLAT, decode, encode
 from duqsweep.control.front.beliefs import Answer
+from duqsweep.control.front.factors import SpeedupFactors
 from duqsweep.control.front.importance import Importance
 from duqsweep.control.front.measures import (
     CALL_MS,
@@ -69,6 +70,7 @@ class FrontPoint:
     success_low_by_task: float | None = None
     success_high_by_task: float | None = None
     state: PointState = "unconfirmed"
+    factors: SpeedupFactors | None = None  # on the front, where the twin is timed
     reserved: Reserved | None = None  # on states that no search uses; None before `confirm`
     categories: dict[str, SuccessEstimate] = field(default_factory=dict)
 
@@ -140,6 +142,11 @@ class Front:
         return tuple(
             sorted(on_front, key=lambda p: (-(p.value(success) or 0.0), p.value(time) or 0.0))
         )
+
+    def episode_speedup(self, point: FrontPoint) -> float | None:
+        """How many times shorter a nominal episode is than the reference's; fewer calls count."""
+        time_s = point.value(EPISODE_TIME_S)
+        return self.reference.episode_time_s / time_s if self.reference and time_s else None
 
     def to_json(self) -> dict[str, Any]:
         """The content of `front.json`; `categories` is left out where the suite has none."""

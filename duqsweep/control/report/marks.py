@@ -41,19 +41,20 @@ def draw_rug(axes: Any, positions: Sequence[float]) -> None:
 
 
 def draw_point(axes: Any, point: FrontPoint, at: tuple[float, float], y_axis: Measure) -> None:
-    """The mark of a trial, with its interval where the vertical axis is a success rate."""
+    """The mark of a trial; on the front with its interval, where the axis is a success rate."""
     marker, colour, size = style(point)
     x, y = at
-    estimate = point.estimate(y_axis) if is_success_rate(y_axis.name) else None
+    bounded = point.on_front and is_success_rate(y_axis.name)
+    estimate = point.estimate(y_axis) if bounded else None
     if estimate is not None and estimate.success_low is not None:
         axes.vlines(
             x,
             estimate.success_low,
             estimate.success_high,
             color=colour,
-            linewidth=1.6 if point.on_front else 0.9,
-            alpha=0.75 if point.on_front else 0.3,
-            zorder=3 if point.on_front else 1,
+            linewidth=1.6,
+            alpha=0.75,
+            zorder=3,
         )
     axes.plot(
         [x],
@@ -83,7 +84,13 @@ def draw_legend(
         ("s", "", OTHER_COLOUR, "named plan", named),
         ("D", "", REFERENCE_COLOUR, "reference", any(p.name == "reference" for p in drawn)),
         ("x", "", FAILED_COLOUR, "failed", any(p.outcome == "failed" for p in drawn)),
-        ("|", "", OTHER_COLOUR, "95 % interval (Wilson)", is_success_rate(y_axis.name)),
+        (
+            "|",
+            "",
+            OTHER_COLOUR,
+            "95 % interval (Wilson), of the front",
+            is_success_rate(y_axis.name),
+        ),
         (2, "", OTHER_COLOUR, "timed, no episode", timed_only),
     ]
     handles = [

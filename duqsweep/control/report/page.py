@@ -1,177 +1,222 @@
-"""`report.html`: one file that needs no network, no server and, but for sorting, no script."""
+"""`report.html`: one file that needs no network and no server, and says most without a script."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
 import yaml
 
-from duqsweep.control.front.formats import NONE, number, probability
+from duqsweep.control.front.formats import NONE, probability
 from duqsweep.control.front.measures import (
+    ACTION_ERROR,
     CALL_MS,
     EPISODE_TIME_S,
     MEASURES,
     SPEEDUP,
     SUCCESS_RATE,
+    WEIGHTS_MB,
     Measure,
 )
 from duqsweep.control.front.records import Front, FrontPoint
+from duqsweep.control.report.costs import episodes_line, growth_picture, importances_table
+from duqsweep.control.report.data import P_FRONT, report_data
+from duqsweep.control.report.films import Film, films
+from duqsweep.control.report.surroundings import Surroundings
 from duqsweep.control.report.tasks import categories_table, tasks_table
-from duqsweep.control.report.webpage import SCRIPT, STYLE, Cell, sortable_table
+from duqsweep.control.report.webpage import (
+    Cell,
+    Column,
+    Row,
+    document,
+    plain_table,
+    section,
+    sortable_table,
+)
 from duqsweep.control.trials.reader import TrialView
 from duqsweep.control.view import tables, wording
 from duqsweep.control.view.claims import HEADER as CLAIMS_HEADER
 from duqsweep.control.view.claims import compare_claims
+from duqsweep.control.view.decomposition import HEADER as FACTORS
+from duqsweep.control.view.decomposition import NOTE as NOTE_OF_FACTORS
+from duqsweep.control.view.decomposition import decomposition
 from duqsweep.control.view.evidence import HEADER, NOTE, evidence
 from duqsweep.control.view.headline import answer_line, headline, importance_line, verdict_line
 from duqsweep.control.view.simulation import simulator_line, warnings
 
-# What leads a row; the other measures that some trial has follow the settings.
+# What a row shows; all that a trial has is in the panel that its number opens, and in front.csv.
 _LEADING = (SUCCESS_RATE, EPISODE_TIME_S, CALL_MS, SPEEDUP)
+_FOLLOWING = (WEIGHTS_MB, ACTION_ERROR)
 _INTERVAL = "95 %"
-_P_FRONT = "p(front)"
 
 
 def report_page(
-    front: Front, views: Sequence[TrialView], sweep_yaml: str, svg: str, videos: Sequence[str] = ()
+    front: Front, views: Sequence[TrialView], svg: str, around: Surroundings | None = None
 ) -> str:
     """The page as text.
 
     Args:
         front: Of the sweep.
         views: The sweep's trials, for the success of each task and the machine.
-        sweep_yaml: The resolved configuration, shown as it is.
-        svg: The picture, see `picture.draw_svg`.
-        videos: Paths of videos of episodes, relative to the page.
+        svg: The picture, see `picture.draw_svg`; the script draws one that answers in its place.
+        around: What else is known.
     """
+    around = around or Surroundings()
+    config = yaml.safe_load(around.sweep_yaml) or {}
+    shown = films(around.videos, views, around.instructions)
     joined = len(front.objectives) == 2
     best = "The line joins the trials" if joined else "Those on the front are the trials"
+    lines = (verdict_line(front), headline(front), answer_line(front), importance_line(front))
+    said = [text for text in lines if text]
     body = [
-        f"<h1>{escape(front.sweep)}</h1>",
+        f"<header><h1>{escape(front.sweep)}</h1>",
+        *(f'<p class="verdict">{escape(text)}</p>' for text in said),
         f'<p class="counts">{escape(wording.counts_line(front))}</p>',
-        f'<p class="headline">{escape(headline(front))}</p>',
-        *(
-            f'<p class="verdict">{escape(said)}</p>'
-            for said in (verdict_line(front), answer_line(front), importance_line(front))
-            if said
-        ),
         *(f'<p class="warning">{escape(w)}</p>' for w in warnings(front.simulator)),
-        f"<figure>{svg}<figcaption>Each mark is a trial; rest the pointer on one for its settings. "
-        f"{best} that no other beats. A trial without an episode or a timing "
-        "has no place here; the table below has all.</figcaption></figure>",
-        _section("The front", _trials_table(front.members, front)),
-        _section("What is known of their success", _evidence(front)),
-        _section("The document's claims, and what was measured", _claims(front)),
-        _section("Success by category, on the front", categories_table(front)),
-        _section("Success of each task, on the front", tasks_table(front, views)),
-        _section("Episodes to watch", _videos(videos)),
-        _section("Every trial", _trials_table(front.points, front)),
-        _section("Not run to the end", _unfinished(front)),
-        _section("How to read this", _glossary(front)),
-        _section("What was searched", _searched(sweep_yaml)),
-        _section("Where it ran", _simulator(front) + _machines(views)),
+        f'</header>\n<main>\n<div id="explorer"></div><figure class="still">{svg}'
+        f"<figcaption>Each mark is a trial. {best} that no other beats. A trial without an episode "
+        "or a timing has no place here; the table below has all.</figcaption></figure>",
+        section("The front", _trials_table(front.members, front)),
+        section("What is known of their success", _evidence(front)),
+        section("What made them fast", _decomposition(front)),
+        section("Success by category, on the front", categories_table(front)),
+        section("Success of each task", tasks_table(front, views, around.instructions)),
+        section("The document's claims, and what was measured", _claims(front)),
+        section("Episodes to watch", _videos(shown)),
+        section("What the search cost", _costs(front, views, config.get("budget", {}))),
+        section("Every trial", _trials_table(front.points, front), "every-trial"),
+        section("Not run to the end", _unfinished(front)),
+        section("How to read this", _glossary(front)),
+        section("What was searched", _searched(config, around.sweep_yaml)),
+        section("Where it ran", _simulator(front) + _machines(views)),
+        "</main>",
     ]
-    title = f"{escape(front.sweep)} · duqsweep"
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{STYLE}</style></head>\n<body>\n"
-        + "\n".join(part for part in body if part)
-        + f"\n<script>{SCRIPT}</script>\n</body></html>\n"
-    )
+    data = report_data(front, views, around, shown)
+    return document(f"{front.sweep} · duqsweep", "\n".join(filter(None, body)), data)
 
 
-def _searched(sweep_yaml: str) -> str:
+def _searched(config: Mapping[str, Any], sweep_yaml: str) -> str:
     """The space and its surroundings, then the whole configuration, folded."""
-    config = yaml.safe_load(sweep_yaml) or {}
+    when = config.get("when", {})
     space = [
-        ("", [(key, key), (str(values), str(values)), (when, when)])
+        (key, str(values), str(when.get(key, "")))
         for key, values in config.get("space", {}).items()
-        for when in [config.get("when", {}).get(key, "")]
     ]
     groups = (name for name in ("policy", "suite", "sampler", "launcher") if name in config)
     facts = [f"{name} {config[name].get('name')}" for name in groups]
     facts += [f"{key} {value}" for key, value in config.get("budget", {}).items()]
     around = f"<p>{escape(' · '.join(facts))}</p>" if facts else ""
     whole = f"<details><summary>sweep.yaml</summary><pre>{escape(sweep_yaml)}</pre></details>"
-    return sortable_table(["key", "values", "only when"], space) + around + whole
+    return plain_table(["key", "values", "only when"], space) + around + whole
 
 
-def _section(title: str, html: str) -> str:
-    return f"<h2>{escape(title)}</h2>\n{html}" if html else ""
-
-
-def _videos(paths: Sequence[str]) -> str:
+def _videos(shown: Sequence[Film]) -> str:
     """A player for each video; nothing is loaded before it is started."""
     players = (
-        f'<figure class="video"><video controls preload="none" src="{quote(path)}"></video>'
-        f"<figcaption>{escape(PurePosixPath(path).stem.replace('_', ' '))}</figcaption></figure>"
-        for path in paths
+        f'<figure class="video"><video controls preload="none" src="{quote(film.path)}"></video>'
+        f"<figcaption>{escape(film.caption)}</figcaption></figure>"
+        for film in shown
     )
     return "\n".join(players)
 
 
+def _costs(front: Front, views: Sequence[TrialView], budget: Mapping[str, Any]) -> str:
+    episodes = episodes_line(views, budget)
+    left = f"<p>{escape(episodes)}</p>" if episodes else ""
+    left += growth_picture(front, views)
+    shares = importances_table(front)
+    note = (
+        '<p class="note">Share of the differences between trials that a setting explains alone '
+        "(adjusted R² of ranks). Settings interact: the shares need not add up to 100 %.</p>"
+    )
+    right = f"<div><h3>Which settings matter</h3>{note}{shares}</div>" if shares else ""
+    return f'<div class="costs"><div>{left}</div>{right}</div>' if left or right else ""
+
+
 def _trials_table(points: Sequence[FrontPoint], front: Front) -> str:
-    params = [wording.telling_params(point.params, front) for point in points]
-    leading, others = _measures(front)
-    taken = {"kernel", *(measure.column for measure in others)}
-    names = sorted({name for values in params for name in values} - taken)
-    header = ["trial", "name"]
+    leading, following = _measures(front)
+    several = len({point.kernel for point in front.points}) > 1
+    columns = [Column("trial")]
     for measure in leading:
-        header += [measure.column, *([_INTERVAL] if measure is SUCCESS_RATE else [])]
-    header += [_P_FRONT] if front.plays else []
-    header += [*names, "kernel", *(measure.column for measure in others)]
-    header += ["episodes"] if front.plays else []
+        columns.append(Column(measure.column, secondary=measure is CALL_MS and front.plays))
+        columns += [Column(_INTERVAL)] if measure is SUCCESS_RATE else []
+    columns += [Column(P_FRONT, secondary=True)] if front.plays else []
+    columns += [Column("settings", secondary=True)]
+    columns += [Column("kernel", secondary=True)] if several else []
+    columns += [Column(measure.column, secondary=True) for measure in following]
     rows = []
-    for point, values in zip(points, params, strict=True):
+    for point in points:
         cells = _results(point, leading, front.plays)
-        cells += [(_shown(values.get(name)), values.get(name)) for name in names]
-        cells.append((point.kernel or NONE, point.kernel))
-        cells += [(point.text(measure), point.value(measure)) for measure in others]
-        episodes = point.success.counts.episodes
-        cells += [(str(episodes), episodes)] if front.plays else []
-        rows.append(("front" if point.on_front else "", cells))
-    return sortable_table(header, rows)
+        settings = wording.telling_settings(point.params, front)
+        cells.append((settings, settings))
+        cells += [(point.kernel or NONE, point.kernel)] if several else []
+        cells += [(point.text(measure), point.value(measure)) for measure in following]
+        rows.append(Row(cells, "front" if point.on_front else "", point.trial))
+    return sortable_table(columns, rows)
 
 
 def _measures(front: Front) -> tuple[list[Measure], list[Measure]]:
-    """The measures that lead a row, and those of the others that some trial has."""
+    """The measures that lead a row, and those that follow the settings; the objectives are there.
+
+    Only such as some trial has.
+    """
     leading = [m for m in _LEADING if front.plays or m not in (SUCCESS_RATE, EPISODE_TIME_S)]
-    others = [measure for measure in MEASURES.values() if measure not in _LEADING]
+    traded = {objective.name for objective in front.objectives}
+    wanted = {*(measure.name for measure in _FOLLOWING), *traded}
+    others = [m for name, m in MEASURES.items() if name in wanted and m not in _LEADING]
     return leading, [m for m in others if any(p.value(m) is not None for p in front.points)]
 
 
 def _results(point: FrontPoint, leading: Sequence[Measure], plays: bool) -> list[Cell]:
-    cells: list[Cell] = [(str(point.trial), point.trial), (point.name or "", point.name or "")]
+    cells: list[Cell] = [(wording.point_label(point), point.trial)]
     for measure in leading:
-        cells.append((point.text(measure), point.value(measure)))
         if measure is SUCCESS_RATE:
+            cells.append((wording.successes(point.success), point.value(measure)))
             cells.append((wording.interval(point.success), point.success.success_low))
+        else:
+            cells.append((point.text(measure), point.value(measure)))
     return [*cells, *([(probability(point.p_front), point.p_front)] if plays else [])]
 
 
 def _unfinished(front: Front) -> str:
-    rows: list[tuple[str, list[Cell]]] = []
+    """Trials that failed, then those that were stopped; many of the latter are folded."""
+    failed = _reasons(front, "failed")
+    stopped = _reasons(front, "stopped")
+    if not stopped:
+        return failed
+    count = sum(point.outcome == "stopped" for point in front.points)
+    summary = f"{count} stopped: no episode, or no more, was worth it"
+    folded = "" if count > _FOLD_FROM else " open"
+    return f"{failed}<details{folded}><summary>{summary}</summary>{stopped}</details>"
+
+
+_FOLD_FROM = 20  # trials
+
+
+def _reasons(front: Front, outcome: str) -> str:
+    rows = []
     for point in front.points:
-        if point.outcome != "complete":
+        if point.outcome == outcome:
             why = wording.cause(point.error_type, point.reason)
             texts = (point.outcome, why, wording.telling_settings(point.params, front))
             trial: Cell = (wording.point_label(point), point.trial)
-            rows.append(("", [trial, *((text, text) for text in texts)]))
-    return sortable_table(["trial", "outcome", "reason", "settings"], rows)
-
-
-def _shown(value: Any) -> str:
-    return "" if value is None else number(value)
+            rows.append(Row([trial, *((text, text) for text in texts)], trial=point.trial))
+    columns = [Column("trial"), Column("outcome"), Column("reason"), Column("settings", True)]
+    return sortable_table(columns, rows)
 
 
 def _evidence(front: Front) -> str:
-    rows = [("", [(text, text) for text in row]) for row in evidence(front)]
+    rows = evidence(front)
     note = f'<p class="note">{escape(NOTE)}</p>' if rows else ""
-    return sortable_table(HEADER, rows) + note
+    return plain_table(HEADER, rows) + note
+
+
+def _decomposition(front: Front) -> str:
+    rows = decomposition(front)
+    note = f'<p class="note">{escape(NOTE_OF_FACTORS)}</p>' if rows else ""
+    return plain_table(FACTORS, rows) + note
 
 
 def _claims(front: Front) -> str:
@@ -183,16 +228,15 @@ def _claims(front: Front) -> str:
         "sweep's policy and machine, so ratios compare, seconds do not. Loss is in percentage "
         "points; ± is the 95 % noise of that many episodes."
     )
-    cells = [("", [(text, text) for text in row]) for row in rows]
-    return sortable_table(CLAIMS_HEADER, cells) + f'<p class="note">{escape(note)}</p>'
+    return plain_table(CLAIMS_HEADER, rows) + f'<p class="note">{escape(note)}</p>'
 
 
 def _glossary(front: Front) -> str:
-    leading, others = _measures(front)
-    explained = [(m.column, m.explanation) for m in (*leading, *others) if m.explanation]
+    leading, following = _measures(front)
+    explained = [(m.column, m.explanation) for m in (*leading, *following) if m.explanation]
     if front.plays:
         text = "the probability of being on the front, given the episodes that the trials share."
-        explained.append((_P_FRONT, text))
+        explained.append((P_FRONT, text))
     worst = "success 0 and " if front.plays else ""
     explained.append(
         (

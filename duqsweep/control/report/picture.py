@@ -23,7 +23,7 @@ from duqsweep.control.report.marks import (
 from duqsweep.control.view.wording import axis_label, point_label, point_summary
 
 _LABEL_ALL_UP_TO = 40  # trials; beyond that only the front and named plans carry their number
-_LOG_FROM_RATIO = 12.0  # longest over shortest time from which a linear axis hides the short ones
+LOG_FROM_RATIO = 12.0  # longest over shortest time from which a linear axis hides the short ones
 
 
 def draw_png(front: Front) -> bytes:
@@ -52,7 +52,7 @@ class _Drawn(NamedTuple):
 def _figure(front: Front) -> Any:
     from matplotlib.figure import Figure
 
-    y_axis, x_axis = _axes(front.objectives)
+    y_axis, x_axis = axes_of(front.objectives)
     figure = Figure(figsize=(10, 6.25), dpi=160, layout="constrained")
     axes = figure.subplots()
     drawn, timed_only = _places(front.points, x_axis, y_axis)
@@ -61,7 +61,7 @@ def _figure(front: Front) -> Any:
     for point, x, y in drawn:
         draw_point(axes, point, (x, y), y_axis)
     _set_axes(axes, front, drawn, x_axis, y_axis)
-    joined = len(front.objectives) <= 2  # with three the front is no line
+    joined = is_joined(front)
     members = sorted((place for place in drawn if place.point.on_front), key=lambda p: p.x)
     if joined and members:
         _draw_staircase(axes, front.objectives, members, x_axis)
@@ -71,7 +71,12 @@ def _figure(front: Front) -> Any:
     return figure
 
 
-def _axes(objectives: Sequence[Objective]) -> tuple[Measure, Measure]:
+def is_joined(front: Front) -> bool:
+    """Whether a line joins the front; with three objectives it is none."""
+    return len(front.objectives) <= 2
+
+
+def axes_of(objectives: Sequence[Objective]) -> tuple[Measure, Measure]:
     """Vertical and horizontal: a time lies along the bottom."""
     measures = [objective.measure for objective in objectives]
     if len(measures) == 1:
@@ -104,7 +109,7 @@ def _set_axes(
     axes: Any, front: Front, drawn: Sequence[_Drawn], x_axis: Measure, y_axis: Measure
 ) -> None:
     times = [place.x for place in drawn if place.x > 0]
-    if times and max(times) / min(times) > _LOG_FROM_RATIO:
+    if times and max(times) / min(times) > LOG_FROM_RATIO:
         from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
         axes.set_xscale("log")
@@ -120,7 +125,8 @@ def _set_axes(
         if is_success_rate(measure.name):
             from matplotlib.ticker import PercentFormatter
 
-            set_limits(-0.03, 1.05)
+            lowest = _lowest([place.point for place in drawn], measure)
+            set_limits(lowest - 0.03, 1 + 0.05 * (1 - lowest))
             axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_xlabel(axis_label(x_axis, front), fontsize=11)
     axes.set_ylabel(axis_label(y_axis, front), fontsize=11)
@@ -131,6 +137,14 @@ def _set_axes(
     axes.grid(color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _lowest(points: Sequence[FrontPoint], rate: Measure) -> float:
+    """Where an axis of success rates begins: the lowest rate or end of an interval of the front."""
+    rates = [value for point in points if (value := point.value(rate)) is not None]
+    on_front = [point.estimate(rate).success_low for point in points if point.on_front]
+    lowest = min([*rates, *(low for low in on_front if low is not None)], default=0.0)
+    return min(lowest, 0.9)
 
 
 def _draw_staircase(
@@ -149,6 +163,8 @@ def _draw_staircase(
 
 def _draw_labels(figure: Any, axes: Any, drawn: Sequence[_Drawn]) -> None:
     """Trial numbers beside their points, front first; one that finds no free place is left out."""
+    from matplotlib.patheffects import withStroke
+
     figure.draw_without_rendering()  # fixes the layout, so that data → pixels holds
     area = axes.get_window_extent()
     everybody = len(drawn) <= _LABEL_ALL_UP_TO
@@ -179,6 +195,7 @@ def _draw_labels(figure: Any, axes: Any, drawn: Sequence[_Drawn]) -> None:
             ha="left",
             color=style(point)[1] if point.on_front else "#555555",
             fontweight="bold" if point.on_front else "normal",
+            path_effects=[withStroke(linewidth=3, foreground="white")],  # over the front's line
             zorder=6,
         )
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,35 +14,83 @@ from rich.console import Console
 
 from duqsweep import files
 from duqsweep.categories import of_category
+from duqsweep.control.config.settings import Base
 from duqsweep.control.front.records import Front
 from duqsweep.control.report import picture
 from duqsweep.control.report.page import report_page
+from duqsweep.control.report.surroundings import Surroundings
+from duqsweep.control.trial_words import trial_words
 from duqsweep.control.trials.reader import TrialView
+from duqsweep.control.twins import read_timings
 from duqsweep.control.view import simulation, tables, wording
+from duqsweep.control.view.console import open_console
 from duqsweep.control.view.headline import answer_line, importance_line, verdict_line
+from duqsweep.envs.assets import instructions
+from duqsweep.errors import ConfigError
 from duqsweep.masking import masked
 
-_LOG_WIDTH = 120
 REPORT_FILES = (files.FRONT_JSON, files.FRONT_CSV, files.FRONT_PNG, files.REPORT_HTML)
 
 
-def write_report(sweep_dir: Path, front: Front, views: Sequence[TrialView]) -> None:
+def write_report(
+    sweep_dir: Path, front: Front, views: Sequence[TrialView], base: Base | None = None
+) -> None:
     """Write `front.json`, `front.csv`, `front.png` and `report.html`, each atomically.
 
     Args:
         sweep_dir: The sweep's folder.
         front: Of the sweep.
         views: The sweep's trials, for the success rate of each task.
+        base: What the sweep's trials start from, for the commands that evaluate one again.
     """
     files.write_json(sweep_dir / files.FRONT_JSON, front.to_json())
     files.write_text(sweep_dir / files.FRONT_CSV, front_csv(front))
     files.write_bytes(sweep_dir / files.FRONT_PNG, picture.draw_png(front))
-    sweep_yaml = sweep_dir / files.SWEEP_YAML
-    text = masked(sweep_yaml.read_text(encoding="utf-8")) if sweep_yaml.exists() else ""
-    films = sorted((sweep_dir / files.VIDEOS_DIR).glob("*.mp4"))
-    videos = [f"{files.VIDEOS_DIR}/{film.name}" for film in films]
-    page = report_page(front, views, text, picture.draw_svg(front), videos)
+    page = report_page(
+        front, views, picture.draw_svg(front), _surroundings(sweep_dir, front, views, base)
+    )
     files.write_text(sweep_dir / files.REPORT_HTML, page)
+
+
+def _surroundings(
+    sweep_dir: Path, front: Front, views: Sequence[TrialView], base: Base | None
+) -> Surroundings:
+    sweep_yaml = sweep_dir / files.SWEEP_YAML
+    films = sorted((sweep_dir / files.VIDEOS_DIR).glob("*.mp4"))
+    return Surroundings(
+        sweep_yaml=masked(sweep_yaml.read_text(encoding="utf-8")) if sweep_yaml.exists() else "",
+        instructions=_instructions(views),
+        videos=[f"{files.VIDEOS_DIR}/{film.name}" for film in films],
+        folder=shlex.quote(_from_here(sweep_dir)),
+        again={} if base is None else dict(_again(front, views, base)),
+        timings=read_timings(sweep_dir, views),
+    )
+
+
+def _again(front: Front, views: Sequence[TrialView], base: Base) -> Iterator[tuple[int, str]]:
+    """Each trial on the front, and the words that describe it again, quoted for a shell.
+
+    A trial of a policy or suite that only the user's own configuration has is left out.
+    """
+    members = {point.trial for point in front.members}
+    for view in views:
+        if view.number in members:
+            with suppress(ConfigError):
+                yield view.number, shlex.join(trial_words(view.trial, base).overrides)
+
+
+def _instructions(views: Sequence[TrialView]) -> list[str]:
+    """The instruction of each task; empty where this machine lacks the suite's files."""
+    try:
+        return instructions(views[0].trial.spec.suite) if views else []
+    except ConfigError:
+        return []
+
+
+def _from_here(sweep_dir: Path) -> str:
+    """The folder's path from the working directory where that is above it."""
+    whole, here = sweep_dir.absolute(), Path.cwd()
+    return str(whole.relative_to(here) if whole.is_relative_to(here) else whole)
 
 
 def front_csv(front: Front) -> str:
@@ -63,7 +113,8 @@ def front_csv(front: Front) -> str:
 
 def _flat(point: Mapping[str, Any]) -> dict[str, Any]:
     """A point of front.json with a key for each value of each category."""
-    flat = {key: value for key, value in point.items() if key not in ("categories", "reserved")}
+    nested = ("categories", "reserved", "factors")
+    flat = {key: value for key, value in point.items() if key not in nested}
     for category, values in point.get("categories", {}).items():
         flat |= {of_category(name, category): value for name, value in values.items()}
     return flat
@@ -71,7 +122,7 @@ def _flat(point: Mapping[str, Any]) -> dict[str, Any]:
 
 def print_front(front: Front, console: Console | None = None) -> None:
     """Print the front, the seed's claims where they were tried, failures, and how to read it."""
-    console = console or _console()
+    console = console or open_console()
     console.print()
     if front.members:
         console.print(tables.front_table(front))
@@ -92,9 +143,3 @@ def print_front(front: Front, console: Console | None = None) -> None:
         console.print(line, style="yellow", highlight=False)
     for line in tables.notes(front):
         console.print(line, style="dim", highlight=False)
-
-
-def _console() -> Console:
-    """Standard output; where it is no terminal, wide enough for a log."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_LOG_WIDTH)

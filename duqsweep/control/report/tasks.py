@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from duqsweep.control.front.formats import NONE, percent
-from duqsweep.control.front.records import Front
+from duqsweep.control.front.records import Front, FrontPoint
 from duqsweep.control.front.success import SuccessEstimate
-from duqsweep.control.report.webpage import Cell, sortable_table
+from duqsweep.control.report.webpage import Cell, Column, Row, heat_table, sortable_table
 from duqsweep.control.trials.reader import TrialView
 from duqsweep.control.view import wording
 from duqsweep.result import EpisodeRecord, SuccessCounts
@@ -21,12 +21,12 @@ def categories_table(front: Front) -> str:
     With the category `original` each other one also says by how many percentage points it differs.
     """
     names = wording.categories(front.points)
-    rows: list[tuple[str, Sequence[Cell]]] = []
+    rows = []
     for point in front.members if names else []:
         cells: list[Cell] = [(wording.point_label(point), point.trial)]
         cells += [_category(point.categories, name) for name in names]
-        rows.append(("", cells))
-    return sortable_table(["trial", *names], rows)
+        rows.append(Row(cells, trial=point.trial))
+    return sortable_table([Column("trial"), *map(Column, names)], rows)
 
 
 def _category(categories: Mapping[str, SuccessEstimate], name: str) -> Cell:
@@ -42,23 +42,40 @@ def _category(categories: Mapping[str, SuccessEstimate], name: str) -> Cell:
     return ", ".join(parts), rate
 
 
-def tasks_table(front: Front, views: Sequence[TrialView]) -> str:
-    """A row per trial, or per trial and category; a column per task."""
+def tasks_table(front: Front, views: Sequence[TrialView], instructions: Sequence[str]) -> str:
+    """A heat map: a row per trial, or per trial and category; a column per task.
+
+    Args:
+        front: Its members are shown, and before them the reference.
+        views: The sweep's trials.
+        instructions: Of each task, as far as known; tasks of all categories share a column.
+    """
     if not front.plays:
         return ""
     by_number = {view.number: view for view in views}
     suite = views[0].trial.spec.suite
     played = {episode.task for view in views for episode in view.episodes}
     tasks = sorted({task % suite.tasks for task in played})
-    rows: list[tuple[str, Sequence[Cell]]] = []
-    for point in front.members:
+    rows: list[Row] = []
+    for point in _shown(front):
         episodes = by_number[point.trial].episodes
         for i, category in enumerate(suite.categories or [""]):
             name: list[Cell] = [(category, category)] if category else []
             found = [_task(episodes, i * suite.tasks + task) for task in tasks]
-            rows.append(("", [(wording.point_label(point), point.trial), *name, *found]))
-    second = ["category"] if suite.categories else []
-    return sortable_table(["trial", *second, *(f"task {task}" for task in tasks)], rows)
+            label = (wording.point_label(point), point.trial)
+            rows.append(Row([label, *name, *found], trial=point.trial))
+    second = [Column("category")] if suite.categories else []
+    columns = [Column(_instruction(task, instructions)) for task in tasks]
+    return heat_table([Column("trial"), *second, *columns], rows)
+
+
+def _shown(front: Front) -> list[FrontPoint]:
+    reference = [p for p in front.points if p.name == "reference" and not p.on_front]
+    return [*reference, *front.members]
+
+
+def _instruction(task: int, instructions: Sequence[str]) -> str:
+    return f"{task}: {instructions[task]}" if task < len(instructions) else f"task {task}"
 
 
 def _task(episodes: Sequence[EpisodeRecord], task: int) -> Cell:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import warnings
+from collections.abc import Collection, Sequence
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
 from duqsweep.control.config.parameters import Params
@@ -15,6 +17,9 @@ OUTSIDE = "outside_params"  # settings of a plan that is no point of the space
 DUPLICATE_OF = "duplicate_of"
 VALUES = "values"
 REASON = "reason"  # why it could not be evaluated
+# A constraint, violated above 0: the trial was stopped before its first episode.
+RULED_OUT = "ruled out"
+_CONSTRAINTS = "constraints"  # begins the system attributes that Optuna keeps them in
 
 
 def settings_of(trial: FrozenTrial) -> Params:
@@ -37,5 +42,18 @@ def reopened(numbers: Collection[int], trial: FrozenTrial) -> FrozenTrial:
         params=trial.params,
         distributions=trial.distributions,
         user_attrs={key: value for key, value in trial.user_attrs.items() if key in kept},
-        system_attrs=trial.system_attrs,
+        system_attrs={k: v for k, v in trial.system_attrs.items() if not _is_constraint(k)},
     )
+
+
+def _is_constraint(key: str) -> bool:
+    return key.startswith(_CONSTRAINTS)
+
+
+def name_metrics(study: optuna.Study, names: Sequence[str]) -> None:
+    """Let Optuna's tools call the objectives by their names; writes nothing where they do."""
+    if study.metric_names == list(names):
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study.set_metric_names(list(names))

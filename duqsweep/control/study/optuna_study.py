@@ -23,7 +23,9 @@ from duqsweep.control.study.frozen import (
     OUTSIDE,
     PLAN,
     REASON,
+    RULED_OUT,
     VALUES,
+    name_metrics,
     reopened,
     settings_of,
     told_values,
@@ -38,6 +40,8 @@ from duqsweep.errors import ConfigError
 from duqsweep.setting import Scalar
 
 log = logging.getLogger(__name__)
+
+REFERENCE = "reference"  # the plan, and an attribute of the study with its values
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,9 @@ class OptunaStudy:
 
     A plan that is no point of the space (another kernel, nothing quantized) is kept from the
     sampler: its trial has no parameters and, once told, the state PRUNED, with its values as an
-    attribute. All other trials end COMPLETE, crashes too: samplers overlook FAIL and ask for the
-    same point again.
+    attribute. So has a trial that equals another, which else would be among the best ones twice.
+    All other trials end COMPLETE, crashes too: samplers overlook FAIL and ask for the same point
+    again. One that was ruled out before its first episode violates the constraint `RULED_OUT`.
     """
 
     def __init__(self, study: optuna.Study, space: Space, grid: Iterator[Params] | None) -> None:
@@ -184,12 +189,17 @@ class OptunaStudy:
         trial = self._trial(number)
         for key, value in attrs.items():
             trial.set_user_attr(key, value)
-        if OUTSIDE in trial.user_attrs:
+        if attrs.get("outcome") == "stopped" and not attrs.get("episodes"):
+            trial.set_constraint(RULED_OUT, 1.0)
+        if OUTSIDE in trial.user_attrs or DUPLICATE_OF in trial.user_attrs:
             trial.set_user_attr(VALUES, list(values))
             self._study.tell(number, state=TrialState.PRUNED)
         else:
             self._study.tell(number, list(values))
         self._values[number] = tuple(values)
+        name = trial.user_attrs.get(PLAN)
+        if name == REFERENCE and self._study.metric_names:  # for people: no plot of Optuna's has it
+            self.remember(REFERENCE, dict(zip(self._study.metric_names, values, strict=True)))
 
     def _tell_duplicates(self, original: int) -> None:
         for duplicate in self._duplicates.pop(original, []):
@@ -270,18 +280,21 @@ def _load_or_create(
     parts: Mapping[str, Any],
     say: Callable[[str], None],
 ) -> optuna.Study:
+    names = [objective.name for objective in config.objectives]
     storage = open_storage(config.directory, config.storage_url, say)
     finish_rebuilding(storage, config.name)
     with suppress(KeyError):  # create_study(load_if_exists=True) would write to a finished journal
         study = optuna.load_study(study_name=config.name, storage=storage)
         check_study(study, config, parts)
         if not differs(study, views):
+            name_metrics(study, names)
             return study
         say("damaged: the study does not fit the trials' files, and is written anew from them")
         optuna.delete_study(study_name=config.name, storage=storage)
     directions = [StudyDirection[o.direction.upper()] for o in config.objectives]
     study = optuna.create_study(storage=storage, study_name=config.name, directions=directions)
     check_study(study, config, parts)
+    name_metrics(study, names)
     study.add_trials(restored(views, space))
     return study
 

@@ -9,6 +9,8 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
+from duqsweep.control.study.frozen import name_metrics
+
 WHOLE = "whole"  # user attribute of the copy, once every trial is in it
 
 
@@ -50,4 +52,6 @@ def _create(storage: BaseStorage, name: str, like: optuna.Study) -> optuna.Study
     for key, value in like.user_attrs.items():
         if key != WHOLE:
             study.set_user_attr(key, value)
+    if like.metric_names is not None:
+        name_metrics(study, like.metric_names)
     return study

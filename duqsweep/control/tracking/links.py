@@ -37,6 +37,8 @@ def links(sweep_dir: Path, uri: str | None = None) -> list[str]:
     remote = uri is not None and uri.startswith(("http://", "https://"))
     base = without_user(uri).rstrip("/") if uri and remote else LOCAL_UI
     lines = [] if remote else [f"MLflow:   {_ui_command(sweep_dir, uri)}"]
+    if known.get("view"):
+        lines.append(f"front:    {front_link(base, known['experiment'], known['view'])}")
     lines.append(f"sweep:    {run_link(base, known['experiment'], known['parent'])}")
     front = read_front(sweep_dir)
     by_success = front is None or front.plays
@@ -50,6 +52,12 @@ def links(sweep_dir: Path, uri: str | None = None) -> list[str]:
     if len(compared) > 1:
         lines.append(f"compare:  {compare_link(base, known['experiment'], compared)}")
     return lines
+
+
+def front_link(base: str, experiment: str, view: str) -> str:
+    """The page of a sweep's trials as `shared_view` sets it up: the front as a chart."""
+    shared = f"viewStateShareKey={quote(view)}&compareRunsMode=CHART"
+    return f"{base}/#/experiments/{experiment}/runs?{_MODE}&{shared}"
 
 
 def trials_link(

@@ -7,6 +7,7 @@ emptied server is rebuilt as it was.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
@@ -19,10 +20,11 @@ from typing import Any
 from duqsweep import files
 from duqsweep.control.front.history import FrontHistory
 from duqsweep.control.front.records import Front, FrontPoint, read_front
-from duqsweep.control.tracking import runs
+from duqsweep.control.tracking import runs, shared_view
 from duqsweep.control.tracking.mlflow_client import check_database, default_uri, import_client
 from duqsweep.control.tracking.runids import remember_runs, sweep_key
 from duqsweep.control.tracking.runs import RunRecord
+from duqsweep.control.tracking.trial_files import gathered, stamp_of, trial_files
 from duqsweep.control.trials.reader import TrialReader, TrialView
 from duqsweep.control.trials.reference import Reference, sweep_reference
 from duqsweep.errors import DuqsweepError, EvaluationError, SpecError
@@ -34,7 +36,9 @@ log = logging.getLogger(__name__)
 
 KEY_TAG = "duqsweep.key"  # of one run: <sweep key>, or <sweep key>/<trial>
 SYNCED_TAG = "duqsweep.synced"  # digest of what was written last
-ARTIFACTS_TAG = "duqsweep.artifacts"  # digest of the files beside the parent run
+ARTIFACTS_TAG = "duqsweep.artifacts"  # digest of the files beside a run
+LEDGER_TAG = "duqsweep.ledger"  # digest of the ledger that is its dataset
+NOTE_TAG = "mlflow.note.content"
 ARTIFACTS = (
     files.REPORT_HTML,
     files.FRONT_PNG,
@@ -61,14 +65,20 @@ def mirror(sweep_dir: Path, uri: str | None = None) -> int:
         DuqsweepError: The folder's database was made when the folder was elsewhere; or the server
             or database refused, was not reached, or is of another version.
     """
-    try:
+    with ask_mlflow(uri or default_uri(sweep_dir)):
         return Mirror(sweep_dir, uri).update(final=True)
+
+
+@contextmanager
+def ask_mlflow(uri: str) -> Iterator[str]:
+    """Give `uri` to a block; whatever MLflow raises in it becomes DuqsweepError, in one line."""
+    try:
+        yield uri
     except DuqsweepError:
         raise
     except Exception as error:  # MLflow passes on whatever its stores raise
         said = masked(" ".join(str(error).split())[:300]) or type(error).__name__
-        where = masked(uri or default_uri(sweep_dir))
-        raise DuqsweepError(f"MLflow at {where} cannot take the copy: {said}") from error
+        raise DuqsweepError(f"MLflow at {masked(uri)} cannot take the copy: {said}") from error
 
 
 @dataclass
@@ -123,8 +133,9 @@ class Mirror:
         self._client: Any = None
         self._key = ""
         self._experiment = ""
+        self._experiment_tags: dict[str, str] = {}  # that MLflow holds
+        self._ledger: Any = None  # as a dataset; None: not looked at yet
         self._runs: dict[str, _Run] = {}  # by key
-        self._uploaded = ""  # digest of the artifacts
         self._described: dict[int, _Source] = {}  # trial → what its last record came from
         self._history = FrontHistory()
         self._due_s = -math.inf  # by the monotonic clock: no refreshment before
@@ -172,10 +183,15 @@ class Mirror:
             source = _Source(view, points.get(view.number), reference)
             if source.needs_writing(self._described.get(view.number), refresh):
                 record = runs.trial_record(view, source.point, reference)
-                self._write(f"{self._key}/{view.number}", record, {_PARENT_TAG: parent_id})
+                run_id = self._write(f"{self._key}/{view.number}", record, {_PARENT_TAG: parent_id})
                 self._described[view.number] = source
+                if view.result is not None:
+                    self._upload_trial(f"{self._key}/{view.number}", run_id, view.number)
         if refresh:
             self._upload(parent_id)
+            self._note_ledger(self._key, parent_id)
+            if front is not None:
+                self._share_view(front, parent_id, parent.started_ms)
             self._remember_runs(parent_id)
             self._due_s = time.monotonic() + REFRESH_S
         return len(views)
@@ -195,6 +211,9 @@ class Mirror:
             name.rpartition("/")[2]: run.id for name, run in self._runs.items() if "/" in name
         }
         ids = {"experiment": self._experiment, "parent": parent_id, "trials": trials}
+        view = shared_view.view_key(self._key)
+        if f"{shared_view.TAG}{view}" in self._experiment_tags:
+            ids["view"] = view
         remember_runs(self._dir, self._uri, ids)
 
     def _connect(self) -> None:
@@ -209,6 +228,7 @@ class Mirror:
             self._experiment = client.create_experiment(name, artifact_location=artifacts)
         else:
             self._experiment = experiment.experiment_id
+            self._experiment_tags = dict(experiment.tags)
             if local and experiment.artifact_location != artifacts:
                 raise DuqsweepError(
                     f"{files.MLFLOW_DB} was made for {experiment.artifact_location}, this folder "
@@ -238,7 +258,6 @@ class Mirror:
                     continue
                 data = run.data
                 self._runs[key] = _Run(run.info.run_id, run.info.status, data.tags, data.params)
-                self._uploaded = data.tags.get(ARTIFACTS_TAG, self._uploaded)
             token = page.token
             if not token:
                 return
@@ -281,10 +300,51 @@ class Mirror:
         self._client.log_batch(run.id, metrics=metrics_left, params=params, tags=new_tags)
         run.metrics, run.params, run.tags = metrics, record.params, {**run.tags, **tags}
 
+    def _share_view(self, front: Front, parent_id: str, started_ms: int) -> None:
+        """Let the experiment say what the sweep found, and open on its front."""
+        view = shared_view.view_tag(front, parent_id, started_ms)
+        tags = {
+            NOTE_TAG: runs.experiment_note(front),
+            f"{shared_view.TAG}{shared_view.view_key(self._key)}": view,
+        }
+        for key, value in tags.items():
+            if self._experiment_tags.get(key) != value:
+                self._client.set_experiment_tag(self._experiment, key, value)
+                self._experiment_tags[key] = value
+
+    def _note_ledger(self, key: str, run_id: str) -> None:
+        """The ledger, as the dataset that the run was evaluated on."""
+        from mlflow.entities import DatasetInput, InputTag
+
+        if self._ledger is None:
+            self._ledger = ledger_dataset(self._dir)
+        known = self._runs[key]
+        if self._ledger is None or known.tags.get(LEDGER_TAG) == self._ledger.digest:
+            return
+        context = InputTag("mlflow.data.context", "evaluation")
+        self._client.log_inputs(run_id, datasets=[DatasetInput(self._ledger, [context])])
+        self._tag(key, LEDGER_TAG, self._ledger.digest)
+
+    def _tag(self, key: str, name: str, value: str) -> None:
+        run = self._runs[key]
+        self._client.set_tag(run.id, name, value)
+        run.tags = {**run.tags, name: value}
+
+    def _upload_trial(self, key: str, run_id: str, number: int) -> None:
+        """The files of a trial that has ended, unless they are there."""
+        self._note_ledger(key, run_id)
+        paths = trial_files(self._dir, number)
+        stamp = stamp_of(paths)
+        if self._runs[key].tags.get(ARTIFACTS_TAG) == stamp:
+            return
+        with gathered(paths) as folder:
+            self._client.log_artifacts(run_id, str(folder))
+        self._tag(key, ARTIFACTS_TAG, stamp)
+
     def _upload(self, parent_id: str) -> None:
         paths = [path for name in ARTIFACTS if (path := self._dir / name).exists()]
         stamp = digest({path.name: path.read_bytes().hex() for path in paths})
-        if stamp == self._uploaded:
+        if self._runs[self._key].tags.get(ARTIFACTS_TAG) == stamp:
             return
         for path in paths:
             if path.name == files.SWEEP_YAML:  # it may hold a password
@@ -292,8 +352,24 @@ class Mirror:
                 self._client.log_text(parent_id, text, path.name)
             else:
                 self._client.log_artifact(parent_id, str(path))
-        self._client.set_tag(parent_id, ARTIFACTS_TAG, stamp)
-        self._uploaded = stamp
+        self._tag(self._key, ARTIFACTS_TAG, stamp)
+
+
+def ledger_dataset(sweep_dir: Path) -> Any:
+    """A sweep's ledger as MLflow's Dataset; None where there is no ledger."""
+    from mlflow.entities import Dataset
+
+    path = sweep_dir / files.LEDGER_JSON
+    if not path.exists():
+        return None
+    entries = files.read_json(path)
+    return Dataset(
+        name=f"{sweep_dir.name} ledger",
+        digest=digest(entries),
+        source_type="local",
+        source=json.dumps({"uri": files.LEDGER_JSON, "of": sweep_dir.name}),
+        profile=json.dumps({"episodes": len(entries)}),
+    )
 
 
 @contextmanager

@@ -23,6 +23,8 @@ from duqsweep.control.view.headline import headline, verdict_line
 from duqsweep.control.view.simulation import simulator_line, warnings
 from duqsweep.fingerprint import digest
 
+# Outcomes of trials; all others are FINISHED.
+_STATUSES = {"running": "RUNNING", "open": "KILLED", "failed": "FAILED", "stopped": "KILLED"}
 _TAG_LIMIT = 4000  # characters; MLflow's is 5000
 _Metric = tuple[str, float, int, int]  # key, value, timestamp in ms, step
 
@@ -57,8 +59,7 @@ def trial_record(
         reference: The sweep's.
     """
     trial = view.trial
-    statuses = {"running": "RUNNING", "open": "KILLED", "failed": "FAILED"}
-    status = statuses.get(view.outcome, "FINISHED")
+    status = _STATUSES.get(view.outcome, "FINISHED")
     tags = {
         "duqsweep.kind": "trial",
         "duqsweep.trial": str(view.number),
@@ -78,8 +79,7 @@ def trial_record(
             tags["mlflow.source.git.commit"] = view.vitals.git
     if view.result:
         tags["duqsweep.reason"] = view.result.reason[:_TAG_LIMIT]
-        if view.result.traceback:
-            tags["mlflow.note.content"] = f"```\n{view.result.traceback[-_TAG_LIMIT:]}\n```"
+        tags["mlflow.note.content"] = trial_note(view, point)
     metrics = [
         *_measure_metrics(view, reference),
         *_vitals_metrics(view),
@@ -95,6 +95,36 @@ def trial_record(
         started_ms=view.started_ms,
         ended_ms=view.ended_ms,
     )
+
+
+def trial_note(view: TrialView, point: FrontPoint | None) -> str:
+    """A trial that has ended, as Markdown for its run's page."""
+    assert view.result is not None
+    if view.result.traceback:
+        return f"```\n{view.result.traceback[-_TAG_LIMIT:]}\n```"
+    if point is None:
+        return wording.result_text(view.result)
+    lines = [wording.point_summary(point)]
+    if point.on_front:
+        lines += ["", f"**On the front**, {point.state} on reserved states."]
+    if view.result.outcome == "stopped":
+        lines += ["", f"Stopped: {view.result.reason}"]
+    lines += [
+        "",
+        "*Artifacts* has its spec, its vitals, its log and its videos; the settings for use "
+        f"elsewhere: `python -m duqsweep export DIR --trial {view.number}`.",
+    ]
+    return "\n".join(lines)[:_TAG_LIMIT]
+
+
+def experiment_note(front: Front) -> str:
+    """A sweep in some lines of Markdown, for its experiment's page."""
+    said = filter(None, [headline(front), verdict_line(front), wording.counts_line(front)])
+    objectives = ", ".join(
+        f"{objective.direction} {objective.measure.label}" for objective in front.objectives
+    )
+    lines = [f"**duqsweep, sweep {front.sweep}**: {objectives}.", *said]
+    return "\n\n".join(lines)[:_TAG_LIMIT]
 
 
 def _text(value: bool | int | float | str) -> str:
@@ -180,6 +210,7 @@ def sweep_record(
         history: Of the front; kept from one call to the next.
     """
     spec = views[0].trial.spec
+    stopped = any(view.status is not None and view.status.state == "stopped" for view in views)
     running = not final or any(view.result is None for view in views)
     tags = {
         "duqsweep.kind": "sweep",
@@ -195,7 +226,7 @@ def sweep_record(
         params={"policy": spec.policy.name, "suite": spec.suite.name},
         metrics=tuple(_history_metrics(views, front, history)),
         tags=tags,
-        status="RUNNING" if running else "FINISHED",
+        status="RUNNING" if running else "KILLED" if stopped else "FINISHED",
         started_ms=min(view.started_ms for view in views),
         ended_ms=None if running else max(ended),
     )

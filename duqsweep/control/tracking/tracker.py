@@ -103,6 +103,11 @@ class MlflowTracker:
         self._front = front
         self._changed.set()
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether events wait for the next update."""
+        return self._changed.is_set()
+
     def close(self, timeout_s: float) -> str | None:
         """See `SweepTracker`."""
         self._closing.set()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from duqsweep import files
 from duqsweep.categories import counts_by_category
-from duqsweep.control.trial_status import TrialStatus, read_status
+from duqsweep.control.trial_status import TrialStatus
 from duqsweep.errors import EvaluationError, SpecError
 from duqsweep.result import (
     EpisodeRecord,
@@ -25,7 +29,10 @@ T = TypeVar("T")
 # Keys without which job.json and a line of failures.jsonl are damaged.
 JOB_KEYS = ("submitted_at", "attempts")
 DEATH_KEYS = ("kind", "at_s")
-_Signature = tuple[tuple[int, int] | None, ...]
+REFERENCE = "reference"  # the plan of the unquantized policy
+# Of each of `files.TRIAL_FILES` when it was written, in ns since 1970, and its size in bytes; None
+# where it does not exist.
+Signature = tuple[tuple[int, int] | None, ...]
 
 
 @dataclass(frozen=True)
@@ -42,11 +49,17 @@ class TrialView:
     death: str | None = None  # how its last job died; None while one works on it
     status: TrialStatus | None = None  # None before the controller has taken it
     throughput: Throughput | None = None  # of its latest assignment; None before an episode ended
+    signature: Signature = field(default=(), compare=False, repr=False)  # of the files read
 
     @property
     def number(self) -> int:
         """The trial's number."""
         return self.trial.number
+
+    @cached_property
+    def mark(self) -> str:
+        """Tells these files from any other state of them."""
+        return mark_of(self.signature)
 
     @property
     def outcome(self) -> str:
@@ -77,17 +90,27 @@ class TrialReader:
 
     def __init__(self, sweep_dir: Path) -> None:
         self._trials_dir = sweep_dir / files.TRIALS_DIR
-        self._seen: dict[str, tuple[_Signature, TrialView]] = {}
+        self._seen: dict[str, TrialView] = {}
         self.damaged: dict[str, str] = {}  # folder → what `read` found wrong with it
+        self.left_out: set[str] = set()  # folders that `read` did not have to read
 
-    def read(self) -> list[TrialView]:
-        """Every trial that can be read, by number; the others are in `damaged`."""
+    def read(self, marks: Mapping[str, str] = MappingProxyType({})) -> list[TrialView]:
+        """Every trial that can be read, by number; the others are in `damaged`.
+
+        Args:
+            marks: Folder → `TrialView.mark` of trials that are known; while their files have it,
+                they are left out, and are in `left_out`.
+        """
         self.damaged.clear()
+        self.left_out.clear()
         if not self._trials_dir.is_dir():
             return []
         folders = sorted(path for path in self._trials_dir.iterdir() if path.name.isdigit())
         views = []
         for folder in folders:
+            if folder.name in marks and marks[folder.name] == mark_of(signature_of(folder)):
+                self.left_out.add(folder.name)
+                continue
             try:
                 views.append(self._read_one(folder))
             except FileNotFoundError:  # a trial without spec.json has not begun
@@ -100,7 +123,7 @@ class TrialReader:
         """The same as they were when each was read last; the disk is not looked at again."""
         if not self._seen:
             return self.read()
-        return sorted((view for _, view in list(self._seen.values())), key=lambda view: view.number)
+        return sorted(list(self._seen.values()), key=lambda view: view.number)
 
     def view(self, number: int) -> TrialView:
         """One trial that has a spec; the same object as before where no file changed.
@@ -113,11 +136,11 @@ class TrialReader:
         return self._read_one(self._trials_dir / f"{number:04d}")
 
     def _read_one(self, folder: Path) -> TrialView:
-        signature = tuple(_signature(folder / name) for name in files.TRIAL_FILES)
+        signature = signature_of(folder)
         known = self._seen.get(folder.name)
-        if known is None or known[0] != signature:
-            known = self._seen[folder.name] = (signature, read_trial(folder))
-        return known[1]
+        if known is None or known.signature != signature:
+            known = self._seen[folder.name] = read_trial(folder, signature)
+        return known
 
 
 def read_trials(sweep_dir: Path) -> list[TrialView]:
@@ -125,24 +148,49 @@ def read_trials(sweep_dir: Path) -> list[TrialView]:
     return TrialReader(sweep_dir).read()
 
 
-def read_trial(folder: Path) -> TrialView:
-    """One trial from its folder; see `TrialReader.read`."""
-    result = _read_optional(TrialResult, folder / files.RESULT_JSON)
-    vitals = _read_optional(Vitals, folder / files.VITALS_JSON)
-    throughput = _read_optional(Throughput, folder / files.THROUGHPUT_JSON)
+def read_trial(folder: Path, signature: Signature | None = None) -> TrialView:
+    """One trial from its folder; see `TrialReader.read`.
+
+    Args:
+        folder: Of the trial.
+        signature: Of its files, if it was just looked at; a file without one is not read.
+    """
+    signature = signature or signature_of(folder)
+    written = dict(zip(files.TRIAL_FILES, signature, strict=True))
+
+    def read(record: type[T], name: str) -> T | None:
+        return files.read_record(record, folder / name) if written[name] else None
+
     episodes = files.read_records(EpisodeRecord, folder / files.EPISODES_JSONL)
     return TrialView(
         trial=files.read_record(Trial, folder / files.SPEC_JSON),
-        vitals=vitals,
+        vitals=read(Vitals, files.VITALS_JSON),
         episodes=tuple(final_attempts(episodes)),
-        result=result,
-        started_ms=_written_ms(folder / files.SPEC_JSON),
-        measured_ms=None if vitals is None else _written_ms(folder / files.VITALS_JSON),
-        ended_ms=None if result is None else _written_ms(folder / files.RESULT_JSON),
-        death=_death(folder),
-        status=read_status(folder),
-        throughput=throughput,
+        result=read(TrialResult, files.RESULT_JSON),
+        started_ms=_written_ms(written[files.SPEC_JSON]) or 0,
+        measured_ms=_written_ms(written[files.VITALS_JSON]),
+        ended_ms=_written_ms(written[files.RESULT_JSON]),
+        death=_death(folder) if written[files.FAILURES_JSONL] else None,
+        status=read(TrialStatus, files.STATE_JSON),
+        throughput=read(Throughput, files.THROUGHPUT_JSON),
+        signature=signature,
     )
+
+
+def signature_of(folder: Path) -> Signature:
+    """Tells whether a file of a trial has changed."""
+    return tuple(_signature(f"{folder}/{name}") for name in files.TRIAL_FILES)
+
+
+def mark_of(signature: Signature) -> str:
+    """A short form of a signature."""
+    return hashlib.blake2b(repr(signature).encode(), digest_size=8).hexdigest()
+
+
+def read_throughput(folder: Path) -> Throughput | None:
+    """How fast a trial's latest assignment is or was played; None before an episode has ended."""
+    path = folder / files.THROUGHPUT_JSON
+    return files.read_record(Throughput, path) if path.exists() else None
 
 
 def deaths_of(trial_dir: Path) -> list[dict[str, Any]]:
@@ -161,17 +209,13 @@ def _death(folder: Path) -> str | None:
     return str(deaths[-1]["kind"]) if died_later else None
 
 
-def _read_optional(record: type[T], path: Path) -> T | None:
-    return files.read_record(record, path) if path.exists() else None
+def _written_ms(signature: tuple[int, int] | None) -> int | None:
+    return None if signature is None else signature[0] // 1_000_000
 
 
-def _written_ms(path: Path) -> int:
-    return path.stat().st_mtime_ns // 1_000_000
-
-
-def _signature(path: Path) -> tuple[int, int] | None:
+def _signature(path: str) -> tuple[int, int] | None:
     try:
-        status = path.stat()
+        status = os.stat(path)
     except FileNotFoundError:
         return None
     return status.st_mtime_ns, status.st_size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from duqsweep.categories import named_category
-from duqsweep.control.front.formats import probability
+from duqsweep.control.front.formats import probability, ratio
 from duqsweep.control.front.measures import (
     ACTION_ERROR,
     CALL_MS,
@@ -46,7 +46,8 @@ def headline(front: Front) -> str:
         f"Trial {point_label(best)} is the fastest whose {_what(success)} cannot be told from "
         f"{whose} ({yardstick.text(success)}): {best.text(success)} "
         f"({interval(best.estimate(success))}), {best.text(EPISODE_TIME_S)} per episode, "
-        f"{best.text(SPEEDUP)} the unquantized, eager policy."
+        f"{ratio(front.episode_speedup(best))} the unquantized, eager policy "
+        f"({best.text(SPEEDUP)} per call)."
     )
 
 

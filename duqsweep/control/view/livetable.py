@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
+from rich.control import Control
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from duqsweep.control.front import formats
+from duqsweep.control.front.measures import SPEEDUP
 from duqsweep.control.front.records import Front
 from duqsweep.control.view import tables, wording
+from duqsweep.control.view.estimate import Estimate
 from duqsweep.control.view.progress import Plan
 from duqsweep.result import ENDINGS, Throughput, TrialResult, Vitals
 from duqsweep.spec import Trial
@@ -44,12 +47,18 @@ class LiveTable:
     _results: dict[int, TrialResult] = field(default_factory=dict)
     _front: Front | None = None
     _begun: float = 0.0
+    _estimate: Estimate = field(init=False)
+    _size: tuple[int, int] = (0, 0)
     _has_hinted: bool = False
     _live: Live | None = None
+
+    def __post_init__(self) -> None:
+        self._estimate = Estimate(self.plan, self.clock)
 
     def __enter__(self) -> LiveTable:
         """Take the terminal."""
         self._begun = self.clock()
+        self._size = self.console.size
         self._live = Live(
             console=self.console,
             get_renderable=self.view,
@@ -73,17 +82,20 @@ class LiveTable:
     def started(self, trial: Trial) -> None:
         """See `Progress`."""
         self._running[trial.number] = _Running(trial, self.clock())
+        self._estimate.started(trial.number)
 
     def vitals(self, number: int, vitals: Vitals) -> None:
         """See `Progress`."""
         if number in self._running:
             self._running[number].vitals = vitals
+        self._estimate.measured(number)
 
     def progressed(self, number: int, episodes: int, successes: int) -> None:
         """See `Progress`."""
         if number in self._running:
             self._running[number].episodes = episodes
             self._running[number].successes = successes
+        self._estimate.progressed(number, episodes)
 
     def throughput(self, number: int, throughput: Throughput) -> None:
         """See `Progress`."""
@@ -97,6 +109,7 @@ class LiveTable:
     def ended(self, number: int, result: TrialResult) -> None:
         """See `Progress`."""
         self._running.pop(number, None)
+        self._estimate.left(number, ended=True)
         self._results[number] = result
         failed = result.outcome == "failed"
         text = Text(f"trial {number} {wording.result_text(result)}", style="red" if failed else "")
@@ -105,11 +118,13 @@ class LiveTable:
     def paused(self, number: int, result: TrialResult) -> None:
         """See `Progress`."""
         self._running.pop(number, None)
+        self._estimate.left(number, ended=False)
         self.console.print(Text(f"trial {number} paused after {result.episodes} episodes"))
 
     def died(self, number: int, text: str) -> None:
         """See `Progress`."""
         self._running.pop(number, None)
+        self._estimate.left(number, ended=False)
         self.console.print(Text(text))
 
     def front(self, front: Front) -> None:
@@ -121,7 +136,11 @@ class LiveTable:
         self.console.print(Text(text))
 
     def tick(self) -> None:
-        """Nothing: the view redraws itself."""
+        """After a change of its size, clear the terminal: old lines have moved. Else nothing."""
+        size = self.console.size
+        if size != self._size:
+            self._size = size
+            self.console.control(Control.clear(), Control.home())
 
     def view(self) -> RenderableType:
         """What the terminal shows now."""
@@ -133,18 +152,24 @@ class LiveTable:
 
     def _running_table(self) -> Table:
         each = self.plan.episodes_per_trial
-        numbers = ["trial", *(["episodes", "success"] if each else []), "speed-up", "for"]
+        numbers = ["trial", *(["episodes", "success"] if each else []), SPEEDUP.column, "for"]
         table = tables.new_table(f"running: {self.plan.sweep}", numbers, ["settings"])
         for number, row in sorted(self._running.items()):
             rate = row.successes / row.episodes if row.episodes else None
             table.add_row(
                 wording.label(number, row.trial.name),
                 *([self._episodes(row), formats.percent(rate)] if each else []),
-                formats.ratio(row.vitals.speedup) if row.vitals else "measuring",
+                self._speedup(row),
                 formats.duration(self.clock() - row.since),
                 self._settings(row.trial),
             )
         return table
+
+    def _speedup(self, row: _Running) -> str:
+        """The trial's speed-up, or what its worker does before that is known."""
+        if row.vitals is None and not row.episodes:
+            return wording.phase(self.plan.phase(row.trial.number))
+        return formats.ratio(row.vitals.speedup if row.vitals else None)
 
     def _episodes(self, row: _Running) -> str:
         if self.plan.shared_episodes is not None:
@@ -164,24 +189,25 @@ class LiveTable:
         elapsed = self.clock() - self._begun
         if self.plan.shared_episodes is not None:
             return self._shared_status(played, elapsed)
-        done = len(self._results)
         parts = [f"{self._done()} of {self.plan.trials} trials"]
         if self.plan.episodes_per_trial:
             parts += [f"{played:,} episodes", f"{self._saved():,} saved"]
         pace = wording.pace([row.throughput for row in self._running.values() if row.throughput])
         if pace:
             parts.append(pace)
-        parts.append(f"{formats.duration(elapsed)} so far")
-        if done:
-            parts.append(f"about {formats.duration(self._left_s(elapsed))} left")
-        return " · ".join(parts)
+        return " · ".join([*parts, *self._times(played, elapsed)])
 
     def _shared_status(self, played: int, elapsed: float) -> str:
         """Where the search shares the episodes out: how many of them all were played."""
         total = self.plan.shared_episodes or 0
         trials = max(len(self._front.points) if self._front else 0, len(self._running))
         parts = [f"{trials} trials", f"{played:,} of {total:,} episodes"]
-        return " · ".join([*parts, f"{formats.duration(elapsed)} so far"])
+        return " · ".join([*parts, *self._times(played, elapsed)])
+
+    def _times(self, played: int, elapsed: float) -> list[str]:
+        left_s = self._estimate.left_s(self._done(), played)
+        left = [] if left_s is None else [wording.time_left(left_s)]
+        return [f"{formats.duration(elapsed)} so far", *left]
 
     def _done(self) -> int:
         """Trials that are over, those of earlier runs of this sweep included."""
@@ -194,11 +220,3 @@ class LiveTable:
         """Episodes that ended trials did not need."""
         each = self.plan.episodes_per_trial
         return sum(max(0, each - result.episodes) for result in self._results.values())
-
-    def _left_s(self, elapsed: float) -> float:
-        done = len(self._results)
-        each = self.plan.episodes_per_trial
-        fractions = 0.0
-        if each:
-            fractions = sum(min(1.0, row.episodes / each) for row in self._running.values())
-        return elapsed * max(0.0, self.plan.trials - self._done() - fractions) / (done + fractions)

@@ -22,6 +22,9 @@ class Plan:
     ended: frozenset[int] = frozenset()  # trials that ended under earlier controllers
     shared_episodes: int | None = None  # of all trials, where the search shares them out
     hint: Callable[[Throughput], str | None] = lambda _: None  # what would play episodes faster
+    expected_s: float | None = None  # that all of it takes, as `duqsweep plan` says
+    # What a trial's worker does before its first episode; None while no worker has begun.
+    phase: Callable[[int], str | None] = lambda _: None
 
 
 class Progress(Protocol):

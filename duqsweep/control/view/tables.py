@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 
 from duqsweep.categories import named_category
@@ -22,6 +26,9 @@ from duqsweep.control.view import evidence, wording
 from duqsweep.control.view.claims import HEADER, compare_claims
 from duqsweep.control.view.simulation import simulator_line
 
+EPISODE_COLUMN = "episode ×"
+LEAST_TEXT = 20  # columns of a text beside numbers
+_UNBOUNDED = 10_000  # columns; a measurement is cut to those that there are
 _KERNELS = {
     "fake": wording.SIMULATED,
     "loop": "one small product per rotation block, kept as the slow baseline",
@@ -62,33 +69,117 @@ def new_table(title: str, numbers: Sequence[str], texts: Sequence[str]) -> Table
     for i, name in enumerate(numbers):
         table.add_column(name, justify="right" if i else "left", no_wrap=True)
     for name in texts:
-        table.add_column(name, overflow="fold", min_width=20)
+        table.add_column(name, overflow="fold", min_width=LEAST_TEXT)
     return table
 
 
-def front_table(front: Front, rows: int | None = None) -> Table:
+@dataclass(frozen=True)
+class WithSettings:
+    """A table whose last column are the trials' settings; below it where the screen is narrow."""
+
+    wide: Table
+    narrow: Table  # without that column, and without texts beside it
+    settings: Table  # for below
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        unbounded = options.update(max_width=_UNBOUNDED)
+        numbers = Measurement.get(console, unbounded, self.narrow).maximum
+        if numbers + LEAST_TEXT < options.max_width:
+            yield self.wide
+        else:
+            yield self.narrow
+            yield ""
+            yield self.settings
+
+
+def with_settings(
+    title: str,
+    numbers: Sequence[str],
+    rows: Sequence[tuple[Sequence[str], Mapping[str, str], str]],
+) -> WithSettings:
+    """Rows of numbers, the first of which is a label, each with its settings.
+
+    Args:
+        title: Stands above the table.
+        numbers: Headings.
+        rows: Cells of a row; name → word of what may stand among the settings too, the same names
+            in each row; and settings in one line.
+    """
+    words = list(rows[0][1]) if rows else []
+    wide = new_table(title, [*numbers, *words], ["settings"])
+    narrow = new_table(title, numbers, [])
+    below = new_table("", numbers[:1], ["settings"])
+    for cells, named, settings in rows:
+        wide.add_row(*cells, *named.values(), settings)
+        narrow.add_row(*cells)
+        below.add_row(cells[0], " ".join([*(f"{k}={v}" for k, v in named.items()), settings]))
+    return WithSettings(wide, narrow, below)
+
+
+def columns(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    left: Collection[str] = (),
+    settings: Sequence[str] = (),
+    width: int = LEAST_TEXT,
+) -> str:
+    """A plain table of any length; rich takes a second for a thousand rows.
+
+    Args:
+        headings: Of the columns.
+        rows: Cells of one line each.
+        left: Headings of the columns that are aligned to the left.
+        settings: One text per row, a last column; where that is wider than the screen each stands
+            below its row.
+        width: Of the screen, in columns.
+    """
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    aligned = [str.ljust if heading in left else str.rjust for heading in headings]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = zip(aligned, cells, widths, strict=True)
+        return "  ".join(align(cell, width) for align, cell, width in padded).rstrip()
+
+    used = sum(widths) + 2 * (len(widths) - 1)
+    lines = [line(headings), "─" * used, *map(line, rows)]
+    if not any(settings):
+        return "\n".join(lines)
+    if used + 2 + max(map(len, settings)) <= width:
+        texts = ["settings", "─" * max(map(len, settings)), *settings]
+        return "\n".join(
+            f"{start:<{used}}  {text}" for start, text in zip(lines, texts, strict=True)
+        )
+    indent = " " * (widths[0] + 2)
+    below = (
+        textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent)
+        for text in settings
+    )
+    pairs = zip(lines[2:], below, strict=True)
+    return "\n".join([*lines[:2], *(part for pair in pairs for part in pair)])
+
+
+def front_table(front: Front, rows: int | None = None) -> WithSettings:
     """The trials on the front, best success first, then fastest; the first `rows` of them."""
     measures = wording.shown_measures(front)
     headings = {measure.name: [measure.column] for measure in measures}
     if front.plays:
         headings[SUCCESS_RATE.name] = [f"{SUCCESS_RATE.column} (95 %)", "of"]
-        headings[SPEEDUP.name] = [SPEEDUP.column, "p(front)"]
-    kernels = ["kernel"] if len({point.kernel for point in front.members}) > 1 else []
-    columns = ["trial", *(name for names in headings.values() for name in names), *kernels]
-    table = new_table(f"front of {front.sweep}", columns, ["settings"])
+        headings[SPEEDUP.name] = [EPISODE_COLUMN, SPEEDUP.column, "p(front)"]
+    kernels = len({point.kernel for point in front.members}) > 1
+    numbers = ["trial", *(name for names in headings.values() for name in names)]
+    lines = []
     for point in front.members[:rows]:
         cells = {measure.name: [point.text(measure)] for measure in measures}
         if front.plays:
             success = f"{point.text(SUCCESS_RATE)} ({wording.interval(point.success)})"
             cells[SUCCESS_RATE.name] = [success, str(point.success.counts.episodes)]
+            episode = formats.ratio(front.episode_speedup(point))
+            cells[SPEEDUP.name].insert(0, episode)
             cells[SPEEDUP.name].append(formats.probability(point.p_front))
-        table.add_row(
-            wording.point_label(point),
-            *(cell for texts in cells.values() for cell in texts),
-            *([point.kernel or formats.NONE] if kernels else []),
-            wording.telling_settings(point.params, front),
-        )
-    return table
+        texts = [wording.point_label(point), *(cell for texts in cells.values() for cell in texts)]
+        named = {"kernel": point.kernel or formats.NONE} if kernels else {}
+        lines.append((texts, named, wording.telling_settings(point.params, front)))
+    return with_settings(f"front of {front.sweep}", numbers, lines)
 
 
 def categories_table(
@@ -110,7 +201,9 @@ def evidence_table(front: Front) -> Table | None:
     rows = evidence.evidence(front)
     if not rows:
         return None
-    table = new_table("what is known of their success", evidence.HEADER, [])
+    table = new_table("what is known of their success", evidence.HEADER[:1], [])
+    for name in evidence.HEADER[1:]:
+        table.add_column(name, justify="right")  # wraps where the screen is narrow
     for row in rows:
         table.add_row(*row)
     return table
@@ -154,15 +247,16 @@ def notes(front: Front) -> list[str]:
         lines = [
             "success: with its 95 % interval (Wilson), of so many episodes",
             "p(front): the probability of being on the front",
-            "time: policy time of an episode of nominal length; "
-            f"speed-up: of a call, over the eager reference{_at_reference(EPISODE_TIME_S, front)}",
+            f"time: policy time of an episode of nominal length; {EPISODE_COLUMN}: how many times "
+            f"shorter than the reference's, the eager and unquantized policy's"
+            f"{_at_reference(EPISODE_TIME_S, front)}; {SPEEDUP.column}: the same of one call",
             evidence.NOTE,
         ]
     else:
         always.add(CALL_MS.name)
         lines = [
-            "call: median time of a policy call; "
-            f"speed-up: over the eager, unquantized reference{_at_reference(CALL_MS, front)}",
+            f"call: median time of a policy call; {SPEEDUP.column}: how many times shorter than "
+            f"the reference's, the eager and unquantized policy's{_at_reference(CALL_MS, front)}",
         ]
     lines += [
         f"{measure.name}: {measure.explanation}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from duqsweep.control.front.formats import NONE, number, percent, ratio
+from duqsweep.control.front.formats import NONE, duration, number, percent, ratio
 from duqsweep.control.front.measures import (
     ACTION_ERROR,
     CALL_MS,
@@ -20,6 +20,7 @@ from duqsweep.control.front.success import SuccessEstimate
 from duqsweep.result import Throughput, TrialResult, Vitals
 
 SLOW_KERNELS = {"none", "fake", "loop", None}  # none of them is faster with fewer bits
+MOST_LISTED = 12  # numbers in a line
 SIMULATED = "simulated quantization: fewer bits do not change the time measured here"
 _KERNEL_NOTES = {
     "none": "not quantized",
@@ -27,6 +28,20 @@ _KERNEL_NOTES = {
     "loop": "loop (the slow baseline)",
     "int8": "int8 (multiplies integers)",
     "w4a8": "w4a8 (multiplies integers, weights of 4 bits packed)",
+}
+
+
+# What a worker does before a trial's first episode.
+_PHASES = {
+    "load": "loading",
+    "observations": "observing",
+    "reference actions": "comparing",
+    "calibrate": "calibrating",
+    "freeze": "quantizing",
+    "compile": "compiling",
+    "warm up": "warming up",
+    "simulators": "simulators",
+    "fidelity": "comparing",
 }
 
 
@@ -114,7 +129,7 @@ def point_summary(point: FrontPoint) -> str:
     trial = f"trial {point_label(point)}"
     if point.outcome == "failed":
         return f"{trial}: failed, {point.reason}. {params}"
-    faster = f"{point.text(SPEEDUP)} the reference"
+    faster = f"a call {point.text(SPEEDUP)} the reference"
     if not point.success.counts.episodes:
         return (
             f"{trial}: {point.text(CALL_MS)} per call, {faster}, {point.text(WEIGHTS_MB)} MB, "
@@ -135,11 +150,31 @@ def in_short(point: FrontPoint) -> str:
     return f"{point.text(CALL_MS)}, error {point.text(ACTION_ERROR)}"
 
 
+def successes(estimate: SuccessEstimate) -> str:
+    """How many episodes succeeded, e.g. `11 of 12`."""
+    counts = estimate.counts
+    return f"{counts.successes} of {counts.ran}" if counts.ran else NONE
+
+
 def cause(error_type: str | None, reason: str) -> str:
     """The type of an error and its text, which may begin with the type already."""
     if not error_type or reason.startswith(f"{error_type}:"):
         return reason
     return f"{error_type}: {reason}" if reason else error_type
+
+
+def repeats_line(numbers: Sequence[int]) -> str | None:
+    """Why trials of some numbers are missing; None where all up to the last are there.
+
+    Args:
+        numbers: Of all trials that the sweep has a folder of.
+    """
+    missing = sorted(set(range(max(numbers, default=-1) + 1)) - set(numbers))
+    if not missing:
+        return None
+    listed = ", ".join(map(str, missing[:MOST_LISTED]))
+    more = f" and {len(missing) - MOST_LISTED} more" if len(missing) > MOST_LISTED else ""
+    return f"no trial {listed}{more}: each repeated another trial's settings, or was impossible"
 
 
 def counts_line(front: Front) -> str:
@@ -170,11 +205,22 @@ def axis_label(measure: Measure, front: Front) -> str:
 def vitals_text(vitals: Vitals) -> str:
     """What a benchmark found, in one line."""
     return (
-        f"{vitals.call_ms.p50:.3g} ms per call, {ratio(vitals.speedup)} the reference, "
+        f"a call {ratio(vitals.speedup)} the reference ({vitals.call_ms.p50:.3g} and "
+        f"{vitals.reference_call_ms:.3g} ms on its node), "
         f"{vitals.layers_quantized} layers quantized, {vitals.mean_weight_bits:.3g} bits per "
         f"weight on average, {vitals.weights_mb:.3g} MB, action error {vitals.action_error:.3g}, "
         f"kernel {kernel_note(vitals.kernel)}"
     )
+
+
+def phase(name: str | None) -> str:
+    """A trial that has no benchmark yet: what its worker does, or that none has begun."""
+    return "waiting" if name is None else _PHASES.get(name, name)
+
+
+def time_left(time_s: float) -> str:
+    """An estimate, e.g. `about 3 min 20 s left`."""
+    return f"about {duration(time_s)} left"
 
 
 def pace(throughputs: Sequence[Throughput]) -> str | None:
