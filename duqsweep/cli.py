@@ -21,7 +21,7 @@ from duqsweep.output import flush_or_silence, prepare_output, silence
 VERBS = {
     "plan": "dry run: the space, the layers each include reaches, the first trials, an estimate",
     "status": "what a sweep has done and is doing: status DIR [--json]",
-    "front": "the front of a sweep: front DIR [--json]",
+    "front": "the front of a sweep: front DIR [--json] [--importances]",
     "logs": "the log of one trial: logs DIR --trial N [-f]",
     "confirm": "fresh episodes on reserved states for the front: confirm DIR [--episodes N]",
     "twins": "what quantization itself brings: times the front's unquantized twins: twins DIR",
@@ -145,6 +145,7 @@ duqsweep {__version__}: the fastest quantized form of a robot policy that still 
 A sweep, started or resumed where it stopped:
   python -m duqsweep +sweep=NAME [key=value …]
   sweeps: {sweeps}
+  launcher=slurm --as-job makes the sweep's own process a job as well
 
 Groups:
 {groups}

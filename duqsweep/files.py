@@ -29,6 +29,7 @@ LEDGER_JSON = "ledger.json"
 SIMULATOR_JSON = "simulator.json"  # what plays the episodes; the same from the first to the last
 TRIALS_DIR = "trials"
 WORKERS_DIR = "workers"
+CONTROLLER_DIR = "controller"  # the job of a controller that was submitted; its log
 QUARANTINE_DIR = "quarantine"  # damaged files; see control/trials/quarantine.py
 CACHE_DIR = "cache"  # packs, calibration observations: safe to delete
 REFERENCE_JSON = "reference.json"  # the call time that speed-ups are measured against
@@ -89,6 +90,11 @@ def waiting_out(say: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         _say = before
+
+
+def waiting_say() -> Callable[[str], None] | None:
+    """What takes a line for people when something begins to wait; None outside `waiting_out`."""
+    return _say
 
 
 def patient(act: Callable[_P, T]) -> Callable[_P, T]:

@@ -1,10 +1,50 @@
-"""What all tests share: a cache folder of their own, the same for all processes of one run."""
+"""How tests share a machine: one thread per process, long files first, examples without a clock,
+and a cache folder of their own, the same for all processes of one run.
+
+Threads are set before anything imports numpy or torch. With several test processes per core,
+threads that wait for each other take most of the time: `tests/quant/test_greedy.py` needs more than
+three times the CPU seconds with two threads.
+"""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+from hypothesis import settings
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+settings.register_profile("suite", deadline=None)  # a busy machine is no fault
+settings.load_profile("suite")
+
+# Files of more than half a minute, so that none is begun when the others end. Those that wait for
+# SLURM stand between those that compute.
+LONG = (
+    "test_slurm_refusals.py",
+    "test_kill.py",
+    "test_official_suites.py",
+    "test_sweep.py",
+    "test_slurm_faults.py",
+    "test_libero_pro.py",
+    "test_control_step.py",
+    "test_places.py",
+    "test_faults.py",
+    "test_latency.py",
+    "test_environment_contract.py",
+    "test_slurm.py",
+    "test_evaluate.py",
+    "test_contract.py",
+    "test_odd_files.py",
+    "test_reattach.py",
+    "test_tracking.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put long files first; xdist gives files to processes in this order."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -124,7 +124,7 @@ FILED: dict[type, st.SearchStrategy[Any]] = {
 
 
 @pytest.mark.parametrize("cls", FILED, ids=lambda cls: cls.__name__)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_a_record_comes_back_from_json_as_it_was(cls: type, data: st.DataObject) -> None:
     record = data.draw(FILED[cls])
@@ -134,7 +134,7 @@ def test_a_record_comes_back_from_json_as_it_was(cls: type, data: st.DataObject)
 
 
 @pytest.mark.parametrize("cls", FILED, ids=lambda cls: cls.__name__)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_a_missing_unknown_or_mistyped_key_is_refused_by_name(
     cls: type, data: st.DataObject

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 from pathlib import Path
 
@@ -51,3 +52,11 @@ def test_every_fault_of_the_table_is_played_by_a_test_that_exists() -> None:
         path, _, name = test.strip("`").partition("::")
         code = (ROOT / path).read_text(encoding="utf-8")
         assert re.search(rf"^def {name}\(", code, re.MULTILINE), test
+
+
+def test_the_page_of_keys_is_up_to_date_and_explains_each() -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "make_keys.py"))
+    page = script["text"]()
+    assert page == (ROOT / "docs" / "keys.md").read_text(encoding="utf-8"), "run make_keys.py"
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    assert [row for row in rows if row.endswith("|  |")] == []

@@ -43,6 +43,7 @@ LIGHT_WORKER_FILES = {
     "kernels.expert.limits",
     "worker.child",
     "worker.ledger",
+    "worker.probe",
     "worker.serve",
     "worker.simulator",
     "worker.summary",
@@ -200,6 +201,11 @@ def loaded_by(statement: str) -> set[str]:
 def test_help_loads_no_library() -> None:
     loaded = loaded_by("from duqsweep.cli import main\nmain(['--help'])")
     assert not loaded & {*HEAVY, "mlflow", "optuna", "submitit"}
+
+
+def test_status_and_front_load_what_they_need() -> None:
+    loaded = loaded_by("import duqsweep.verbs.status, duqsweep.verbs.front")
+    assert not loaded & {*HEAVY, "hydra", "mlflow", "optuna", "scipy", "sentencepiece", "submitit"}
 
 
 def test_planning_and_explaining_load_no_torch() -> None:

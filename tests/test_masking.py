@@ -18,6 +18,9 @@ from duqsweep.masking import masked, without_user
         ("https://h/?api_token=secret", "https://h/?api_token=***"),
         ("sqlite:////data/a@b/study.db", "sqlite:////data/a@b/study.db"),
         ("http://host:5000", "http://host:5000"),
+        ("--export=ALL,WANDB_API_KEY=secret,X=1", "--export=ALL,WANDB_API_KEY=***,X=1"),
+        ("export HF_TOKEN='se cr;et'; cd x", "export HF_TOKEN=***; cd x"),
+        ("MONKEY_BARS=3 KEYS", "MONKEY_BARS=*** KEYS"),  # rather one too many
     ],
 )
 def test_passwords_and_tokens_are_masked(address: str, shown: str) -> None:

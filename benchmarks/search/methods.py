@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -18,7 +19,8 @@ from optuna.distributions import (
 
 from duqsweep.control.config.grammar import Choice, IntRange
 from duqsweep.control.config.parameters import Parameter, Params
-from duqsweep.control.front.pareto import non_dominated
+from duqsweep.control.front.measures import EPISODE_TIME_S
+from duqsweep.control.front.pareto import Candidate, non_dominated, p_front
 from duqsweep.control.kghv.chooser import CRASH_EPISODES, Chooser, Known, Prices, Region
 from search.simulation import (
     FLOOR,
@@ -78,13 +80,22 @@ class KGHV:
     def recommend(self, trials: Sequence[Trial]) -> list[tuple[Trial, float]]:
         """What no other dominates by posterior mean, among trials with enough episodes."""
         known = self._known(trials)
-        means, _ = self._chooser.posterior(known)
+        means = self._chooser.posterior(known).means
         able = [
             (trial, mean)
             for trial, mean in zip(trials, means, strict=True)
             if trial.episodes >= LEAST_EPISODES
         ]
         return _front([trial for trial, _ in able], [float(mean) for _, mean in able])
+
+    def front_chances(self, trials: Sequence[Trial]) -> list[tuple[Trial, float]]:
+        """The trials that may be on the front, with the probability that is stated for it."""
+        able = [i for i, trial in enumerate(trials) if trial.successes]
+        costs = np.array([[trials[i].log_time] for i in able]).reshape(-1, 1)
+        posterior = self._chooser.posterior(self._known(trials))
+        noise = np.array([EPISODE_TIME_S.noise])
+        found = posterior.front_chances(np.array(able, dtype=np.intp), costs, noise)
+        return [(trials[i], float(chance)) for i, chance in zip(able, found, strict=True)]
 
     def _start(self, point: Params) -> tuple[Params, int]:
         self._seen.add(_key(point))
@@ -152,6 +163,18 @@ class Optuna:
         """`best_trials`: what no other dominates by its raw values."""
         done = [trial for trial in trials if trial.episodes and not trial.pending]
         return _front(done, [trial.successes / trial.episodes for trial in done])
+
+    def front_chances(self, trials: Sequence[Trial]) -> list[tuple[Trial, float]]:
+        """The same as of `KGHV`, by the bootstrap over episodes."""
+        able = [trial for trial in trials if trial.successes and not trial.pending]
+        candidates = [
+            Candidate(
+                dict(enumerate(trial.outcomes[: trial.episodes].tolist())),
+                (math.exp(trial.log_time),),
+            )
+            for trial in able
+        ]
+        return list(zip(able, p_front(candidates, [EPISODE_TIME_S.noise]), strict=True))
 
 
 METHODS: Mapping[str, MakeMethod] = {

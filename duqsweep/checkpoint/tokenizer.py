@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import sentencepiece
 from numpy.typing import NDArray
 
 from duqsweep.checkpoint.io_spec import STATE_BINS
@@ -38,6 +37,8 @@ class PromptTokenizer:
         Raises:
             ConfigError: It is no such file, or not this policy's.
         """
+        import sentencepiece  # takes long to import
+
         try:
             self._model = sentencepiece.SentencePieceProcessor(model_file=str(path))
         except (OSError, RuntimeError) as error:

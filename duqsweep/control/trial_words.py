@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from duqsweep.control.config.settings import LAYERS, Base
 from duqsweep.control.config.sweep_config import compose
 from duqsweep.setting import Scalar, declared_settings
 from duqsweep.spec import LayerRule, Trial
 
-_ALONE = ("name=words", "enqueue=[reference]")  # what a configuration must have
+# What a configuration must have; without episodes, for those that a suite lacks.
+_ALONE = (
+    "name=words",
+    "enqueue=[reference]",
+    "budget.episodes_per_trial=0",
+    "objectives=[{name: call_ms}]",
+)
 _PATHS = {"policy": ("checkpoint", "tokenizer"), "suite": ("assets", "pro_files")}
 
 
@@ -35,13 +42,19 @@ def trial_words(trial: Trial, base: Base) -> TrialWords:
         base: What that sweep's trials start from.
     """
     groups = tuple(_groups(base))
-    plain = compose([*_ALONE, *groups]).base
+    plain = _plain(groups)
     settings = {
         key: value
         for key, value in {**base.settings, **trial.params}.items()
         if key in trial.params or plain.settings.get(key) != value
     }
     return TrialWords((*groups, *_differences(base, plain), *_rules(base.rules)), settings)
+
+
+@cache
+def _plain(groups: tuple[str, ...]) -> Base:
+    """What trials start from with this policy and suite alone."""
+    return compose([*_ALONE, *groups]).base
 
 
 def _word(key: str, value: Scalar | None) -> str:

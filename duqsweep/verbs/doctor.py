@@ -1,6 +1,7 @@
 """`duqsweep doctor`: what works on this machine, and what to do where something does not.
 
-Overrides choose the policy and the suite, e.g. suite=libero_goal suite.renderer=egl.
+Overrides choose the policy and the suite, e.g. suite=libero_goal suite.renderer=egl. With
+launcher=slurm, or launcher=local, a job looks at a node (or this machine) as a worker's job would.
 """
 
 from __future__ import annotations
@@ -14,18 +15,19 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import replace
+from pathlib import Path
 
 from duqsweep.checkpoint.locate import check_checkpoint
-from duqsweep.control.config.sweep_config import compose
+from duqsweep.control.config.sweep_config import LauncherConfig, SweepConfig, compose
 from duqsweep.control.dispatch.devices import take_device
 from duqsweep.envs.assets import OFFICIAL_TASKS, find_assets
 from duqsweep.envs.libero_pro import PRO_SUITES
+from duqsweep.errors import ConfigError
 from duqsweep.spec import PolicySpec, SuiteSpec
-from duqsweep.worker.ledger import make_ledger
-
-# Pictures without anything in them are how a broken renderer shows.
-MIN_CONTRAST = 10
+from duqsweep.verbs.folder import tracking_uri
+from duqsweep.verbs.interrupt import terminate_as_interrupt
 
 
 def main(arguments: list[str]) -> int:
@@ -36,39 +38,89 @@ def main(arguments: list[str]) -> int:
     """
     parser = argparse.ArgumentParser(prog="duqsweep doctor", description=__doc__)
     parser.add_argument("--traceback", action="store_true", help="show where a check failed")
+    parser.add_argument(
+        "--wait-min", type=float, default=10.0, help="for a job's answers (default: 10)"
+    )
     parser.add_argument("overrides", nargs="*", help="of another suite, policy or renderer")
     parsed = parser.parse_intermixed_args(arguments)
-    base = compose(["name=doctor", "enqueue=[reference]", *parsed.overrides]).base
+    if not parsed.wait_min > 0:
+        raise ConfigError(f"--wait-min must be positive, got {parsed.wait_min:g}")
+    config = compose(["name=doctor", "enqueue=[reference]", *parsed.overrides])
+    base = config.base
+    is_slurm = config.launcher.name == "slurm"
+    evaluates = {
+        "policy": lambda: _policy(base.policy),
+        # Before the simulator: OSMesa and Triton both bring LLVM, and this order alone is safe.
+        "torch.compile": _compile,
+        "simulator": lambda: check_simulator(base.suite),
+    }
     needed = {
         "packages": _packages,
-        "policy": lambda: _policy(base.policy),
-        "simulator": lambda: check_simulator(base.suite),
-        "torch.compile": _compile,
+        **({"slurm": lambda: _slurm_job(config.launcher)} if is_slurm else evaluates),
         "mlflow": _mlflow,
     }
     optional = {
-        "gpu": _gpu,
-        "slurm": _slurm,
+        **({} if is_slurm else {"gpu": _gpu, "slurm": _slurm}),
         "official suites": lambda: check_assets(base.suite),
     }
     failed = [name for name, check in needed.items() if not _run(name, check, parsed.traceback)]
     for name, check in optional.items():
         _run(name, check, parsed.traceback, required=False)
+    asks = any(word.startswith("launcher") for word in parsed.overrides)
+    if "slurm" not in failed and (is_slurm or (asks and config.launcher.name == "local")):
+        with terminate_as_interrupt():
+            failed += _probe(config, 60.0 * parsed.wait_min)
     such = "such a" if parsed.overrides else "the default"
     print(f"broken: {', '.join(failed)}" if failed else f"all that {such} sweep needs works")
     return 1 if failed else 0
+
+
+def _probe(config: SweepConfig, wait_s: float) -> list[str]:
+    """Let a job look around, and print what it finds; returns the names of what is broken.
+
+    Ctrl-C ends the job.
+    """
+    # Imported here: submitit is slow to import.
+    from duqsweep.control.dispatch.probing import probe_findings
+
+    parent = config.directory.parent
+    made = not parent.exists()
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="duqsweep-doctor-", dir=parent))
+    failed = []
+    addresses = tuple(filter(None, (tracking_uri(config), config.storage_url)))
+    found = probe_findings(config, folder, addresses, wait_s, lambda line: print(f"       {line}"))
+    try:
+        with closing(found):
+            for finding in found:
+                _print(finding.name, finding.text, finding.is_ok, finding.is_needed)
+                if not finding.is_ok and finding.is_needed:
+                    failed.append(finding.name)
+    finally:
+        if not failed:
+            shutil.rmtree(folder, ignore_errors=True)
+            if made:
+                with suppress(OSError):  # others use it by now
+                    parent.rmdir()
+    if failed:
+        print(f"       the job's files are in {folder}")
+    return failed
+
+
+def _print(name: str, text: str, is_ok: bool, is_needed: bool) -> None:
+    mark = " ok " if is_ok else "FAIL" if is_needed else "none"
+    print(f"[{mark}] {name}: {text}", flush=True)
 
 
 def _run(name: str, check: Callable[[], str], trace: bool, required: bool = True) -> bool:
     try:
         found = check()
     except Exception as error:  # the other checks run all the same
-        mark = "FAIL" if required else "none"
-        print(f"[{mark}] {name}: {' '.join(str(error).split()) or type(error).__name__}")
+        _print(name, " ".join(str(error).split()) or type(error).__name__, False, required)
         if trace:
             traceback.print_exc(file=sys.stdout)
         return False
-    print(f"[ ok ] {name}: {found}")
+    _print(name, found, True, required)
     return True
 
 
@@ -89,20 +141,10 @@ def _policy(spec: PolicySpec) -> str:
 
 def check_simulator(suite: SuiteSpec) -> str:
     """Draw the first pictures of a suite; raises where they are empty or cannot be drawn."""
-    from duqsweep.envs.libero import open_environment
-    from duqsweep.envs.rendering import resolve_renderer
+    from duqsweep.worker.node_checks import draw
 
     take_device()
-    environment = open_environment(suite)
-    try:
-        seen = environment.reset(make_ledger(suite)[0])
-    finally:
-        environment.close()
-    for camera, picture in seen.images.items():
-        if picture.std() < MIN_CONTRAST:
-            raise RuntimeError(f"camera {camera} sees nothing: is libosmesa6 installed?")
-    renderer = resolve_renderer(suite.renderer)
-    return f"{suite.name} draws {', '.join(seen.images)} by {renderer}"
+    return draw(suite)
 
 
 def _compile() -> str:
@@ -140,6 +182,14 @@ def _slurm() -> str:
     if run.returncode:
         raise RuntimeError(f"sinfo: {run.stderr.strip()}")
     return f"partitions {' '.join(run.stdout.split())}"
+
+
+def _slurm_job(config: LauncherConfig) -> str:
+    """SLURM would take a worker's job."""
+    from duqsweep.control.dispatch.dispatcher import open_launcher
+
+    open_launcher(config).check()
+    return f"takes such jobs; {_slurm()}"
 
 
 def check_assets(suite: SuiteSpec) -> str:

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="duqsweep explain",
         description=__doc__,
-        epilog="Overrides as of a sweep, e.g. policy=embedded policy.num_steps=5.",
+        epilog="Overrides as of a sweep: policy=embedded policy.num_steps=5 quant.block_size=64.",
     )
     parser.add_argument("--vitals", type=Path, metavar="FILE", help="vitals.json of a trial")
     parser.add_argument("--settings", action="store_true", help="list the settings of a trial")

@@ -60,6 +60,16 @@ def sweep_front(config: SweepConfig, views: Sequence[TrialView] | None = None) -
     return compute_front(config.directory, config.objectives, views, config.margin)
 
 
+def explained_front(config: SweepConfig, views: Sequence[TrialView]) -> Front:
+    """The same front with the importance of each parameter for success, which takes seconds."""
+    # Imported here: SciPy's optimiser is slow to import, and most verbs do without.
+    from duqsweep.control.config.space import Space
+    from duqsweep.control.kghv.importances import importances
+
+    front = sweep_front(config, views)
+    return replace(front, importances=importances(Space.from_config(config), views))
+
+
 def tracking_uri(config: SweepConfig) -> str | None:
     """Where MLflow's copy goes; None: a database in the folder.
 

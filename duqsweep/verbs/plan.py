@@ -21,6 +21,7 @@ from duqsweep.control.front.formats import duration
 from duqsweep.control.view.console import open_console
 from duqsweep.quant.select import Bits
 from duqsweep.spec import INTEGER_KERNELS, INTEGER_NEEDS
+from duqsweep.verbs.as_job import AS_JOB
 
 DRAWS = 5  # random points shown; a sampler's own depend on what it has seen
 
@@ -29,6 +30,7 @@ def main(arguments: list[str]) -> int:
     """Print the space, what each include reaches, plans and draws, and an estimate; returns 0."""
     parser = argparse.ArgumentParser(prog="duqsweep plan", description=__doc__)
     parser.add_argument("--config-dir", type=Path, help="a folder laid out as conf/")
+    parser.add_argument(AS_JOB, action="store_true", help="also the controller's job")
     parsed, overrides = parser.parse_known_args(arguments)
     config = compose(overrides, parsed.config_dir)
     check_inputs(config)
@@ -40,7 +42,27 @@ def main(arguments: list[str]) -> int:
     console.print(_trial_table(config, space))
     for line in _remarks(config, space):
         console.print(line, highlight=False)
+    if config.launcher.name == "slurm":
+        _print_request(config, parsed.as_job)
     return 0
+
+
+def _print_request(config: SweepConfig, as_job: bool) -> None:
+    """What each worker's job, and the controller's if it is one, asks SLURM for."""
+    # Imported here: submitit is slow to import.
+    from duqsweep.control.dispatch.batch import asks_for_gpus, controller_header, worker_header
+
+    launcher = config.launcher
+    print(f"each job, of which launcher.jobs={launcher.jobs} may be there at once, asks for")
+    print("\n".join(worker_header(launcher, config.directory)))
+    if as_job:
+        print("the controller's job asks for")
+        print("\n".join(controller_header(launcher, config.directory)))
+    if config.base.runtime.device == "cuda" and not asks_for_gpus(launcher):
+        print(
+            "runtime.device=cuda, and the jobs ask for no GPU: set launcher.gpus_per_node=1 or "
+            "launcher.gres=gpu:TYPE:1, unless your partition gives one without being asked"
+        )
 
 
 def _space_table(config: SweepConfig, space: Space) -> Table:

@@ -25,7 +25,7 @@ from duqsweep.control.trials.reference import Reference, readable_reference
 from duqsweep.control.view import wording
 from duqsweep.control.view.console import open_console
 from duqsweep.control.view.tables import columns, new_table
-from duqsweep.errors import EvaluationError
+from duqsweep.errors import DispatchError, EvaluationError
 from duqsweep.result import SuccessCounts, Throughput
 from duqsweep.verbs.folder import sweep_config, sweep_look
 
@@ -45,8 +45,10 @@ def main(arguments: list[str]) -> int:
     jobs = _jobs(config)
     rows = {number: _of_point(point, config.directory) for number, point in look.points.items()}
     rows |= {number: _of_view(view, reference) for number, view in look.views.items()}
+    controller = _controller(config)
     state = {
         "sweep": config.name,
+        "controller": controller,
         "stop_requested": (config.directory / files.STOP).exists(),
         "counts": look.front.counts,
         "episodes": look.front.episodes,
@@ -55,7 +57,8 @@ def main(arguments: list[str]) -> int:
             {
                 "trial": number,
                 **rows[number],
-                **_of_jobs(config.directory, number, jobs),
+                "job_state": jobs.get(number),
+                **_of_job(files.trial_dir(config.directory, number), details=parsed.json),
                 "phase": _phase(config.directory, number) if _runs(rows[number]) else None,
             }
             for number in sorted(rows)
@@ -78,6 +81,27 @@ def _jobs(config: SweepConfig) -> dict[int, dict[str, str]]:
 
     views: dict[int, JobView] = job_states(config.launcher, config.directory)
     return {number: {"state": view.state, "reason": view.reason} for number, view in views.items()}
+
+
+def _controller(config: SweepConfig) -> dict[str, str | None] | None:
+    """The job that is the sweep's controller, if --as-job submitted one."""
+    if not (config.directory / files.CONTROLLER_DIR).exists():
+        return None
+    from duqsweep.control.dispatch.controller_job import ControllerJob
+
+    job = ControllerJob(config.directory)
+    try:
+        view = job.view()
+    except DispatchError:
+        return {"job_id": None, "state": "unknown", "reason": "", "log": str(job.log)}
+    if view is None:
+        return None
+    return {
+        "job_id": view.job_id,
+        "state": view.state,
+        "reason": view.reason,
+        "log": str(job.log),
+    }
 
 
 def _state(trial: dict[str, Any]) -> str:
@@ -149,13 +173,15 @@ def _of_status(status: TrialStatus | None, throughput: Throughput | None) -> dic
     }
 
 
-def _of_jobs(directory: Path, number: int, jobs: Mapping[int, Any]) -> dict[str, Any]:
-    """Who works or worked on a trial."""
-    folder = files.trial_dir(directory, number)
+def _of_job(folder: Path, details: bool) -> dict[str, Any]:
+    """How jobs of a trial died, and with `details` who works or worked on it."""
+    failures = deaths_of(folder)
+    if not details:
+        return {"job_failures": failures}
     job = None
     with suppress(FileNotFoundError, EvaluationError):  # a damaged one is mended by the next start
         job = files.read_object(folder / files.JOB_JSON)
-    return {"job": job, "job_failures": deaths_of(folder), "job_state": jobs.get(number)}
+    return {"job": job, "job_failures": failures}
 
 
 def _throughput(throughput: Throughput | None) -> dict[str, Any] | None:
@@ -240,4 +266,10 @@ def _print(state: dict[str, Any]) -> None:
         console.print(pace)
     for folder, why in state["damaged"].items():
         console.print(f"trial {folder} cannot be read: {why}", markup=False, highlight=False)
+    controller = state["controller"]
+    if controller is not None:
+        reason = controller["reason"]
+        why = f" ({reason})" if reason not in ("", "None") else ""
+        said = f"controller: SLURM job {controller['job_id']}, {controller['state']}{why}"
+        print(f"{said}; log {controller['log']}")
     console.print("* on the front", style="dim")

@@ -27,15 +27,24 @@ from duqsweep.control.view.wording import repeats_line
 from duqsweep.errors import ConfigError
 from duqsweep.masking import masked
 from duqsweep.result import ENDINGS
+from duqsweep.verbs.as_job import (
+    AS_JOB,
+    IN_JOB,
+    LOCK_WAIT_S,
+    hand_over,
+    refuse_second,
+    submit_controller,
+    time_left_s,
+)
 from duqsweep.verbs.command import command
-from duqsweep.verbs.folder import sweep_front, tracking_uri
-from duqsweep.verbs.interrupt import terminate_as_interrupt
+from duqsweep.verbs.folder import explained_front, tracking_uri
+from duqsweep.verbs.interrupt import HandOver, terminate_as_interrupt
 from duqsweep.verbs.notify import ERROR, VARIABLES, Notice
 from duqsweep.verbs.undo import undone_if_refused
 from duqsweep.worker.ledger import check_ledger, make_ledger, write_ledger
 from duqsweep.worker.simulator import check_simulator, write_simulator
 
-OPTIONS = "--cfg job, --config-dir DIR, --notify CMD"
+OPTIONS = f"--cfg job, --config-dir DIR, --notify CMD, {AS_JOB}"
 ASK = """\
 {running} trials are running.
   y  they continue without this process; this command re-attaches to them:
@@ -51,10 +60,12 @@ def main(arguments: list[str]) -> int:
     Returns:
         0; 3 when more trials failed than tolerated; 130 when it was interrupted or stopped.
     """
-    parser = argparse.ArgumentParser(prog="duqsweep", add_help=False)
+    parser = argparse.ArgumentParser(prog="duqsweep", add_help=False, allow_abbrev=False)
     parser.add_argument("--cfg", choices=("job",), help="print the configuration and stop")
     parser.add_argument("--config-dir", type=Path, help="a folder laid out as conf/")
     parser.add_argument("--notify", metavar="CMD", help=f"run at the end, with {VARIABLES} set")
+    parser.add_argument(AS_JOB, action="store_true", help="submit the controller to SLURM")
+    parser.add_argument(IN_JOB, action="store_true", help="what such a job runs")
     parsed, overrides = parser.parse_known_args(arguments)
     unknown = [word for word in overrides if word.startswith("-")]
     if unknown:
@@ -64,21 +75,29 @@ def main(arguments: list[str]) -> int:
     if parsed.cfg:
         print(masked(as_yaml(composed)), end="")
         return 0
+    if parsed.as_job and config.launcher.name != "slurm":
+        raise ConfigError(f"{AS_JOB} makes the controller a job of SLURM: add launcher=slurm")
     check_inputs(config)
     space = Space.from_config(config)
     check_effect(overrides, space)
     _check_earlier_run(config)
+    refuse_second(config.directory)
     from duqsweep.control.study.controller_lock import controller_lock
 
     # The notice is given when the lock is free again: its command may be another verb.
     with Notice(parsed.notify, config.name, config.directory) as notice, ExitStack() as held:
         with undone_if_refused(config.directory):
-            held.enter_context(controller_lock(config.directory))
-            run = _Run(config, space, arguments)
+            wait_s = LOCK_WAIT_S if parsed.in_job else 0.0
+            held.enter_context(controller_lock(config.directory, wait_s))
+            words = [AS_JOB if word == IN_JOB else word for word in arguments]
+            run = _Run(config, space, words)
+            if parsed.as_job:
+                refuse_second(config.directory)  # another --as-job may have been faster
+                return submit_controller(config)
         notice.state = ERROR
-        notice.code = run.main()
-        notice.state = run.ending
-        return notice.code
+        notice.code = run.main(time_left_s(config) if parsed.in_job else None)
+        notice.state = None if run.is_handed_over else run.ending
+    return hand_over() if run.is_handed_over else notice.code
 
 
 def _check_earlier_run(config: SweepConfig) -> None:
@@ -109,6 +128,7 @@ class _Run:
         self.ending = "interrupted"  # or how its loop ended
         self._command = command(arguments)
         self._config = config
+        self.is_handed_over = False  # the next run of this job shall go on
         self._dir = config.directory
         # Whatever may be refused comes before anything is written.
         self._uri = tracking_uri(config)
@@ -143,8 +163,8 @@ class _Run:
         if self._resettled:
             files.write_text(path, sweep_yaml, private=masked(sweep_yaml) != sweep_yaml)
 
-    def main(self) -> int:
-        """Run the loop, then show the result."""
+    def main(self, hand_over_after_s: float | None = None) -> int:
+        """Run the loop, and hand over to the next run after a while, if so; show the result."""
         from duqsweep.control.dispatch.simulators import simulator_hint
         from duqsweep.control.sweep import Parts, Sweep
         from duqsweep.control.sweep_files import FrontFiles, TrialFiles
@@ -167,7 +187,7 @@ class _Run:
         trouble = None
         try:
             with (
-                terminate_as_interrupt(),
+                terminate_as_interrupt(hand_over_after_s),
                 open_progress(plan) as progress,
                 files.waiting_out(progress.message),
             ):
@@ -186,7 +206,8 @@ class _Run:
                 sweep = Sweep(self._dir, parts)
                 self.ending = sweep.run()
                 trouble = trouble_text(self.ending, sweep.deaths, "the same command")
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
+            self.is_handed_over = isinstance(interrupt, HandOver)
             self._interrupted()
         else:
             self._dispatcher.close(end_jobs=True)
@@ -210,6 +231,9 @@ class _Run:
         self._dispatcher.close(end_jobs)
         jobs = "" if self._config.launcher.name == "inline" else "jobs continue, "
         jobs = "jobs ended, " if end_jobs else jobs
+        if self.is_handed_over:
+            print(f"handed over: {jobs}nothing is lost; this job is queued again and resumes here")
+            return
         print(
             f"interrupted: {jobs}nothing is lost; the same command resumes from here:\n"
             f"  {self._command}"
@@ -221,14 +245,14 @@ class _Run:
         from duqsweep.control.trials.reader import read_trials
 
         views = read_trials(self._dir)
-        front = sweep_front(self._config, views)
+        front = explained_front(self._config, views)
         finished = ending == "finished"
         if nothing_new and finished and not trouble:
             changed = f"{files.SWEEP_YAML} holds the new settings" if self._resettled else ""
             changed = changed or "nothing was changed"
             print(f"{self._config.name} is finished: nothing was left to do, {changed}")
         elif views:
-            write_report(self._dir, front, views)
+            write_report(self._dir, front, views, self._config.base)
             self._tracker.front_changed(front)
         missing = self._tracker.close(MLFLOW_WAIT_S if finished else 5.0)
         if finished:

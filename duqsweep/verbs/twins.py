@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
         front = sweep_front(config, views)
         files.write_json(directory / files.FRONT_JSON, front.to_json())
         if (directory / files.REPORT_HTML).exists():
-            write_report(directory, front, views)
+            write_report(directory, front, views, config.base)
     rows = decomposition(front)
     print(table([HEADER, *rows]) if rows else "no point's twin is timed yet")
     print(f"\n{NOTE}")

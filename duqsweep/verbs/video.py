@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> int:
     folder.mkdir(exist_ok=True)
     _write(paths, recorded, replace(config.base.suite, image_px=parsed.px), parsed)
     if (config.directory / files.REPORT_HTML).exists():  # it shows the videos
-        write_report(config.directory, front, trials)
+        write_report(config.directory, front, trials, config.base)
     return 0
 
 

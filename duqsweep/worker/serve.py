@@ -63,6 +63,21 @@ def serve(worker_dir: str, opener: OpenEvaluator | None = None) -> None:
     log.info("worker %s leaves: %s", worker_config.id, reason)
 
 
+def heartbeat(started_at: float, assignment: Assignment | None) -> Heartbeat:
+    """What this process says of itself.
+
+    Args:
+        started_at: Unix time.
+        assignment: What it works on.
+    """
+    ticks = start_ticks(os.getpid())
+    assert ticks is not None
+    # SLURM says only in the environment which job this is, and where it runs.
+    node, job_id = os.environ.get("SLURMD_NODENAME"), os.environ.get("SLURM_JOB_ID")
+    me = (os.getpid(), ticks, socket.gethostname(), machine_id(), node, job_id)
+    return Heartbeat(*me, started_at, assignment)
+
+
 class _Worker:
     def __init__(
         self, mailbox: Mailbox, worker_config: WorkerConfig, opener: OpenEvaluator
@@ -202,12 +217,7 @@ class _Worker:
                 self.mailbox.beat()
 
     def _say_alive(self) -> None:
-        ticks = start_ticks(os.getpid())
-        assert ticks is not None
-        # SLURM says only in the environment which job this is, and where it runs.
-        node, job_id = os.environ.get("SLURMD_NODENAME"), os.environ.get("SLURM_JOB_ID")
-        me = (os.getpid(), ticks, socket.gethostname(), machine_id(), node, job_id)
-        self.mailbox.set_alive(Heartbeat(*me, self.started_at, self.current))
+        self.mailbox.set_alive(heartbeat(self.started_at, self.current))
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         left_s = 60.0 * self.worker_config.timeout_min - (time.time() - self.started_at)

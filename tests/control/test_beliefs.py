@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from statistics import NormalDist
-
 import pytest
 from synthetic_sweep import (
     OBJECTIVES,
@@ -14,26 +12,12 @@ from synthetic_sweep import (
     write_trial,
 )
 
-from duqsweep.control.front.beliefs import Belief, front_chances, read_beliefs, write_beliefs
+from duqsweep.control.front.beliefs import Belief, Beliefs, read_beliefs, write_beliefs
 from duqsweep.control.front.content import FrontBuilder, compute_front
 from duqsweep.control.front.records import Front
 from duqsweep.control.trials.reader import read_trials
 from duqsweep.control.trials.reference import ensure_reference
-
-
-def test_a_slower_trial_is_on_the_front_as_often_as_its_rate_is_higher():
-    beliefs = [Belief(0.80, 0.03), Belief(0.84, 0.04)]
-    fast, slow = front_chances(beliefs, [[1.0], [2.0]], [0.0])
-    assert fast == 1.0
-    assert slow == pytest.approx(NormalDist().cdf(0.04 / 0.05), abs=0.03)
-
-
-def test_noise_of_the_clock_makes_neighbours_uncertain():
-    beliefs = [Belief(0.80, 0.001), Belief(0.80, 0.001)]
-    exact = front_chances(beliefs, [[1.0], [1.01]], [0.0])
-    noisy = front_chances(beliefs, [[1.0], [1.01]], [0.02])
-    assert exact[0] == 1.0
-    assert 0.5 < noisy[0] < 0.95
+from duqsweep.errors import ConfigError
 
 
 @pytest.fixture
@@ -53,22 +37,28 @@ def test_a_lucky_trial_is_on_the_front_of_raw_rates_only(folder):
     raw = builder.build(views)
     assert [point.on_front for point in raw.points] == [True, True]
     assert [point.success_mean for point in raw.points] == [None, None]
-    beliefs = {0: Belief(0.85, 0.08), 1: Belief(0.90, 0.03)}
+    beliefs = Beliefs({"0": Belief(0.85, 0.08, 0.3), "1": Belief(0.90, 0.03, 0.9)})
     write_beliefs(folder, beliefs)
     believed = builder.build(views)
     assert [point.on_front for point in believed.points] == [False, True]
     assert [point.success_mean for point in believed.points] == [0.85, 0.9]
     assert believed.points[0].success.success_rate == 1.0  # the raw rate stays beside it
-    assert 0.1 < (believed.points[0].p_front or 0.0) < 0.5
+    assert [point.p_front for point in believed.points] == [0.3, 0.9]
     assert believed == compute_front(folder, OBJECTIVES)
     assert Front.from_json(believed.to_json()) == believed
 
 
 def test_beliefs_are_read_as_they_were_written_and_rewritten_only_when_they_change(folder):
-    assert read_beliefs(folder) == {}
-    beliefs = {3: Belief(0.5, 0.1)}
+    assert read_beliefs(folder) == Beliefs({})
+    beliefs = Beliefs({"3": Belief(0.5, 0.1)})
     write_beliefs(folder, beliefs)
     assert read_beliefs(folder) == beliefs
     before = (folder / "posterior.json").stat().st_mtime_ns
     write_beliefs(folder, beliefs)
     assert (folder / "posterior.json").stat().st_mtime_ns == before
+
+
+def test_beliefs_of_another_version_are_named(folder):
+    (folder / "posterior.json").write_text('{"3": {"mean": 0.5, "sd": 0.1}}')
+    with pytest.raises(ConfigError, match=r"posterior.json is of another version.*delete it"):
+        read_beliefs(folder)

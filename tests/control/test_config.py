@@ -95,6 +95,36 @@ def test_objectives_default_to_success_and_time_and_know_their_directions():
     assert three.objectives[1] == Objective("weights_mb", "minimize")
 
 
+def asked_of_slurm(*overrides: str) -> tuple[int, int, float | None]:
+    launcher = compose(["launcher=slurm", *overrides]).launcher
+    return launcher.cpus_per_task, launcher.gpus_per_node, launcher.mem_gb
+
+
+def test_a_slurm_job_asks_for_what_the_policy_needs_unless_told_otherwise():
+    assert asked_of_slurm("+sweep=smoke") == (1, 0, 8.0)
+    assert asked_of_slurm("+sweep=smoke", "policy=pi05_libero") == (8, 1, 48.0)
+    assert asked_of_slurm("+sweep=dit_speed_gpu") == (8, 1, 16.0)
+    more = ["launcher.cpus_per_task=4", "launcher.mem_gb=null"]
+    assert asked_of_slurm("+sweep=smoke", *more) == (4, 0, None)
+    assert compose(["+sweep=dit_speed_gpu"]).launcher.gpus_per_node == 0  # this machine gives all
+
+
+def test_options_of_sbatch_may_hold_commas_and_may_be_added_without_a_plus():
+    launcher = compose(
+        [
+            "+sweep=smoke",
+            "launcher=slurm",
+            "launcher.partition=gpu,long",
+            "launcher.gres=gpu:a100:1,shard:2",
+            "launcher.additional_parameters.mem_per_cpu=4G",
+            "launcher.controller.additional_parameters={licenses: a}",
+        ]
+    ).launcher
+    assert (launcher.partition, launcher.gres) == ("gpu,long", "gpu:a100:1,shard:2")
+    assert launcher.additional_parameters == {"mem_per_cpu": "4G"}
+    assert launcher.controller.additional_parameters == {"licenses": "a"}
+
+
 def test_official_suites_keep_openpis_protocol():
     steps = {
         name: compose(["+sweep=smoke", f"suite={name}"]).base.suite.max_steps
@@ -265,6 +295,9 @@ def test_an_impossible_value_is_refused_wherever_it_is_given(key):
         (["+sweep=smoke", "launcher.name=slurn"], "inline, local, slurm.*did you mean 'slurm'"),
         (["+sweep=smoke", "launcher.cpus_per_task=0"], "cpus_per_task at 1"),
         (["+sweep=smoke", "launcher.idle_s=0"], "idle_s.*positive"),
+        (["+sweep=smoke", "launcher.controller.mem_gb=0"], "controller.mem_gb must be positive"),
+        (["+sweep=smoke", "launcher.controller.timeout_min=0"], "controller.timeout_min start at"),
+        (["+sweep=smoke", "launcher.controller.timeout_min=3"], "at most half of .*=3, got 120"),
         (["+sweep=smoke", "sampler.population=1"], "sampler.population at 2"),
         (["+sweep=smoke", "dir=${nowhere}"], "dir: Interpolation key 'nowhere'"),
         (["+sweep=smoke", "sampler=3"], "must be a string.*sampler=3"),

@@ -52,7 +52,7 @@ def test_more_successes_than_episodes_are_refused():
         wilson(3, 2)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 20), st.integers(0, 20), st.integers(0, 20), st.integers(0, 20))
 def test_probability_of_the_better_rate_is_the_integral(s1, f1, s2, f2):
     grid = np.linspace(0, 1, 4001)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from duqsweep.control.kghv.acquisition import Staircase, gain_of_known, gain_of_
 from duqsweep.control.kghv.angles import angle, angle_noise, rate
 from duqsweep.control.kghv.chooser import Chooser, Known, Prices, Region
 from duqsweep.control.kghv.encoding import Encoding
+from duqsweep.control.kghv.posterior import Posterior
 from duqsweep.control.kghv.surrogate import JITTER, Kernel, Surrogate
 
 BITS = "quant.weight_bits.layers."
@@ -309,8 +311,9 @@ def test_trials_below_the_least_success_get_no_more_episodes():
 def test_a_plan_outside_the_space_says_nothing_of_the_points_in_it():
     chooser = Chooser(SPACE, draw, costs=1, batch=20)
     inside = known_trials(6)
-    before, _ = chooser.posterior(inside)
-    with_plan, sd = chooser.posterior([*inside, Known(6, None, 0, 400, (1.0,))])
+    before = chooser.posterior(inside).means
+    found = chooser.posterior([*inside, Known(6, None, 0, 400, (1.0,))])
+    with_plan, sd = found.means, found.sds
     np.testing.assert_allclose(with_plan[:6], before)
     assert with_plan[6] < 0.02
     assert sd[6] < 0.02
@@ -346,5 +349,52 @@ def test_it_learns_that_two_settings_hurt_only_together():
         for i, (name, percent) in enumerate(table.items())
     ]
     chooser = Chooser(space, lambda take: {p.key: take(p) for p in space}, costs=1, batch=20)
-    means, _ = chooser.posterior(known)
+    means = chooser.posterior(known).means
     np.testing.assert_allclose(100 * means, list(table.values()), atol=5)
+
+
+def test_covariances_of_the_posterior_are_those_of_the_formula(setting):
+    kernel, theta, x = setting
+    surrogate = Surrogate(kernel, 0.9)
+    surrogate.theta = theta
+    noise = np.array([0.01, 0.02, 0.03, 0.02, 0.01])
+    surrogate.fit(x, np.linspace(0.8, 1.2, 5), noise, steps=0)
+    prior = kernel(theta, x, x)
+    inverse = np.linalg.inv(prior + np.diag(noise + JITTER))
+    found = surrogate.covariance_at_observed()
+    np.testing.assert_allclose(found, prior - prior @ inverse @ prior, atol=1e-9)
+    np.testing.assert_allclose(np.diag(found), surrogate.at_observed()[1], atol=1e-9)
+
+
+def two_rates(correlation: float) -> Posterior:
+    """A fast trial at 80 % and a slow one at 84 %, in angles about 0.05 ± 0.05 apart."""
+    angles = np.arcsin(np.sqrt([0.80, 0.84]))
+    sd = 0.05
+    covariances = sd**2 * np.array([[1.0, correlation], [correlation, 1.0]])
+    return Posterior(angles, covariances)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.9])
+def test_a_slower_trial_is_on_the_front_as_often_as_its_rate_is_higher(correlation):
+    posterior = two_rates(correlation)
+    costs = np.array([[0.0], [0.7]])
+    fast, slow = posterior.front_chances(np.arange(2), costs, np.zeros(1))
+    apart = posterior.angles[1] - posterior.angles[0]
+    assert fast == 1.0
+    sure = NormalDist().cdf(apart / (0.05 * math.sqrt(2 - 2 * correlation)))
+    assert slow == pytest.approx(sure, abs=0.03)
+
+
+def test_noise_of_the_clock_makes_neighbours_uncertain():
+    posterior = Posterior(np.array([1.1, 1.1]), 1e-8 * np.eye(2))
+    costs = np.array([[0.0], [0.01]])
+    exact = posterior.front_chances(np.arange(2), costs, np.zeros(1))
+    noisy = posterior.front_chances(np.arange(2), costs, np.array([0.02]))
+    assert exact[0] == 1.0
+    assert 0.5 < noisy[0] < 0.95
+
+
+def test_rates_of_the_posterior_are_the_means_and_deviations_of_its_draws():
+    posterior = two_rates(0.5)
+    assert posterior.draws.mean(axis=0) == pytest.approx(posterior.means, abs=0.005)
+    assert posterior.draws.std(axis=0) == pytest.approx(posterior.sds, rel=0.06)

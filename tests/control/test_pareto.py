@@ -64,7 +64,7 @@ def test_the_fronts_of_many_draws_are_those_of_each(data, objectives, count):
 
 
 @given(st.integers(0, 2**31))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_one_rate_of_all_episodes_is_what_no_mention_of_rates_means(seed):
     rng = np.random.default_rng(seed)
     outcomes = [dict(enumerate(rng.random(12) < rate)) for rate in (0.9, 0.6)]
@@ -184,7 +184,7 @@ def test_a_thousand_trials_are_judged_quickly():
 
 
 @given(st.integers(0, 2**31), st.integers(1, 2))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_candidates_that_join_change_and_leave_are_judged_as_if_all_were_new(seed, costs):
     rng = np.random.default_rng(seed)
     noise = (0.05,) * costs

@@ -57,7 +57,7 @@ def spaces(draw) -> Space:
     return dataclasses.replace(base(), parameters=tuple(parameters))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(spaces())
 def test_a_space_is_refused_if_and_only_if_one_of_its_points_is(space: Space) -> None:
     def is_possible() -> bool:

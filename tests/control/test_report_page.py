@@ -12,7 +12,8 @@ from synthetic_sweep import OBJECTIVES, write_sweep
 from duqsweep.control.front.content import compute_front
 from duqsweep.control.front.records import Front
 from duqsweep.control.report import picture
-from duqsweep.control.report.page import Surroundings, report_page
+from duqsweep.control.report.page import report_page
+from duqsweep.control.report.surroundings import Surroundings
 from duqsweep.control.trials.reader import TrialView, read_trials
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]

@@ -10,7 +10,10 @@ import pytest
 import slurm_lab
 from light_lab import Lab
 
+from duqsweep.control.dispatch.slurm import SlurmLauncher
+
 HERE = Path(__file__).parent
+LOOK_S = 0.5  # between two looks at SLURM's jobs: this cluster serves nobody else
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +36,7 @@ def launcher(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     if request.param == "slurm":
         cluster = request.getfixturevalue("slurm")
         monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
+        monkeypatch.setattr(SlurmLauncher, "period_s", LOOK_S)
     return str(request.param)
 
 

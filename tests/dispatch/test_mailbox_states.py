@@ -111,4 +111,4 @@ class Sides(RuleBasedStateMachine):
 
 
 TestSides = Sides.TestCase
-TestSides.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+TestSides.settings = settings(max_examples=25, stateful_step_count=20)

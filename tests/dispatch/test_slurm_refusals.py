@@ -16,6 +16,7 @@ from wrapped import Wrapped
 from duqsweep.control.config.schema import LauncherConfig
 from duqsweep.control.dispatch import evidence, jobstate, pool
 from duqsweep.control.dispatch.dispatcher import Assignment, Dispatcher, Ended, open_dispatcher
+from duqsweep.control.dispatch.evidence import QUIET_S
 from duqsweep.control.dispatch.slurm import refusal
 from duqsweep.control.dispatch.states import job_states
 from duqsweep.errors import ConfigError
@@ -74,16 +75,16 @@ def finish(dispatcher: Dispatcher, lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shell", "words"),
+    ("shell", "words", "seconds"),  # in which most are asked more than once
     [
-        (f'echo "{QOS}" >&2; exit 1', "QOSMaxSubmitJobPerUserLimit"),
-        ("exit 1", "exit code 1"),
-        ("exit 0", "instead of a job's id"),
-        ("head -c 300 /dev/urandom; exit 0", "instead of a job's id"),
-        ("head -c 300 /dev/urandom >&2; exit 1", "sbatch refuses the job"),
-        ("echo 'Zero Bytes were transmitted or received' >&2; exit 1", "Zero Bytes"),
-        ("echo 'invalid partition specified: gone' >&2; exit 1", "invalid partition"),
-        ("sleep 60", "gave no answer within 3 s"),
+        (f'echo "{QOS}" >&2; exit 1', "QOSMaxSubmitJobPerUserLimit", 3.0),
+        ("exit 1", "exit code 1", 3.0),
+        ("exit 0", "instead of a job's id", 4.0),
+        ("head -c 300 /dev/urandom; exit 0", "instead of a job's id", 4.0),
+        ("head -c 300 /dev/urandom >&2; exit 1", "sbatch refuses the job", 3.0),
+        ("echo 'Zero Bytes were transmitted or received' >&2; exit 1", "Zero Bytes", 4.0),
+        ("echo 'invalid partition specified: gone' >&2; exit 1", "invalid partition", 3.0),
+        ("sleep 60", "gave no answer within 3 s", 6.0),
     ],
 )
 def test_whatever_sbatch_says_is_waited_out_while_own_jobs_run(
@@ -93,15 +94,16 @@ def test_whatever_sbatch_says_is_waited_out_while_own_jobs_run(
     caplog: pytest.LogCaptureFixture,
     shell: str,
     words: str,
+    seconds: float,
 ) -> None:
     monkeypatch.setattr(pool, "BACK_OFF_S", 0.5)
-    monkeypatch.setattr(pool, "UNCLEAR_S", 3.0)
+    monkeypatch.setattr(pool, "UNCLEAR_S", 2.0)
     monkeypatch.setattr(jobstate, "ANSWER_S", 3.0)
     dispatcher = one_running(lab)
     lab.trial(1)
     with sbatch.doing(shell):
         dispatcher.submit(Assignment(1, 1))
-        slowest, ended = slowest_poll(dispatcher, 6.0)
+        slowest, ended = slowest_poll(dispatcher, seconds)
     assert (slowest < 1.5, ended) == (True, [])
     assert sorted(one.trial for one in dispatcher.pending()) == [0, 1]
     (warning,) = [line for line in caplog.messages if "no job is taken now" in line]
@@ -166,6 +168,8 @@ def test_a_first_job_over_a_limit_waits(
         ("slurm_load_partitions: Socket timed out on send/recv operation", False),
         ("Resource temporarily unavailable", False),
         ("Protocol authentication error", False),
+        ("Required partition not available (inactive or drain)", False),
+        ("Slurm backup controller in standby mode", False),
     ],
 )
 def test_refusals_that_pass_are_known(launcher: str, said: str, is_final: bool) -> None:
@@ -195,7 +199,7 @@ def test_a_squeue_that_lists_nothing_ends_nothing(
     folder = lab.folder / "trials" / "0000"
     with squeue.doing(shell):
         before = len(read_lines(folder / EPISODES_JSONL))
-        slowest, ended = slowest_poll(dispatcher, 15.0)
+        slowest, ended = slowest_poll(dispatcher, QUIET_S + 3.0)
     assert (slowest < 1.0, ended) == (True, [])
     assert len(read_lines(folder / EPISODES_JSONL)) > before
     assert len(mailboxes(lab)) == 1

@@ -1,31 +1,54 @@
-"""A policy of random weights, and one sweep of it that nobody interrupted."""
+"""A policy of random weights, and one sweep of it that nobody interrupted.
+
+Both are made once for all processes of a test run: the sweep takes half a minute of CPU.
+"""
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 from commands import SMALL, Finished, Here, run
 
-from duqsweep import cli
+from duqsweep import cli, files
 from duqsweep.envs.mini.suite import TASKS
 from duqsweep.policy.load import save_random
+from duqsweep.worker.lock import exclusive
+
+LONGEST_S = 600.0  # of the sweep, where every core is busy
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint")
-    save_random(folder, [task.instruction for task in TASKS])
+def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this test run share."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "common"
+    folder.mkdir(exist_ok=True)
     return folder
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Finished:
+def checkpoint(common: Path) -> Path:
+    folder = common / "checkpoint"
+    with exclusive(common / "checkpoint.lock", LONGEST_S):
+        if not folder.exists():
+            save_random(folder, [task.instruction for task in TASKS])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(common: Path, checkpoint: Path) -> Finished:
     """With local workers; only to be read."""
-    cwd = tmp_path_factory.mktemp("finished")
     words = (*SMALL, f"policy.checkpoint={checkpoint}")
-    return Finished(cwd / "sweeps" / "small", words, run(words, cwd))
+    told = common / "finished.json"
+    with exclusive(common / "finished.lock", LONGEST_S):
+        if not told.exists():
+            process = run(words, common)
+            files.write_json(told, [process.returncode, process.stdout, process.stderr])
+    process = subprocess.CompletedProcess(words, *files.read_json(told))
+    return Finished(common / "sweeps" / "small", words, process)
 
 
 @pytest.fixture

@@ -92,6 +92,9 @@ FATES: dict[str, Callable[[subprocess.Popen[str], Path], None]] = {
     "all killed": kill_everything,
     "Ctrl-C": ctrl_c,
 }
+# Runs whose workers end with them have one: each loads torch, LIBERO and the policy. The number may
+# change between two runs of a sweep.
+ONE_WORKER = ("stopped", "all terminated")
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +103,7 @@ def battered(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Ba
 
     The sweep has 30 steps (6 benchmarks, 24 episodes), and each run is bounded in steps, not in
     seconds, so that each finds work left on any machine. A run takes one or two steps before its
-    signal, and its two workers finish at most an episode each. Workers that outlive their
+    signal, and its one or two workers finish at most an episode each. Workers that outlive their
     controller finish their trials without it, up to 10 steps; that happens twice, and the second
     time, after Ctrl-C, only the last run comes afterwards.
     """
@@ -110,8 +113,9 @@ def battered(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Ba
     lives, ledgers = {}, []
     for name, fate in FATES.items():
         log = cwd / f"{name}.txt"
+        jobs = ("launcher.jobs=1",) if name in ONE_WORKER else ()
         with log.open("w") as stdout:
-            process = start(finished.words, cwd, stdout)
+            process = start((*finished.words, *jobs), cwd, stdout)
         if name == "all killed":  # first it must find what "controller killed" left
             wait_until(process, lambda log=log: "re-attached" in log.read_text())
         steps = written(folder)
@@ -137,7 +141,7 @@ def wait_until(process: subprocess.Popen[str], reached: Callable[[], bool]) -> N
     while not reached():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
-        time.sleep(0.01)
+        time.sleep(0.05)
 
 
 def written(folder: Path) -> int:

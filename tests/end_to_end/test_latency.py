@@ -92,9 +92,34 @@ def test_verbs_read_it(latency: Finished, tmp_path: Path, here: Here) -> None:
     assert "ms per call" in shown
     assert "succeeded" not in shown
     assert "call" in here(["front", folder], tmp_path).stdout
-    assert here(["export", folder, "--pick", "knee"], tmp_path).returncode == 0
+    exported = here(["export", folder, "--pick", "knee"], tmp_path)
+    assert (exported.returncode, "evaluate policy=embedded" in exported.stdout) == (0, True)
+    assert (latency.folder / "report.html").is_file()
     confirm = here(["confirm", folder], tmp_path)
     assert (confirm.returncode, "no episodes to confirm" in confirm.stderr) == (2, True)
+
+
+def test_twins_say_what_quantization_itself_brings(
+    latency: Finished, tmp_path: Path, here: Here
+) -> None:
+    folder = Path(shutil.copytree(latency.folder, tmp_path / "latency"))
+    first = here(["twins", str(folder)], tmp_path)
+    assert first.returncode == 0, first.stderr
+    timed = hashes(folder / "twins" / "trials")
+    vitals = files.read_json(trial_dirs(folder / "twins")[0] / "vitals.json")
+    assert vitals["layers_quantized"] == 0
+    points = files.read_json(folder / "front.json")["points"]
+    (point,) = (point for point in points if point["on_front"] and point["name"] != "reference")
+    factors = point["factors"]
+    assert factors["steps"] == vitals["speedup"]
+    assert (factors["compile"], factors["replan"], factors["twin"]) == (1, 1, "twin 0")
+    product = factors["steps"] * factors["compile"] * factors["quantization"]
+    assert product == pytest.approx(point["speedup"])
+    assert f"{factors['quantization']:.2f}×" in first.stdout
+    assert "What made them fast" in (folder / "report.html").read_text()
+    again = here(["twins", str(folder)], tmp_path)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert hashes(folder / "twins" / "trials") == timed
 
 
 def test_one_trial_is_only_timed(tmp_path: Path, path: str, here: Here) -> None:

@@ -259,45 +259,53 @@ def test_closing_a_simulator_frees_its_model_at_once():
     assert model() is None
 
 
-def change_controller(**settings: object) -> Callable[[Simulator], None]:
-    def change(simulator: Simulator) -> None:
-        for name, value in settings.items():
-            setattr(simulator.env.robots[0].controller, name, value)
-
-    return change
+Change = Callable[[Simulator, pytest.MonkeyPatch], None]
 
 
-def use_rk4(simulator: Simulator) -> None:
-    simulator.env.sim.model._model.opt.integrator = 1
+def change_controller(name: str, value: object) -> Change:
+    return lambda simulator, patch: patch.setattr(simulator.env.robots[0].controller, name, value)
 
 
-def put_observables_back(simulator: Simulator) -> None:
-    simulator.env._observables = simulator.env._setup_observables()
+def use_rk4(simulator: Simulator, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(simulator.env.sim.model._model.opt, "integrator", 1)
 
 
-def give_own_step(simulator: Simulator) -> None:
+def put_observables_back(simulator: Simulator, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(simulator.env, "_observables", simulator.env._setup_observables())
+
+
+def give_own_step(simulator: Simulator, patch: pytest.MonkeyPatch) -> None:
     known = type(simulator.env)
-    simulator.env.__class__ = type("Other", (known,), {"_pre_action": lambda *_: None})
+    other = type("Other", (known,), {"_pre_action": lambda *_: None})
+    patch.setattr(simulator.env, "__class__", other)
+
+
+@pytest.fixture(scope="module")
+def changeable() -> Iterator[Simulator]:
+    """A simulator whose changes are undone after each test."""
+    task = mini_tasks()[2]
+    simulator = Simulator(task.bddl, task.instruction, None)
+    yield simulator
+    simulator.close()
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (change_controller(impedance_mode="variable"), "impedance_mode=variable"),
-        (change_controller(use_delta=False), "use_delta=False"),
-        (change_controller(interpolator_pos="linear"), "interpolator_pos=linear"),
+        (change_controller("impedance_mode", "variable"), "impedance_mode=variable"),
+        (change_controller("use_delta", False), "use_delta=False"),
+        (change_controller("interpolator_pos", "linear"), "interpolator_pos=linear"),
         (use_rk4, "RK4"),
         (put_observables_back, "observables"),
         (give_own_step, r"Other\._pre_action"),
     ],
 )
-def test_what_is_not_known_to_be_exact_is_refused(change, named):
-    task = mini_tasks()[2]
-    simulator = Simulator(task.bddl, task.instruction, None)
+def test_what_is_not_known_to_be_exact_is_refused(change, named, changeable):
     from duqsweep.envs.control_step import ControlStep
 
-    ControlStep(simulator.env)
-    change(simulator)
-    with pytest.raises(InfrastructureError, match=named):
-        ControlStep(simulator.env)
-    simulator.close()
+    ControlStep(changeable.env)
+    with pytest.MonkeyPatch.context() as patch:
+        change(changeable, patch)
+        with pytest.raises(InfrastructureError, match=named):
+            ControlStep(changeable.env)
+    ControlStep(changeable.env)

@@ -188,7 +188,7 @@ def test_a_byte_holds_channel_j_low_and_channel_j_plus_half_high() -> None:
     assert packed.tolist() == [[0xF1, 0x82]]
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(st.booleans())
 def test_merged_layers_give_their_outputs_side_by_side(packed: bool) -> None:
     parts = [random_weight(out, 64, 2, packed, bias=True) for out in (8, 16)]

@@ -119,7 +119,7 @@ def restored(path: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("layout", "name"), EACH)
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_a_damaged_document_is_read_or_refused_in_one_line(
     written: dict[str, Path], layout: str, name: str, data: st.DataObject

@@ -50,7 +50,7 @@ def slow_greedy(rows: Array, block: int, step: Array) -> Array:
     return matrix
 
 
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(
     tokens=st.integers(1, 9),
     block=st.sampled_from([16, 32]),

@@ -43,7 +43,7 @@ SETTINGS = st.builds(
 ).filter(lambda quant: quant.rotation in ("hadamard", "svd") or not quant.row_rotation)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(quant=SETTINGS)
 def test_transforming_without_rounding_changes_nothing(quant: QuantSpec) -> None:
     policy = tiny_policy()
@@ -58,7 +58,7 @@ def test_transforming_without_rounding_changes_nothing(quant: QuantSpec) -> None
     assert relative_error(found, wanted) < 1e-5  # fp32 sums over channels 50 times apart
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(quant=SETTINGS, pair=st.sampled_from([(4, 8), (2, 8), (16, 4), (8, 16)]))
 def test_both_kernels_give_the_same_numbers(quant: QuantSpec, pair: tuple[int, int]) -> None:
     layer = (LAYERS[0],)  # one layer: a rounding at a tie must not grow through the next
@@ -67,7 +67,7 @@ def test_both_kernels_give_the_same_numbers(quant: QuantSpec, pair: tuple[int, i
     assert relative_error(loop, fake) < 1e-3
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(quant=SETTINGS)
 def test_eight_bits_stay_close_and_fewer_are_further_away(quant: QuantSpec) -> None:
     errors = [relative_error(outputs(quantized(quant, (bits, 8))), EXACT) for bits in (8, 4, 2)]
@@ -204,7 +204,7 @@ def test_siglips_odd_width_takes_blocks_of_sixteen() -> None:
         assert relative_error(policy(x), wanted) < 0.03
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(quant=SETTINGS, at_once=st.sampled_from([1, 64 * 48, 2**30]))
 def test_folding_in_pieces_gives_the_same_pack(quant: QuantSpec, at_once: int) -> None:
     layer = tiny_policy().layers[0].up_proj

@@ -29,3 +29,13 @@ def test_a_suite_that_does_not_exist_is_refused(capsys) -> None:
     out, err = capsys.readouterr()
     assert out == ""
     assert (err.startswith("duqsweep: "), "libero_99" in err) == (True, True)
+
+
+def test_a_launcher_that_cannot_work_gets_no_job(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["doctor", "launcher=slurm"]) == exit_codes.ERROR
+    out, _ = capsys.readouterr()
+    assert "[FAIL] slurm: launcher=slurm needs sbatch on PATH" in out
+    assert out.splitlines()[-1] == "broken: slurm"  # a login node need not evaluate anything
+    assert list(tmp_path.iterdir()) == []

@@ -74,7 +74,7 @@ MISTAKES = [
         f"must not exceed the {len(os.sched_getaffinity(0))} cores that a job has, got 1000",
     ),
     (
-        ["plan", "+sweep=smoke", "launcher=slurm", "runtime.threads=9"],
+        ["plan", "+sweep=smoke", "launcher=slurm", "launcher.cpus_per_task=8", "runtime.threads=9"],
         "must not exceed the 8 cores that a job has, got 9",
     ),
     (["plan", "+sweep=smoke", "launcher.mem_gb=0"], "launcher.mem_gb must be positive, or null"),

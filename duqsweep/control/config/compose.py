@@ -8,9 +8,6 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -40,6 +37,11 @@ def load(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig
     Raises:
         ConfigError: What was asked for does not exist, has the wrong type or cannot be parsed.
     """
+    # Hydra takes long to import, and a sweep's own sweep.yaml needs none of it.
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+
     register()
     config_dir = own_conf_dir() if config_dir is None and has_own() else config_dir
     edits = [edit for edit in map(_SPACE_EDIT.fullmatch, overrides) if edit]

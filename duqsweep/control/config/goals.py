@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from duqsweep.categories import is_success_rate, named_category
 from duqsweep.control.config.schema import ObjectiveConfig
 from duqsweep.control.config.settings import did_you_mean
+from duqsweep.control.config.until import Until
 from duqsweep.control.front.measures import EPISODE_TIME_S, MEASURES, SUCCESS_RATE, measures_of
 from duqsweep.control.front.objectives import Objective
 from duqsweep.errors import ConfigError
@@ -23,6 +24,7 @@ class Budget:
     trials: int  # different trials; repetitions of a fingerprint are free
     episodes_per_trial: int  # 0: trials are benchmarked and play no episode
     tolerated_failures: float  # share of failed trials above which the exit code is 3
+    until: Until | None = None  # the question whose answer ends the sweep early
 
     def __post_init__(self) -> None:
         if self.trials < 1 or self.episodes_per_trial < 0:

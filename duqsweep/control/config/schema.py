@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, Literal, TypeVar
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from duqsweep.control.front.verdict import MARGIN
@@ -71,9 +70,20 @@ def _schema_type(hint: Any) -> Any:
 
 
 @dataclass
+class NeedsConfig:
+    """What a job that evaluates the policy asks SLURM for, unless the launcher says otherwise."""
+
+    cpus: int = 1
+    gpus: int = 0
+    mem_gb: float = 8.0
+
+
+@dataclass
 @_with_settings_of(PolicySpec)
 class PolicyConfig:
     """Group policy/: which policy, and how it is called."""
+
+    needs: NeedsConfig = field(default_factory=NeedsConfig)
 
 
 @dataclass
@@ -154,7 +164,7 @@ class SuiteConfig:
 class ObjectiveConfig:
     """One thing that the sweep trades."""
 
-    name: str = MISSING
+    name: str = MISSING  # a measure, e.g. success_rate, episode_time_s, weights_mb
     direction: str | None = None  # null: the one that makes sense; another is refused
 
 
@@ -163,8 +173,10 @@ class BudgetConfig:
     """How much a sweep may spend."""
 
     trials: int = 16  # different trials; repetitions of a fingerprint are free
-    episodes_per_trial: int = 12
+    episodes_per_trial: int = 12  # from the ledger that all trials share
     tolerated_failures: float = 0.25  # share of failed trials above which the exit code is 3
+    until: str | None = None  # kghv: ends the sweep early; fastest@success>=X, or front@E
+    until_probability: float = 0.95  # that the answer of fastest@ must have
 
 
 @dataclass
@@ -175,25 +187,42 @@ class VerdictConfig:
 
 
 @dataclass
+class ControllerConfig:
+    """The sweep's own process as a job of SLURM, which --as-job submits."""
+
+    timeout_min: int = 1440  # of one run; before its end the job puts itself back into the queue
+    signal_s: int = 120  # before its end, so that it can leave in order
+    cpus_per_task: int = 1  # cores
+    mem_gb: float | None = 2.0  # null: the partition's own
+    partition: str | None = None  # null: the launcher's; so are account and qos
+    account: str | None = None  # null: the launcher's
+    qos: str | None = None  # null: the launcher's
+    additional_parameters: dict[str, Any] = field(default_factory=dict)  # of sbatch
+
+
+@dataclass
 class LauncherConfig:
     """Group launcher/: where the trials run."""
 
     name: str = MISSING  # inline, local or slurm
     jobs: int = 0  # at once; 0: one per CPU core
     reuse: bool = True  # a job takes one assignment after another
-    timeout_min: int = 240
+    timeout_min: int = 240  # of one job; a trial that it cuts short is resumed by another
     hang_min: float = 60.0  # without any progress, after which an evaluation is ended
     idle_s: float = 60.0  # without an assignment, after which a job ends by itself
-    cpus_per_task: int = 1
+    cpus_per_task: int = 1  # cores of one job
     simulators: int = 0  # at once, of each job; 0: one per core but for the policy's, at least 1
-    gpus_per_node: int = 0
+    gpus_per_node: int = 0  # GPUs of one job, of any type
+    gres: str | None = None  # e.g. gpu:h200:1, instead of gpus_per_node
+    exclusive: bool = False  # no other job on the node, so that nothing disturbs the timing
     mem_gb: float | None = 8.0  # null: the partition's own
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
+    partition: str | None = None  # or several with commas; the first that has room is taken
+    account: str | None = None  # as sbatch has it
+    qos: str | None = None  # as sbatch has it
+    constraint: str | None = None  # as sbatch has it
     additional_parameters: dict[str, Any] = field(default_factory=dict)  # of sbatch
     setup: list[str] = field(default_factory=list)  # shell lines before the job
+    controller: ControllerConfig = field(default_factory=ControllerConfig)
 
 
 @dataclass
@@ -220,24 +249,25 @@ class StorageConfig:
     """Where Optuna keeps the study."""
 
     url: str | None = None  # null: a journal in the sweep's folder; or postgresql+psycopg2://…
+    moved_from: str | None = None  # where the sweep's folder was, if it was moved since
 
 
 @dataclass
 class RootConfig:
     """Everything that conf/config.yaml composes."""
 
-    name: str | None = None
+    name: str | None = None  # of the sweep
     dir: str = "sweeps/${name}"  # relative to where the command was typed
     seed: int = SuiteSpec.seed  # of sampler, ledger and flow noise
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     suite: SuiteConfig = field(default_factory=SuiteConfig)
     quant: QuantConfig = field(default_factory=QuantConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
-    includes: dict[str, list[str]] = field(default_factory=dict)
-    plans: dict[str, dict[str, Any]] = field(default_factory=dict)
-    space: dict[str, Any] = field(default_factory=dict)
-    when: dict[str, str] = field(default_factory=dict)
-    enqueue: list[str] = field(default_factory=list)
+    includes: dict[str, list[str]] = field(default_factory=dict)  # sets of layers: their regexes
+    plans: dict[str, dict[str, Any]] = field(default_factory=dict)  # named points: their settings
+    space: dict[str, Any] = field(default_factory=dict)  # searched keys: their values
+    when: dict[str, str] = field(default_factory=dict)  # searched keys: their conditions
+    enqueue: list[str] = field(default_factory=list)  # plans that are evaluated first
     objectives: list[ObjectiveConfig] = field(default_factory=list)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     verdict: VerdictConfig = field(default_factory=VerdictConfig)
@@ -249,4 +279,6 @@ class RootConfig:
 
 def register() -> None:
     """Make the schema known to Hydra; may be called again."""
+    from hydra.core.config_store import ConfigStore  # Hydra takes long to import
+
     ConfigStore.instance().store(name=ROOT, node=RootConfig, provider="duqsweep")

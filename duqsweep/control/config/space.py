@@ -127,6 +127,12 @@ class Space:
         outside += [key for key in wanted if key not in point and wanted[key] != base.get(key)]
         return None if outside else point
 
+    def point_of_trial(self, trial: Trial) -> Params | None:
+        """The point of the space that a trial is; None for a plan outside of it."""
+        if trial.name is None:
+            return dict(trial.params)
+        return self.point_of(trial.name) if trial.name in self.plans else None
+
     def random_point(self, rng: random.Random) -> Params:
         """A point drawn uniformly, parameter by parameter."""
         return self.draw(lambda parameter: random_value(parameter.domain, rng))

@@ -26,6 +26,7 @@ from duqsweep.control.config.goals import (
     objectives_of,
 )
 from duqsweep.control.config.schema import (
+    ControllerConfig,
     LauncherConfig,
     RootConfig,
     SamplerConfig,
@@ -38,6 +39,7 @@ from duqsweep.control.config.settings import (
     check_settable,
     did_you_mean,
 )
+from duqsweep.control.config.until import parse_until
 from duqsweep.control.front.objectives import Objective
 from duqsweep.envs.assets import RECORDED, instructions
 from duqsweep.envs.simulator_info import describe_simulator
@@ -85,6 +87,7 @@ class SweepConfig:
     sampler: SamplerConfig
     tracking: TrackingConfig
     storage_url: str | None
+    moved_from: Path | None  # where the sweep's folder was, as the storage has it
     yaml: str  # the whole composed configuration
 
     @property
@@ -147,10 +150,14 @@ def to_config(config: DictConfig) -> SweepConfig:
     name = check_name(root.name)
     declared_settings(SuiteSpec)["seed"].check("seed", root.seed)
     base = _base(root)
-    budget = Budget(
-        root.budget.trials, root.budget.episodes_per_trial, root.budget.tolerated_failures
-    )
     objectives = objectives_of(root.objectives, base.suite)
+    asked, shares_out = root.budget, root.sampler.name == SHARES_OUT
+    budget = Budget(
+        asked.trials,
+        asked.episodes_per_trial,
+        asked.tolerated_failures,
+        parse_until(asked.until, asked.until_probability, shares_out, objectives),
+    )
     check_episodes(budget, objectives, base.suite)
     _check_choice("launcher", root.launcher.name, LAUNCHERS)
     _check_choice("sampler", root.sampler.name, SAMPLERS)
@@ -169,7 +176,7 @@ def to_config(config: DictConfig) -> SweepConfig:
         check_sharing(budget, objectives)
     return SweepConfig(
         name=name,
-        directory=Path(root.dir).expanduser().absolute(),
+        directory=_absolute(root.dir),
         seed=root.seed,
         base=base,
         space=root.space,
@@ -183,8 +190,13 @@ def to_config(config: DictConfig) -> SweepConfig:
         sampler=root.sampler,
         tracking=root.tracking,
         storage_url=root.storage.url,
+        moved_from=_absolute(root.storage.moved_from) if root.storage.moved_from else None,
         yaml=as_yaml(config),
     )
+
+
+def _absolute(folder: str) -> Path:
+    return Path(folder).expanduser().absolute()
 
 
 def _check_protocol(config: DictConfig) -> None:
@@ -208,7 +220,8 @@ def check_name(name: str | None) -> str:
 
 
 def _base(root: RootConfig) -> Base:
-    policy = decode(PolicySpec, _with_absolute_paths(PolicySpec, vars(root.policy)), "policy")
+    chosen = {k: v for k, v in vars(root.policy).items() if k != "needs"}
+    policy = decode(PolicySpec, _with_absolute_paths(PolicySpec, chosen), "policy")
     settings = {key: attrgetter(key)(root) for key in SETTABLE}
     settings |= {f"{LAYERS}{path}": bits for path, bits in root.quant.weight_bits.layers.items()}
     for key, value in settings.items():  # bits also where nothing is quantized
@@ -282,6 +295,22 @@ def _check_launcher(launcher: LauncherConfig) -> None:
     if launcher.mem_gb is not None and launcher.mem_gb <= 0:
         raise ConfigError(
             f"launcher.mem_gb must be positive, or null to ask for none, got {launcher.mem_gb:g}"
+        )
+    _check_controller(launcher.controller)
+
+
+def _check_controller(controller: ControllerConfig) -> None:
+    key = "launcher.controller"
+    if controller.cpus_per_task < 1 or controller.timeout_min < 1:
+        raise ConfigError(f"{key}.cpus_per_task and {key}.timeout_min start at 1")
+    if not 1 <= controller.signal_s <= 30 * controller.timeout_min:
+        raise ConfigError(
+            f"{key}.signal_s is a time before the job's end, at least 1 s and at most half of "
+            f"{key}.timeout_min={controller.timeout_min}, got {controller.signal_s}"
+        )
+    if controller.mem_gb is not None and controller.mem_gb <= 0:
+        raise ConfigError(
+            f"{key}.mem_gb must be positive, or null to ask for none, got {controller.mem_gb:g}"
         )
 
 

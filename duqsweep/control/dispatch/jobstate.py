@@ -77,6 +77,17 @@ class SlurmJobs:
         rows = [listed.get(_name(mailbox)) for mailbox in mailboxes]
         return [row.job_id for row in rows if row is not None and row.state not in FINAL]
 
+    def named(self, job_name: str) -> JobView | None:
+        """A job of this user; None without an answer."""
+        listed = self._list()
+        if listed is None:
+            return None
+        row = listed.get(job_name)
+        if row is None:
+            return JobView("absent")
+        state = "ended" if row.state in FINAL else _living_state(row)
+        return JobView(state, row.reason, row.job_id)
+
     def _list(self) -> dict[str, Row] | None:
         """This user's jobs by name, also those that ended lately; None without an answer."""
         mine = f"--user={os.geteuid()}"

@@ -16,7 +16,7 @@ import submitit
 
 import duqsweep
 from duqsweep.assignment import FailureKind
-from duqsweep.errors import DispatchError
+from duqsweep.errors import ConfigError, DispatchError
 from duqsweep.mailbox import Mailbox
 from duqsweep.processes import PROOF
 
@@ -92,6 +92,15 @@ class Launcher(Protocol):
 
     def cancel(self, mailboxes: Sequence[Mailbox]) -> None:
         """End these jobs now, as far as they have not ended and prove to be the workers' own."""
+
+
+def check_path(sweep_dir: Path) -> None:
+    """Raise ConfigError for a folder that no job can be given."""
+    if "%" in str(sweep_dir):
+        raise ConfigError(
+            f"dir must not hold %, which SLURM and submitit read as %j, the number of a job: "
+            f"got {sweep_dir}; launcher=inline takes any"
+        )
 
 
 def worker_command(mailbox: Mailbox, entry: Entry) -> str:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import secrets
+import socket
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from duqsweep.assignment import Assignment, Failure, FailureKind, failure
 from duqsweep.control.dispatch.evidence import QUIET_S, Evidence
+from duqsweep.control.dispatch.launch import SIGNAL_S
 from duqsweep.errors import DuqsweepError
 from duqsweep.files import WORKERS_DIR, trial_dir
-from duqsweep.mailbox import WORKER_JSON, Mailbox, Outcome, WorkerExit
+from duqsweep.mailbox import WORKER_JSON, Mailbox, Outcome, WorkerConfig, WorkerExit
+from duqsweep.processes import machine_id
+
+if TYPE_CHECKING:
+    from duqsweep.control.config.schema import LauncherConfig
 
 UNEXPLAINED: tuple[FailureKind, ...] = ("setup", "lost")  # how a job ends for no known reason
 VISIBLE_S = 90.0  # a file that another machine has written is visible after that, or never
@@ -83,6 +91,37 @@ class Worker:
         self.number += 1
         self.assignment = assignment
         self._waits_since = None
+
+
+def new_mailbox(
+    config: LauncherConfig, sweep_dir: Path, worker_id: str, simulators: int
+) -> Mailbox:
+    """The folder of a worker that has no job yet.
+
+    Args:
+        config: The launcher.
+        sweep_dir: Whose worker it is; an absolute path.
+        worker_id: Its folder's name.
+        simulators: How many it runs at once.
+    """
+    mailbox = Mailbox(sweep_dir / WORKERS_DIR / worker_id)
+    mailbox.create(
+        WorkerConfig(
+            id=worker_id,
+            folder=str(mailbox.folder),
+            secret=secrets.token_hex(16),
+            idle_s=config.idle_s,
+            timeout_min=config.timeout_min,
+            signal_s=SIGNAL_S,
+            hang_min=config.hang_min,
+            reuse=config.reuse,
+            simulators=simulators,
+            created_at=time.time(),
+            host=socket.gethostname(),
+            machine=machine_id(),
+        )
+    )
+    return mailbox
 
 
 def own_mailboxes(sweep_dir: Path) -> list[Mailbox]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import socket
 import time
 from concurrent.futures import Future, wait
 from pathlib import Path
@@ -13,11 +12,12 @@ from typing import TYPE_CHECKING
 from duqsweep.assignment import Assignment, Ended, Failure, failure
 from duqsweep.control.dispatch.background import in_background
 from duqsweep.control.dispatch.jobfile import note_job, note_submission
-from duqsweep.control.dispatch.launch import SIGNAL_S, Entry, JobView, Launcher, SubmissionError
+from duqsweep.control.dispatch.launch import Entry, JobView, Launcher, SubmissionError, check_path
 from duqsweep.control.dispatch.member import (
     Worker,
     cause_of_end,
     is_visible,
+    new_mailbox,
     own_mailboxes,
     promises_outcome,
 )
@@ -25,8 +25,7 @@ from duqsweep.control.dispatch.simulators import simulators_per_worker
 from duqsweep.errors import ConfigError, DispatchError
 from duqsweep.files import STOP, TRIAL_LOCK, WORKERS_DIR, trial_dir, write_text
 from duqsweep.locking import is_locked
-from duqsweep.mailbox import Job, Mailbox, WorkerConfig
-from duqsweep.processes import machine_id
+from duqsweep.mailbox import Job, Mailbox
 from duqsweep.worker.serve import serve
 
 if TYPE_CHECKING:
@@ -52,11 +51,7 @@ class SubmititDispatcher:
         self.launcher = launcher
         self.config = config
         self.sweep_dir = sweep_dir.resolve()
-        if "%" in str(self.sweep_dir):
-            raise ConfigError(
-                f"dir must not hold %, which SLURM and submitit read as %j, the number of a job: "
-                f"got {self.sweep_dir}; launcher=inline takes any"
-            )
+        check_path(self.sweep_dir)
         self.entry = entry
         self.capacity = launcher.capacity
         self._workers: dict[str, Worker] = {}
@@ -258,23 +253,8 @@ class SubmititDispatcher:
     def _new_worker(self) -> Worker:
         made = len(list((self.sweep_dir / WORKERS_DIR).glob("*"))) + 1
         worker_id = f"{made:04d}-{secrets.token_hex(3)}"
-        mailbox = Mailbox(self.sweep_dir / WORKERS_DIR / worker_id)
-        mailbox.create(
-            WorkerConfig(
-                id=worker_id,
-                folder=str(mailbox.folder),
-                secret=secrets.token_hex(16),
-                idle_s=self.config.idle_s,
-                timeout_min=self.config.timeout_min,
-                signal_s=SIGNAL_S,
-                hang_min=self.config.hang_min,
-                reuse=self.config.reuse,
-                simulators=simulators_per_worker(self.config, self.capacity),
-                created_at=time.time(),
-                host=socket.gethostname(),
-                machine=machine_id(),
-            )
-        )
+        simulators = simulators_per_worker(self.config, self.capacity)
+        mailbox = new_mailbox(self.config, self.sweep_dir, worker_id, simulators)
         worker = self._workers[worker_id] = self._worker(mailbox)
         return worker
 

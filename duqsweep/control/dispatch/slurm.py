@@ -6,21 +6,18 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import submitit
-
+from duqsweep.control.dispatch.batch import Flags, options, sbatch_flags, worker_script
 from duqsweep.control.dispatch.jobstate import NO_ANSWER, SlurmJobs, readable, run
 from duqsweep.control.dispatch.launch import (
-    SIGNAL_S,
     Entry,
     JobView,
     SubmissionError,
     job_folder,
     outside_of_any_job,
-    setup_lines,
     worker_command,
 )
 from duqsweep.errors import ConfigError, DispatchError
@@ -47,23 +44,21 @@ PASSING_TEXTS = (
     "resource temporarily unavailable",
     "i/o error",
     "down, drained or reserved",
+    "inactive or drain",
+    "standby mode",
     "slurm_persist_conn",
     "authentication",
     "munge",
 )
 NEVER_TEXTS = ("invalid",)  # e.g. "Invalid qos specification"
 
-OWN_FLAGS = ("array", "error", "job-name", "no-requeue", "output", "requeue", "signal", "time")
-
 CANCEL_WAITS_S = (1.0, 2.0, 4.0)  # between orders to end jobs that SLURM did not take
-
-Flags = Mapping[str, str | int | float | bool]
 
 log = logging.getLogger(__name__)
 
 
 class SlurmLauncher:
-    """submitit's SLURM executor, of which only the submission is used."""
+    """Submits batch jobs by scripts that submitit writes."""
 
     name = "slurm"
     period_s = 2.0
@@ -97,36 +92,9 @@ class SlurmLauncher:
         worker_config = mailbox.worker_config()
         assert worker_config is not None
         folder = job_folder(mailbox)
-        executor = submitit.SlurmExecutor(folder)
-        executor.update_parameters(
-            job_name=worker_config.job_name,
-            time=self.config.timeout_min,
-            use_srun=False,
-            setup=[
-                "unset MUJOCO_EGL_DEVICE_ID",  # of the login node; SLURM says which GPU it is
-                *setup_lines(self.config.cpus_per_task, self.config.setup),
-            ],
-            additional_parameters=dict(self.flags),
-        )
-        # exec, so that the batch step's process is the worker and gets SIGUSR2 itself.
-        command = f"exec {worker_command(mailbox, entry)}"
-        script = folder / "submission.sh"
-        text = executor._make_submission_file_text(command, worker_config.id)
-        write_text(script, text, private=True)  # launcher.setup may hold a password
-        with outside_of_any_job():
-            answer = run(["sbatch", str(script)])
-        said = readable(answer.stderr)
-        if answer.returncode:
-            raise refusal(said or f"sbatch ended with exit code {answer.returncode}", self._asked())
-        job_id = re.search(r"Submitted batch job ([0-9]+)", answer.stdout)
-        if job_id is None:
-            said = f"sbatch answers {readable(answer.stdout)!r} instead of a job's id"
-            raise SubmissionError(said, self._asked(), unclear=True)
-        return job_id[1]
-
-    def _asked(self) -> str:
-        flags = options({**self.flags, "time": self.config.timeout_min})
-        return masked(" ".join(["sbatch", *flags]))
+        command = worker_command(mailbox, entry)
+        text = worker_script(self.config, self.flags, worker_config.job_name, folder, command)
+        return submit(text, folder, {**self.flags, "time": self.config.timeout_min})
 
     def views(self, mailboxes: Sequence[Mailbox]) -> dict[Path, JobView]:
         """What SLURM says of the jobs with the workers' names."""
@@ -151,50 +119,30 @@ class SlurmLauncher:
         )
 
 
-def sbatch_flags(config: LauncherConfig) -> dict[str, str | int | float | bool]:
-    """The configuration as long options of sbatch, without what every worker has of its own."""
-    extra = {
-        key.replace("_", "-"): _flag_value(key, value)
-        for key, value in config.additional_parameters.items()
-    }
-    taken = sorted(set(extra) & set(OWN_FLAGS))
-    if taken:
-        raise ConfigError(
-            f"launcher.additional_parameters must not set {taken[0]!r}: duqsweep sets it itself"
-        )
-    wished = {
-        "partition": config.partition,
-        "account": config.account,
-        "qos": config.qos,
-        "constraint": config.constraint,
-        "cpus-per-task": config.cpus_per_task,
-        "gpus-per-node": config.gpus_per_node or None,
-        "mem": f"{round(1024 * config.mem_gb)}M" if config.mem_gb else None,
-    }
-    if {"mem-per-cpu", "mem-per-gpu"} & {key for key, value in extra.items() if value is not None}:
-        del wished["mem"]  # sbatch takes one of the three
-    flags = {key: value for key, value in {**wished, **extra}.items() if value is not None}
-    # A preempted worker is replaced by the sweep, which knows whether it is still wanted.
-    return {**flags, "signal": f"B:USR2@{SIGNAL_S}", "no-requeue": True}
+def submit(script: str, folder: Path, asked: Flags) -> str:
+    """Submit a batch job; returns its id.
 
+    Args:
+        script: Its text.
+        folder: Where the script is kept.
+        asked: What it asks for, for the user.
 
-def _flag_value(key: str, value: Any) -> str | int | float | bool | None:
-    """A value of additional_parameters as sbatch means it; None leaves the option out."""
-    if value is None or value is False:
-        return None
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    if isinstance(value, (str, int, float)):
-        return value
-    raise ConfigError(
-        f"launcher.additional_parameters.{key} must be a word, a number, true, false or a list, "
-        f"got {value!r}"
-    )
-
-
-def options(flags: Flags) -> list[str]:
-    """Flags as sbatch's command line has them."""
-    return [f"--{key}" if value is True else f"--{key}={value}" for key, value in flags.items()]
+    Raises:
+        SubmissionError: It was refused, or nobody answered.
+    """
+    path = folder / "submission.sh"
+    write_text(path, script, private=True)  # launcher.setup may hold a password
+    with outside_of_any_job():
+        answer = run(["sbatch", str(path)])
+    said = readable(answer.stderr)
+    request = masked(" ".join(["sbatch", *options(asked)]))
+    if answer.returncode:
+        raise refusal(said or f"sbatch ended with exit code {answer.returncode}", request)
+    job_id = re.search(r"Submitted batch job ([0-9]+)", answer.stdout)
+    if job_id is None:
+        said = f"sbatch answers {readable(answer.stdout)!r} instead of a job's id"
+        raise SubmissionError(said, request, unclear=True)
+    return job_id[1]
 
 
 def refusal(said: str, asked: str) -> SubmissionError:
@@ -226,7 +174,7 @@ def check_flags(flags: Flags, partition: str | None) -> None:
     said = readable(answer.stderr)
     if any(text in said.lower() for text in (*DOWN_TEXTS, *UNCLEAR_TEXTS)):
         raise DispatchError(f"SLURM does not answer: {said}")
-    asked = " ".join(["sbatch", *options(flags)])
+    asked = masked(" ".join(["sbatch", *options(flags)]))
     if not refusal(said, asked).is_final:
         return
     hint = ""

@@ -6,17 +6,12 @@ are too good, because lucky trials get there; so the front goes by them where th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from duqsweep import files
 from duqsweep.codec import decode, encode
-from duqsweep.control.front.pareto import on_front
-
-DRAWS = 2000  # of the probability to be on the front: a standard error below 0.012
+from duqsweep.errors import ConfigError, EvaluationError, SpecError
 
 
 @dataclass(frozen=True)
@@ -25,46 +20,58 @@ class Belief:
 
     mean: float  # 0 to 1
     sd: float
+    p_front: float | None = None  # probability to be on the front; None where it cannot be
 
 
-def read_beliefs(sweep_dir: Path) -> dict[int, Belief]:
-    """By trial; empty where no search has written any.
+@dataclass(frozen=True)
+class Answer:
+    """What is known of the question of `budget.until`."""
+
+    question: str  # e.g. `fastest@success>=0.9`
+    is_known: bool  # well enough: the sweep ends
+    trial: int | None  # that is most probably the fastest; None where the front is asked for
+    # That this trial is it, and at most that a new point beats it: of the best one, as predicted.
+    probability: float | None
+    rival_probability: float | None
+    # Expected, as shares of the hypervolume: what the front lacks of the best of the trials, and
+    # what the best new point would add.
+    front_loss: float | None
+    new_gain: float | None
+
+
+@dataclass(frozen=True)
+class Beliefs:
+    """The content of posterior.json."""
+
+    trials: dict[str, Belief]  # by number
+    answer: Answer | None = None  # None without `budget.until`
+
+    @property
+    def by_number(self) -> dict[int, Belief]:
+        """By number."""
+        return {int(number): belief for number, belief in self.trials.items()}
+
+
+def read_beliefs(sweep_dir: Path) -> Beliefs:
+    """What a search has written; empty where none has.
 
     Raises:
-        SpecError: The file is not of this form.
-        EvaluationError: It is not JSON.
+        ConfigError: The file is torn, or not of this version of duqsweep.
     """
     path = sweep_dir / files.POSTERIOR_JSON
     if not path.exists():
-        return {}
-    data = files.read_json(path)
-    return {int(number): decode(Belief, belief, path.name) for number, belief in data.items()}
+        return Beliefs({})
+    try:
+        return decode(Beliefs, files.read_json(path), path.name)
+    except (EvaluationError, SpecError) as error:
+        raise ConfigError(
+            f"{path} is of another version of duqsweep ({error}); delete it, and the sweep's next "
+            "start writes it again"
+        ) from error
 
 
-def write_beliefs(sweep_dir: Path, beliefs: Mapping[int, Belief]) -> None:
+def write_beliefs(sweep_dir: Path, beliefs: Beliefs) -> None:
     """Replace the file, if anything has changed."""
-    if beliefs != read_beliefs(sweep_dir):
-        data = {str(number): encode(belief) for number, belief in beliefs.items()}
-        files.write_json(sweep_dir / files.POSTERIOR_JSON, data)
-
-
-def front_chances(
-    beliefs: Sequence[Belief], costs: Sequence[Sequence[float]], noise: Sequence[float]
-) -> list[float]:
-    """The probability of each trial to be on the front of success rates and costs.
-
-    Args:
-        beliefs: One per trial; rates are drawn from normals cut to 0 to 1, independently.
-        costs: Of each trial, all minimised.
-        noise: Relative standard deviation of each cost between two benchmarks.
-    """
-    if not beliefs:
-        return []
-    rng = np.random.default_rng(0)
-    means = np.array([belief.mean for belief in beliefs])
-    sds = np.array([belief.sd for belief in beliefs])
-    rates = np.clip(means + sds * rng.standard_normal((DRAWS, len(means))), 0.0, 1.0)
-    known = np.array(costs, dtype=np.float64)
-    drawn = known * np.exp(np.array(noise) * rng.standard_normal((DRAWS, *known.shape)))
-    losses = np.concatenate([-rates[:, :, None], drawn], axis=-1)
-    return [float(chance) for chance in on_front(losses).mean(axis=0)]
+    path = sweep_dir / files.POSTERIOR_JSON
+    if not path.exists() or files.read_json(path) != encode(beliefs):
+        files.write_json(path, encode(beliefs))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from duqsweep.categories import SUCCESS_RATE, is_success_rate, named_category
-from duqsweep.control.front.beliefs import Belief, front_chances, read_beliefs
+from duqsweep.control.front.beliefs import Belief, read_beliefs
 from duqsweep.control.front.factors import TWINS_DIR, Timings, factors
 from duqsweep.control.front.intervals import clustered_by_task
 from duqsweep.control.front.measures import EPISODE_TIME_S, measures_of
@@ -120,11 +120,16 @@ class FrontBuilder:
             self._known.clear()
         ended = {view.number: self._look(view) for view in views if view.result}
         self._known = ended
-        beliefs = read_beliefs(self._dir)
+        believed = read_beliefs(self._dir)
+        beliefs = believed.by_number
         rows = {n: self._believed(n, k.row, beliefs) for n, k in ended.items() if k.row is not None}
         values = list(rows.values())
         flags = dict(zip(rows, non_dominated(values, self._directions), strict=True))
-        chances = self._chances_of(beliefs, rows) if beliefs else self._chances(ended)
+        chances: Mapping[int, float | None] = (
+            {n: beliefs[n].p_front for n in rows if n in beliefs}
+            if beliefs
+            else self._chances(ended)
+        )
         confirmed = read_confirmation(self._dir)
         states = judged(confirmed, self._margin) if confirmed else {}
         reference = _reference(views, timed)
@@ -159,6 +164,7 @@ class FrontBuilder:
             counts=count_outcomes(views),
             episodes=sum(len(view.episodes) for view in views),
             points=tuple(points.values()),
+            answer=believed.answer,
             verdict=_verdict([k.view for k in ended.values()], points, tested, self._margin),
         )
 
@@ -198,16 +204,6 @@ class FrontBuilder:
             return list(row)
         pairs = zip(self._objectives, row, strict=True)
         return [beliefs[number].mean if is_success_rate(o.name) else value for o, value in pairs]
-
-    def _chances_of(
-        self, beliefs: Mapping[int, Belief], rows: Mapping[int, Sequence[float]]
-    ) -> dict[int, float]:
-        """The same from the model's posterior; a trial that it does not know yet has none."""
-        known = [number for number in rows if number in beliefs]
-        costs = [self._minimised(rows[n]) for n in known]
-        noise = [objective.measure.noise for _, objective in self._costs]
-        found = front_chances([beliefs[number] for number in known], costs, noise)
-        return {number: round(chance, 4) for number, chance in zip(known, found, strict=True)}
 
     def _placed(self, point: FrontPoint, place: dict[str, Any]) -> FrontPoint:
         """The point at its place; the same object as before where nothing changed."""

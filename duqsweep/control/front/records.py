@@ -10,7 +10,9 @@ from typing import Any
 from duqsweep import files
 from duqsweep.categories import SUCCESS_RATE, is_success_rate, named_category
 from duqsweep.codec import FLAT, decode, encode
+from duqsweep.control.front.beliefs import Answer
 from duqsweep.control.front.factors import SpeedupFactors
+from duqsweep.control.front.importance import Importance
 from duqsweep.control.front.measures import (
     CALL_MS,
     EPISODE_TIME_S,
@@ -105,6 +107,8 @@ class Front:
     counts: dict[str, int]  # outcome → trials, running ones included
     episodes: int  # of all trials, running ones included
     verdict: Verdict | None = None  # None without a trial of the unquantized policy
+    answer: Answer | None = None  # None without `budget.until`
+    importances: tuple[Importance, ...] = ()  # largest first; empty where they were not computed
     points: tuple[FrontPoint, ...] = ()  # by trial
 
     @property

@@ -15,6 +15,7 @@ from duqsweep.control.config.space import random_value
 from duqsweep.control.kghv.acquisition import Staircase, gain_of_known, gain_of_new
 from duqsweep.control.kghv.angles import angle, angle_noise, rate, rate_sd
 from duqsweep.control.kghv.encoding import Encoding
+from duqsweep.control.kghv.posterior import Posterior
 from duqsweep.control.kghv.surrogate import Kernel, Surrogate
 from duqsweep.setting import Scalar
 
@@ -79,6 +80,17 @@ class Prices:
 
 
 @dataclass(frozen=True)
+class NewPoints:
+    """Points that are no trials yet, with what is believed of them."""
+
+    points: list[Params]
+    angles: Floats  # posterior means of the rates' angles (m,)
+    variances: Floats  # of the angles (m,)
+    costs: Floats  # predicted (m, k)
+    cost_variances: Floats  # of the predictions (m, k)
+
+
+@dataclass(frozen=True)
 class _State:
     """The posterior of all trials at a decision."""
 
@@ -115,10 +127,9 @@ class Chooser:
         """
         self._parameters, self._draw = tuple(parameters), draw
         self._batch, self._least = batch, least
-        self._encoding = Encoding(self._parameters)
+        self._rates, self._encoding = rate_model(self._parameters)
         columns = self._encoding.columns
         self._groups = {column.key: column.group for column in columns}
-        self._rates = Surrogate(Kernel(columns, _OFFSET), _CENTER)
         self._costs = [Surrogate(Kernel(columns, _COST_OFFSET), 0.0) for _ in range(costs)]
         self._fitted_at = [0, 0]  # number of trials when rates and costs were last fitted
 
@@ -174,10 +185,22 @@ class Chooser:
                 return choice
         return None
 
-    def posterior(self, known: Sequence[Known]) -> tuple[Floats, Floats]:
-        """Posterior mean and standard deviation of the success rate of each trial."""
+    def posterior(self, known: Sequence[Known]) -> Posterior:
+        """What is believed of the success rates of all trials."""
         state = self._fit(known)
-        return rate(state.angles), rate_sd(state.angles, np.sqrt(state.variances))
+        covariances = np.diag(state.variances)
+        inside = np.flatnonzero([trial.params is not None for trial in known])
+        if len(inside) and self._parameters:
+            covariances[np.ix_(inside, inside)] = self._rates.covariance_at_observed()
+        return Posterior(state.angles, covariances)
+
+    def new_points(self, known: Sequence[Known], rng: random.Random) -> NewPoints:
+        """`CANDIDATES` points that could be started, with what is believed of them.
+
+        The space must have parameters, and a trial must have been benchmarked.
+        """
+        state = self._fit(known)
+        return self._candidates(self._parents(known, rate(state.angles), state), rng)
 
     def _fit(self, known: Sequence[Known]) -> _State:
         points = [trial.params for trial in known if trial.params is not None]
@@ -197,7 +220,7 @@ class Chooser:
                 surrogate.fit(x[timed], seen, np.full(len(seen), _COST_NOISE), steps)
             guessed = np.flatnonzero(inside & ~has_costs)
             if len(guessed):
-                costs[guessed] = self._predicted_costs(x[~timed])
+                costs[guessed] = self._predicted_costs(x[~timed])[0]
                 has_costs[guessed] = True
         return _State(angles, variances, costs, has_costs)
 
@@ -235,8 +258,11 @@ class Chooser:
         self._fitted_at[which] = count
         return _FIT_STEPS
 
-    def _predicted_costs(self, x: Floats) -> Floats:
-        return np.stack([surrogate.predict(x)[0] for surrogate in self._costs], axis=-1)
+    def _predicted_costs(self, x: Floats) -> tuple[Floats, Floats]:
+        """Posterior means and variances (m, k)."""
+        found = [surrogate.predict(x) for surrogate in self._costs]
+        means, variances = zip(*found, strict=True)
+        return np.stack(means, axis=-1), np.stack(variances, axis=-1)
 
     def _thinly_known(self, known: Sequence[Known], means: Floats, state: _State) -> Choice | None:
         """The cheapest point of the front that has too few episodes to be recommended."""
@@ -290,23 +316,25 @@ class Chooser:
         prices: Prices,
         rng: random.Random,
     ) -> list[Choice]:
-        points = [self._candidate(parents, rng) for _ in range(CANDIDATES)]
-        x = self._encoding.encode(points)
-        angles, variances = self._rates.predict(x)
-        sds = self._step_sd(angles, variances)
-        rates = rate(angles)
-        costs = self._predicted_costs(x)
-        seconds = prices.start_s + self._batch * prices.episode_s(costs)
+        new = self._candidates(parents, rng)
+        sds = self._step_sd(new.angles, new.variances)
+        rates = rate(new.angles)
+        seconds = prices.start_s + self._batch * prices.episode_s(new.costs)
         return [
             Choice(
                 None,
-                points[i],
+                new.points[i],
                 self._batch,
-                gain_of_new(rates[i], sds[i], stairs.heights, stairs.volumes(costs[i]))
+                gain_of_new(rates[i], sds[i], stairs.heights, stairs.volumes(new.costs[i]))
                 / seconds[i],
             )
-            for i in np.flatnonzero((costs < corner).all(axis=1))
+            for i in np.flatnonzero((new.costs < corner).all(axis=1))
         ]
+
+    def _candidates(self, parents: Sequence[Params], rng: random.Random) -> NewPoints:
+        points = [self._candidate(parents, rng) for _ in range(CANDIDATES)]
+        x = self._encoding.encode(points)
+        return NewPoints(points, *self._rates.predict(x), *self._predicted_costs(x))
 
     def _step_sd(self, angles: Floats, variances: Floats) -> Floats:
         """Standard deviation of the posterior mean rate after one more batch."""
@@ -343,6 +371,12 @@ class Chooser:
             return shared if rng.random() < likeness and shared in parameter.domain else value
 
         return self._draw(take)
+
+
+def rate_model(parameters: Sequence[Parameter]) -> tuple[Surrogate, Encoding]:
+    """The model of the angles of success rates over a space, and how points are encoded for it."""
+    encoding = Encoding(parameters)
+    return Surrogate(Kernel(encoding.columns, _OFFSET), _CENTER), encoding
 
 
 def _front(means: Floats, state: _State) -> list[int]:

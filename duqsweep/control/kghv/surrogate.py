@@ -213,9 +213,22 @@ class Surrogate:
         """Posterior mean and variance of the noiseless value at encoded points (m, width)."""
         return self._posterior(self._kernel(self.theta, self._x, x))
 
+    def joint(self, x: Floats) -> tuple[Floats, Floats]:
+        """Posterior means (m,) and covariances (m, m) of the noiseless values at encoded points."""
+        cross = self._kernel(self.theta, self._x, x)
+        explained = solve_triangular(self._factor, cross, lower=True)
+        mean = self._center + cross.T @ self._weights
+        return mean, self._kernel(self.theta, x, x) - explained.T @ explained
+
     def at_observed(self) -> tuple[Floats, Floats]:
         """The same at the points that were observed."""
         return self._posterior(self._prior)
+
+    def covariance_at_observed(self) -> Floats:
+        """Posterior covariances of the noiseless values at the points that were observed (n, n)."""
+        explained = solve_triangular(self._factor, self._prior, lower=True)
+        covariances: Floats = self._prior - explained.T @ explained
+        return covariances
 
     def _posterior(self, cross: Floats) -> tuple[Floats, Floats]:
         """From the covariances of observed and other points (n, m)."""

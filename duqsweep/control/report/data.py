@@ -7,51 +7,53 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from duqsweep.categories import is_success_rate
-from duqsweep.control.front.formats import milliseconds, number, probability
+from duqsweep.control.front.factors import Form, Timings
+from duqsweep.control.front.formats import milliseconds, number, probability, ratio
 from duqsweep.control.front.measures import MEASURES, SUCCESS_RATE, Measure
 from duqsweep.control.front.records import Front, FrontPoint
 from duqsweep.control.report.bits import BitsTable
 from duqsweep.control.report.films import Film
 from duqsweep.control.report.picture import LOG_FROM_RATIO, axes_of, is_joined
+from duqsweep.control.report.surroundings import Surroundings
 from duqsweep.control.trials.reader import TrialView
 from duqsweep.control.view import wording
-from duqsweep.result import SuccessCounts
+from duqsweep.result import SuccessCounts, Vitals
+from duqsweep.spec import Trial
 
 P_FRONT = "p(front)"
 PARTS = {"llm": "LLM", "dit": "DiT"}  # keys of `parts_ms` as people write them
 
 
 def report_data(
-    front: Front,
-    views: Sequence[TrialView],
-    films: Sequence[Film],
-    tasks: Sequence[str],
-    folder: str,
+    front: Front, views: Sequence[TrialView], around: Surroundings, films: Sequence[Film]
 ) -> dict[str, Any]:
     """The content of the page's `<script type="application/json">`.
 
     Args:
         front: Of the sweep.
         views: The sweep's trials.
+        around: What else is known.
         films: The videos that lie beside the page.
-        tasks: The instruction of each task, as far as known.
-        folder: The sweep's folder as a shell reads it, for commands.
     """
     y_axis, x_axis = axes_of(front.objectives)
     bits = BitsTable(views)
     by_number = {view.number: view for view in views}
-    trials = [
-        _trial(point, by_number.get(point.trial), front, (x_axis, y_axis), bits)
-        for point in front.points
-    ]
+    trials = []
+    for point in front.points:
+        view = by_number.get(point.trial)
+        trial = _trial(point, front, (x_axis, y_axis))
+        trial |= _of_view(view, bits) if view else {}
+        if view and view.vitals and point.on_front:
+            trial["twin"] = _twin_parts(view.trial, view.vitals, around.timings)
+        trials.append(trial | {"again": around.again.get(point.trial)})
     return {
-        "folder": folder,
+        "folder": around.folder,
         "plays": front.plays,
         "joined": is_joined(front),
         "logFromRatio": LOG_FROM_RATIO,
         "x": _axis(x_axis, front),
         "y": _axis(y_axis, front),
-        "tasks": list(tasks),
+        "tasks": list(around.instructions),
         "trials": trials,
         "bits": bits.to_json(),
         "films": [{"path": f.path, "trials": f.trials, "caption": f.caption} for f in films],
@@ -68,13 +70,7 @@ def _axis(measure: Measure, front: Front) -> dict[str, Any]:
     }
 
 
-def _trial(
-    point: FrontPoint,
-    view: TrialView | None,
-    front: Front,
-    axes: tuple[Measure, Measure],
-    bits: BitsTable,
-) -> dict[str, Any]:
+def _trial(point: FrontPoint, front: Front, axes: tuple[Measure, Measure]) -> dict[str, Any]:
     x_axis, y_axis = axes
     rate = point.estimate(y_axis) if is_success_rate(y_axis.name) else None
     return {
@@ -93,8 +89,32 @@ def _trial(
         "summary": wording.point_summary(point),
         "settings": [[key, number(value)] for key, value in point.params.items()],
         "measures": list(_measures(point, front)),
-        **(_of_view(view, bits) if view else {}),
+        "factors": _factors(point),
     }
+
+
+def _factors(point: FrontPoint) -> list[tuple[str, str]]:
+    """What the speed-up is made of; empty where that is not known."""
+    found = point.factors
+    if found is None:
+        return []
+    named = {
+        "fewer steps": found.steps,
+        "compilation": found.compile,
+        "quantization": found.quantization,
+        "fewer calls": found.replan,
+        "in all, per episode": found.episode,
+    }
+    return [(name, ratio(value)) for name, value in named.items()]
+
+
+def _twin_parts(trial: Trial, vitals: Vitals, timings: Timings) -> list[tuple[str, str]]:
+    """Times of the parts of the unquantized twin, at this trial's node; empty if not known."""
+    timing = timings.of(Form.twin(trial.spec)) if vitals.layers_quantized else None
+    if timing is None:
+        return []
+    scale = vitals.reference_call_ms / timing.reference_call_ms
+    return [(PARTS.get(p, p), milliseconds(scale * ms)) for p, ms in timing.parts_ms.items()]
 
 
 def _measures(point: FrontPoint, front: Front) -> list[tuple[str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import Any
 from urllib.parse import quote
@@ -25,6 +24,7 @@ from duqsweep.control.front.records import Front, FrontPoint
 from duqsweep.control.report.costs import episodes_line, growth_picture, importances_table
 from duqsweep.control.report.data import P_FRONT, report_data
 from duqsweep.control.report.films import Film, films
+from duqsweep.control.report.surroundings import Surroundings
 from duqsweep.control.report.tasks import categories_table, tasks_table
 from duqsweep.control.report.webpage import (
     Cell,
@@ -43,23 +43,13 @@ from duqsweep.control.view.decomposition import HEADER as FACTORS
 from duqsweep.control.view.decomposition import NOTE as NOTE_OF_FACTORS
 from duqsweep.control.view.decomposition import decomposition
 from duqsweep.control.view.evidence import HEADER, NOTE, evidence
-from duqsweep.control.view.headline import headline, verdict_line
+from duqsweep.control.view.headline import answer_line, headline, importance_line, verdict_line
 from duqsweep.control.view.simulation import simulator_line, warnings
 
 # What a row shows; all that a trial has is in the panel that its number opens, and in front.csv.
 _LEADING = (SUCCESS_RATE, EPISODE_TIME_S, CALL_MS, SPEEDUP)
 _FOLLOWING = (WEIGHTS_MB, ACTION_ERROR)
 _INTERVAL = "95 %"
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a page tells beside the front and its trials."""
-
-    sweep_yaml: str = ""  # the resolved configuration, shown as it is
-    instructions: Sequence[str] = ()  # of each task, as far as known
-    videos: Sequence[str] = ()  # of episodes; paths relative to the page
-    folder: str = "DIR"  # the sweep's, as a shell reads it
 
 
 def report_page(
@@ -78,7 +68,8 @@ def report_page(
     shown = films(around.videos, views, around.instructions)
     joined = len(front.objectives) == 2
     best = "The line joins the trials" if joined else "Those on the front are the trials"
-    said = [text for text in (verdict_line(front), headline(front)) if text]
+    lines = (verdict_line(front), headline(front), answer_line(front), importance_line(front))
+    said = [text for text in lines if text]
     body = [
         f"<header><h1>{escape(front.sweep)}</h1>",
         *(f'<p class="verdict">{escape(text)}</p>' for text in said),
@@ -102,7 +93,7 @@ def report_page(
         section("Where it ran", _simulator(front) + _machines(views)),
         "</main>",
     ]
-    data = report_data(front, views, shown, around.instructions, around.folder)
+    data = report_data(front, views, around, shown)
     return document(f"{front.sweep} · duqsweep", "\n".join(filter(None, body)), data)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ from rich.console import Console
 
 from duqsweep import files
 from duqsweep.categories import of_category
+from duqsweep.control.config.settings import Base
 from duqsweep.control.front.records import Front
 from duqsweep.control.report import picture
-from duqsweep.control.report.page import Surroundings, report_page
+from duqsweep.control.report.page import report_page
+from duqsweep.control.report.surroundings import Surroundings
+from duqsweep.control.trial_words import trial_words
 from duqsweep.control.trials.reader import TrialView
+from duqsweep.control.twins import read_timings
 from duqsweep.control.view import simulation, tables, wording
 from duqsweep.control.view.console import open_console
-from duqsweep.control.view.headline import verdict_line
+from duqsweep.control.view.headline import answer_line, importance_line, verdict_line
 from duqsweep.envs.assets import instructions
 from duqsweep.errors import ConfigError
 from duqsweep.masking import masked
@@ -27,22 +32,29 @@ from duqsweep.masking import masked
 REPORT_FILES = (files.FRONT_JSON, files.FRONT_CSV, files.FRONT_PNG, files.REPORT_HTML)
 
 
-def write_report(sweep_dir: Path, front: Front, views: Sequence[TrialView]) -> None:
+def write_report(
+    sweep_dir: Path, front: Front, views: Sequence[TrialView], base: Base | None = None
+) -> None:
     """Write `front.json`, `front.csv`, `front.png` and `report.html`, each atomically.
 
     Args:
         sweep_dir: The sweep's folder.
         front: Of the sweep.
         views: The sweep's trials, for the success rate of each task.
+        base: What the sweep's trials start from, for the commands that evaluate one again.
     """
     files.write_json(sweep_dir / files.FRONT_JSON, front.to_json())
     files.write_text(sweep_dir / files.FRONT_CSV, front_csv(front))
     files.write_bytes(sweep_dir / files.FRONT_PNG, picture.draw_png(front))
-    page = report_page(front, views, picture.draw_svg(front), _surroundings(sweep_dir, views))
+    page = report_page(
+        front, views, picture.draw_svg(front), _surroundings(sweep_dir, front, views, base)
+    )
     files.write_text(sweep_dir / files.REPORT_HTML, page)
 
 
-def _surroundings(sweep_dir: Path, views: Sequence[TrialView]) -> Surroundings:
+def _surroundings(
+    sweep_dir: Path, front: Front, views: Sequence[TrialView], base: Base | None
+) -> Surroundings:
     sweep_yaml = sweep_dir / files.SWEEP_YAML
     films = sorted((sweep_dir / files.VIDEOS_DIR).glob("*.mp4"))
     return Surroundings(
@@ -50,7 +62,21 @@ def _surroundings(sweep_dir: Path, views: Sequence[TrialView]) -> Surroundings:
         instructions=_instructions(views),
         videos=[f"{files.VIDEOS_DIR}/{film.name}" for film in films],
         folder=shlex.quote(_from_here(sweep_dir)),
+        again={} if base is None else dict(_again(front, views, base)),
+        timings=read_timings(sweep_dir, views),
     )
+
+
+def _again(front: Front, views: Sequence[TrialView], base: Base) -> Iterator[tuple[int, str]]:
+    """Each trial on the front, and the words that describe it again, quoted for a shell.
+
+    A trial of a policy or suite that only the user's own configuration has is left out.
+    """
+    members = {point.trial for point in front.members}
+    for view in views:
+        if view.number in members:
+            with suppress(ConfigError):
+                yield view.number, shlex.join(trial_words(view.trial, base).overrides)
 
 
 def _instructions(views: Sequence[TrialView]) -> list[str]:
@@ -110,8 +136,9 @@ def print_front(front: Front, console: Console | None = None) -> None:
             console.print(table)
     console.print()
     console.print(wording.counts_line(front))
-    if (said := verdict_line(front)) is not None:
-        console.print(said, highlight=False)
+    for said in (verdict_line(front), answer_line(front), importance_line(front)):
+        if said is not None:
+            console.print(said, highlight=False)
     for line in simulation.warnings(front.simulator):
         console.print(line, style="yellow", highlight=False)
     for line in tables.notes(front):

@@ -55,13 +55,17 @@ def check_study(study: optuna.Study, config: SweepConfig, parts: Mapping[str, An
         study.set_user_attr(DIRECTORY, str(config.directory))
         study.set_user_attr(IDENTITY, dict(parts))
         return
-    if config.storage_url and study.user_attrs[DIRECTORY] != str(config.directory):
+    folder = study.user_attrs[DIRECTORY]
+    is_moved = config.storage_url is not None and folder != str(config.directory)
+    if is_moved and folder != str(config.moved_from):
         raise ConfigError(
-            f"the storage already holds a sweep {config.name!r}, in the folder "
-            f"{study.user_attrs[DIRECTORY]}; choose another name=…"
+            f"the storage already holds a sweep {config.name!r}, in the folder {folder}; choose "
+            f"another name=…; or if that folder was moved here, add storage.moved_from='{folder}'"
         )
     compare_format(known, "the study")
     _compare(known, parts, "the study")
+    if is_moved:
+        study.set_user_attr(DIRECTORY, str(config.directory))
 
 
 def has_trials(directory: Path) -> bool:

@@ -15,11 +15,14 @@ from duqsweep.categories import is_success_rate, named_category
 from duqsweep.control.config.parameters import Params
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig
-from duqsweep.control.front.beliefs import Belief, write_beliefs
+from duqsweep.control.config.until import TIMES
+from duqsweep.control.front.beliefs import Answer, Belief, Beliefs, write_beliefs
 from duqsweep.control.front.content import SLACK
 from duqsweep.control.front.measures import EPISODE_TIME_S
-from duqsweep.control.kghv.chooser import CRASH_EPISODES, Chooser, Known, Prices, Region
+from duqsweep.control.kghv.chooser import CRASH_EPISODES, Choice, Chooser, Known, Prices, Region
 from duqsweep.control.kghv.encoding import Floats
+from duqsweep.control.kghv.posterior import Posterior
+from duqsweep.control.kghv.question import Able, answer_fastest, answer_front, choose_for_fastest
 from duqsweep.control.protocols import EarlyStopping
 from duqsweep.control.study.proposed import ProposedTrials, Study, counts
 from duqsweep.control.trial_status import FINAL
@@ -88,6 +91,7 @@ class KghvSearch:
         if saved is not None:
             self._chooser.hyperparameters = saved
         self._told = set(study.told())
+        self._answer: Answer | None = None  # to `budget.until`; None before it was looked for
         self._unfinished = self._left_unfinished()
 
     def next(self, pending: Sequence[Assignment]) -> Assignment | None:
@@ -99,7 +103,7 @@ class KghvSearch:
                 return left_over
         trials = [_open(view, pending) for view in self._reader.read()]
         left = self._total - sum(trial.until for trial in trials)
-        assignment = self._decide(trials, left) if left > 0 else None
+        assignment = self._decide(trials, left) if left > 0 and not self._is_answered() else None
         if assignment is None and not pending:
             self._tell_paused()
         return assignment
@@ -172,14 +176,17 @@ class KghvSearch:
                 return Assignment(trial.number, episodes)
         if all(trial.costs is None for trial in known):
             return None
-        choice = self._chooser.choose(
-            known,
-            self._region(known, reference),
-            self._prices([trial.view for trial in trials]),
-            lambda point: not self._trials.is_new(point),
-            rng,
-            may_start,
-        )
+        prices = self._prices([trial.view for trial in trials])
+        choice = self._for_question(known, prices, rng)
+        if choice is None:
+            choice = self._chooser.choose(
+                known,
+                self._region(known, reference),
+                prices,
+                self._is_taken,
+                rng,
+                may_start,
+            )
         self._study.remember(MEMORY, self._chooser.hyperparameters)
         if choice is None:
             return None
@@ -193,18 +200,95 @@ class KghvSearch:
         played = next(trial.until for trial in trials if trial.view.number == number)
         return Assignment(number, min(played + episodes, self._ledger))
 
+    def _is_taken(self, point: Params) -> bool:
+        """Whether a point cannot be evaluated, or is a trial already."""
+        return not self._trials.is_new(point)
+
+    def _is_taken_or_too_much(self, point: Params) -> bool:
+        """The same, or no new trial may be started."""
+        return len(self._trials) >= self._most_trials or self._is_taken(point)
+
+    def _for_question(
+        self, known: Sequence[Known], prices: Prices, rng: random.Random
+    ) -> Choice | None:
+        """Every second decision serves the question of the fastest trial, where it was asked.
+
+        The others serve the front as a whole, among which the answer lies.
+        """
+        until = self._config.budget.until
+        if until is None or until.least_success is None or not self._space.parameters:
+            return None
+        if sum(trial.episodes + trial.pending for trial in known) // self._batch % 2:
+            return None
+        posterior = self._chooser.posterior(known)
+        return choose_for_fastest(
+            until,
+            posterior,
+            known,
+            self._chooser.new_points(known, rng),
+            self._time,
+            prices,
+            self._batch,
+            self._is_taken_or_too_much,
+        )
+
+    @property
+    def _time(self) -> int:
+        """The place of the time among the costs."""
+        return next(k for k, measure in enumerate(self._costs) if measure.name in TIMES)
+
     def _believe(self) -> None:
         """Write what the model believes now, for the front."""
         reference = sweep_reference(self._config.directory)
         known = [self._known(_open(view, ()), reference) for view in self._reader.read()]
-        means, sds = self._chooser.posterior(known)
+        posterior = self._chooser.posterior(known)
         self._study.remember(MEMORY, self._chooser.hyperparameters)
-        beliefs = {
-            trial.number: Belief(round(float(mean), 4), round(float(sd), 4))
-            for trial, mean, sd in zip(known, means, sds, strict=True)
+        able = Able.of(known, len(self._costs))
+        noise = np.array([measure.noise for measure in self._costs])
+        chances = posterior.front_chances(able.places, able.costs, noise).tolist()
+        on_front = {int(i): round(p, 4) for i, p in zip(able.places, chances, strict=True)}
+        self._answer = self._answered(known, posterior, able, reference)
+        pairs = zip(posterior.means.tolist(), posterior.sds.tolist(), strict=True)
+        believed = [
+            Belief(round(mean, 4), round(sd, 4), on_front.get(i))
+            for i, (mean, sd) in enumerate(pairs)
+        ]
+        trials = {
+            str(trial.number): belief
+            for trial, belief in zip(known, believed, strict=True)
             if trial.episodes
         }
-        write_beliefs(self._config.directory, beliefs)
+        write_beliefs(self._config.directory, Beliefs(trials, self._answer))
+
+    def _is_answered(self) -> bool:
+        """Whether the question of `budget.until` has its answer."""
+        if self._config.budget.until is None:
+            return False
+        if self._answer is None and self._reader.known():
+            self._believe()
+        return self._answer is not None and self._answer.is_known
+
+    def _answered(
+        self,
+        known: Sequence[Known],
+        posterior: Posterior,
+        able: Able,
+        reference: Reference | None,
+    ) -> Answer | None:
+        """What is known of the question of `budget.until`; None where nothing can be said yet."""
+        until = self._config.budget.until
+        if until is None or not len(able.places) or not self._space.parameters:
+            return None
+        if self._study.has_plans() or self._is_start(known):
+            return None
+        rng = random.Random(f"until/{self._config.seed}/{sum(trial.episodes for trial in known)}")
+        new = self._chooser.new_points(known, rng)
+        if until.least_success is not None:
+            return answer_fastest(
+                until, posterior, able, known, new, self._time, self._is_taken_or_too_much
+            )
+        region = self._region(known, reference)
+        return answer_front(until, posterior, able, new, region, self._is_taken_or_too_much)
 
     def _is_start(self, known: Sequence[Known]) -> bool:
         """Whether the next trial is a random point."""
@@ -238,7 +322,7 @@ class KghvSearch:
         pruned = view.status is not None and view.status.state == "pruned"
         return Known(
             number=view.number,
-            params=self._point(view.trial),
+            params=self._space.point_of_trial(view.trial),
             successes=0 if failed else seen.successes,
             episodes=CRASH_EPISODES if failed else seen.ran,
             costs=self._measured(view, reference),
@@ -248,12 +332,6 @@ class KghvSearch:
 
     def _counts(self, view: TrialView) -> SuccessCounts:
         return view.counts if self._category is None else view.categories[self._category]
-
-    def _point(self, trial: Trial) -> Params | None:
-        """The point of the space that a trial is; None for a plan outside of it."""
-        if trial.name is None:
-            return dict(trial.params)
-        return self._space.point_of(trial.name) if trial.name in self._space.plans else None
 
     def _measured(self, view: TrialView, reference: Reference | None) -> tuple[float, ...] | None:
         """The costs of a trial, see `Region`; None before it was benchmarked."""

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from sqlalchemy.exc import SQLAlchemyError
 
 from duqsweep import files
 from duqsweep.control.config.addresses import check_sqlite
+from duqsweep.control.study.patient_storage import PatientStorage
 from duqsweep.control.trials.quarantine import put_aside
 from duqsweep.errors import ConfigError
 from duqsweep.masking import masked
@@ -107,8 +108,9 @@ def _open_database(url: str) -> BaseStorage:
     shown = masked(url)
     server = url.startswith(("postgresql", "mysql"))
     connect = {"connect_timeout": TIMEOUT_S} if server else {}
+    options = {"connect_args": connect, "pool_pre_ping": True}
     try:
-        return RDBStorage(url, engine_kwargs={"connect_args": connect, "pool_pre_ping": True})
+        return PatientStorage(get_storage(RDBStorage(url, engine_kwargs=options)), shown)
     except (SQLAlchemyError, StorageInternalError, ImportError, ValueError) as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise ConfigError(f"cannot open storage.url {shown}: {reason}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from duqsweep.categories import named_category
-from duqsweep.control.front.formats import ratio
+from duqsweep.control.front.formats import probability, ratio
 from duqsweep.control.front.measures import (
     ACTION_ERROR,
     CALL_MS,
@@ -13,8 +13,9 @@ from duqsweep.control.front.measures import (
     Measure,
 )
 from duqsweep.control.front.records import Front, FrontPoint
-from duqsweep.control.view.wording import interval, point_label
+from duqsweep.control.view.wording import interval, percent_range, point_label, short_params
 
+SHOWN = 5  # most important parameters
 EMPTY = "No trial is on the front yet."
 
 
@@ -73,6 +74,39 @@ def verdict_line(front: Front) -> str | None:
         f"{said} About {verdict.episodes_needed} common episodes would decide on trial "
         f"{labels.get(verdict.next_trial, verdict.next_trial)}, if it continues like this."
     )
+
+
+def answer_line(front: Front) -> str | None:
+    """What is known of the question of `budget.until`; None where none was asked."""
+    answer = front.answer
+    if answer is None:
+        return None
+    known = "answered" if answer.is_known else "not answered yet"
+    if answer.trial is None:
+        return (
+            f"Question {answer.question}: {known}. The front is expected to lack "
+            f"{100 * (answer.front_loss or 0.0):.1f} % of the hypervolume of all trials, and the "
+            f"best new point to add {100 * (answer.new_gain or 0.0):.1f} %."
+        )
+    labels = {point.trial: point_label(point) for point in front.points}
+    return (
+        f"Question {answer.question}: {known}. Of the trials it is trial "
+        f"{labels.get(answer.trial, answer.trial)} with probability "
+        f"{probability(answer.probability)}; a new point is predicted to beat it with probability "
+        f"{probability(answer.rival_probability)} at most."
+    )
+
+
+def importance_line(front: Front) -> str | None:
+    """What success depends on most; None where that was not computed."""
+    if not front.importances:
+        return None
+    names = list(short_params({found.parameter: None for found in front.importances}))
+    shares = [
+        f"{name} {100 * found.share:.0f} % ({percent_range(found.low, found.high)})"
+        for name, found in zip(names[:SHOWN], front.importances, strict=False)
+    ]
+    return f"Success depends on: {', '.join(shares)} of its variance, alone, with 90 % intervals."
 
 
 def _what(success: Measure) -> str:

@@ -26,6 +26,7 @@ function contents(report, trial) {
       : `${trial.outcome}: ${trial.reason}`),
     ...list("Measured", trial.measures),
     ...list("Settings", trial.settings),
+    ...list("What made it fast", trial.factors),
     ...times(trial),
     ...taskBars(report, trial),
     ...errors(trial),
@@ -50,8 +51,9 @@ function times(trial) {
     const piece = element("span", { class: `part-${i + 1}` });
     piece.style.width = `${(100 * ms) / total}%`;
     bar.append(piece);
+    const twin = (trial.twin ?? []).find(([part]) => part === name);
     return [element("dt", {}, element("span", { class: `swatch part-${i + 1}` }), name),
-      element("dd", {}, text)];
+      element("dd", {}, twin ? `${text}; unquantized ${twin[1]}` : text)];
   });
   const rotated = !trial.rotations || trial.rotations === "0" ? ""
     : ` ${trial.rotations} rotations of a block per call, in ${trial.layers} quantized layers.`;
@@ -94,6 +96,7 @@ function videos(report, trial) {
 function commands(report, trial) {
   const verb = "python -m duqsweep";
   const all = [
+    ["evaluate again", `${verb} evaluate ${trial.again}`, Boolean(trial.again)],
     ["evaluate on states that the search never saw",
       `${verb} confirm ${report.folder} --trials ${trial.trial}`, report.plays],
     ["export", `${verb} export ${report.folder} --trial ${trial.trial} --format yaml`, true],

@@ -1,0 +1,144 @@
+"""The controller of a sweep as a job of SLURM: submitted once, requeued until the sweep ends."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import secrets
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from duqsweep.codec import encode
+from duqsweep.control.dispatch.batch import LOG, controller_flags, controller_script
+from duqsweep.control.dispatch.jobstate import SlurmJobs, readable, run
+from duqsweep.control.dispatch.launch import JobView, SubmissionError
+from duqsweep.control.dispatch.slurm import submit
+from duqsweep.errors import ConfigError, DispatchError, DuqsweepError
+from duqsweep.files import CONTROLLER_DIR, read_record, write_json
+
+if TYPE_CHECKING:
+    from duqsweep.control.config.schema import LauncherConfig
+
+RECORD = "job.json"
+GONE = ("ended", "absent")  # states of a job that will not run again
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ControllerRecord:
+    """What is kept of the job in the sweep's folder."""
+
+    folder: str  # absolute path of its folder when it was submitted
+    secret: str  # random
+    submitted_at: float  # Unix time
+    job_id: str | None = None  # SLURM's, once it is known
+
+    @property
+    def job_name(self) -> str:
+        """The name of the job, unlike any other job's; another folder cannot have it."""
+        proof = f"{self.secret}@{self.folder}"
+        mark = hashlib.sha256(proof.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+        return f"duqsweep-{Path(self.folder).parent.name}-controller-{mark}"
+
+
+class ControllerJob:
+    """The one job that may be the controller of a sweep."""
+
+    def __init__(self, sweep_dir: Path) -> None:
+        """Ask nothing; the folder may not exist."""
+        self.folder = sweep_dir.resolve() / CONTROLLER_DIR
+        self.log = self.folder / LOG
+
+    def view(self) -> JobView | None:
+        """The latest such job as SLURM sees it; None if this folder never had one.
+
+        Raises:
+            DispatchError: SLURM does not answer.
+        """
+        record = self._record()
+        if record is None:
+            return None
+        view = SlurmJobs().named(record.job_name)
+        if view is None:
+            raise DispatchError(
+                f"SLURM does not say whether the sweep's controller, job {record.job_id}, is there"
+            )
+        return view if view.job_id is not None else replace(view, job_id=record.job_id)
+
+    def is_this_process(self) -> bool:
+        """Whether this process runs in that job."""
+        record = self._record()
+        return record is not None and os.environ.get("SLURM_JOB_NAME") == record.job_name
+
+    def submit(self, config: LauncherConfig, command: str) -> str:
+        """Submit the job; returns its id. There must be none that could still run.
+
+        Args:
+            config: The launcher.
+            command: The shell command of the controller, for the present working directory.
+
+        Raises:
+            ConfigError: SLURM refuses such a job for good.
+            DispatchError: It refuses the job now, or does not answer.
+        """
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        record = ControllerRecord(str(self.folder), secrets.token_hex(16), time.time())
+        flags = controller_flags(config)
+        script = controller_script(config, flags, record.job_name, self.log, command)
+        # Written before: a job that SLURM takes without an answer is found by its name.
+        write_json(self.folder / RECORD, encode(record))
+        try:
+            job_id = submit(script, self.folder, flags)
+        except SubmissionError as error:
+            if not error.unclear:
+                (self.folder / RECORD).unlink()
+            if error.is_final:
+                raise ConfigError(f"the controller: {error}") from error
+            raise
+        write_json(self.folder / RECORD, encode(replace(record, job_id=job_id)))
+        return job_id
+
+    def cancel(self) -> None:
+        """End the job if it is there."""
+        view = self.view()
+        if view is not None and view.state not in GONE and view.job_id is not None:
+            run(["scancel", view.job_id])
+
+    def _record(self) -> ControllerRecord | None:
+        """None where there is none, or where it was made by others or elsewhere."""
+        try:
+            if self.folder.is_symlink() or self.folder.stat().st_uid != os.geteuid():
+                return None
+            record = read_record(ControllerRecord, self.folder / RECORD)
+        except FileNotFoundError:
+            return None
+        except DuqsweepError as error:
+            log.warning("the controller's job is not known: %s", error)
+            return None
+        return record if record.folder == str(self.folder) else None
+
+
+def requeue_this_job() -> None:
+    """Put the job that this process runs in back into the queue, which ends it soon.
+
+    Raises:
+        DispatchError: SLURM refuses.
+    """
+    job_id = os.environ["SLURM_JOB_ID"]
+    answer = run(["scontrol", "requeue", job_id])
+    if answer.returncode:
+        said = readable(answer.stderr) or f"exit code {answer.returncode}"
+        raise DispatchError(
+            f"SLURM does not requeue job {job_id}: {said}; nothing is lost, the same command with "
+            "--as-job resumes"
+        )
+
+
+def state_of(view: JobView) -> str:
+    """A job's state with its reason, for people: `queued (Priority)`."""
+    reason = "" if view.reason in ("", "None") else f" ({view.reason})"
+    return f"{view.state}{reason}"
