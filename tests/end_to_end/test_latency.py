@@ -89,7 +89,7 @@ def test_verbs_read_it(latency: Finished, tmp_path: Path, here: Here) -> None:
     state = json.loads(here(["status", folder, "--json"], tmp_path).stdout)
     assert (state["counts"]["complete"], state["episodes"]) == (TRIALS, 0)
     shown = here(["status", folder], tmp_path).stdout
-    assert "ms per call" in shown
+    assert "call ×" in shown  # as `status` heads the column of ratios
     assert "succeeded" not in shown
     assert "call" in here(["front", folder], tmp_path).stdout
     exported = here(["export", folder, "--pick", "knee"], tmp_path)
