@@ -20,8 +20,11 @@ from synthetic_sweep import (
 
 from duqsweep import cli, files
 from duqsweep.control.config.sweep_config import compose
-from duqsweep.control.front.beliefs import Belief, write_beliefs
+from duqsweep.control.confirmation import confirmation
+from duqsweep.control.front.beliefs import Belief, Beliefs, write_beliefs
 from duqsweep.control.front.content import compute_front, look_at
+from duqsweep.control.front.factors import TWINS_DIR
+from duqsweep.control.front.reserved import CONFIRM_DIR, CONFIRM_JSON
 from duqsweep.control.sweep_files import FrontFiles
 from duqsweep.control.trials import reader as trials_reader
 from duqsweep.control.trials.reader import read_trials
@@ -81,6 +84,13 @@ def a_new_trial_runs(folder: Path) -> None:
     write_trial(folder, trial, make_vitals(trial, 1.4), make_episodes(TRIALS, 3, 0.9))
 
 
+def confirm(folder: Path) -> None:
+    for number in (0, 2):
+        write_complete(folder / CONFIRM_DIR, make_trial(number, 4), 1.0, 0.9, 60)
+    found = confirmation(folder / CONFIRM_DIR, reference=0)
+    files.write_json(folder / CONFIRM_DIR / CONFIRM_JSON, found.to_json())
+
+
 # What may happen without the front being written, and how many trials are read after it.
 QUICK: dict[str, tuple[Callable[[Path], None], int]] = {
     "nothing": (lambda folder: None, 1),
@@ -106,8 +116,12 @@ ANEW: dict[str, Callable[[Path], None]] = {
     "a trial is damaged": lambda folder: trial_file(folder, 6, files.VITALS_JSON).write_text("{"),
     "the reference changes": lambda folder: edit(folder / files.REFERENCE_JSON, call_ms=80.0),
     "a model writes beliefs": lambda folder: write_beliefs(
-        folder, {number: Belief(0.9, 0.02) for number in range(TRIALS - 3)}
+        folder, Beliefs({str(number): Belief(0.9, 0.02) for number in range(TRIALS - 3)})
     ),
+    "a twin is timed": lambda folder: write_trial(
+        folder / TWINS_DIR, make_trial(0, 16, 3), make_vitals(make_trial(0, 16, 3), 2.0)
+    ),
+    "the front is confirmed": confirm,
     "front.json is edited": lambda folder: edit(folder / files.FRONT_JSON, hypervolume=1e6),
     "front.json is torn": lambda folder: (folder / files.FRONT_JSON).write_text('{"sweep": '),
     "the sources are torn": lambda folder: (folder / files.FRONT_SOURCES_JSON).write_text("{"),

@@ -393,7 +393,7 @@ def test_a_video_that_is_made_later_follows(sweep_dir: Path) -> None:
     assert film.name in everything(sweep_dir)[f"{sweep_key(sweep_dir)}/2"]["artifacts"]
 
 
-CONTENT = {register.CARD: "# a card", register.PLAN: "plans: {}"}
+CONTENT = {register.CARD: "---\nof: programs\n---\n\n# a card\n", register.PLAN: "plans: {}"}
 
 
 def test_a_chosen_trial_is_a_version_of_a_model_once(sweep_dir: Path) -> None:
@@ -409,7 +409,7 @@ def test_a_chosen_trial_is_a_version_of_a_model_once(sweep_dir: Path) -> None:
     version = client(sweep_dir).get_model_version("mine", "1")
     run = run_of(sweep_dir, 3)
     assert (version.run_id, version.description) == (run.info.run_id, "# a card")
-    assert version.tags == {register.FINGERPRINT_TAG: "abc"}
+    assert version.tags[register.FINGERPRINT_TAG] == "abc"
     listed = client(sweep_dir).list_artifacts(run.info.run_id, "model")
     assert {item.path for item in listed} == {"model/README.md", "model/plan.yaml"}
 
