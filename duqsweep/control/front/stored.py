@@ -27,7 +27,7 @@ class Sources:
     """The content of `front.sources.json`: digests of what a front was computed from."""
 
     front: str  # of front.json itself
-    basis: str  # of objectives, margin, reference.json, posterior.json and confirm.json
+    basis: str  # of objectives, margin and the files that `_basis` names
     trials: dict[str, str]  # folder of each finished trial → `TrialView.mark`
 
 
@@ -116,6 +116,7 @@ def _basis(sweep_dir: Path, objectives: Sequence[Objective], margin: float) -> s
     paths = [
         sweep_dir / files.REFERENCE_JSON,
         sweep_dir / files.POSTERIOR_JSON,
+        sweep_dir / files.IMPORTANCES_JSON,
         sweep_dir / CONFIRM_DIR / CONFIRM_JSON,
     ]
     contents = [path.read_bytes().hex() if path.exists() else None for path in paths]
