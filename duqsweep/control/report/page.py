@@ -43,7 +43,7 @@ from duqsweep.control.view.decomposition import HEADER as FACTORS
 from duqsweep.control.view.decomposition import NOTE as NOTE_OF_FACTORS
 from duqsweep.control.view.decomposition import decomposition
 from duqsweep.control.view.evidence import HEADER, NOTE, evidence
-from duqsweep.control.view.headline import answer_line, headline, verdict_line
+from duqsweep.control.view.headline import answer_line, first_line
 from duqsweep.control.view.simulation import simulator_line, warnings
 from duqsweep.control.view.tables import EPISODE_COLUMN
 
@@ -69,7 +69,7 @@ def report_page(
     shown = films(around.videos, views, around.instructions)
     joined = len(front.objectives) == 2
     best = "The line joins the trials" if joined else "Those on the front are the trials"
-    lines = (verdict_line(front), headline(front), answer_line(front))
+    lines = (first_line(front), answer_line(front))
     said = [text for text in lines if text]
     body = [
         f"<header><h1>{escape(front.sweep)}</h1>",
