@@ -66,9 +66,10 @@ def main(arguments: list[str]) -> int:
         _print_episodes(config, number)
         return 0
     assert number is not None
+    text = _exported(config, front, number, parsed.format)
     for line in remarks(front, number):
         print(line, file=sys.stderr)
-    print(_exported(config, front, number, parsed.format), end="")
+    print(text, end="")
     if parsed.register is not None:
         print(_register(config, front, number, parsed.register), file=sys.stderr)
     return 0

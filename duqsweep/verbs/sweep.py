@@ -23,6 +23,7 @@ from duqsweep.control.protocols import Search
 from duqsweep.control.sweep_format import check_format
 from duqsweep.control.trials.phase import read_phase
 from duqsweep.control.view.trouble import trouble_text
+from duqsweep.control.view.wording import repeats_line
 from duqsweep.errors import ConfigError
 from duqsweep.masking import masked
 from duqsweep.result import ENDINGS
@@ -257,6 +258,9 @@ class _Run:
         missing = self._tracker.close(MLFLOW_WAIT_S if finished else 5.0)
         if finished:
             print_front(front)
+            repeats = repeats_line([view.number for view in views])
+            if repeats:
+                print(repeats)
             print(f"files:    {self._dir}")
             print(f"report:   {self._dir / files.REPORT_HTML}")
         if missing:

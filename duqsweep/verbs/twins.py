@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
     Returns:
         0; 1 when a form was not timed; 3 when one failed.
     """
-    parser = argparse.ArgumentParser(prog="duqsweep twins", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="duqsweep twins", description=__doc__)
     parser.add_argument("directory", type=Path, metavar="DIR", help="the sweep's folder")
     add_trust_launcher(parser)
     parsed = parser.parse_args(arguments)
@@ -56,7 +56,8 @@ def main(arguments: list[str]) -> int:
         left = unconfirmed(folder, numbers, episodes=0)
         try:
             objectives = [Objective("call_ms", "minimize")]
-            trouble = evaluate_fixed(config, folder, left, 0, objectives, "unquantized twins")
+            if left:
+                trouble = evaluate_fixed(config, folder, left, 0, objectives, "unquantized twins")
         except KeyboardInterrupt:
             print(f"interrupted; this resumes:\n  {command(['twins', *arguments])}")
             return exit_codes.INTERRUPTED

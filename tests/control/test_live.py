@@ -350,3 +350,13 @@ def test_a_terminal_that_was_resized_is_drawn_anew() -> None:
     os.close(controller)
     assert seen.count(b"\x1b[2J") == 1
     assert seen.index(b"\x1b[2J") > seen.index(b"ready")
+
+
+def test_numbers_that_are_missing_are_explained() -> None:
+    assert wording.repeats_line([0, 1, 2]) is None
+    assert wording.repeats_line([]) is None
+    said = wording.repeats_line([0, 3, 4])
+    assert said == "no trial 1, 2: each repeated another trial's settings, or was impossible"
+    many = wording.repeats_line([99])
+    assert many is not None
+    assert "10, 11 and 87 more" in many

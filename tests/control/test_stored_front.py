@@ -23,6 +23,7 @@ from duqsweep.control.config.sweep_config import compose
 from duqsweep.control.confirmation import confirmation
 from duqsweep.control.front.beliefs import Belief, Beliefs, write_beliefs
 from duqsweep.control.front.content import compute_front, look_at
+from duqsweep.control.front.factors import TWINS_DIR
 from duqsweep.control.front.importance import Importance, read_importances, write_importances
 from duqsweep.control.front.reserved import CONFIRM_DIR, CONFIRM_JSON
 from duqsweep.control.sweep_files import FrontFiles
@@ -119,6 +120,9 @@ ANEW: dict[str, Callable[[Path], None]] = {
     "the reference changes": lambda folder: edit(folder / files.REFERENCE_JSON, call_ms=80.0),
     "a model writes beliefs": lambda folder: write_beliefs(
         folder, Beliefs({str(number): Belief(0.9, 0.02) for number in range(TRIALS - 3)})
+    ),
+    "a twin is timed": lambda folder: write_trial(
+        folder / TWINS_DIR, make_trial(0, 16, 3), make_vitals(make_trial(0, 16, 3), 2.0)
     ),
     "the front is confirmed": confirm,
     "importances are computed": lambda folder: write_importances(

@@ -30,6 +30,7 @@ from synthetic_sweep import (
 
 from duqsweep import files
 from duqsweep.control.front.content import compute_front
+from duqsweep.control.front.records import read_front
 from duqsweep.control.report.report import write_report
 from duqsweep.control.tracking import mlflow_client, register, shared_view
 from duqsweep.control.tracking.links import links
@@ -393,7 +394,7 @@ def test_a_video_that_is_made_later_follows(sweep_dir: Path) -> None:
     assert film.name in everything(sweep_dir)[f"{sweep_key(sweep_dir)}/2"]["artifacts"]
 
 
-CONTENT = {register.CARD: "# a card", register.PLAN: "plans: {}"}
+CONTENT = {register.CARD: "---\nof: programs\n---\n\n# a card\n", register.PLAN: "plans: {}"}
 
 
 def test_a_chosen_trial_is_a_version_of_a_model_once(sweep_dir: Path) -> None:
@@ -409,7 +410,7 @@ def test_a_chosen_trial_is_a_version_of_a_model_once(sweep_dir: Path) -> None:
     version = client(sweep_dir).get_model_version("mine", "1")
     run = run_of(sweep_dir, 3)
     assert (version.run_id, version.description) == (run.info.run_id, "# a card")
-    assert version.tags == {register.FINGERPRINT_TAG: "abc"}
+    assert version.tags[register.FINGERPRINT_TAG] == "abc"
     listed = client(sweep_dir).list_artifacts(run.info.run_id, "model")
     assert {item.path for item in listed} == {"model/README.md", "model/plan.yaml"}
 
@@ -418,3 +419,17 @@ def test_what_mlflow_does_not_have_cannot_be_registered(sweep_dir: Path, copy: P
     for folder, number in ((sweep_dir, 99), (copy, 3)):
         with pytest.raises(ConfigError, match=f"no run of trial {number}: .* after `sync`"):
             register.register(folder, None, number, "mine", "abc", CONTENT)
+
+
+def test_a_finished_run_is_not_ended_again_when_its_place_on_the_front_changes(copy: Path) -> None:
+    kept = Mirror(copy)
+    kept.update(final=True)
+    front = read_front(copy)
+    assert front is not None
+    ended: list[str] = []
+    end = kept._client.set_terminated
+    kept._client.set_terminated = lambda run, *rest: ended.append(run) or end(run, *rest)
+    points = tuple(dataclasses.replace(point, p_front=0.5) for point in front.points)
+    kept.update(final=True, changed=(), front=dataclasses.replace(front, points=points))
+    assert run_of(copy, 3).data.tags["duqsweep.p_front"] == "0.50"
+    assert ended == []

@@ -117,6 +117,8 @@ def test_twins_say_what_quantization_itself_brings(
     assert product == pytest.approx(point["speedup"])
     assert f"{factors['quantization']:.2f}×" in first.stdout
     assert "What made them fast" in (folder / "report.html").read_text()
+    explained = here(["explain", "--sweep", str(folder)], tmp_path).stdout
+    assert explained.splitlines()[1] in first.stdout
     again = here(["twins", str(folder)], tmp_path)
     assert (again.returncode, again.stderr) == (0, "")
     assert hashes(folder / "twins" / "trials") == timed

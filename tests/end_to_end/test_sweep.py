@@ -191,6 +191,9 @@ def test_sync_fills_an_emptied_mlflow(copied: Path, here: Here) -> None:
 
 def test_confirm_walks_reserved_states_once(copied: Path, here: Here) -> None:
     shutil.rmtree(copied / files.WORKERS_DIR)
+    settings = (copied / files.SWEEP_YAML).read_text()
+    assert settings.count("jobs: 2") == 1
+    (copied / files.SWEEP_YAML).write_text(settings.replace("jobs: 2", "jobs: 1"))
     words = ["confirm", str(copied), "--episodes", "2", "--trials", "0,1"]
     done = run(words, copied)
     assert done.returncode == 0, done.stderr

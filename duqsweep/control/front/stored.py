@@ -14,6 +14,7 @@ from pathlib import Path
 
 from duqsweep import files
 from duqsweep.codec import encode
+from duqsweep.control.front.factors import TWINS_DIR
 from duqsweep.control.front.objectives import Objective
 from duqsweep.control.front.records import Front, FrontPoint
 from duqsweep.control.front.reserved import CONFIRM_DIR, CONFIRM_JSON
@@ -119,5 +120,6 @@ def _basis(sweep_dir: Path, objectives: Sequence[Objective], margin: float) -> s
         sweep_dir / files.IMPORTANCES_JSON,
         sweep_dir / CONFIRM_DIR / CONFIRM_JSON,
     ]
+    paths += sorted((sweep_dir / TWINS_DIR / files.TRIALS_DIR).glob(f"*/{files.VITALS_JSON}"))
     contents = [path.read_bytes().hex() if path.exists() else None for path in paths]
     return digest([[encode(objective) for objective in objectives], margin, contents])

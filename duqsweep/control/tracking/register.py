@@ -11,11 +11,14 @@ from duqsweep.control.tracking.mirror import ask_mlflow
 from duqsweep.control.tracking.mlflow_client import default_uri, import_client
 from duqsweep.control.tracking.runids import known_runs
 from duqsweep.errors import ConfigError
+from duqsweep.fingerprint import digest
 
 FOLDER = "model"  # among a run's artifacts
 CARD = "README.md"
 PLAN = "plan.yaml"
 FINGERPRINT_TAG = "duqsweep.fingerprint"
+CONTENT_TAG = "duqsweep.content"  # digest of the files
+MOST_LETTERS = 4900  # of a description; MLflow's databases take 5,000
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,9 @@ def _register(
     client: Any, run_id: str, name: str, fingerprint: str, content: dict[str, str]
 ) -> Registered:
     known = client.search_model_versions(f"name = '{name}'")
+    stamp = digest(content)
     for version in known:
-        if version.run_id == run_id and version.description == content[CARD]:
+        if version.run_id == run_id and version.tags.get(CONTENT_TAG) == stamp:
             return Registered(name, str(version.version), is_new=False)
     with tempfile.TemporaryDirectory() as folder:
         for file, text in content.items():
@@ -75,7 +79,13 @@ def _register(
         name,
         source=f"{client.get_run(run_id).info.artifact_uri}/{FOLDER}",
         run_id=run_id,
-        tags={FINGERPRINT_TAG: fingerprint},
-        description=content[CARD],
+        tags={FINGERPRINT_TAG: fingerprint, CONTENT_TAG: stamp},
+        description=_described(content[CARD]),
     )
     return Registered(name, str(made.version), is_new=True)
+
+
+def _described(card: str) -> str:
+    """What people read of a card: without the data at its top."""
+    _, _, body = card.rpartition("\n---\n")
+    return body.strip()[:MOST_LETTERS]

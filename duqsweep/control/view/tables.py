@@ -78,13 +78,14 @@ class WithSettings:
     """A table whose last column are the trials' settings; below it where the screen is narrow."""
 
     wide: Table
-    narrow: Table  # without that column, and without texts beside it
+    beside: Table  # without that column, to measure the others
+    narrow: Table  # without that column and the words that stand below too
     settings: Table  # for below
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         unbounded = options.update(max_width=_UNBOUNDED)
-        numbers = Measurement.get(console, unbounded, self.narrow).maximum
-        if numbers + LEAST_TEXT < options.max_width:
+        used = Measurement.get(console, unbounded, self.beside).maximum
+        if used + LEAST_TEXT < options.max_width:
             yield self.wide
         else:
             yield self.narrow
@@ -107,13 +108,15 @@ def with_settings(
     """
     words = list(rows[0][1]) if rows else []
     wide = new_table(title, [*numbers, *words], ["settings"])
+    beside = new_table(title, [*numbers, *words], [])
     narrow = new_table(title, numbers, [])
     below = new_table("", numbers[:1], ["settings"])
     for cells, named, settings in rows:
         wide.add_row(*cells, *named.values(), settings)
+        beside.add_row(*cells, *named.values())
         narrow.add_row(*cells)
         below.add_row(cells[0], " ".join([*(f"{k}={v}" for k, v in named.items()), settings]))
-    return WithSettings(wide, narrow, below)
+    return WithSettings(wide, beside, narrow, below)
 
 
 def columns(
