@@ -64,7 +64,7 @@ JOBS = 2
 AHEAD = 2 * JOBS  # more of them that the loop runs before
 REST_S = 10.0
 QUIET_S = 3.0  # without work, after which the mirror has caught up
-KEY = ("trials", "objectives", "tracking", "command")  # tells rows of a table apart
+KEY = ("objectives", "tracking", "command", "trials")  # tells rows of a table apart
 OBJECTIVES = ("success_rate", "episode_time_s", "weights_mb")
 SPACE = [
     "+space={"
@@ -125,7 +125,9 @@ def save(path: Path, found: dict[str, list[dict[str, Any]]]) -> None:
     for name, rows in found.items():
         known = {tuple(row.get(key) for key in KEY): row for row in table.get(name, [])}
         known |= {tuple(row.get(key) for key in KEY): row for row in rows}
-        table[name] = [known[key] for key in sorted(known, key=str)]
+        table[name] = [
+            known[key] for key in sorted(known, key=lambda key: (*map(str, key[:3]), key[3]))
+        ]
     path.write_text(json.dumps(table, indent=1) + "\n")
 
 

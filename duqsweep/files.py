@@ -35,6 +35,7 @@ CACHE_DIR = "cache"  # packs, calibration observations: safe to delete
 REFERENCE_JSON = "reference.json"  # the call time that speed-ups are measured against
 POSTERIOR_JSON = "posterior.json"  # success rates as a search's model believes them
 FRONT_JSON = "front.json"
+IMPORTANCES_JSON = "importances.json"  # what success depended on when the sweep ended last
 FRONT_SOURCES_JSON = "front.sources.json"  # what front.json was computed from
 FRONT_CSV = "front.csv"
 FRONT_PNG = "front.png"

@@ -21,15 +21,18 @@ its job follows from that place and a random secret: another folder cannot name 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from duqsweep.assignment import Assignment, Failure
 from duqsweep.codec import decode, encode
-from duqsweep.files import STOP, read_json, write_json
+from duqsweep.errors import DuqsweepError
+from duqsweep.files import STOP, read_json, read_record, write_json
+
+T = TypeVar("T")
 
 WORKER_JSON = "worker.json"
 JOB_JSON = "job.json"
@@ -37,6 +40,8 @@ ALIVE_JSON = "alive.json"
 ENDED_JSON = "ended.json"
 BOXES = ("inbox", "claimed", "returned", "done", "acknowledged")
 BEAT_S = 2.0  # between two touches of alive.json
+
+log = logging.getLogger(__name__)
 
 LeaveReason = Literal[
     "idle", "time", "stopped", "timeout", "preempted", "terminated", "served", "hung"
@@ -120,6 +125,8 @@ class Mailbox:
     """One worker's folder, `workers/<id>`."""
 
     folder: Path
+    _config: list[WorkerConfig] = field(default_factory=list, compare=False, repr=False)
+    _damaged: set[Path] = field(default_factory=set, compare=False, repr=False)  # as was said
 
     @property
     def sweep_dir(self) -> Path:
@@ -135,9 +142,14 @@ class Mailbox:
         write_json(self.folder / WORKER_JSON, encode(worker_config))
 
     def worker_config(self) -> WorkerConfig | None:
-        """None when whoever made the folder was killed before it was whole."""
+        """None when whoever made the folder was killed before it was whole.
+
+        Once read it is kept, so that damage to the file does not matter to who knows it.
+        """
         path = self.folder / WORKER_JSON
-        return decode(WorkerConfig, read_json(path)) if path.exists() else None
+        if not self._config and path.exists():
+            self._config.append(decode(WorkerConfig, read_json(path)))
+        return self._config[0] if self._config else None
 
     def own_config(self) -> WorkerConfig | None:
         """The configuration, if it names this very folder and this user owns it; else None.
@@ -156,8 +168,7 @@ class Mailbox:
 
     def job(self) -> Job | None:
         """None when no launcher has answered yet, or its answer was lost with the dispatcher."""
-        path = self.folder / JOB_JSON
-        return decode(Job, read_json(path)) if path.exists() else None
+        return self._known(Job, self.folder / JOB_JSON)
 
     def put(self, number: int, assignment: Assignment) -> None:
         """Offer an assignment; `number` is one more than the last."""
@@ -180,8 +191,7 @@ class Mailbox:
 
     def outcome(self, number: int) -> Outcome | None:
         """How an assignment ended; None before that."""
-        path = self._path("done", number)
-        return decode(Outcome, read_json(path)) if path.exists() else None
+        return self._known(Outcome, self._path("done", number))
 
     def acknowledge(self, number: int) -> None:
         """Mark that the sweep knows how this assignment ended."""
@@ -205,12 +215,12 @@ class Mailbox:
         offered = [n for box in ("inbox", "claimed", "returned") for n in self._numbers(box)]
         return max(offered, default=0)
 
-    def assignment(self, number: int) -> Assignment:
-        """The assignment with this number, wherever it lies."""
-        for box in ("inbox", "claimed"):
-            with suppress(FileNotFoundError):  # the worker claims it just now
-                return self._assignment(box, number)
-        return self._assignment("returned", number)
+    def assignment(self, number: int) -> Assignment | None:
+        """The assignment with this number, wherever it lies; None where its file is damaged."""
+        for box in ("inbox", "claimed", "returned"):  # the worker may claim it just now
+            if self._path(box, number).exists():
+                return self._known(Assignment, self._path(box, number))
+        return None
 
     def set_alive(self, alive: Heartbeat) -> None:
         """Say what the worker does now."""
@@ -222,8 +232,7 @@ class Mailbox:
 
     def heartbeat(self) -> Heartbeat | None:
         """None before the worker has started."""
-        path = self.folder / ALIVE_JSON
-        return decode(Heartbeat, read_json(path)) if path.exists() else None
+        return self._known(Heartbeat, self.folder / ALIVE_JSON)
 
     def leave(self, reason: LeaveReason, finished: int) -> None:
         """Write the worker's last file."""
@@ -231,8 +240,7 @@ class Mailbox:
 
     def worker_exit(self) -> WorkerExit | None:
         """Why the worker left; None while it may still claim."""
-        path = self.folder / ENDED_JSON
-        return decode(WorkerExit, read_json(path)) if path.exists() else None
+        return self._known(WorkerExit, self.folder / ENDED_JSON)
 
     def ask_to_leave(self) -> None:
         """The worker leaves within a second, whatever it does."""
@@ -241,6 +249,21 @@ class Mailbox:
     def asked_to_leave(self) -> bool:
         """Whether `ask_to_leave` was called."""
         return (self.folder / STOP).exists()
+
+    def _known(self, cls: type[T], path: Path) -> T | None:
+        """The record in a file; a damaged one counts as missing, which is logged once.
+
+        It stays where it is: its writer may replace it, and a file system may show it late.
+        """
+        try:
+            return read_record(cls, path)
+        except FileNotFoundError:
+            return None
+        except DuqsweepError as error:
+            if path not in self._damaged:
+                log.warning("%s; the file counts as missing", error)
+            self._damaged.add(path)
+            return None
 
     def _path(self, box: str, number: int) -> Path:
         return self.folder / box / f"{number:06d}.json"

@@ -60,8 +60,10 @@ def _fields(prefix: str, section: type) -> Iterator[tuple[str, str, str, str]]:
     source = inspect.getsource(section)
     for each in dataclasses.fields(section):
         key, hint = f"{prefix}{each.name}", hints[each.name]
-        if key in SECTIONS:
-            continue  # settings of a trial
+        if key in SECTIONS:  # settings of a trial, but for what SLURM is asked for
+            if key == "policy":
+                yield from _fields("policy.needs.", schema.NeedsConfig)
+            continue
         if dataclasses.is_dataclass(hint):
             yield from _fields(f"{key}.", hint)  # type: ignore[arg-type]
             continue

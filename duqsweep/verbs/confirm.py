@@ -22,7 +22,7 @@ from duqsweep.errors import ConfigError
 from duqsweep.spec import Trial
 from duqsweep.verbs.command import command
 from duqsweep.verbs.fixed_trials import add_trust_launcher, evaluate_fixed, refuse_commands
-from duqsweep.verbs.folder import explained_front, sweep_config, sweep_front
+from duqsweep.verbs.folder import keep_explained_front, sweep_config, sweep_front
 from duqsweep.worker.ledger import make_ledger
 from duqsweep.worker.simulator import check_simulator, write_simulator
 
@@ -73,8 +73,8 @@ def main(arguments: list[str]) -> int:
         return exit_codes.INTERRUPTED
     confirmed = confirmation(folder, reference)
     files.write_json(folder / CONFIRM_JSON, confirmed.to_json())
-    front = explained_front(config, read_trials(config.directory))  # with each point's state
-    files.write_json(config.directory / files.FRONT_JSON, front.to_json())
+    # With the state of each point.
+    front = keep_explained_front(config, read_trials(config.directory))
     _print(config, confirmed, front)
     print(f"files: {folder}")
     if trouble:

@@ -15,12 +15,17 @@ from duqsweep.control.config.settings import DECLARED, LAYERS
 from duqsweep.control.config.sweep_config import compose
 from duqsweep.control.explain.cost import PartCost, call_costs
 from duqsweep.control.explain.document import PROTOTYPE, Document, comparison, mistakes
+from duqsweep.control.trials.reader import REFERENCE
+from duqsweep.control.view.decomposition import HEADER as FACTORS
+from duqsweep.control.view.decomposition import NOTE, decomposition
 from duqsweep.errors import ConfigError
 from duqsweep.files import read_record
 from duqsweep.quant.select import rotates_twice
 from duqsweep.result import PICTURES, PROMPT_TOKENS, Vitals
 from duqsweep.setting import Setting
 from duqsweep.spec import TrialSpec
+from duqsweep.verbs.command import command
+from duqsweep.verbs.folder import sweep_config, sweep_front
 
 # A group is chosen once, so these give way to the user's; other keys may come twice, the last wins.
 GROUPS = {"policy": "policy=pi05_libero"}
@@ -29,11 +34,12 @@ WIDTH = 100
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the cost model, or with --settings every setting of a trial.
+    """Print the cost model; or every setting of a trial, or what made the points of a front fast.
 
     Args:
         arguments: Overrides as of a sweep, e.g. policy=embedded, policy.num_steps=5,
-            quant.block_size=64; and --vitals FILE of a trial, for measured times.
+            quant.block_size=64; and --vitals FILE of a trial, for measured times; or --sweep DIR,
+            for what made the points of a front fast.
 
     Returns:
         0.
@@ -48,10 +54,16 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--vitals", type=Path, metavar="FILE", help="vitals.json of a trial")
     parser.add_argument("--settings", action="store_true", help="list the settings of a trial")
+    parser.add_argument(
+        "--sweep", type=Path, metavar="DIR", help="a sweep's folder: what made its front fast"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     options = parser.parse_intermixed_args(list(arguments))
     if options.settings:
         print(_settings_tables())
+        return 0
+    if options.sweep is not None:
+        print(_speedups(options.sweep))
         return 0
     spec = _spec(options.overrides)
     vitals = None if options.vitals is None else read_vitals(options.vitals, spec)
@@ -63,6 +75,16 @@ def main(arguments: Sequence[str]) -> int:
     print(_footnotes(vitals))
     print(_document())
     return 0
+
+
+def _speedups(directory: Path) -> str:
+    """The factors of each point's speed-up, as far as their twins were timed."""
+    front = sweep_front(sweep_config(directory))
+    rows = decomposition(front)
+    parts = [table([FACTORS, *rows]), textwrap.fill(NOTE, WIDTH)] if rows else []
+    if any(point.factors is None for point in front.members if point.name != REFERENCE):
+        parts.append(f"To time the missing twins: {command(['twins', str(directory)])}")
+    return "\n\n".join(parts) or f"{front.sweep} has no front yet"
 
 
 def read_vitals(path: Path, spec: TrialSpec) -> Vitals:

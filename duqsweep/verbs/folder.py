@@ -17,6 +17,7 @@ from duqsweep.control.config.compose import explain
 from duqsweep.control.config.schema import RootConfig
 from duqsweep.control.config.sweep_config import SweepConfig, to_config
 from duqsweep.control.front.content import compute_front, look_at
+from duqsweep.control.front.importance import Importance, write_importances
 from duqsweep.control.front.records import Front
 from duqsweep.control.front.stored import Look
 from duqsweep.control.sweep_format import check_format
@@ -61,13 +62,30 @@ def sweep_front(config: SweepConfig, views: Sequence[TrialView] | None = None) -
 
 
 def explained_front(config: SweepConfig, views: Sequence[TrialView]) -> Front:
-    """The same front with the importance of each parameter for success, which takes seconds."""
+    """The same front with the importances of all parameters as they are now, which takes seconds.
+
+    Nothing is written.
+    """
+    return replace(sweep_front(config, views), importances=_importances(config, views))
+
+
+def keep_explained_front(config: SweepConfig, views: Sequence[TrialView]) -> Front:
+    """The same; front.json, importances.json and what front.json comes from are written."""
+    from duqsweep.control.sweep_files import FrontFiles
+
+    write_importances(config.directory, _importances(config, views))
+    keeper = FrontFiles(config.directory, config.objectives, margin=config.margin)
+    front = keeper.update(views, final=True)
+    assert front is not None
+    return front
+
+
+def _importances(config: SweepConfig, views: Sequence[TrialView]) -> tuple[Importance, ...]:
     # Imported here: SciPy's optimiser is slow to import, and most verbs do without.
     from duqsweep.control.config.space import Space
     from duqsweep.control.kghv.importances import importances
 
-    front = sweep_front(config, views)
-    return replace(front, importances=importances(Space.from_config(config), views))
+    return importances(Space.from_config(config), views)
 
 
 def tracking_uri(config: SweepConfig) -> str | None:

@@ -37,7 +37,7 @@ from duqsweep.verbs.as_job import (
     time_left_s,
 )
 from duqsweep.verbs.command import command
-from duqsweep.verbs.folder import explained_front, tracking_uri
+from duqsweep.verbs.folder import keep_explained_front, sweep_front, tracking_uri
 from duqsweep.verbs.interrupt import HandOver, terminate_as_interrupt
 from duqsweep.verbs.notify import ERROR, VARIABLES, Notice
 from duqsweep.verbs.undo import undone_if_refused
@@ -245,8 +245,9 @@ class _Run:
         from duqsweep.control.trials.reader import read_trials
 
         views = read_trials(self._dir)
-        front = explained_front(self._config, views)
         finished = ending == "finished"
+        keeps = finished and not nothing_new and views
+        front = (keep_explained_front if keeps else sweep_front)(self._config, views)
         if nothing_new and finished and not trouble:
             changed = f"{files.SWEEP_YAML} holds the new settings" if self._resettled else ""
             changed = changed or "nothing was changed"

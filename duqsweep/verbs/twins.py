@@ -56,7 +56,8 @@ def main(arguments: list[str]) -> int:
         left = unconfirmed(folder, numbers, episodes=0)
         try:
             objectives = [Objective("call_ms", "minimize")]
-            trouble = evaluate_fixed(config, folder, left, 0, objectives, "unquantized twins")
+            if left:
+                trouble = evaluate_fixed(config, folder, left, 0, objectives, "unquantized twins")
         except KeyboardInterrupt:
             print(f"interrupted; this resumes:\n  {command(['twins', *arguments])}")
             return exit_codes.INTERRUPTED

@@ -104,7 +104,8 @@ class _Worker:
     def run(self) -> LeaveReason:
         self._say_alive()
         interrupted = self.mailbox.interrupted_numbers()  # the scheduler has started the job again
-        backlog = [(number, self.mailbox.assignment(number)) for number in interrupted]
+        known = {number: self.mailbox.assignment(number) for number in interrupted}
+        backlog = [(number, one) for number, one in known.items() if one is not None]
         while True:
             self._beat()
             reason = self.leave_reason or ("stopped" if self.mailbox.asked_to_leave() else None)

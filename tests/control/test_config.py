@@ -101,7 +101,7 @@ def asked_of_slurm(*overrides: str) -> tuple[int, int, float | None]:
 
 
 def test_a_slurm_job_asks_for_what_the_policy_needs_unless_told_otherwise():
-    assert asked_of_slurm("+sweep=smoke") == (1, 0, 8.0)
+    assert asked_of_slurm("+sweep=smoke") == (1, 0, 4.0)
     assert asked_of_slurm("+sweep=smoke", "policy=pi05_libero") == (8, 1, 48.0)
     assert asked_of_slurm("+sweep=dit_speed_gpu") == (8, 1, 16.0)
     more = ["launcher.cpus_per_task=4", "launcher.mem_gb=null"]

@@ -20,7 +20,9 @@ from duqsweep import files
 from duqsweep.control.front.content import compute_front
 from duqsweep.control.front.factors import TWINS_DIR, Form
 from duqsweep.control.front.records import Front, FrontPoint
+from duqsweep.control.report.page import report_page
 from duqsweep.control.report.report import front_csv, write_report
+from duqsweep.control.report.surroundings import Surroundings
 from duqsweep.control.trials.reader import read_trials
 from duqsweep.control.trials.reference import ensure_reference
 from duqsweep.control.twins import read_timings, twin_trials, untimed
@@ -59,7 +61,10 @@ def point(sweep_dir: Path, number: int) -> FrontPoint:
 def test_without_a_twin_nothing_is_claimed(sweep_dir: Path) -> None:
     assert point(sweep_dir, 1).on_front
     assert point(sweep_dir, 1).factors is None
-    assert decomposition(compute_front(sweep_dir, OBJECTIVES)) == []
+    front = compute_front(sweep_dir, OBJECTIVES)
+    assert decomposition(front) == []
+    page = report_page(front, read_trials(sweep_dir), "", Surroundings(folder="sweeps/made"))
+    assert "python -m duqsweep twins sweeps/made times the same trials without it" in page
 
 
 def test_twins_among_the_trials_are_found_and_the_product_is_the_speedup(sweep_dir: Path) -> None:

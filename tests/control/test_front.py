@@ -193,6 +193,8 @@ def test_content_has_the_agreed_keys_and_every_told_trial(sweep_dir: Path) -> No
         "episodes",
         "points",
         "verdict",
+        "answer",
+        "importances",
     } == set(content)
     assert content["sweep"] == "dit_speed"
     counts = {"complete": 29, "stopped": 1, "failed": 1, "running": 1, "open": 0}

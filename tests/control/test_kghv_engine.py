@@ -13,7 +13,7 @@ import pytest
 from duqsweep.control.config.grammar import parse_condition, parse_domain
 from duqsweep.control.config.parameters import Parameter
 from duqsweep.control.config.space import random_value
-from duqsweep.control.front.pareto import hypervolume
+from duqsweep.control.front.pareto import hypervolume, on_front
 from duqsweep.control.kghv.acquisition import Staircase, gain_of_known, gain_of_new
 from duqsweep.control.kghv.angles import angle, angle_noise, rate
 from duqsweep.control.kghv.chooser import Chooser, Known, Prices, Region
@@ -116,8 +116,10 @@ def test_the_kernel_equals_its_definition(setting):
     expected = [[slow_covariance(kernel, theta, a, b) for b in x[1:]] for a in x]
     np.testing.assert_allclose(kernel(theta, x, x[1:]), expected, rtol=1e-12)
     np.testing.assert_allclose(np.diag(kernel(theta, x, x)), kernel.diagonal(theta), rtol=1e-12)
-    of_distances = kernel.of_distances(theta, kernel.distances(x))
-    np.testing.assert_allclose(of_distances, kernel(theta, x, x), rtol=1e-12)
+    parts = kernel.parts(theta, kernel.distances(x))
+    np.testing.assert_allclose(
+        kernel.of_parts(theta, parts, len(x)), kernel(theta, x, x), rtol=1e-12
+    )
 
 
 def test_the_gradient_of_the_fit_equals_differences(setting):
@@ -398,3 +400,18 @@ def test_rates_of_the_posterior_are_the_means_and_deviations_of_its_draws():
     posterior = two_rates(0.5)
     assert posterior.draws.mean(axis=0) == pytest.approx(posterior.means, abs=0.005)
     assert posterior.draws.std(axis=0) == pytest.approx(posterior.sds, rel=0.06)
+
+
+def test_trials_that_are_surely_beaten_are_left_out_of_the_draws_and_nothing_changes():
+    rng = np.random.default_rng(4)
+    angles, costs = rng.uniform(0.6, 1.4, 40), rng.uniform(0.0, 2.0, (40, 1))
+    posterior = Posterior(angles, 0.03**2 * np.eye(40))
+    noise = np.array([0.02])
+    hopeless = posterior._hopeless(np.arange(40), costs, noise)
+    assert 10 < hopeless.sum() < 40
+    found = posterior.front_chances(np.arange(40), costs, noise)
+    drawn = costs + noise * np.random.default_rng(9).standard_normal((4000, 40, 1))
+    rates = rate(angles + 0.03 * np.random.default_rng(8).standard_normal((4000, 40)))
+    expected = on_front(np.concatenate([-rates[:, :, None], drawn], axis=-1)).mean(axis=0)
+    assert found == pytest.approx(expected, abs=0.045)
+    assert not expected[hopeless].any()

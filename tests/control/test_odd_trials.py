@@ -54,6 +54,7 @@ FILES = [
     files.IDENTITY_JSON,
     files.STUDY_LOG,
     files.FRONT_JSON,
+    files.FRONT_SOURCES_JSON,
 ]
 # Nothing tells an old format from a missing mark, so such a folder is refused as one.
 REFUSED = {(files.IDENTITY_JSON, "missing"), (files.IDENTITY_JSON, "other version")}

@@ -9,6 +9,7 @@ import pytest
 
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import compose
+from duqsweep.control.study import windowed_tpe
 from duqsweep.control.study.optuna_study import OptunaStudy, open_study
 from duqsweep.control.study.windowed_tpe import RECENT, WindowedTPE, Windows
 
@@ -62,13 +63,23 @@ def test_of_a_long_study_tpe_sees_the_front_and_the_latest_trials():
     assert [trial.number for trial in seen] == [3, *range(50, RECENT + 50)]
 
 
-def test_a_short_study_is_what_optuna_itself_would_see():
+@pytest.mark.parametrize("objectives", [1, 2])
+def test_a_short_study_is_what_optuna_itself_would_see(objectives, monkeypatch):
+    divided = []
+    split = windowed_tpe._split_trials
+    monkeypatch.setattr(windowed_tpe, "_split_trials", lambda *a: divided.append(1) or split(*a))
+
+    def objective(trial):
+        x, kind = trial.suggest_float("x", 0, 1), trial.suggest_categorical("kind", ["a", "b"])
+        return [(x - 0.3) ** 2, x + (kind == "a")][:objectives]
+
     drawn = []
     for sampler in (
         WindowedTPE(Windows(), seed=1, n_startup_trials=3),
         optuna.samplers.TPESampler(seed=1, n_startup_trials=3),
     ):
-        study = optuna.create_study(sampler=sampler)
-        study.optimize(lambda trial: (trial.suggest_float("x", 0, 1) - 0.3) ** 2, n_trials=12)
-        drawn.append([trial.params["x"] for trial in study.trials])
+        study = optuna.create_study(sampler=sampler, directions=["minimize"] * objectives)
+        study.optimize(objective, n_trials=12)
+        drawn.append([trial.params for trial in study.trials])
     assert drawn[0] == drawn[1]
+    assert len(divided) == 12 - 3  # once per trial, not per parameter

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 import struct
 from dataclasses import replace
@@ -253,3 +254,14 @@ def test_placed_labels_overlap_neither_each_other_nor_the_edge(
 )
 def test_durations_read_like_a_person_says_them(time_s: float, text: str) -> None:
     assert formats.duration(time_s) == text
+
+
+def test_the_axis_of_success_begins_at_the_lowest_bound_that_is_drawn(front: Front) -> None:
+    good = replace(
+        front, points=tuple(p for p in front.points if (p.success.success_rate or 0) > 0.7)
+    )
+    lowest = min(p.success.success_low or 0.0 for p in good.points if p.on_front)
+    assert 0.4 < lowest < 0.7
+    shown = [int(text) for text in re.findall(r">(\d+)%</text>", picture.draw_svg(good))]
+    assert min(shown) >= 100 * (lowest - 0.05)
+    assert max(shown) == 100

@@ -100,7 +100,7 @@ def test_eleven_lost_of_sixty_and_none_won_are_refuted_and_nobody_takes_the_poin
     rows = {row[0]: row for row in evidence(front)}
     assert rows["2"][-1] == "refuted"
     assert rows["2"][2] != rows["2"][3]
-    page = report_page(front, read_trials(folder), "", "<svg></svg>")
+    page = report_page(front, read_trials(folder), "<svg></svg>")
     assert "What is known of their success" in page
     assert page.count("refuted") > 1
     assert "refuted" in front_csv(front)

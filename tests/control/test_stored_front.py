@@ -20,11 +20,17 @@ from synthetic_sweep import (
 
 from duqsweep import cli, files
 from duqsweep.control.config.sweep_config import compose
-from duqsweep.control.front.beliefs import Belief, write_beliefs
+from duqsweep.control.confirmation import confirmation
+from duqsweep.control.front.beliefs import Belief, Beliefs, write_beliefs
 from duqsweep.control.front.content import compute_front, look_at
+from duqsweep.control.front.factors import TWINS_DIR
+from duqsweep.control.front.importance import Importance, read_importances, write_importances
+from duqsweep.control.front.reserved import CONFIRM_DIR, CONFIRM_JSON
 from duqsweep.control.sweep_files import FrontFiles
 from duqsweep.control.trials import reader as trials_reader
 from duqsweep.control.trials.reader import read_trials
+from duqsweep.errors import ConfigError
+from duqsweep.verbs.folder import keep_explained_front, sweep_config, sweep_look
 
 TRIALS = 16
 STATUS = (["status"], ["status", "--json"])
@@ -81,6 +87,13 @@ def a_new_trial_runs(folder: Path) -> None:
     write_trial(folder, trial, make_vitals(trial, 1.4), make_episodes(TRIALS, 3, 0.9))
 
 
+def confirm(folder: Path) -> None:
+    for number in (0, 2):
+        write_complete(folder / CONFIRM_DIR, make_trial(number, 4), 1.0, 0.9, 60)
+    found = confirmation(folder / CONFIRM_DIR, reference=0)
+    files.write_json(folder / CONFIRM_DIR / CONFIRM_JSON, found.to_json())
+
+
 # What may happen without the front being written, and how many trials are read after it.
 QUICK: dict[str, tuple[Callable[[Path], None], int]] = {
     "nothing": (lambda folder: None, 1),
@@ -106,7 +119,14 @@ ANEW: dict[str, Callable[[Path], None]] = {
     "a trial is damaged": lambda folder: trial_file(folder, 6, files.VITALS_JSON).write_text("{"),
     "the reference changes": lambda folder: edit(folder / files.REFERENCE_JSON, call_ms=80.0),
     "a model writes beliefs": lambda folder: write_beliefs(
-        folder, {number: Belief(0.9, 0.02) for number in range(TRIALS - 3)}
+        folder, Beliefs({str(number): Belief(0.9, 0.02) for number in range(TRIALS - 3)})
+    ),
+    "a twin is timed": lambda folder: write_trial(
+        folder / TWINS_DIR, make_trial(0, 16, 3), make_vitals(make_trial(0, 16, 3), 2.0)
+    ),
+    "the front is confirmed": confirm,
+    "importances are computed": lambda folder: write_importances(
+        folder, [Importance("policy.num_steps", 0.5, 0.3, 0.7)]
     ),
     "front.json is edited": lambda folder: edit(folder / files.FRONT_JSON, hypervolume=1e6),
     "front.json is torn": lambda folder: (folder / files.FRONT_JSON).write_text('{"sweep": '),
@@ -158,3 +178,24 @@ def test_status_says_the_same_with_and_without_what_is_stored(what, folder, caps
     for words in reversed(STATUS):
         assert cli.main([*words, str(folder)]) == 0
         assert capsys.readouterr() == said.pop()
+
+
+def test_importances_are_kept_by_whoever_writes_the_front_next(folder: Path, monkeypatch) -> None:
+    config = sweep_config(folder)
+    views = read_trials(folder)
+    front = keep_explained_front(config, views)
+    assert len(front.importances) > 2
+    assert read_importances(folder) == front.importances
+    before = (folder / files.FRONT_JSON).read_bytes()
+    FrontFiles(folder, OBJECTIVES, margin=config.margin).update(views, final=True)
+    assert (folder / files.FRONT_JSON).read_bytes() == before
+    monkeypatch.setattr("duqsweep.control.front.content.FrontBuilder", None)
+    assert sweep_look(config).front == front  # not computed anew
+
+
+def test_importances_of_another_version_are_named(folder: Path) -> None:
+    (folder / files.IMPORTANCES_JSON).write_text("[]")
+    with pytest.raises(ConfigError, match=r"importances.json is of another version.*delete it"):
+        compute_front(folder, OBJECTIVES)
+    write_importances(folder, ())
+    assert not (folder / files.IMPORTANCES_JSON).exists()

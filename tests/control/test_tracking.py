@@ -30,6 +30,7 @@ from synthetic_sweep import (
 
 from duqsweep import files
 from duqsweep.control.front.content import compute_front
+from duqsweep.control.front.records import read_front
 from duqsweep.control.report.report import write_report
 from duqsweep.control.tracking import mlflow_client, register, shared_view
 from duqsweep.control.tracking.links import links
@@ -418,3 +419,17 @@ def test_what_mlflow_does_not_have_cannot_be_registered(sweep_dir: Path, copy: P
     for folder, number in ((sweep_dir, 99), (copy, 3)):
         with pytest.raises(ConfigError, match=f"no run of trial {number}: .* after `sync`"):
             register.register(folder, None, number, "mine", "abc", CONTENT)
+
+
+def test_a_finished_run_is_not_ended_again_when_its_place_on_the_front_changes(copy: Path) -> None:
+    kept = Mirror(copy)
+    kept.update(final=True)
+    front = read_front(copy)
+    assert front is not None
+    ended: list[str] = []
+    end = kept._client.set_terminated
+    kept._client.set_terminated = lambda run, *rest: ended.append(run) or end(run, *rest)
+    points = tuple(dataclasses.replace(point, p_front=0.5) for point in front.points)
+    kept.update(final=True, changed=(), front=dataclasses.replace(front, points=points))
+    assert run_of(copy, 3).data.tags["duqsweep.p_front"] == "0.50"
+    assert ended == []

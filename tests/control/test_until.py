@@ -173,5 +173,5 @@ def test_a_question_that_cannot_be_answered_is_refused(words, message, tmp_path)
 
 def test_an_answer_follows_from_draws_of_rates():
     posterior, _ = believed([0.9], 0.1, [0.0])
-    expected = rate(posterior.angles + 0.1 * np.random.default_rng(0).standard_normal((2000, 1)))
+    expected = rate(posterior.angles + 0.1 * np.random.default_rng(0).standard_normal((1000, 1)))
     np.testing.assert_allclose(posterior.draws, expected, atol=1e-6)

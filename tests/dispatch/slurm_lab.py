@@ -114,10 +114,19 @@ class SlurmLab:
         self.run("scancel", "--partition=high")
         until(lambda: not self.living(), 30.0, "no job left")
         pids = [int(path.read_text()) for path in (self.folder / "run").glob("*.pid")]
-        for pid in pids:
-            with suppress(ProcessLookupError):  # a test killed it
-                os.kill(pid, signal.SIGTERM)
-        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 20.0, "daemons gone")
+        with suppress(TimeoutError):  # a slurmd waits for jobs that are still COMPLETING
+            _end(pids, signal.SIGTERM, 5.0)
+        _end([*pids, *self._steps()], signal.SIGKILL, 20.0)
+
+    def _steps(self) -> list[int]:
+        """What looks after the processes of a job, and would look for its slurmd for ever."""
+        mark, found = f"SLURM_CONF={self.conf}".encode(), []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended, or is another user's
+                is_step = (folder / "comm").read_text().strip() == "slurmstepd"
+                if is_step and mark in (folder / "environ").read_bytes().split(b"\0"):
+                    found.append(int(folder.name))
+        return found
 
     def end(self, daemon: str, how: signal.Signals) -> None:
         """End slurmctld, or the slurmd of a node ("slurmd-n1"); its jobs' processes live on."""
@@ -181,6 +190,13 @@ class SlurmLab:
             )
         except RuntimeError:
             return False  # the controller does not listen yet
+
+
+def _end(pids: list[int], how: signal.Signals, seconds: float) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):  # a test killed it, or it has ended
+            os.kill(pid, how)
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), seconds, "daemons gone")
 
 
 def until(condition: Callable[[], bool], seconds: float, what: str) -> None:

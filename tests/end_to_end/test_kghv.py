@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from commands import SMALL, Finished, run
+from commands import SMALL, Here
 
 from duqsweep.control.trials.reader import read_trials
 
@@ -19,16 +21,12 @@ KGHV = (
 )
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory, checkpoint) -> Finished:
-    cwd = tmp_path_factory.mktemp("kghv")
-    words = (*SMALL, *KGHV, f"policy.checkpoint={checkpoint}")
-    return Finished(cwd / "sweeps" / "small", words, run(words, cwd))
-
-
-def test_it_spends_the_budget_on_trials_that_pause_and_resume(shared):
-    assert shared.process.returncode == 0, shared.process.stderr
-    views = read_trials(shared.folder)
+def test_it_spends_the_budget_on_trials_that_pause_and_resume(
+    checkpoint: Path, tmp_path: Path, here: Here
+) -> None:
+    done = here((*SMALL, *KGHV, f"policy.checkpoint={checkpoint}"), tmp_path)
+    assert done.returncode == 0, done.stderr
+    views = read_trials(tmp_path / "sweeps" / "small")
     assert sum(len(view.episodes) for view in views) == 6
     assert max(len(view.episodes) for view in views) > 1
     assert {view.status.state for view in views if view.status} == {"paused"}

@@ -89,7 +89,7 @@ def test_verbs_read_it(latency: Finished, tmp_path: Path, here: Here) -> None:
     state = json.loads(here(["status", folder, "--json"], tmp_path).stdout)
     assert (state["counts"]["complete"], state["episodes"]) == (TRIALS, 0)
     shown = here(["status", folder], tmp_path).stdout
-    assert "ms per call" in shown
+    assert "call ×" in shown  # as `status` heads the column of ratios
     assert "succeeded" not in shown
     assert "call" in here(["front", folder], tmp_path).stdout
     exported = here(["export", folder, "--pick", "knee"], tmp_path)
@@ -117,6 +117,8 @@ def test_twins_say_what_quantization_itself_brings(
     assert product == pytest.approx(point["speedup"])
     assert f"{factors['quantization']:.2f}×" in first.stdout
     assert "What made them fast" in (folder / "report.html").read_text()
+    explained = here(["explain", "--sweep", str(folder)], tmp_path).stdout
+    assert explained.splitlines()[1] in first.stdout
     again = here(["twins", str(folder)], tmp_path)
     assert (again.returncode, again.stderr) == (0, "")
     assert hashes(folder / "twins" / "trials") == timed

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from commands import Here, run
+from commands import Here
 
 from duqsweep import files
 from duqsweep.policy.random_pi05 import RandomPi05, small_sizes, write_random
@@ -22,9 +22,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_evaluate_takes_a_users_checkpoint(folder: Path, tmp_path: Path) -> None:
+def test_evaluate_takes_a_users_checkpoint(folder: Path, tmp_path: Path, here: Here) -> None:
     policy = ("policy=pi05_libero", f"policy.checkpoint={folder}", "policy.num_steps=2")
-    done = run((*EVALUATE, *policy, "quant.include=dit_mlp"), tmp_path)
+    done = here((*EVALUATE, *policy, "quant.include=dit_mlp"), tmp_path)
     assert done.returncode == 0, done.stderr
     assert "9 layers quantized" in done.stdout  # 3 of each layer, 3 layers: the checkpoint's sizes
     assert "of 1 episodes succeeded" in done.stdout

@@ -132,7 +132,9 @@ def test_reading_verbs_show_the_sweep_and_change_nothing(finished: Finished, her
     assert f"{TRIALS} complete" in shown("status")
     assert json.loads(shown("front", "--json")) == files.read_json(finished.folder / "front.json")
     assert shown("front")
-    plan = yaml.safe_load(shown("export", "--trial", "3"))["plans"]["small_0003"]
+    exported = here(["export", folder, "--trial", "3"], finished.folder)
+    assert exported.stderr.startswith("trial 3 succeeds in at least ")
+    plan = yaml.safe_load(exported.stdout)["plans"]["small_0003"]
     assert plan == files.read_json(trial_dirs(finished.folder)[3] / "spec.json")["params"]
     assert hashes(finished.folder) == before
 
@@ -189,11 +191,17 @@ def test_sync_fills_an_emptied_mlflow(copied: Path, here: Here) -> None:
 
 def test_confirm_walks_reserved_states_once(copied: Path, here: Here) -> None:
     shutil.rmtree(copied / files.WORKERS_DIR)
+    settings = (copied / files.SWEEP_YAML).read_text()
+    assert settings.count("jobs: 2") == 1
+    (copied / files.SWEEP_YAML).write_text(settings.replace("jobs: 2", "jobs: 1"))
     words = ["confirm", str(copied), "--episodes", "2", "--trials", "0,1"]
     done = run(words, copied)
     assert done.returncode == 0, done.stderr
     content = files.read_json(copied / "confirm" / "confirm.json")
     assert [point["episodes"] for point in content["points"]] == [2, 2]
+    front = files.read_json(copied / "front.json")
+    tried = {p["trial"]: (p["state"], p["reserved"]["episodes"]) for p in front["points"][:2]}
+    assert tried == {0: ("unconfirmed", 2), 1: ("unconfirmed", 2)}
     searched = states(copied)
     assert not searched & states(copied / "confirm")
     before = hashes(copied)

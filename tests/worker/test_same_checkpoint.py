@@ -7,13 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from worker_parts import make_trial
+from worker_parts import PaperSimulator, make_trial
 
 from duqsweep import files
 from duqsweep.checkpoint.contents import checkpoint_contents
 from duqsweep.errors import InfrastructureError
 from duqsweep.spec import TrialSpec
-from duqsweep.worker.evaluate import evaluate
+from duqsweep.worker.evaluate import WorkerCache, evaluate
+
+WITHOUT_LIBERO = WorkerCache(open_simulator=lambda suite: PaperSimulator())
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def test_other_weights_are_refused_and_leave_the_trial_open(begun: tuple[Path, P
         evaluate(trial_dir, 0)
     assert not (trial_dir / files.RESULT_JSON).exists()
     change(weights)
-    assert evaluate(trial_dir, 0).outcome == "complete"
+    assert evaluate(trial_dir, 0, WITHOUT_LIBERO).outcome == "complete"
 
 
 def test_a_missing_file_is_named(begun: tuple[Path, Path]) -> None:

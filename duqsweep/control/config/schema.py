@@ -73,9 +73,9 @@ def _schema_type(hint: Any) -> Any:
 class NeedsConfig:
     """What a job that evaluates the policy asks SLURM for, unless the launcher says otherwise."""
 
-    cpus: int = 1
-    gpus: int = 0
-    mem_gb: float = 8.0
+    cpus: int = 1  # cores of a SLURM job, unless the launcher says otherwise
+    gpus: int = 0  # GPUs of a SLURM job
+    mem_gb: float = 8.0  # memory of a SLURM job
 
 
 @dataclass

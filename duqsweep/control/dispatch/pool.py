@@ -106,6 +106,8 @@ class SubmititDispatcher:
             if numbers:
                 worker.number = numbers[-1]
                 worker.assignment = mailbox.assignment(worker.number)
+                if worker.assignment is None:  # damaged: its trial is queued again
+                    mailbox.acknowledge(worker.number)
         self._look()
         return self.pending()
 

@@ -24,7 +24,9 @@ def job_states(config: LauncherConfig, sweep_dir: Path) -> dict[int, JobView]:
     for mailbox in own_mailboxes(sweep_dir):
         numbers = mailbox.open_numbers()
         if numbers and mailbox.worker_exit() is None and mailbox.outcome(numbers[-1]) is None:
-            trials[mailbox] = mailbox.assignment(numbers[-1]).trial
+            assignment = mailbox.assignment(numbers[-1])
+            if assignment is not None:
+                trials[mailbox] = assignment.trial
     if not trials:
         return {}
     views = open_launcher(config).views(list(trials))

@@ -11,6 +11,7 @@ from typing import Any
 from duqsweep.categories import SUCCESS_RATE, is_success_rate, named_category
 from duqsweep.control.front.beliefs import Belief, read_beliefs
 from duqsweep.control.front.factors import TWINS_DIR, Timings, factors
+from duqsweep.control.front.importance import read_importances
 from duqsweep.control.front.intervals import clustered_by_task
 from duqsweep.control.front.measures import EPISODE_TIME_S, measures_of
 from duqsweep.control.front.objectives import Objective
@@ -165,6 +166,7 @@ class FrontBuilder:
             episodes=sum(len(view.episodes) for view in views),
             points=tuple(points.values()),
             answer=believed.answer,
+            importances=read_importances(self._dir),
             verdict=_verdict([k.view for k in ended.values()], points, tested, self._margin),
         )
 

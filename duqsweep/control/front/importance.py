@@ -1,8 +1,17 @@
-"""How much of the differences in success a parameter explains: a record of `front.json`."""
+"""How much of the differences in success each parameter explains: `importances.json`.
+
+They take seconds to compute, so they are kept in a file, and every front of the sweep has them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from duqsweep import files
+from duqsweep.codec import decode, encode
+from duqsweep.errors import ConfigError, EvaluationError, SpecError
 
 
 @dataclass(frozen=True)
@@ -16,3 +25,37 @@ class Importance:
     share: float  # posterior mean
     low: float  # 90 % of the posterior lie between these
     high: float
+
+
+@dataclass(frozen=True)
+class _Content:
+    """The content of importances.json."""
+
+    importances: tuple[Importance, ...]
+
+
+def read_importances(sweep_dir: Path) -> tuple[Importance, ...]:
+    """As they were computed last; empty where they never were.
+
+    Raises:
+        ConfigError: The file is torn, or not of this version of duqsweep.
+    """
+    path = sweep_dir / files.IMPORTANCES_JSON
+    if not path.exists():
+        return ()
+    try:
+        return decode(_Content, files.read_json(path), path.name).importances
+    except (EvaluationError, SpecError) as error:
+        raise ConfigError(
+            f"{path} is of another version of duqsweep ({error}); delete it, and the sweep's next "
+            "end or `confirm` writes it again"
+        ) from error
+
+
+def write_importances(sweep_dir: Path, importances: Sequence[Importance]) -> None:
+    """Replace the file; none is written where there is nothing to say."""
+    path = sweep_dir / files.IMPORTANCES_JSON
+    if importances:
+        files.write_json(path, encode(_Content(tuple(importances))))
+    else:
+        path.unlink(missing_ok=True)

@@ -14,8 +14,10 @@ from pathlib import Path
 
 from duqsweep import files
 from duqsweep.codec import encode
+from duqsweep.control.front.factors import TWINS_DIR
 from duqsweep.control.front.objectives import Objective
 from duqsweep.control.front.records import Front, FrontPoint
+from duqsweep.control.front.reserved import CONFIRM_DIR, CONFIRM_JSON
 from duqsweep.control.trials.reader import REFERENCE, TrialReader, TrialView
 from duqsweep.errors import EvaluationError, SpecError
 from duqsweep.fingerprint import digest
@@ -26,7 +28,7 @@ class Sources:
     """The content of `front.sources.json`: digests of what a front was computed from."""
 
     front: str  # of front.json itself
-    basis: str  # of objectives, margin, reference.json and posterior.json
+    basis: str  # of objectives, margin and the files that `_basis` names
     trials: dict[str, str]  # folder of each finished trial → `TrialView.mark`
 
 
@@ -112,6 +114,12 @@ def _may_matter(view: TrialView, front: Front) -> bool:
 
 
 def _basis(sweep_dir: Path, objectives: Sequence[Objective], margin: float) -> str:
-    paths = [sweep_dir / name for name in (files.REFERENCE_JSON, files.POSTERIOR_JSON)]
+    paths = [
+        sweep_dir / files.REFERENCE_JSON,
+        sweep_dir / files.POSTERIOR_JSON,
+        sweep_dir / files.IMPORTANCES_JSON,
+        sweep_dir / CONFIRM_DIR / CONFIRM_JSON,
+    ]
+    paths += sorted((sweep_dir / TWINS_DIR / files.TRIALS_DIR).glob(f"*/{files.VITALS_JSON}"))
     contents = [path.read_bytes().hex() if path.exists() else None for path in paths]
     return digest([[encode(objective) for objective in objectives], margin, contents])

@@ -54,16 +54,20 @@ class Kernel:
         return float(-0.5 * z @ z), -z / sd
 
     def distances(self, x: Floats) -> Floats:
-        """Squared distance per parameter between points: (n, width) → (parameters, n, n)."""
-        found = np.empty((len(self.columns), len(x), len(x)))
+        """Squared distance per parameter of each two points: (n, width) → (parameters, n(n-1)/2).
+
+        Pairs are in the order of `numpy.triu_indices(n, 1)`.
+        """
+        above = np.triu_indices(len(x), 1)
+        found = np.empty((len(self.columns), len(above[0])))
         for i, column in enumerate(self.columns):
-            found[i] = _squared_distance(x[:, column.span], x[:, column.span])
+            found[i] = _squared_distance(x[:, column.span], x[:, column.span])[above]
         return found
 
     def parts(self, theta: Floats, distances: Floats) -> Floats:
-        """The kernel of each parameter alone: (parameters, a, b)."""
-        lengths = np.exp(theta[self._group_of])
-        parts: Floats = np.exp(-0.5 * distances / lengths[:, None, None] ** 2)
+        """The kernel of each parameter alone: (parameters, pairs)."""
+        scales = -0.5 / np.exp(theta[self._group_of]) ** 2
+        parts: Floats = np.exp(distances * scales[:, None])
         return parts
 
     def __call__(self, theta: Floats, a: Floats, b: Floats) -> Floats:
@@ -97,31 +101,44 @@ class Kernel:
         v1, v2, v3 = np.exp(theta[-3:])
         return float(self.offset + v1 + (v2 if len(self.columns) > 1 else 0.0) + v3)
 
-    def of_distances(self, theta: Floats, distances: Floats) -> Floats:
-        """Covariances (n, n) from `distances`."""
-        parts = self.parts(theta, distances)
+    def of_parts(self, theta: Floats, parts: Floats, count: int) -> Floats:
+        """Covariances (count, count) from `parts` of all pairs of so many points."""
         squares = np.square(parts).sum(axis=0)
-        return self._mix(theta, parts.sum(axis=0), squares, parts.prod(axis=0))
+        mixed = self._mix(theta, parts.sum(axis=0), squares, parts.prod(axis=0))
+        covariances = np.zeros((count, count))
+        covariances[np.triu_indices(count, 1)] = mixed
+        covariances += covariances.T
+        covariances[np.diag_indices(count)] = self.diagonal(theta)
+        return covariances
 
-    def gradients(self, theta: Floats, distances: Floats, weights: Floats) -> Floats:
-        """Sum of `weights` (a, b) times the derivative of the covariances by each of `theta`."""
-        parts = self.parts(theta, distances)
+    def gradients(self, theta: Floats, distances: Floats, parts: Floats, weights: Floats) -> Floats:
+        """Sum of symmetric `weights` (n, n) times the derivative of the covariances by `theta`.
+
+        Args:
+            theta: The hyperparameters.
+            distances: Of all pairs of the points.
+            parts: Of these distances at `theta`.
+            weights: One per covariance.
+        """
         count = len(parts)
         total, every = parts.sum(axis=0), parts.prod(axis=0)
         one, two = self._orders(total, np.square(parts).sum(axis=0))
         v1, v2, v3 = np.exp(theta[-3:])
         pairs = max(count * (count - 1) / 2, 1)
-        lengths = np.exp(theta[self._group_of])
+        both = 2 * weights[np.triu_indices(len(weights), 1)]
+        # d part / d log(length) = part · distance / length²
+        slopes = distances * both
+        of_parts = slopes * parts
+        inner = (of_parts * (v1 / count + v2 / pairs * (total - parts))).sum(axis=1)
+        inner += v3 * (slopes @ every)
+        inner /= np.exp(theta[self._group_of]) ** 2
         found = np.zeros_like(theta)
-        for i, part in enumerate(parts):
-            # d part / d log(length) = part · distance / length²
-            slope = distances[i] / lengths[i] ** 2
-            inner = v1 * part / count + v2 * part * (total - part) / pairs + v3 * every
-            found[self._group_of[i]] += (weights * inner * slope).sum()
+        np.add.at(found, self._group_of, inner)
+        own = np.trace(weights)  # a point's covariance with itself: all parts are 1
         found[-3:] = [
-            v1 * (weights * one).sum(),
-            v2 * (weights * two).sum(),
-            v3 * (weights * every).sum(),
+            v1 * (both @ one + own),
+            v2 * (both @ two + (own if count > 1 else 0.0)),
+            v3 * (both @ every + own),
         ]
         return found
 
@@ -199,7 +216,8 @@ class Surrogate:
         self, theta: Floats, distances: Floats, residual: Floats, noise: Floats
     ) -> tuple[float, Floats]:
         """Negative log posterior of the hyperparameters and its gradient."""
-        covariance = self._kernel.of_distances(theta, distances)
+        parts = self._kernel.parts(theta, distances)
+        covariance = self._kernel.of_parts(theta, parts, len(residual))
         covariance[np.diag_indices(len(residual))] += noise + JITTER
         factor = cholesky(covariance, lower=True)
         weights = cho_solve((factor, True), residual)
@@ -207,7 +225,7 @@ class Surrogate:
         prior, slope = self._kernel.log_prior(theta)
         value = 0.5 * residual @ weights + np.log(np.diag(factor)).sum() - prior
         outer = 0.5 * (inverse - np.outer(weights, weights))
-        return float(value), self._kernel.gradients(theta, distances, outer) - slope
+        return float(value), self._kernel.gradients(theta, distances, parts, outer) - slope
 
     def predict(self, x: Floats) -> tuple[Floats, Floats]:
         """Posterior mean and variance of the noiseless value at encoded points (m, width)."""

@@ -7,11 +7,13 @@ from html import escape
 from itertools import accumulate
 from typing import Any
 
+from duqsweep.categories import SUCCESS_RATE
 from duqsweep.control.front.history import FrontHistory
+from duqsweep.control.front.measures import Measure
 from duqsweep.control.front.records import Front
 from duqsweep.control.report.importances import importances
 from duqsweep.control.trials.reader import TrialView
-from duqsweep.control.view.wording import short_params
+from duqsweep.control.view.wording import percent_range, short_params
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 640, 220, 64, 34  # of the picture, pixels
 
@@ -60,20 +62,50 @@ def growth_picture(front: Front, views: Sequence[TrialView]) -> str:
 
 
 def importances_table(front: Front) -> str:
-    """Bars of each setting's share, per objective; empty where the trials are too few."""
-    parts = []
-    for objective in front.objectives:
-        shares = importances(front, objective.measure)
-        if shares:
-            rows = "".join(_bar(name, share) for name, share in short_params(shares).items())
-            title = escape(objective.measure.label)
-            parts.append(f'<h3>for {title}</h3><div class="weights">{rows}</div>')
-    return "".join(parts)
+    """Bars of each setting's share, per objective; empty where they are not known.
+
+    Of success as the sweep's model sees it where the front has that; else what the trials show.
+    """
+    return "".join(
+        _of_model(front)
+        if objective.name == SUCCESS_RATE and front.importances
+        else _of_trials(front, objective.measure)
+        for objective in front.objectives
+    )
 
 
-def _bar(name: str, share: float) -> str:
+def _of_model(front: Front) -> str:
+    found = short_params({importance.parameter: importance for importance in front.importances})
+    bars = [
+        _bar(name, each.share, f" ({percent_range(each.low, each.high)})")
+        for name, each in found.items()
+    ]
+    return _block("success rate", _OF_MODEL, bars)
+
+
+def _of_trials(front: Front, measure: Measure) -> str:
+    shares = short_params(importances(front, measure))
+    return _block(measure.label, _OF_RANKS, [_bar(name, each) for name, each in shares.items()])
+
+
+_OF_RANKS = (
+    "Share of the differences between trials that a setting explains alone (adjusted R² of ranks)."
+)
+_OF_MODEL = "Share of its variance that a setting explains alone, with a 90 % interval."
+
+
+def _block(objective: str, note: str, bars: Sequence[str]) -> str:
+    if not bars:
+        return ""
+    return (
+        f'<h3>for {escape(objective)}</h3><p class="note">{note}</p>'
+        f'<div class="weights">{"".join(bars)}</div>'
+    )
+
+
+def _bar(name: str, share: float, more: str = "") -> str:
     return (
         f"<span>{escape(name)}</span>"
         f'<div class="bar"><span class="part-1" style="width:{100 * share:.1f}%"></span></div>'
-        f"<span>{100 * share:.0f} %</span>"
+        f"<span>{100 * share:.0f} %{more}</span>"
     )

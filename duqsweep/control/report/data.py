@@ -15,8 +15,9 @@ from duqsweep.control.report.bits import BitsTable
 from duqsweep.control.report.films import Film
 from duqsweep.control.report.picture import LOG_FROM_RATIO, axes_of, is_joined
 from duqsweep.control.report.surroundings import Surroundings
-from duqsweep.control.trials.reader import TrialView
+from duqsweep.control.trials.reader import REFERENCE, TrialView
 from duqsweep.control.view import wording
+from duqsweep.control.view.tables import EPISODE_COLUMN
 from duqsweep.result import SuccessCounts, Vitals
 from duqsweep.spec import Trial
 
@@ -54,10 +55,19 @@ def report_data(
         "x": _axis(x_axis, front),
         "y": _axis(y_axis, front),
         "tasks": list(around.instructions),
+        "first": _first(front),
         "trials": trials,
         "bits": bits.to_json(),
         "films": [{"path": f.path, "trials": f.trials, "caption": f.caption} for f in films],
     }
+
+
+def _first(front: Front) -> int | None:
+    """The trial that is shown before one is chosen: the verdict's, or the front's best."""
+    if front.verdict is not None and front.verdict.trial is not None:
+        return front.verdict.trial
+    best = [point.trial for point in front.members if point.name != REFERENCE]
+    return next(iter(best), None)
 
 
 def _axis(measure: Measure, front: Front) -> dict[str, Any]:
@@ -128,6 +138,8 @@ def _measures(point: FrontPoint, front: Front) -> list[tuple[str, str]]:
         for measure in MEASURES.values()
         if measure is not SUCCESS_RATE and point.value(measure) is not None
     ]
+    if front.plays and (times := front.episode_speedup(point)) is not None:
+        found.insert(2, (EPISODE_COLUMN, ratio(times)))
     if front.plays and point.p_front is not None:
         found.append((P_FRONT, probability(point.p_front)))
     return found

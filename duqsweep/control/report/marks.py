@@ -88,7 +88,7 @@ def draw_legend(
             "|",
             "",
             OTHER_COLOUR,
-            "95 % interval (Wilson), of the front",
+            "95 % interval (Wilson)",
             is_success_rate(y_axis.name),
         ),
         (2, "", OTHER_COLOUR, "timed, no episode", timed_only),

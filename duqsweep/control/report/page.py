@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import yaml
 
-from duqsweep.control.front.formats import NONE, probability
+from duqsweep.control.front.formats import NONE, probability, ratio
 from duqsweep.control.front.measures import (
     ACTION_ERROR,
     CALL_MS,
@@ -35,7 +35,7 @@ from duqsweep.control.report.webpage import (
     section,
     sortable_table,
 )
-from duqsweep.control.trials.reader import TrialView
+from duqsweep.control.trials.reader import REFERENCE, TrialView
 from duqsweep.control.view import tables, wording
 from duqsweep.control.view.claims import HEADER as CLAIMS_HEADER
 from duqsweep.control.view.claims import compare_claims
@@ -43,8 +43,9 @@ from duqsweep.control.view.decomposition import HEADER as FACTORS
 from duqsweep.control.view.decomposition import NOTE as NOTE_OF_FACTORS
 from duqsweep.control.view.decomposition import decomposition
 from duqsweep.control.view.evidence import HEADER, NOTE, evidence
-from duqsweep.control.view.headline import answer_line, headline, importance_line, verdict_line
+from duqsweep.control.view.headline import answer_line, first_line
 from duqsweep.control.view.simulation import simulator_line, warnings
+from duqsweep.control.view.tables import EPISODE_COLUMN
 
 # What a row shows; all that a trial has is in the panel that its number opens, and in front.csv.
 _LEADING = (SUCCESS_RATE, EPISODE_TIME_S, CALL_MS, SPEEDUP)
@@ -68,7 +69,7 @@ def report_page(
     shown = films(around.videos, views, around.instructions)
     joined = len(front.objectives) == 2
     best = "The line joins the trials" if joined else "Those on the front are the trials"
-    lines = (verdict_line(front), headline(front), answer_line(front), importance_line(front))
+    lines = (first_line(front), answer_line(front))
     said = [text for text in lines if text]
     body = [
         f"<header><h1>{escape(front.sweep)}</h1>",
@@ -80,7 +81,7 @@ def report_page(
         "or a timing has no place here; the table below has all.</figcaption></figure>",
         section("The front", _trials_table(front.members, front)),
         section("What is known of their success", _evidence(front)),
-        section("What made them fast", _decomposition(front)),
+        section("What made them fast", _decomposition(front, around.folder)),
         section("Success by category, on the front", categories_table(front)),
         section("Success of each task", tasks_table(front, views, around.instructions)),
         section("The document's claims, and what was measured", _claims(front)),
@@ -127,11 +128,7 @@ def _costs(front: Front, views: Sequence[TrialView], budget: Mapping[str, Any]) 
     left = f"<p>{escape(episodes)}</p>" if episodes else ""
     left += growth_picture(front, views)
     shares = importances_table(front)
-    note = (
-        '<p class="note">Share of the differences between trials that a setting explains alone '
-        "(adjusted R² of ranks). Settings interact: the shares need not add up to 100 %.</p>"
-    )
-    right = f"<div><h3>Which settings matter</h3>{note}{shares}</div>" if shares else ""
+    right = f"<div><h3>Which settings matter</h3>{shares}</div>" if shares else ""
     return f'<div class="costs"><div>{left}</div>{right}</div>' if left or right else ""
 
 
@@ -142,13 +139,14 @@ def _trials_table(points: Sequence[FrontPoint], front: Front) -> str:
     for measure in leading:
         columns.append(Column(measure.column, secondary=measure is CALL_MS and front.plays))
         columns += [Column(_INTERVAL)] if measure is SUCCESS_RATE else []
+        columns += [Column(EPISODE_COLUMN)] if measure is EPISODE_TIME_S else []
     columns += [Column(P_FRONT, secondary=True)] if front.plays else []
     columns += [Column("settings", secondary=True)]
     columns += [Column("kernel", secondary=True)] if several else []
     columns += [Column(measure.column, secondary=True) for measure in following]
     rows = []
     for point in points:
-        cells = _results(point, leading, front.plays)
+        cells = _results(point, leading, front)
         settings = wording.telling_settings(point.params, front)
         cells.append((settings, settings))
         cells += [(point.kernel or NONE, point.kernel)] if several else []
@@ -169,7 +167,7 @@ def _measures(front: Front) -> tuple[list[Measure], list[Measure]]:
     return leading, [m for m in others if any(p.value(m) is not None for p in front.points)]
 
 
-def _results(point: FrontPoint, leading: Sequence[Measure], plays: bool) -> list[Cell]:
+def _results(point: FrontPoint, leading: Sequence[Measure], front: Front) -> list[Cell]:
     cells: list[Cell] = [(wording.point_label(point), point.trial)]
     for measure in leading:
         if measure is SUCCESS_RATE:
@@ -177,7 +175,10 @@ def _results(point: FrontPoint, leading: Sequence[Measure], plays: bool) -> list
             cells.append((wording.interval(point.success), point.success.success_low))
         else:
             cells.append((point.text(measure), point.value(measure)))
-    return [*cells, *([(probability(point.p_front), point.p_front)] if plays else [])]
+        if measure is EPISODE_TIME_S:
+            times = front.episode_speedup(point)
+            cells.append((ratio(times), times))
+    return [*cells, *([(probability(point.p_front), point.p_front)] if front.plays else [])]
 
 
 def _unfinished(front: Front) -> str:
@@ -213,10 +214,19 @@ def _evidence(front: Front) -> str:
     return plain_table(HEADER, rows) + note
 
 
-def _decomposition(front: Front) -> str:
+def _decomposition(front: Front, folder: str) -> str:
+    """What each speed-up is made of, and the command that times what is missing for it."""
     rows = decomposition(front)
-    note = f'<p class="note">{escape(NOTE_OF_FACTORS)}</p>' if rows else ""
-    return plain_table(FACTORS, rows) + note
+    notes = [NOTE_OF_FACTORS] if rows else []
+    missing = sum(point.factors is None and point.name != REFERENCE for point in front.members)
+    if missing:
+        notes.append(
+            f"What quantization itself brings to {missing} of the front's trials is not known yet; "
+            f"python -m duqsweep twins {folder} times the same trials without it, in seconds each "
+            "and without an episode."
+        )
+    shown = "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
+    return plain_table(FACTORS, rows) + shown
 
 
 def _claims(front: Front) -> str:

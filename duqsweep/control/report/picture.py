@@ -126,7 +126,7 @@ def _set_axes(
             from matplotlib.ticker import PercentFormatter
 
             lowest = _lowest([place.point for place in drawn], measure)
-            set_limits(lowest - 0.03, 1 + 0.05 * (1 - lowest))
+            set_limits(lowest - 0.03, 1 + 0.1 * (1 - lowest))
             axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_xlabel(axis_label(x_axis, front), fontsize=11)
     axes.set_ylabel(axis_label(y_axis, front), fontsize=11)

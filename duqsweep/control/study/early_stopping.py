@@ -50,6 +50,7 @@ class PruneSlow:
         names = {objective.name for objective in config.objectives}
         self._is_on = names == {"success_rate", "episode_time_s"}
         self._reader = reader
+        self._incumbents: dict[int, tuple[TrialView, Incumbent]] = {}  # by number
 
     def decide(self, view: TrialView) -> Prune | None:
         """See `protocols.EarlyStopping`."""
@@ -57,7 +58,7 @@ class PruneSlow:
             return None
         others = self._reader.known() if self._against_trials else []
         incumbents = [
-            Incumbent(other.number, self._speed(other), other.counts.successes, other.counts.ran)
+            self._incumbent(other)
             for other in others
             if other.vitals is not None and other.number != view.number and other.result is not None
         ]
@@ -71,6 +72,15 @@ class PruneSlow:
             return 0.0
         # A little less, so that `decide` prunes every trial that the worker ends, however rounded.
         return (1 - 1e-9) * MIN_SPEEDUP / self._calls_saved(trial)
+
+    def _incumbent(self, view: TrialView) -> Incumbent:
+        """What an evaluated trial is compared by; looked up anew only when it has changed."""
+        known = self._incumbents.get(view.number)
+        if known is None or known[0] is not view:
+            counts = view.counts
+            found = Incumbent(view.number, self._speed(view), counts.successes, counts.ran)
+            known = self._incumbents[view.number] = (view, found)
+        return known[1]
 
     def _may_prune(self, trial: Trial) -> bool:
         return self._is_on and trial.name is None

@@ -91,7 +91,8 @@ class KghvSearch:
         if saved is not None:
             self._chooser.hyperparameters = saved
         self._told = set(study.told())
-        self._answer: Answer | None = None  # to `budget.until`; None before it was looked for
+        self._answer: Answer | None = None  # to `budget.until`; None where nothing can be said
+        self._has_believed = False  # since this controller started
         self._unfinished = self._left_unfinished()
 
     def next(self, pending: Sequence[Assignment]) -> Assignment | None:
@@ -239,6 +240,7 @@ class KghvSearch:
 
     def _believe(self) -> None:
         """Write what the model believes now, for the front."""
+        self._has_believed = True
         reference = sweep_reference(self._config.directory)
         known = [self._known(_open(view, ()), reference) for view in self._reader.read()]
         posterior = self._chooser.posterior(known)
@@ -264,7 +266,7 @@ class KghvSearch:
         """Whether the question of `budget.until` has its answer."""
         if self._config.budget.until is None:
             return False
-        if self._answer is None and self._reader.known():
+        if not self._has_believed and self._reader.known():
             self._believe()
         return self._answer is not None and self._answer.is_known
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
+from optuna.samplers._tpe.sampler import (
+    _split_trials,
+    default_gamma,
+    default_gamma_multiobjective,
+)
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -31,6 +37,13 @@ class WindowedTPE(TPESampler):
         super().__init__(**options)
         self._windows = windows
 
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """See Optuna."""
+        seen = cast(optuna.Study, self._windows.of(study, trial))
+        return super().sample_relative(seen, trial, search_space)
+
     def sample_independent(
         self,
         study: optuna.Study,
@@ -41,6 +54,18 @@ class WindowedTPE(TPESampler):
         """See Optuna."""
         seen = cast(optuna.Study, self._windows.of(study, trial))
         return super().sample_independent(seen, trial, param_name, param_distribution)
+
+    def _sample(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """As Optuna's, but the trials are divided once, not anew for each parameter."""
+        below, above = cast(_Window, study).divided
+        model_below = self._build_parzen_estimator(study, search_space, below, handle_below=True)
+        model_above = self._build_parzen_estimator(study, search_space, above, handle_below=False)
+        samples = model_below.sample(self._rng.rng, self._n_ei_candidates)
+        gains = self._compute_acquisition_func(samples, model_below, model_above)
+        best = TPESampler._compare(samples, gains)
+        return {name: way.to_external_repr(best[name]) for name, way in search_space.items()}
 
 
 class Windows:
@@ -64,6 +89,14 @@ class _Window:
         self._study = study
         finished = study._get_trials(deepcopy=False, states=_FINISHED, use_cache=True)
         self._trials = finished if len(finished) <= RECENT else _chosen(finished, study.directions)
+
+    @cached_property
+    def divided(self) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
+        """The better trials and the others, as TPE divides them."""
+        objectives = len(self._study.directions)
+        gamma = default_gamma if objectives == 1 else default_gamma_multiobjective
+        study = cast(optuna.Study, self)
+        return _split_trials(study, self._trials, gamma(len(self._trials)))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)

@@ -47,7 +47,9 @@ ARTIFACTS = (
     files.SWEEP_YAML,
     files.LEDGER_JSON,
 )
-REFRESH_S = 30.0  # between two writings of what changes with every trial
+REFRESH_S = 30.0  # between two writings of what changes with every trial, at least
+_REFRESH_SHARE = 20  # and so many times as long as the last one took, up to:
+_LONGEST_REFRESH_S = 600.0
 _PARENT_TAG = "mlflow.parentRunId"
 _LOCK_POLL_S = 0.1
 _BATCH = 800  # metrics per call; MLflow takes 1,000 metrics, parameters and tags together
@@ -90,6 +92,7 @@ class _Run:
     tags: Mapping[str, str]
     params: Mapping[str, str]
     metrics: tuple[Any, ...] = ()  # that this process has written
+    ended_ms: int | None = None
 
 
 @dataclass(frozen=True)
@@ -176,7 +179,8 @@ class Mirror:
             self._key = sweep_key(self._dir)
             self._connect()
         points = {point.trial: point for point in front.points} if front else {}
-        refresh = final or time.monotonic() >= self._due_s
+        begun_s = time.monotonic()
+        refresh = final or begun_s >= self._due_s
         parent = runs.sweep_record(self._dir.name, views, front, final, self._history)
         parent_id = self._write(self._key, parent, {})
         for view in views:
@@ -193,7 +197,9 @@ class Mirror:
             if front is not None:
                 self._share_view(front, parent_id, parent.started_ms)
             self._remember_runs(parent_id)
-            self._due_s = time.monotonic() + REFRESH_S
+            ended_s = time.monotonic()
+            pause_s = min(_REFRESH_SHARE * (ended_s - begun_s), _LONGEST_REFRESH_S)
+            self._due_s = ended_s + max(REFRESH_S, pause_s)
         return len(views)
 
     def _views(self, changed: Collection[int] | None) -> list[TrialView]:
@@ -257,7 +263,13 @@ class Mirror:
                     self._client.delete_run(run.info.run_id)
                     continue
                 data = run.data
-                self._runs[key] = _Run(run.info.run_id, run.info.status, data.tags, data.params)
+                self._runs[key] = _Run(
+                    run.info.run_id,
+                    run.info.status,
+                    data.tags,
+                    data.params,
+                    ended_ms=run.info.end_time,
+                )
             token = page.token
             if not token:
                 return
@@ -278,9 +290,11 @@ class Mirror:
             return run.id
         if record.status == "RUNNING" and run.status != "RUNNING":
             self._client.update_run(run.id, status="RUNNING")
-        elif record.status != "RUNNING":
+        elif record.status != "RUNNING" and (
+            (record.status, record.ended_ms) != (run.status, run.ended_ms)
+        ):
             self._client.set_terminated(run.id, record.status, record.ended_ms)
-        run.status = record.status
+        run.status, run.ended_ms = record.status, record.ended_ms
         self._log(run, record, {**tags, SYNCED_TAG: stamp})
         return run.id
 

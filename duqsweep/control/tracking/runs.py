@@ -19,7 +19,7 @@ from duqsweep.control.front.success import SuccessEstimate
 from duqsweep.control.trials.reader import TrialView
 from duqsweep.control.trials.reference import Reference
 from duqsweep.control.view import wording
-from duqsweep.control.view.headline import headline, verdict_line
+from duqsweep.control.view.headline import first_line
 from duqsweep.control.view.simulation import simulator_line, warnings
 from duqsweep.fingerprint import digest
 
@@ -119,7 +119,7 @@ def trial_note(view: TrialView, point: FrontPoint | None) -> str:
 
 def experiment_note(front: Front) -> str:
     """A sweep in some lines of Markdown, for its experiment's page."""
-    said = filter(None, [headline(front), verdict_line(front), wording.counts_line(front)])
+    said = [first_line(front), wording.counts_line(front)]
     objectives = ", ".join(
         f"{objective.direction} {objective.measure.label}" for objective in front.objectives
     )
@@ -267,7 +267,7 @@ def _history_metrics(
 
 def description(front: Front) -> str:
     """The front as Markdown, for the parent run's page."""
-    said = filter(None, [headline(front), verdict_line(front), wording.counts_line(front)])
+    said = [first_line(front), wording.counts_line(front)]
     lines = [line for sentence in said for line in (sentence, "")]
     for warning in warnings(front.simulator):
         lines += [f"**{warning}**", ""]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from duqsweep.control.front.formats import NONE, ratio
 from duqsweep.control.front.records import Front, FrontPoint
+from duqsweep.control.view.tables import EPISODE_COLUMN
 from duqsweep.control.view.wording import point_label
 
 HEADER = (
     "trial",
-    "speed-up of an episode",
+    EPISODE_COLUMN,
     "= steps",
     "× compile",
     "× quantization",

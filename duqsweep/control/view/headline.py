@@ -19,6 +19,11 @@ SHOWN = 5  # most important parameters
 EMPTY = "No trial is on the front yet."
 
 
+def first_line(front: Front) -> str:
+    """The verdict; where nothing was tested, the headline, which rewards having few episodes."""
+    return verdict_line(front) or headline(front)
+
+
 def headline(front: Front) -> str:
     """The sweep's answer in one sentence: the fastest trial that is as good as the reference."""
     if not front.plays:

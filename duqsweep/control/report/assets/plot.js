@@ -9,15 +9,15 @@ function layOut(report, trials, range, width) {
   const timed = trials.filter((trial) => trial.x !== null && trial.y === null);
   const height = width < 600 ? 360 : 500;
   const floor = height - MARGIN.bottom;
-  const x = horizontal(report, drawn, range, width);
+  const x = horizontal(report, [...drawn, ...timed], range, width);
   const y = vertical(report, drawn, floor - 14);
   y.height = floor - MARGIN.top;
   const overlay = shape("g", { "pointer-events": "none" });
   return { drawn, timed, width, height, floor, x, y, overlay, marks: new Map(), dragged: false };
 }
 
-function horizontal(report, drawn, range, width) {
-  const values = [...drawn.map((trial) => trial.x), report.x.reference].filter((v) => v !== null);
+function horizontal(report, timed, range, width) {
+  const values = [...timed.map((trial) => trial.x), report.x.reference].filter((v) => v !== null);
   let [low, high] = [Math.min(...values, Infinity), Math.max(...values, 0)];
   if (!values.length) [low, high] = [0, 1];
   const logarithmic = low > 0 && high / low > report.logFromRatio;
@@ -109,8 +109,9 @@ function labels(view) {
   const named = view.drawn.filter((trial) => trial.front || trial.plan);
   return named.sort((a, b) => b.front - a.front).flatMap((trial) => {
     const [x, y, wide] = [view.x(trial.x), view.y(trial.y), 6.8 * trial.label.length + 4];
-    const places = [[x + 9, y - 20], [x - 9 - wide, y + 6], [x - 9 - wide, y - 20], [x + 9, y + 6],
-      [x + 9, y - 7], [x - 9 - wide, y - 7]];
+    const [right, left] = [x + 9, x - 9 - wide];
+    const places = [[right, y - 20], [right, y + 6], [left, y - 20], [left, y + 6],
+      [right, y - 7], [left, y - 7]];
     const box = places.map(([a, b]) => [a, b, a + wide, b + 14]).find(free);
     if (!box) return [];
     taken.push(box);
@@ -124,7 +125,7 @@ function legend(report) {
   const states = ["confirmed", "refuted"].map((state) => [{ front: true, state },
     `${state} on reserved states`, trials.some((trial) => trial.state === state)]);
   const entries = [
-    [{ front: true }, "on the front, with its 95 % interval", true],
+    [{ front: true }, report.y.rate ? "on the front, with its 95 % interval" : "on the front", true],
     ...states,
     [{}, "beaten by another trial", true],
     [{ plan: "any" }, "named plan", trials.some((t) => t.plan && t.plan !== "reference")],

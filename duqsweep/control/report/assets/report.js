@@ -44,7 +44,7 @@ function start() {
           + "picture for a range of the axis below it; a double click shows all again.")),
       panel.root),
   );
-  const first = report.trials.find((trial) => trial.front);
+  const first = report.trials.find((trial) => trial.trial === report.first);
   if (first && window.matchMedia("(min-width: 1000px)").matches) open(first, false);
   else draw();
   let width = chart.root.clientWidth;
