@@ -67,9 +67,9 @@ def main(arguments: list[str]) -> int:
         return 0
     assert number is not None
     text = _exported(config, front, number, parsed.format)
+    print(text, end="", flush=True)  # what cannot be written needs no remarks
     for line in remarks(front, number):
         print(line, file=sys.stderr)
-    print(text, end="")
     if parsed.register is not None:
         print(_register(config, front, number, parsed.register), file=sys.stderr)
     return 0
