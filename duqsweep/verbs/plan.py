@@ -18,6 +18,7 @@ from duqsweep.control.config.sweep_config import SweepConfig, check_inputs, comp
 from duqsweep.control.expected import expected
 from duqsweep.control.explain.backends import expert_remark
 from duqsweep.control.front.formats import duration
+from duqsweep.control.view import wording
 from duqsweep.control.view.console import open_console
 from duqsweep.quant.select import Bits
 from duqsweep.spec import INTEGER_KERNELS, INTEGER_NEEDS
@@ -68,7 +69,8 @@ def _print_request(config: SweepConfig, as_job: bool) -> None:
 def _space_table(config: SweepConfig, space: Space) -> Table:
     size = space.size()
     points = f"more than {GRID_LIMIT:,}" if size is None else f"{size:,}"
-    table = Table(title=f"{config.name}: {points} points, {len(space.plans)} plans", box=None)
+    plans = wording.counted(len(space.plans), "plan")
+    table = Table(title=f"{config.name}: {points} points, {plans}", box=None)
     table.add_column("key")
     table.add_column("values")
     table.add_column("when")
@@ -161,7 +163,7 @@ def _time(config: SweepConfig) -> str:
             f"{config.directory.parent}; `python -m duqsweep evaluate policy={policy} "
             f"suite={suite}` with your checkpoint measures one"
         )
-    workers = "1 worker" if found.workers == 1 else f"{found.workers} workers"
+    workers = wording.counted(found.workers, "worker")
     gpus = f", {found.gpu_hours:.2g} GPU-hours" if found.gpu_hours else ""
     queue = "; waiting in a queue comes on top" if config.launcher.name == "slurm" else ""
     return (

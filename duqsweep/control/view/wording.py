@@ -53,6 +53,11 @@ class CategoryPoint(Protocol):
         """Empty where the suite has none."""
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 plan`, `2 plans`."""
+    return f"{number} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def interval(estimate: SuccessEstimate) -> str:
     """The interval of a success rate, e.g. `84–96 %`."""
     return percent_range(estimate.success_low, estimate.success_high)
