@@ -36,6 +36,7 @@ from duqsweep.assignment import Assignment, Ended
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, compose
 from duqsweep.control.dispatch.jobfile import note_submission
+from duqsweep.control.front.content import compute_front
 from duqsweep.control.study.early_stopping import PruneSlow
 from duqsweep.control.study.identity import identity
 from duqsweep.control.study.optuna_study import open_study
@@ -182,7 +183,9 @@ class Measured:
         write_ledger(config.directory / files.LEDGER_JSON, make_ledger(config.base.suite))
         self._worker.ended = put_trials(config, space, self._before)
         if config.tracking.name != "none" and self._worker.ended:
-            mirror(config.directory)
+            front = compute_front(config.directory, config.objectives, margin=config.margin)
+            files.write_json(config.directory / files.FRONT_JSON, front.to_json())
+            mirror(config.directory)  # with the front, as an earlier controller left it there
         reader = TrialReader(config.directory)
         study = open_study(config, space, reader.read(), print)
         stopping = PruneSlow(config, reader)
