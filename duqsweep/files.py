@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from duqsweep.codec import decode, shown
-from duqsweep.errors import EvaluationError, SpecError
+from duqsweep.errors import ConfigError, EvaluationError, SpecError
 
 T = TypeVar("T")
 
@@ -209,6 +209,28 @@ def read_record(cls: type[T], path: Path) -> T:
         FileNotFoundError: There is no such file.
     """
     return _record(cls, read_json(path), str(path))
+
+
+def read_derived(path: Path, parse: Callable[[Any], T], what: str, remedy: str) -> T | None:
+    """What a file holds that is computed from others; None where it was not written yet.
+
+    Args:
+        path: The file.
+        parse: Makes the value of its JSON data; raises SpecError for what it does not know.
+        what: What a file is that cannot be read, e.g. "of another version".
+        remedy: What writes it again.
+
+    Raises:
+        ConfigError: The file is torn, or not of this version of duqsweep.
+    """
+    if not path.exists():
+        return None
+    try:
+        return parse(read_json(path))
+    except (EvaluationError, SpecError) as error:
+        raise ConfigError(
+            f"{path} is {what} of duqsweep ({error}); delete it, and {remedy}"
+        ) from error
 
 
 def _record(cls: type[T], data: Any, where: str) -> T:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from duqsweep import files
 from duqsweep.codec import decode, encode
-from duqsweep.errors import ConfigError, EvaluationError, SpecError
 
 
 @dataclass(frozen=True)
@@ -58,16 +57,13 @@ def read_beliefs(sweep_dir: Path) -> Beliefs:
     Raises:
         ConfigError: The file is torn, or not of this version of duqsweep.
     """
-    path = sweep_dir / files.POSTERIOR_JSON
-    if not path.exists():
-        return Beliefs({})
-    try:
-        return decode(Beliefs, files.read_json(path), path.name)
-    except (EvaluationError, SpecError) as error:
-        raise ConfigError(
-            f"{path} is of another version of duqsweep ({error}); delete it, and the sweep's next "
-            "start writes it again"
-        ) from error
+    found = files.read_derived(
+        sweep_dir / files.POSTERIOR_JSON,
+        lambda data: decode(Beliefs, data, files.POSTERIOR_JSON),
+        "of another version",
+        "the sweep's next start writes it again",
+    )
+    return Beliefs({}) if found is None else found
 
 
 def write_beliefs(sweep_dir: Path, beliefs: Beliefs) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from duqsweep import files
 from duqsweep.codec import decode, encode
-from duqsweep.errors import ConfigError, EvaluationError, SpecError
 
 
 @dataclass(frozen=True)
@@ -40,16 +39,13 @@ def read_importances(sweep_dir: Path) -> tuple[Importance, ...]:
     Raises:
         ConfigError: The file is torn, or not of this version of duqsweep.
     """
-    path = sweep_dir / files.IMPORTANCES_JSON
-    if not path.exists():
-        return ()
-    try:
-        return decode(_Content, files.read_json(path), path.name).importances
-    except (EvaluationError, SpecError) as error:
-        raise ConfigError(
-            f"{path} is of another version of duqsweep ({error}); delete it, and the sweep's next "
-            "end or `confirm` writes it again"
-        ) from error
+    found = files.read_derived(
+        sweep_dir / files.IMPORTANCES_JSON,
+        lambda data: decode(_Content, data, files.IMPORTANCES_JSON),
+        "of another version",
+        "the sweep's next end or `confirm` writes it again",
+    )
+    return () if found is None else found.importances
 
 
 def write_importances(sweep_dir: Path, importances: Sequence[Importance]) -> None:

@@ -25,7 +25,7 @@ from duqsweep.control.front.reserved import PointState, Reserved
 from duqsweep.control.front.simulator import SweepSimulator
 from duqsweep.control.front.success import SuccessEstimate
 from duqsweep.control.front.verdict import Verdict
-from duqsweep.errors import ConfigError, EvaluationError, SpecError
+from duqsweep.errors import SpecError
 from duqsweep.result import Outcome
 
 
@@ -199,13 +199,9 @@ def read_front(sweep_dir: Path) -> Front | None:
     Raises:
         ConfigError: The file is torn, or not of this version of duqsweep.
     """
-    path = sweep_dir / files.FRONT_JSON
-    if not path.exists():
-        return None
-    try:
-        return Front.from_json(files.read_json(path))
-    except (EvaluationError, SpecError) as error:
-        raise ConfigError(
-            f"{path} is no front of this version of duqsweep ({error}); delete it, and `sync` "
-            "writes it again from the trials' files"
-        ) from error
+    return files.read_derived(
+        sweep_dir / files.FRONT_JSON,
+        Front.from_json,
+        "no front of this version",
+        "`sync` writes it again from the trials' files",
+    )

@@ -15,7 +15,6 @@ from duqsweep import files
 from duqsweep.codec import FLAT, decode, encode
 from duqsweep.control.front.success import SuccessEstimate
 from duqsweep.control.front.verdict import Pairs, loss_above, loss_below, score
-from duqsweep.errors import ConfigError, EvaluationError, SpecError
 
 CONFIRM_DIR = "confirm"  # in the sweep's folder, laid out as a sweep's folder
 CONFIRM_JSON = "confirm.json"
@@ -77,16 +76,12 @@ def read_confirmation(sweep_dir: Path) -> Confirmation | None:
     Raises:
         ConfigError: The file is torn, or not of this version of duqsweep.
     """
-    path = sweep_dir / CONFIRM_DIR / CONFIRM_JSON
-    if not path.exists():
-        return None
-    try:
-        return decode(Confirmation, files.read_json(path), path.name)
-    except (EvaluationError, SpecError) as error:
-        raise ConfigError(
-            f"{path} is no confirmation of this version of duqsweep ({error}); delete it, and "
-            "`confirm` writes it again from the trials' files"
-        ) from error
+    return files.read_derived(
+        sweep_dir / CONFIRM_DIR / CONFIRM_JSON,
+        lambda data: decode(Confirmation, data, CONFIRM_JSON),
+        "no confirmation of this version",
+        "`confirm` writes it again from the trials' files",
+    )
 
 
 def judged(found: Confirmation, margin: float) -> dict[int, tuple[PointState, Reserved]]:
