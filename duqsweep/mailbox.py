@@ -48,6 +48,11 @@ LeaveReason = Literal[
 ]
 
 
+def mark_of(proof: str) -> str:
+    """What the name of a job has of its proof (`SECRET@FOLDER`), so that no other job has it."""
+    return hashlib.sha256(proof.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+
 @dataclass(frozen=True)
 class WorkerConfig:
     """The configuration of a worker; it never changes."""
@@ -74,8 +79,7 @@ class WorkerConfig:
     def job_name(self) -> str:
         """The name of its job, unlike any other job's."""
         folder = Path(self.folder)
-        mark = hashlib.sha256(self.proof.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-        return f"duqsweep-{folder.parent.parent.name}-{folder.name}-{mark}"
+        return f"duqsweep-{folder.parent.parent.name}-{folder.name}-{mark_of(self.proof)}"
 
 
 @dataclass(frozen=True)

@@ -30,15 +30,17 @@ def refuse_second(directory: Path) -> None:
     if not (directory / files.CONTROLLER_DIR).exists():
         return
     # Imported here: submitit is slow to import.
-    from duqsweep.control.dispatch.controller_job import GONE, ControllerJob, state_of
+    from duqsweep.control.dispatch.controller_job import GONE, ControllerJob
+    from duqsweep.control.dispatch.jobfile import state_text
 
     job = ControllerJob(directory)
     if job.is_this_process():
         return
     view = job.view()
     if view is not None and view.state not in GONE:
+        state = state_text(view.state, view.reason)
         raise ConfigError(
-            f"{directory} has a controller: SLURM job {view.job_id}, {state_of(view)}; "
+            f"{directory} has a controller: SLURM job {view.job_id}, {state}; "
             f"`python -m duqsweep stop {shlex.quote(str(directory))}` ends it"
         )
 

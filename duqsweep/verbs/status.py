@@ -15,6 +15,7 @@ from rich.table import Table
 from duqsweep import files
 from duqsweep.codec import encode
 from duqsweep.control.config.sweep_config import SweepConfig
+from duqsweep.control.dispatch.jobfile import state_text
 from duqsweep.control.front.measures import CALL_MS, SPEEDUP, SUCCESS_RATE
 from duqsweep.control.front.records import FrontPoint
 from duqsweep.control.front.success import SuccessEstimate
@@ -114,8 +115,7 @@ def _state(trial: dict[str, Any]) -> str:
         return f"{state} ({wording.phase(trial['phase'])})"
     if state not in ("queued", "running") or job is None:
         return state
-    reason = job["reason"]
-    return f"{job['state']} ({reason})" if reason not in ("", "None") else str(job["state"])
+    return state_text(job["state"], job["reason"])
 
 
 def _runs(trial: Mapping[str, Any]) -> bool:
@@ -268,8 +268,6 @@ def _print(state: dict[str, Any]) -> None:
         console.print(f"trial {folder} cannot be read: {why}", markup=False, highlight=False)
     controller = state["controller"]
     if controller is not None:
-        reason = controller["reason"]
-        why = f" ({reason})" if reason not in ("", "None") else ""
-        said = f"controller: SLURM job {controller['job_id']}, {controller['state']}{why}"
-        print(f"{said}; log {controller['log']}")
+        said = state_text(controller["state"], controller["reason"])
+        print(f"controller: SLURM job {controller['job_id']}, {said}; log {controller['log']}")
     console.print("* on the front", style="dim")

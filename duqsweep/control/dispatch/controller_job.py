@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import secrets
@@ -15,9 +14,10 @@ from duqsweep.codec import encode
 from duqsweep.control.dispatch.batch import LOG, controller_flags, controller_script
 from duqsweep.control.dispatch.jobstate import SlurmJobs, readable, run
 from duqsweep.control.dispatch.launch import JobView, SubmissionError
-from duqsweep.control.dispatch.slurm import submit
+from duqsweep.control.dispatch.slurm import end_jobs, submit
 from duqsweep.errors import ConfigError, DispatchError, DuqsweepError
 from duqsweep.files import CONTROLLER_DIR, read_record, write_json
+from duqsweep.mailbox import mark_of
 
 if TYPE_CHECKING:
     from duqsweep.control.config.schema import LauncherConfig
@@ -40,8 +40,7 @@ class ControllerRecord:
     @property
     def job_name(self) -> str:
         """The name of the job, unlike any other job's; another folder cannot have it."""
-        proof = f"{self.secret}@{self.folder}"
-        mark = hashlib.sha256(proof.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+        mark = mark_of(f"{self.secret}@{self.folder}")
         return f"duqsweep-{Path(self.folder).parent.name}-controller-{mark}"
 
 
@@ -103,10 +102,16 @@ class ControllerJob:
         return job_id
 
     def cancel(self) -> None:
-        """End the job if it is there."""
-        view = self.view()
-        if view is not None and view.state not in GONE and view.job_id is not None:
-            run(["scancel", view.job_id])
+        """End the job if it is there.
+
+        Raises:
+            DispatchError: SLURM does not answer, or does not take the order.
+        """
+        record = self._record()
+        if record is not None and not end_jobs(lambda: _living_ids(record.job_name)):
+            raise DispatchError(
+                f"SLURM did not take the order to end the sweep's controller, job {record.job_id}"
+            )
 
     def _record(self) -> ControllerRecord | None:
         """None where there is none, or where it was made by others or elsewhere."""
@@ -120,6 +125,14 @@ class ControllerJob:
             log.warning("the controller's job is not known: %s", error)
             return None
         return record if record.folder == str(self.folder) else None
+
+
+def _living_ids(job_name: str) -> list[str] | None:
+    """The id of a job that may run, or none; None without an answer."""
+    view = SlurmJobs().named(job_name)
+    if view is None:
+        return None
+    return [] if view.state in GONE or view.job_id is None else [view.job_id]
 
 
 def requeue_this_job() -> None:
@@ -136,9 +149,3 @@ def requeue_this_job() -> None:
             f"SLURM does not requeue job {job_id}: {said}; nothing is lost, the same command with "
             "--as-job resumes"
         )
-
-
-def state_of(view: JobView) -> str:
-    """A job's state with its reason, for people: `queued (Priority)`."""
-    reason = "" if view.reason in ("", "None") else f" ({view.reason})"
-    return f"{view.state}{reason}"

@@ -1,4 +1,4 @@
-"""A trial's job.json: who evaluates it, for people and for the number of attempts."""
+"""Jobs for people: a trial's job.json (who evaluates it, the number of attempts), and states."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from pathlib import Path
 
 from duqsweep.assignment import Assignment
 from duqsweep.files import JOB_JSON, STOP, read_object, trial_dir, write_json
+
+
+def state_text(state: str, reason: str) -> str:
+    """A job's state with its reason, if there is one, for people: `queued (Priority)`."""
+    return state if reason in ("", "None") else f"{state} ({reason})"
 
 
 def note_submission(

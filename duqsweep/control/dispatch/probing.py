@@ -16,6 +16,7 @@ from duqsweep.codec import encode
 from duqsweep.control.dispatch.batch import asks_for_gpus
 from duqsweep.control.dispatch.devices import cuda_devices
 from duqsweep.control.dispatch.dispatcher import open_launcher
+from duqsweep.control.dispatch.jobfile import state_text
 from duqsweep.control.dispatch.launch import Launcher, SubmissionError, check_path
 from duqsweep.control.dispatch.member import VISIBLE_S, new_mailbox
 from duqsweep.files import json_text, read_json, read_records, write_text
@@ -177,9 +178,9 @@ class _Probing:
         view = self.launcher.views([self.mailbox]).get(self.mailbox.folder)
         if view is None:
             return
-        reason = f" ({view.reason})" if view.reason not in ("", "None") else ""
-        if f"{view.state}{reason}" != self.state:
-            self.state = f"{view.state}{reason}"
+        state = state_text(view.state, view.reason)
+        if state != self.state:
+            self.state = state
             self.say(f"the job is {self.state}")
         if view.state not in ("ended", "absent"):
             self.gone_since = None

@@ -6,7 +6,7 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,17 +106,30 @@ class SlurmLauncher:
         A name follows from the place of the worker's folder, so that no other folder, whatever its
         files say, ends these jobs. A SLURM that gives no answer is asked again a few times.
         """
-        for wait_s in (*CANCEL_WAITS_S, None):
-            job_ids = self._jobs.living_ids(mailboxes)
-            if job_ids is not None and (not job_ids or not run(["scancel", *job_ids]).returncode):
-                return
-            if wait_s is not None:
-                time.sleep(wait_s)
-        log.warning(
-            "SLURM did not take the order to end the jobs of %d worker(s): those that run leave by "
-            "themselves, those that wait leave as soon as they start",
-            len(mailboxes),
-        )
+        if not end_jobs(lambda: self._jobs.living_ids(mailboxes)):
+            log.warning(
+                "SLURM did not take the order to end the jobs of %d worker(s): those that run "
+                "leave by themselves, those that wait leave as soon as they start",
+                len(mailboxes),
+            )
+
+
+def end_jobs(living_ids: Callable[[], Sequence[str] | None]) -> bool:
+    """Order the end of jobs, again a few times while SLURM gives no answer.
+
+    Args:
+        living_ids: Asks for the ids of those that have not ended; None without an answer.
+
+    Returns:
+        Whether SLURM took the order, or there was nothing to end.
+    """
+    for wait_s in (*CANCEL_WAITS_S, None):
+        job_ids = living_ids()
+        if job_ids is not None and (not job_ids or not run(["scancel", *job_ids]).returncode):
+            return True
+        if wait_s is not None:
+            time.sleep(wait_s)
+    return False
 
 
 def submit(script: str, folder: Path, asked: Flags) -> str:
