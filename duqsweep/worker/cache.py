@@ -144,15 +144,18 @@ class WorkerCache:
                 suite,
                 lambda: self.simulators(suite),
                 cache_dir,
-                self._shared(reference, suite, cache_dir),
+                self._shared(reference, suite, cache_dir.parent),
             )
         return self._observations[key]
 
-    def _shared(self, reference: ReferencePolicy, suite: SuiteSpec, cache_dir: Path) -> Path | None:
+    def _shared(
+        self, reference: ReferencePolicy, suite: SuiteSpec, sweep_dir: Path
+    ) -> Callable[[], Path] | None:
         if self._open is not None:
             return None  # what another environment shows is nobody else's
-        simulator = self.simulator(cache_dir.parent, suite)
-        return shared_file(reference.id, suite, simulator, reference.device)
+        return lambda: shared_file(
+            reference.id, suite, self.simulator(sweep_dir, suite), reference.device
+        )
 
     def reference_actions(
         self, reference: ReferencePolicy, observations: FixedObservations, seed: int

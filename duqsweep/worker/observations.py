@@ -57,7 +57,7 @@ def fixed_observations(
     suite: SuiteSpec,
     open_simulators: Callable[[], SimulatorPool],
     cache_dir: Path,
-    shared: Path | None = None,
+    shared: Callable[[], Path] | None = None,
 ) -> FixedObservations:
     """The observations of `collect`, made by the first process that asks and read by all others.
 
@@ -68,14 +68,15 @@ def fixed_observations(
         open_simulators: Called only when nothing is cached.
         cache_dir: Existing folder that the sweep's processes share; what it holds counts, so that
             all nodes see the same.
-        shared: File of all sweeps of this user, see `shared_file`; None to share nothing.
+        shared: Names the file of all sweeps of this user, see `shared_file`; asked only when the
+            sweep has none. None to share nothing.
     """
     identity = _identity(policy_id, suite)
     path = cache_dir / f"observations-{identity}.npz"
     with exclusive(path.with_suffix(".lock"), LOCK_WAIT_S):
         if not path.exists():
             make = partial(_make, policy, suite, open_simulators)
-            write_bytes(path, make() if shared is None else _shared(shared, make))
+            write_bytes(path, make() if shared is None else _shared(shared(), make))
     return _halved(identity, load_observations(path))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -74,15 +75,19 @@ def test_the_second_process_reads_what_the_first_made(
 ) -> None:
     policy = load_policy(PolicySpec("embedded", str(checkpoint)), "cpu")
     shared = tmp_path / "shared"
-    first = fixed_observations(policy, "id", suite, paper_pool, tmp_path, shared)
+    first = fixed_observations(policy, "id", suite, paper_pool, tmp_path, lambda: shared)
     shared.unlink()
-    second = fixed_observations(policy, "id", suite, no_simulator, tmp_path, shared)
+    second = fixed_observations(policy, "id", suite, no_simulator, tmp_path, not_asked)
     assert len(first.calibration) == len(first.measured) == suite.tasks * KEPT_PER_TASK // 2
     pairs = zip(
         first.calibration + first.measured, second.calibration + second.measured, strict=True
     )
     assert all(same(a, b) for a, b in pairs)
     assert not any(same(a, b) for a in first.calibration for b in first.measured)
+
+
+def not_asked() -> Path:
+    pytest.fail("the sweep has a file of its own")
 
 
 def no_simulator() -> SimulatorPool:
@@ -97,10 +102,10 @@ def test_another_sweep_reads_what_the_first_made_and_a_damaged_file_is_made_anew
     for folder in sweeps:
         folder.mkdir()
     shared = tmp_path / "shared.npz"
-    first = fixed_observations(policy, "id", suite, paper_pool, sweeps[0], shared)
-    second = fixed_observations(policy, "id", suite, no_simulator, sweeps[1], shared)
+    first = fixed_observations(policy, "id", suite, paper_pool, sweeps[0], lambda: shared)
+    second = fixed_observations(policy, "id", suite, no_simulator, sweeps[1], lambda: shared)
     shared.write_bytes(shared.read_bytes()[:500])
-    third = fixed_observations(policy, "id", suite, paper_pool, sweeps[2], shared)
+    third = fixed_observations(policy, "id", suite, paper_pool, sweeps[2], lambda: shared)
     for other in (second, third):
         assert all(same(a, b) for a, b in zip(first.measured, other.measured, strict=True))
     assert len(load_observations(shared)) == suite.tasks * KEPT_PER_TASK
@@ -110,7 +115,8 @@ def test_a_cache_that_cannot_be_written_is_no_failure(
     checkpoint: Path, suite: SuiteSpec, tmp_path: Path
 ) -> None:
     policy = load_policy(PolicySpec("embedded", str(checkpoint)), "cpu")
-    found = fixed_observations(policy, "id", suite, paper_pool, tmp_path, tmp_path / "no" / "x.npz")
+    nowhere = tmp_path / "no" / "x.npz"
+    found = fixed_observations(policy, "id", suite, paper_pool, tmp_path, lambda: nowhere)
     assert len(found.measured) == suite.tasks * KEPT_PER_TASK // 2
 
 
@@ -138,7 +144,8 @@ def test_another_policy_has_other_observations(
 ) -> None:
     policy = load_policy(PolicySpec("embedded", str(checkpoint)), "cpu")
     for name in ("one", "two"):
-        fixed_observations(policy, name, suite, paper_pool, tmp_path, tmp_path / f"{name}.shared")
+        shared = partial(tmp_path.joinpath, f"{name}.shared")
+        fixed_observations(policy, name, suite, paper_pool, tmp_path, shared)
     assert len(list(tmp_path.glob("*.npz"))) == 2
 
 
