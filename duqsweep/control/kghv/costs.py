@@ -87,7 +87,7 @@ class CostSurrogate:
         return mean + self._line(x), variance
 
     def _slope_of(self, x: Floats, measured: Floats, said: Floats) -> float:
-        """The slope of measured on modelled logarithms (n,); 0 where that cannot be told from none."""
+        """The slope of measured on modelled logarithms (n,); 0 where there may be none."""
         covariance = self._kernel(self._kernel.start(), x, x) + COST_NOISE * np.eye(len(x))
         of_said, of_measured = np.linalg.solve(covariance, np.column_stack([said, measured])).T
         trust = _TRUST**-2

@@ -67,7 +67,7 @@ def verdict_line(front: Front) -> str | None:
     if verdict.trial is not None and verdict.loss is not None and verdict.loss_high is not None:
         said = (
             f"Verdict: trial {labels.get(verdict.trial, verdict.trial)} is the fastest that loses "
-            f"at most {points} against the reference, {sure}: it loses "
+            f"at most {points} against the reference, {sure} over all looks: it loses "
             f"{100 * verdict.loss:.3g} points, and less than {100 * verdict.loss_high:.3g}, over "
             f"{verdict.episodes} common episodes."
         )
