@@ -104,8 +104,7 @@ def constants_of(shape: ExpertShape, layers: Sequence[LayerWeights]) -> Constant
 
 def compiled(constants: Constants) -> nvrtc.Kernel:
     """The compiled kernel; the first call in a process compiles it."""
-    ctas = RANKS * constants.clusters
-    return nvrtc.build("expert_loop", constants.definitions(), ctas, THREADS)
+    return nvrtc.build("expert_loop", constants.definitions(), ("shared_bytes", "max_keys"))
 
 
 def max_prefix_tokens(constants: Constants) -> int:
@@ -128,7 +127,7 @@ class PersistentLoop:
             EvaluationError: The kernel does not compile.
         """
         self.constants, self.name = constants, name
-        self.kernel = compiled(constants)
+        self.kernel, self.ctas = compiled(constants), RANKS * constants.clusters
         attn = SIZES["heads"] * SIZES["head_dim"]
 
         def rows(columns: int, dtype: torch.dtype) -> Tensor:
@@ -193,7 +192,7 @@ class PersistentLoop:
         counters = {"arrivals": self.counters[:1], "product_counts": self.counters[1:]}
         given = {**tensors, **self.buffers, **counters}
         pointers = (given[name].data_ptr() for name in POINTERS)
-        self.kernel.launch(_Arguments(*pointers, prefix, steps))
+        self.kernel.launch_at_once(_Arguments(*pointers, prefix, steps), self.ctas, THREADS)
         note("expert_loop")
 
     def products_done(self) -> dict[str, int]:
@@ -202,7 +201,7 @@ class PersistentLoop:
         A product counts once all CTAs have computed their part of it.
         """
         return {
-            f"expert_loop_{product}_{self.name}": total // self.kernel.ctas
+            f"expert_loop_{product}_{self.name}": total // self.ctas
             for product, total in zip(PRODUCTS, self.counters[1:].tolist(), strict=True)
         }
 
