@@ -22,7 +22,7 @@ from duqsweep.kernels.cubins import cached_cubin
 log = logging.getLogger(__name__)
 
 SOURCES = Path(__file__).parent / "cuda"
-EXPORTED = ("shared_bytes", "max_keys")  # constants of a source that its launcher reads
+EXPORTED = ("shared_bytes",)  # constants of a source that its launcher reads
 PROBE = b'extern "C" __global__ void probe() {}'
 
 
