@@ -1,5 +1,6 @@
 """Integer products of a compiled prefix, two kernels each: norm and quantization; product.
 
+Large products run on Hopper's warp groups (`kernels/gemm.py`), the others in Triton's kernel.
 Two changes of the weights are exact: the permutation of an MLP's last layer is applied to the
 outputs of the first, and hidden channels that are added to fill cache lines are zero.
 """
@@ -38,9 +39,9 @@ def integer_linear_residual(weights: ProjectionWeights) -> nn.Module:
 
 
 def integer_mlp(
-    norm: Norm, first: ProjectionWeights, last: ProjectionWeights, gated: bool
+    norm: Norm, first: ProjectionWeights, last: ProjectionWeights, gated: bool, dtype: torch.dtype
 ) -> nn.Module:
-    """One module: x → x plus the MLP of its norm. The activation is an epilogue."""
+    """One module: x, of dtype, → x plus the MLP of its norm. The activation is an epilogue."""
     hidden = torch.arange(last.in_features, device=last.values.device)
     if last.permutation is not None:
         hidden = last.permutation
@@ -53,7 +54,8 @@ def integer_mlp(
         more = -last.in_features % CACHE_LINE
         first, last = pad_outputs(first, products * more), pad_inputs(last, more)
     return IntegerMlp(
-        IntegerProduct(first, norm, "gated" if gated else "gelu"), IntegerProduct(last)
+        IntegerProduct(first, norm, "gated" if gated else "gelu", dtype=dtype),
+        IntegerProduct(last, dtype=dtype),
     )
 
 
@@ -66,12 +68,26 @@ class IntegerProduct(nn.Module):
         norm: Norm | None = None,
         kind: EpilogueKind = "nothing",
         rotary: Rotary | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
+        """Choose the kernel.
+
+        Args:
+            weights: Outputs that form a pair in the epilogue are adjacent.
+            norm: Applied to the rows first.
+            kind: Applied to the product.
+            rotary: For kind "rotary".
+            dtype: Of the rows, for products that are large in a full-size policy; None: small.
+        """
         super().__init__()
         # Imported here: an installation without a GPU has no Triton.
+        from duqsweep.kernels import gemm
         from duqsweep.kernels.products import integer_linear
 
         self.multiply = integer_linear
+        if dtype is not None and gemm.unsupported_reason(weights, dtype) is None:
+            weights = gemm.ordered(weights, pairs=kind == "gated")
+            self.multiply = gemm.gemm_linear
         self.kind, self.rotary = kind, rotary
         self.weights, self.norm = weights, None if norm is None else _permuted(norm, weights)
         # The same tensors again, so that `buffers()` lists what a call reads.

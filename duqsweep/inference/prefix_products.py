@@ -49,14 +49,17 @@ def linear_residual(linear: nn.Module) -> nn.Module:
     return LinearResidual(weights)
 
 
-def mlp(norm: Norm, linears: Sequence[nn.Module]) -> nn.Module:
-    """One module: x → x plus the MLP of its norm; of (first, last), or (gate, up, last)."""
+def mlp(norm: Norm, linears: Sequence[nn.Module], dtype: torch.dtype) -> nn.Module:
+    """One module: x, of dtype, → x plus the MLP of its norm.
+
+    linears: (first, last), or (gate, up, last).
+    """
     first, last = merged(linears[:-1], ("plain", "integer")), weights_of(linears[-1])
     if first is None or last is None or first.numerics != last.numerics:
         return SeparateMlp(norm, linears)
     gated = len(linears) == 3
     if first.is_integer:
-        return integer_mlp(norm, first, last, gated)
+        return integer_mlp(norm, first, last, gated, dtype)
     return (GatedMlp if gated else GeluMlp)(norm, first, last)
 
 

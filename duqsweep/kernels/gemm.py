@@ -1,9 +1,13 @@
-"""Launches the products of int8 or FP8 codes on Hopper's warp groups: `cuda/gemm.cu`."""
+"""Large products of int8 or FP8 codes on the warp groups of Hopper: launches `cuda/gemm.cu`.
+
+Triton's kernel (`products.py`) is faster for small weights: it loads fewer bytes at once, and so
+divides them among all multiprocessors.
+"""
 
 from __future__ import annotations
 
 import ctypes
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,7 +15,11 @@ from torch import Tensor
 from duqsweep.kernels import nvrtc
 from duqsweep.kernels.epilogue import NOTHING, Epilogue
 from duqsweep.kernels.launches import note
-from duqsweep.kernels.projection_weights import ProjectionWeights
+from duqsweep.kernels.machine import HOPPER
+from duqsweep.kernels.norms import Norm
+from duqsweep.kernels.per_token_quant import per_token_quant
+from duqsweep.kernels.products import unpack_on_gpu
+from duqsweep.kernels.projection_weights import ProjectionWeights, take_rows
 from duqsweep.kernels.rotary import Rotary
 
 OUTPUTS, CHANNELS = 256, 128  # of a tile, and per step
@@ -19,14 +27,15 @@ GROUP = 128  # outputs of a warp group: `row_order` permutes within it
 THREADS, FINISH_THREADS = 384, 256
 KINDS = ("nothing", "gelu", "gated", "rotary")  # the values of EPILOGUE
 STAGE_LIMIT = 226 * 1024  # bytes of shared memory for all stages
-MULTIPLE = 16  # of the tokens of a tile
+TILE_STEP, WIDEST_TILE = 16, 208  # tokens; wider tiles leave too few registers for the epilogue
+SMALLEST = 1 << 25  # channels times outputs, from which it is faster than Triton's kernel
 
 
 @dataclass(frozen=True)
-class GemmConfig:
+class Division:
     """How a product is divided; see `cuda/gemm.cu`."""
 
-    tile_tokens: int
+    tile_tokens: int  # a multiple of 16, at most 208
     shared_by: int = 1
     split: int = 1
 
@@ -34,6 +43,65 @@ class GemmConfig:
     def stages(self) -> int:
         """As many steps as fit into shared memory, at most 6."""
         return min(6, STAGE_LIMIT // ((OUTPUTS + self.tile_tokens) * CHANNELS))
+
+
+def division_for(tokens: int, outputs: int, channels: int, multiprocessors: int) -> Division:
+    """Tiles of tokens that waste least, and work for all multiprocessors."""
+    tiles = -(-tokens // WIDEST_TILE)
+    tile_tokens = -(-tokens // (tiles * TILE_STEP)) * TILE_STEP
+    split = min(multiprocessors // (tiles * -(-outputs // OUTPUTS)), -(-channels // CHANNELS))
+    return Division(tile_tokens, split=split) if split > 1 else Division(tile_tokens, shared_by=2)
+
+
+def unsupported_reason(weight: ProjectionWeights, dtype: torch.dtype) -> str | None:
+    """Why Triton's kernel computes this product instead; None: this one does.
+
+    Args:
+        weight: Integer weight with its scales.
+        dtype: Of the rows that are multiplied.
+    """
+    if weight.values.device.type != "cuda" or torch.cuda.get_device_capability() != HOPPER:
+        return "warp groups are a feature of Hopper"
+    if dtype != torch.bfloat16:
+        return f"it stores bfloat16, not {str(dtype).removeprefix('torch.')}"
+    if weight.groups > 1:
+        return "the weight has a scale per group of channels"
+    if weight.out_features % GROUP or weight.in_features % (2 * TILE_STEP):
+        return f"{weight.out_features} x {weight.in_features} is no multiple of its tiles"
+    if weight.out_features * weight.in_features < SMALLEST:
+        return "Triton's kernel is faster for a weight of this size"
+    return None
+
+
+def ordered(weight: ProjectionWeights, pairs: bool) -> ProjectionWeights:
+    """The weight with its rows in `row_order`."""
+    return take_rows(weight, row_order(weight.out_features, pairs).to(weight.values.device))
+
+
+def gemm_linear(
+    rows: Tensor,
+    weight: ProjectionWeights,
+    norm: Norm | None = None,
+    epilogue: Epilogue = NOTHING,
+) -> Tensor:
+    """`products.integer_linear` for a weight that is `ordered` and has no `unsupported_reason`.
+
+    Args:
+        rows: (tokens, in) bfloat16.
+        weight: Integer weight with its scales.
+        norm: Applied to the rows first; see `per_token_quant`.
+        epilogue: Applied to the product before it is stored.
+
+    Returns:
+        (tokens, out) in bfloat16, or (tokens, out / 2) for epilogue "gated".
+    """
+    codes, scales = per_token_quant(rows, weight.permutation, weight.block, weight.act_bits, norm)
+    packed = weight.packed
+    if packed:
+        weight = replace(weight, values=unpack_on_gpu(weight.values))
+    sizes = (len(codes), weight.out_features, weight.in_features)
+    division = division_for(*sizes, nvrtc.multiprocessors())
+    return gemm(codes, scales, weight, division, epilogue, constant_weight=not packed)
 
 
 def row_order(outputs: int, pairs: bool) -> Tensor:
@@ -56,7 +124,7 @@ def gemm(
     codes: Tensor,
     token_scales: Tensor,
     weight: ProjectionWeights,
-    config: GemmConfig,
+    division: Division,
     epilogue: Epilogue = NOTHING,
     constant_weight: bool = True,
 ) -> Tensor:
@@ -65,8 +133,8 @@ def gemm(
     Args:
         codes: (tokens, in) int8 or float8_e4m3fn.
         token_scales: (tokens,) float32.
-        weight: (out, in) codes of the same type, one scale per row.
-        config: How to divide the work.
+        weight: (out, in) codes of the same type, one scale per row; its bias is added.
+        division: How to divide the work.
         epilogue: Applied to the product before it is stored.
         constant_weight: No kernel that still runs writes the weight.
 
@@ -80,8 +148,8 @@ def gemm(
     cosines, sines = epilogue.table or (None, None)
     constants = {
         "FP8": int(codes.dtype == torch.float8_e4m3fn),
-        **{name.upper(): value for name, value in asdict(config).items()},
-        "STAGES": config.stages,
+        **{name.upper(): value for name, value in asdict(division).items()},
+        "STAGES": division.stages,
         "EPILOGUE": KINDS.index(epilogue.kind),
         "BIASED": int(weight.bias is not None),
         "RESIDUAL": int(epilogue.residual is not None),
@@ -89,18 +157,18 @@ def gemm(
         "ROTARY_HEADS": rotary.heads,
         "CONSTANT_WEIGHT": int(constant_weight),
     }
-    header = wgmma_header(config.tile_tokens, codes.dtype == torch.float8_e4m3fn)
+    header = wgmma_header(division.tile_tokens, codes.dtype == torch.float8_e4m3fn)
     kernel = nvrtc.build("gemm", constants, headers={"wgmma.cuh": header})
-    tiles = -(-tokens // config.tile_tokens) * -(-outputs // (OUTPUTS * config.shared_by))
-    ctas = config.shared_by * config.split  # that work together
+    tiles = -(-tokens // division.tile_tokens) * -(-outputs // (OUTPUTS * division.shared_by))
+    ctas = division.shared_by * division.split  # that work together
     teams = min(tiles, max(1, nvrtc.multiprocessors() // ctas))
     parts = None
-    if config.split > 1:
-        sizes = (config.split, tiles, config.tile_tokens // 8, 2, 256, 4)
+    if division.split > 1:
+        sizes = (division.split, tiles, division.tile_tokens // 8, 2, 256, 4)
         parts = torch.empty(sizes, dtype=torch.int32, device=codes.device)
     arguments = _Arguments(
         nvrtc.row_major_map(weight.values, OUTPUTS, CHANNELS),
-        nvrtc.row_major_map(codes, config.tile_tokens // config.shared_by, CHANNELS),
+        nvrtc.row_major_map(codes, division.tile_tokens // division.shared_by, CHANNELS),
         *(
             None if tensor is None else tensor.data_ptr()
             for tensor in (
@@ -118,12 +186,12 @@ def gemm(
         outputs,
         weight.in_features,
     )
-    kernel.launch_early(arguments, (teams * ctas, 1), THREADS, config.shared_by)
+    kernel.launch_early(arguments, (teams * ctas, 1), THREADS, division.shared_by)
     if parts is not None:
         finish = nvrtc.build(
             "gemm", constants, headers={"wgmma.cuh": header}, function="gemm_finish"
         )
-        finish.launch_early(arguments, (config.tile_tokens // 8, tiles), FINISH_THREADS)
+        finish.launch_early(arguments, (division.tile_tokens // 8, tiles), FINISH_THREADS)
     note("gemm_fp8" if constants["FP8"] else "gemm_int8")
     return out
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -33,7 +33,7 @@ class Kernel:
     """A compiled kernel."""
 
     function: Any
-    exported: Mapping[str, int]  # constants of the source that its launcher reads, by name
+    shared_bytes: int = 0  # dynamic shared memory per CTA
 
     def launch_at_once(self, arguments: ctypes.Structure, ctas: int, threads: int) -> None:
         """Launch a grid whose CTAs are all on the GPU at the same time, on the current stream.
@@ -46,7 +46,7 @@ class Kernel:
         Raises:
             EvaluationError: The GPU cannot hold all CTAs at once, or the driver refuses.
         """
-        sizes = (ctas, 1, 1, threads, 1, 1, self.exported["shared_bytes"])
+        sizes = (ctas, 1, 1, threads, 1, 1, self.shared_bytes)
         stream = torch.cuda.current_stream().cuda_stream
         with _pointer_to(arguments) as given:
             _checked(_driver().cuLaunchCooperativeKernel(self.function, *sizes, stream, given))
@@ -74,7 +74,7 @@ class Kernel:
         config = driver.CUlaunchConfig()
         config.gridDimX, config.gridDimY, config.gridDimZ = (*ctas, 1)
         config.blockDimX, config.blockDimY, config.blockDimZ = threads, 1, 1
-        config.sharedMemBytes = self.exported.get("shared_bytes", 0)
+        config.sharedMemBytes = self.shared_bytes
         config.hStream = torch.cuda.current_stream().cuda_stream
         config.attrs, config.numAttrs = [early, _cluster_attribute(cluster)], 2
         with _pointer_to(arguments) as given:
@@ -84,7 +84,6 @@ class Kernel:
 def build(
     name: str,
     constants: Mapping[str, int | str],
-    exported: Sequence[str] = ("shared_bytes",),
     headers: Mapping[str, str] = MappingProxyType({}),
     function: str | None = None,
 ) -> Kernel:
@@ -93,16 +92,15 @@ def build(
     Args:
         name: Name of the file.
         constants: Preprocessor definitions.
-        exported: Integer constants of the source that its launcher reads.
         headers: Further headers that it includes: their text, by file name.
-        function: Name of the kernel; None: that of the file. Only the latter gets more than 48 KiB
-            of dynamic shared memory, as many bytes as its constant `shared_bytes` says.
+        function: Name of the kernel; None: that of the file, which has as many bytes of dynamic
+            shared memory as the source's constant `shared_bytes` says.
 
     Raises:
         EvaluationError: The bindings are missing, or the source does not compile.
     """
     given = tuple(sorted(constants.items()))
-    return _build(name, given, tuple(exported), tuple(headers.items()), function or name, _target())
+    return _build(name, given, tuple(headers.items()), function or name, _target())
 
 
 def row_major_map(matrix: Tensor, rows: int, columns: int) -> Any:
@@ -168,7 +166,6 @@ def max_active_clusters(ctas: int, threads: int) -> int:
 def _build(
     name: str,
     constants: tuple[tuple[str, int | str], ...],
-    exported: tuple[str, ...],
     headers: tuple[tuple[str, str], ...],
     function: str,
     target: str,
@@ -180,11 +177,11 @@ def _build(
     module = _load(_compile(name, source, ["-std=c++17", target, *defined], dict(headers)))
     kernel = _checked(driver.cuModuleGetFunction(module, function.encode()))
     if function != name:
-        return Kernel(kernel, {})
-    values = {constant: _read(module, constant) for constant in exported}
-    _allow(kernel, values["shared_bytes"])
+        return Kernel(kernel)
+    shared_bytes = _read(module, "shared_bytes")
+    _allow(kernel, shared_bytes)
     log.info("compiled %s.cu for %s: %.1f s", name, dict(constants), time.perf_counter() - start)
-    return Kernel(kernel, values)
+    return Kernel(kernel, shared_bytes)
 
 
 def _target() -> str:
