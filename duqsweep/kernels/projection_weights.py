@@ -14,8 +14,8 @@ from duqsweep.errors import EvaluationError
 from duqsweep.spec import FULL_PRECISION
 
 # How a product is computed. "plain": floating point. "simulated": floating point, on values rounded
-# to those of integers times a scale (kernel `fake`). "integer": integers.
-Numerics = Literal["plain", "simulated", "integer"]
+# to those of integers times a scale (kernel `fake`). "integer": integers. "e4m3": numbers of e4m3.
+Numerics = Literal["plain", "simulated", "integer", "e4m3"]
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,9 @@ class ProjectionWeights:
         EvaluationError: The fields contradict each other; the message says how.
     """
 
-    values: Tensor  # (out, in) float or int8; (out, in / 2) uint8: two int4 codes per byte
-    scales: Tensor | None = None  # (out, groups) float32; only for integer values
+    # (out, in) float, int8 or float8_e4m3fn; (out, in / 2) uint8: two int4 codes per byte
+    values: Tensor
+    scales: Tensor | None = None  # (out, groups) float32; only for values that are codes
     bias: Tensor | None = None  # (out,)
     permutation: Tensor | None = None  # (in,): the input channel of each permuted position
     block: int = 1  # channels per rotation block; 1: no rotation
@@ -37,9 +38,9 @@ class ProjectionWeights:
     rotation: Tensor | None = None  # (block, block); None: Walsh-Hadamard / sqrt(block)
 
     def __post_init__(self) -> None:
-        if self.is_integer != (self.scales is not None):
+        if (self.is_integer or self.is_e4m3) != (self.scales is not None):
             raise EvaluationError(
-                "integer weights must have scales and floating-point ones none, got "
+                "integer and e4m3 weights must have scales and other ones none, got "
                 f"{self.values.dtype} {'without' if self.scales is None else 'with'} scales"
             )
         if self.in_features % self.groups or self.in_features % self.block:
@@ -59,10 +60,17 @@ class ProjectionWeights:
         return not self.values.is_floating_point()
 
     @property
+    def is_e4m3(self) -> bool:
+        """Whether the product multiplies numbers of e4m3."""
+        return self.values.dtype == torch.float8_e4m3fn
+
+    @property
     def numerics(self) -> Numerics:
         """How the product is computed."""
         if self.is_integer:
             return "integer"
+        if self.is_e4m3:
+            return "e4m3"
         return "plain" if self.act_bits == FULL_PRECISION else "simulated"
 
     @property
