@@ -18,6 +18,7 @@ from duqsweep.inference.compiled_expert import CompiledExpert
 from duqsweep.inference.merged_expert import ExpertSource
 from duqsweep.inference.persistent_expert import PersistentExpert
 from duqsweep.inference.triton_expert import LONGEST_PREFIX, TritonExpert
+from duqsweep.kernels import e4m3_linear
 from duqsweep.kernels.expert import persistent
 from duqsweep.kernels.expert.limits import TOKENS
 from duqsweep.kernels.machine import interpreted
@@ -92,7 +93,11 @@ def triton_reason(source: ExpertSource) -> str | None:
 
 def torch_reason(source: ExpertSource) -> str | None:
     """Why torch.compile cannot run this expert; None: it can."""
-    return "its layers multiply integers" if source.has_integers() else None
+    if source.has_integers():
+        return "its layers multiply integers"
+    if source.has_e4m3():
+        return e4m3_linear.device_reason(source.module.action_in_proj.weight.device)
+    return None
 
 
 EXPERT_BACKENDS = (

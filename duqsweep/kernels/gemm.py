@@ -7,13 +7,14 @@ divides them among all multiprocessors.
 from __future__ import annotations
 
 import ctypes
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from duqsweep.kernels import nvrtc
-from duqsweep.kernels.epilogue import NOTHING, Epilogue
+from duqsweep.kernels.epilogue import NOTHING, Epilogue, EpilogueKind
 from duqsweep.kernels.launches import note
 from duqsweep.kernels.machine import HOPPER
 from duqsweep.kernels.norms import Norm
@@ -57,7 +58,7 @@ def unsupported_reason(weight: ProjectionWeights, dtype: torch.dtype) -> str | N
     """Why Triton's kernel computes this product instead; None: this one does.
 
     Args:
-        weight: Integer weight with its scales.
+        weight: Integer weight, or one in e4m3.
         dtype: Of the rows that are multiplied.
     """
     if weight.values.device.type != "cuda" or torch.cuda.get_device_capability() != HOPPER:
@@ -71,37 +72,6 @@ def unsupported_reason(weight: ProjectionWeights, dtype: torch.dtype) -> str | N
     if weight.out_features * weight.in_features < SMALLEST:
         return "Triton's kernel is faster for a weight of this size"
     return None
-
-
-def ordered(weight: ProjectionWeights, pairs: bool) -> ProjectionWeights:
-    """The weight with its rows in `row_order`."""
-    return take_rows(weight, row_order(weight.out_features, pairs).to(weight.values.device))
-
-
-def gemm_linear(
-    rows: Tensor,
-    weight: ProjectionWeights,
-    norm: Norm | None = None,
-    epilogue: Epilogue = NOTHING,
-) -> Tensor:
-    """`products.integer_linear` for a weight that is `ordered` and has no `unsupported_reason`.
-
-    Args:
-        rows: (tokens, in) bfloat16.
-        weight: Integer weight with its scales.
-        norm: Applied to the rows first; see `per_token_quant`.
-        epilogue: Applied to the product before it is stored.
-
-    Returns:
-        (tokens, out) in bfloat16, or (tokens, out / 2) for epilogue "gated".
-    """
-    codes, scales = per_token_quant(rows, weight.permutation, weight.block, weight.act_bits, norm)
-    packed = weight.packed
-    if packed:
-        weight = replace(weight, values=unpack_on_gpu(weight.values))
-    sizes = (len(codes), weight.out_features, weight.in_features)
-    division = division_for(*sizes, nvrtc.multiprocessors())
-    return gemm(codes, scales, weight, division, epilogue, constant_weight=not packed)
 
 
 def row_order(outputs: int, pairs: bool) -> Tensor:
@@ -120,20 +90,93 @@ def row_order(outputs: int, pairs: bool) -> Tensor:
     return (group * GROUP + warp * 32 + pair * 8 + slab * 4 + half * 2 + one).flatten()
 
 
+def ordered(weight: ProjectionWeights, pairs: bool) -> ProjectionWeights:
+    """The weight with its rows in `row_order`."""
+    return take_rows(weight, row_order(weight.out_features, pairs).to(weight.values.device))
+
+
+@torch.library.custom_op("duqsweep::gemm_linear", mutates_args=())
+def gemm_linear(
+    rows: Tensor,
+    values: Tensor,
+    scales: Tensor,
+    bias: Tensor | None,
+    permutation: Tensor | None,
+    block: int,
+    bits: int,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    kind: str,
+    residual: Tensor | None,
+) -> Tensor:
+    """Norm, permute, rotate and quantize tokens, and multiply them.
+
+    An operator, so that torch.compile calls it as it is.
+
+    Args:
+        rows: (tokens, in) bfloat16.
+        values: (out, in) int8 or float8_e4m3fn, or (out, in / 2) packed int4; `ordered`.
+        scales: (out, 1) float32.
+        bias: (out,) bfloat16.
+        permutation: (in,) int32, the input channel of each permuted position.
+        block: Channels per Hadamard block; 1: no rotation.
+        bits: Bits of an integer code.
+        norm_weight: (in,) float32, permuted; None: no norm.
+        norm_bias: (in,) float32, permuted; None: an RMS norm.
+        kind: Of the epilogue, but "rotary".
+        residual: (tokens, out) bfloat16, added last.
+
+    Returns:
+        (tokens, out) in bfloat16, or (tokens, out / 2) for epilogue "gated".
+    """
+    norm = None if norm_weight is None else Norm(norm_weight, norm_bias)
+    e4m3 = values.dtype == torch.float8_e4m3fn
+    codes, token_scales = per_token_quant(rows, permutation, block, bits, norm, e4m3=e4m3)
+    packed = values.dtype == torch.uint8
+    values = unpack_on_gpu(values) if packed else values
+    outputs, channels = values.shape
+    division = division_for(len(rows), outputs, channels, nvrtc.multiprocessors())
+    epilogue = Epilogue(cast(EpilogueKind, kind), residual)
+    made = gemm(codes, token_scales, values, scales, bias, division, epilogue, not packed)
+    note("gemm_e4m3" if e4m3 else "gemm_w4a8" if packed else "gemm_w8a8")
+    return made
+
+
+@gemm_linear.register_fake
+def _(
+    rows: Tensor,
+    values: Tensor,
+    scales: Tensor,
+    bias: Tensor | None,
+    permutation: Tensor | None,
+    block: int,
+    bits: int,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    kind: str,
+    residual: Tensor | None,
+) -> Tensor:
+    return rows.new_empty(len(rows), len(values) // 2 if kind == "gated" else len(values))
+
+
 def gemm(
     codes: Tensor,
     token_scales: Tensor,
-    weight: ProjectionWeights,
+    values: Tensor,
+    scales: Tensor,
+    bias: Tensor | None,
     division: Division,
     epilogue: Epilogue = NOTHING,
     constant_weight: bool = True,
 ) -> Tensor:
-    """Multiply quantized tokens by a weight whose rows are in `row_order`.
+    """Multiply quantized tokens by a weight whose rows, scales and bias are in `row_order`.
 
     Args:
         codes: (tokens, in) int8 or float8_e4m3fn.
         token_scales: (tokens,) float32.
-        weight: (out, in) codes of the same type, one scale per row; its bias is added.
+        values: (out, in), of the same dtype.
+        scales: (out, 1) float32.
+        bias: (out,) bfloat16.
         division: How to divide the work.
         epilogue: Applied to the product before it is stored.
         constant_weight: No kernel that still runs writes the weight.
@@ -141,7 +184,7 @@ def gemm(
     Returns:
         (tokens, out) in bfloat16, or (tokens, out / 2) for epilogue "gated".
     """
-    tokens, outputs = len(codes), weight.out_features
+    tokens, (outputs, channels) = len(codes), values.shape
     width = outputs // 2 if epilogue.kind == "gated" else outputs
     out = torch.empty(tokens, width, dtype=torch.bfloat16, device=codes.device)
     rotary = epilogue.rotary or Rotary(2, 0)
@@ -151,7 +194,7 @@ def gemm(
         **{name.upper(): value for name, value in asdict(division).items()},
         "STAGES": division.stages,
         "EPILOGUE": KINDS.index(epilogue.kind),
-        "BIASED": int(weight.bias is not None),
+        "BIASED": int(bias is not None),
         "RESIDUAL": int(epilogue.residual is not None),
         "HEAD_DIM": rotary.head_dim,
         "ROTARY_HEADS": rotary.heads,
@@ -167,14 +210,14 @@ def gemm(
         sizes = (division.split, tiles, division.tile_tokens // 8, 2, 256, 4)
         parts = torch.empty(sizes, dtype=torch.int32, device=codes.device)
     arguments = _Arguments(
-        nvrtc.row_major_map(weight.values, OUTPUTS, CHANNELS),
+        nvrtc.row_major_map(values, OUTPUTS, CHANNELS),
         nvrtc.row_major_map(codes, division.tile_tokens // division.shared_by, CHANNELS),
         *(
             None if tensor is None else tensor.data_ptr()
             for tensor in (
-                weight.scales,
+                scales,
                 token_scales,
-                weight.bias,
+                bias,
                 epilogue.residual,
                 cosines,
                 sines,
@@ -184,7 +227,7 @@ def gemm(
         ),
         tokens,
         outputs,
-        weight.in_features,
+        channels,
     )
     kernel.launch_early(arguments, (teams * ctas, 1), THREADS, division.shared_by)
     if parts is not None:
@@ -192,7 +235,6 @@ def gemm(
             "gemm", constants, headers={"wgmma.cuh": header}, function="gemm_finish"
         )
         finish.launch_early(arguments, (division.tile_tokens // 8, tiles), FINISH_THREADS)
-    note("gemm_fp8" if constants["FP8"] else "gemm_int8")
     return out
 
 

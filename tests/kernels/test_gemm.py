@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from duqsweep.inference.gemm_products import GemmProduct
 from duqsweep.kernels.epilogue import Epilogue, EpilogueKind
 from duqsweep.kernels.gemm import (
     GROUP,
@@ -23,8 +24,6 @@ from duqsweep.kernels.gemm import (
     Division,
     division_for,
     gemm,
-    gemm_linear,
-    ordered,
     row_order,
     unsupported_reason,
     wgmma_header,
@@ -72,7 +71,8 @@ def test_a_division_covers_the_product_and_fits(
 ) -> None:
     division = division_for(tokens, outputs, channels, multiprocessors)
     tiles = -(-tokens // division.tile_tokens)
-    assert division.tile_tokens % 16 == 0 and division.tile_tokens <= WIDEST_TILE
+    assert division.tile_tokens % 16 == 0
+    assert division.tile_tokens <= WIDEST_TILE
     assert tiles == -(-tokens // WIDEST_TILE)
     assert division.stages >= 3
     assert division.shared_by == 1 or division.split == 1
@@ -216,10 +216,11 @@ def test_it_agrees_with_the_triton_kernel(tokens: int, packed: bool) -> None:
     assert unsupported_reason(weight, torch.bfloat16) is None
     norm = Norm(1 + torch.randn(2048, device="cuda") / 10)
     rows = torch.randn(tokens, 2048, device="cuda").bfloat16()
-    epilogue = Epilogue("gated")
-    found = gemm_linear(rows, ordered(weight, pairs=True), norm, epilogue).float()
-    wanted = integer_linear(rows, weight, norm, epilogue).float()
-    assert (found - wanted).norm() <= BOUND * wanted.norm()
+    wanted = integer_linear(rows, weight, norm, Epilogue("gated")).float()
+    product = GemmProduct(weight, norm, "gated")
+    assert (product(rows).float() - wanted).norm() <= BOUND * wanted.norm()
+    compiled = torch.compile(product, fullgraph=True)
+    assert torch.equal(compiled(rows), product(rows))
 
 
 @pytest.mark.gpu

@@ -96,7 +96,7 @@ def test_the_kernel_is_compiled_for_the_given_constants() -> None:
 def test_a_product_that_one_cta_did_not_compute_is_not_counted() -> None:
     loop = SimpleNamespace(
         name="w4a8",
-        kernel=nvrtc.Kernel(None, {}, CTAS, threads=512),
+        ctas=CTAS,
         counters=torch.tensor([7, 180 * CTAS, 180 * CTAS, 180 * CTAS - 1, 0]),
     )
     done = {"qkv": 180, "o": 180, "gate_up": 179, "down": 0}
