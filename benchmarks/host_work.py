@@ -3,9 +3,10 @@
     python benchmarks/host_work.py                      # full-size pi0.5 on a GPU, small on a CPU
     python benchmarks/host_work.py --picture-px 360 --state-in-prompt
 
-Weights are random, batch 1, two cameras. The whole call is timed as an evaluation calls it. "graph"
-is what it waits for in any case, timed alone on an idle GPU; "host" is the rest. Then come the
-steps of the host, each timed alone; what it does while the GPU computes costs no time of the call.
+Weights are random, batch 1, two cameras. "call" is one call as an evaluation makes it; "graphs" are
+what it waits for in any case, timed alone on an idle GPU; "host" is the rest. Then come the steps
+of the host, each timed alone. The prompt is made and the second graph launched while the GPU
+encodes the images, so they cost no time of the call unless they take longer than that.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -30,11 +32,15 @@ from duqsweep.checkpoint.tokenizer import NAMES, PromptTokenizer
 from duqsweep.files import write_json
 from duqsweep.inference.compile import compile_policy
 from duqsweep.inference.compiled_policy import CompiledPolicy
+from duqsweep.policy.frontend import CallInputs
 from duqsweep.policy.pi05_policy import Pi05Policy
 from duqsweep.policy.pi05_preprocess import Pi05Preprocessing
 from duqsweep.policy.random_pi05 import train_tokenizer
 from duqsweep.seams import Observation
 from duqsweep.spec import Kernel, QuantSpec
+
+if TYPE_CHECKING:
+    from duqsweep.inference.graphed_call import GraphedCall  # needs Triton
 
 FORMS: dict[str, tuple[QuantSpec, Kernel]] = {
     "bf16": (QuantSpec(), "fake"),
@@ -43,6 +49,7 @@ FORMS: dict[str, tuple[QuantSpec, Kernel]] = {
 }
 INSTRUCTION = "pick up the bowl and place it in the tray"
 WARM_UPS = 5
+ROUNDS_ON_GPU = 50
 
 
 def build(options: argparse.Namespace, folder: Path) -> Pi05Policy:
@@ -84,7 +91,7 @@ class Timer:
         self.synchronize, self.rounds = synchronize, rounds
         self.found: dict[str, float] = {}
 
-    def step(self, name: str, work: Callable[[], object], wait: bool) -> None:
+    def step(self, name: str, work: Callable[[], object], wait: bool = False) -> None:
         """Time `work`; where `wait`, until the device has done it."""
         times = []
         for number in range(self.rounds + WARM_UPS):
@@ -95,51 +102,50 @@ class Timer:
                 self.synchronize()
             if number >= WARM_UPS:
                 times.append(1e3 * (perf_counter() - start))
-        self.found[name] = statistics.median(times)
-        print(f"{name:44} {self.found[name]:8.3f} ms", flush=True)
+        self.note(name, statistics.median(times))
+
+    def note(self, name: str, ms: float) -> None:
+        """Keep and print a time."""
+        self.found[name] = ms
+        print(f"{name:44} {ms:8.3f} ms", flush=True)
 
 
-def time_host(
-    timer: Timer, policy: Pi05Policy | CompiledPolicy, observation: Observation, noise: np.ndarray
-) -> None:
-    """The steps of the host."""
-    frontend, preprocessing = policy.frontend, policy.frontend.preprocessing
-    pixels, tokens, start = frontend.tensors(observation, noise)
-    on_device = policy.call.run(pixels, tokens, start).clone()
-    done = on_device[:, :ACTIONS].cpu().numpy()
-    timer.step(
-        "images: stack, upload, resize, scale",
-        lambda: preprocessing.images(observation, frontend.device),
-        True,
-    )
-    timer.step("prompt: state, text, tokens", lambda: preprocessing.prompt(observation), False)
-    timer.step(
-        "upload of the tokens",
-        lambda: preprocessing.prompt(observation).to(frontend.device),
-        True,
-    )
-    timer.step(
-        "upload of the noise",
-        lambda: torch.from_numpy(noise).to(frontend.device),
-        True,
-    )
-    timer.step("download of the actions", lambda: on_device[:, :ACTIONS].cpu().numpy(), False)
-    timer.step("actions: denormalise, clip", lambda: preprocessing.actions(done), False)
+def time_host(timer: Timer, policy: Pi05Policy | CompiledPolicy, inputs: CallInputs) -> None:
+    """The steps of the host, in their order."""
+    preprocessing, stacked = policy.frontend.preprocessing, np.stack(inputs.pictures)
+    timer.step("pictures: into one array", lambda: np.stack(inputs.pictures, out=stacked))
+    if isinstance(policy, CompiledPolicy):
+        seeing, acting = cast("GraphedCall", policy.call).graphs(inputs)
+        timer.step("image graph: upload and launch", seeing.start)
+        pixels = seeing.uploads["pictures"].tensor
+        timer.step(
+            "  pixels on the GPU, not in a graph", lambda: preprocessing.pixels(pixels), True
+        )
+        timer.step("other graph: upload and launch", acting.start)
+    else:
+        pixels = torch.from_numpy(stacked)
+        timer.step("pixels: mirror, resize, scale", lambda: preprocessing.pixels(pixels))
+    timer.step("prompt: state, text, tokens", inputs.prompt)
+    done = policy.call.run(inputs)[:, :ACTIONS]
+    timer.step("actions: denormalise, clip", lambda: preprocessing.actions(done))
 
 
-def graph_ms(policy: CompiledPolicy, observation: Observation, noise: np.ndarray) -> float:
-    """The GPU's time of one call alone."""
-    captured = policy.call.captured(*policy.frontend.tensors(observation, noise))
-    times = []
-    for _ in range(50):
+def graphs_ms(call: GraphedCall, inputs: CallInputs) -> dict[str, float]:
+    """The GPU's time of a call: of both graphs, one right after the other, and of the first."""
+    seeing, acting = call.graphs(inputs)
+    firsts, boths = [], []
+    for _ in range(ROUNDS_ON_GPU):
         torch.cuda.synchronize()
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin, middle, end = (torch.cuda.Event(enable_timing=True) for _ in range(3))
         begin.record()
-        captured.graph.replay()
+        seeing.graph.replay()
+        middle.record()
+        acting.graph.replay()
         end.record()
         torch.cuda.synchronize()
-        times.append(begin.elapsed_time(end))
-    return statistics.median(times)
+        firsts.append(begin.elapsed_time(middle))
+        boths.append(begin.elapsed_time(end))
+    return {"graphs": statistics.median(boths), "image graph": statistics.median(firsts)}
 
 
 @torch.no_grad()
@@ -166,11 +172,12 @@ def main() -> None:
     timer = Timer(policy.synchronize, options.rounds)
     print(f"{device_name(options.device)}, {options.form}")
     timer.step("call", lambda: policy.act(observation, noise), True)
-    if gpu:
-        timer.found["graph"] = graph_ms(policy, observation, noise)
-        timer.found["host"] = timer.found["call"] - timer.found["graph"]
-        print("".join(f"{name:44} {timer.found[name]:8.3f} ms\n" for name in ("graph", "host")))
-    time_host(timer, policy, observation, noise)
+    inputs = policy.frontend.inputs(observation, noise)
+    if isinstance(policy, CompiledPolicy):
+        found = graphs_ms(cast("GraphedCall", policy.call), inputs)
+        for name, ms in {**found, "host": timer.found["call"] - found["graphs"]}.items():
+            timer.note(name, ms)
+    time_host(timer, policy, inputs)
     if options.out:
         facts = {"device": device_name(options.device), "form": options.form}
         write_json(options.out, {**facts, "ms": timer.found})

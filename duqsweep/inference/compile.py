@@ -50,4 +50,4 @@ def _graphed(policy: Pi05Policy) -> Call:
     from duqsweep.inference.merged_expert import ExpertSource
 
     expert = build_expert(ExpertSource(policy.module, policy.num_steps))
-    return GraphedCall(FusedPrefix(policy.module), expert)
+    return GraphedCall(FusedPrefix(policy.module), expert, policy.preprocessing.pixels)
