@@ -28,6 +28,7 @@ class Bench:
         num_steps: int,
         horizon: int | None,
         cameras: int = CAMERAS_SEEN,
+        prompt_tokens: int | None = None,
     ) -> None:
         """Build the policy.
 
@@ -37,6 +38,7 @@ class Bench:
             num_steps: Denoising steps.
             horizon: Actions per call; None: the policy's own.
             cameras: Images per call, at most the policy's.
+            prompt_tokens: Of instruction and state, at most the policy's; None: LIBERO's longest.
         """
         self.policy, self.device, self.num_steps = policy, device, num_steps
         self.sizes = sizes_of(policy)
@@ -49,16 +51,24 @@ class Bench:
         px, most = self.sizes.vision.image_px, self.sizes.cameras
         every = torch.rand(1, most, 3, px, px, device=device) * 2 - 1
         self.every_image = every.to(self.dtype)
-        words = (1, PROMPT_TOKENS[policy])
-        self.prompt = torch.randint(self.sizes.vocabulary, words, device=device)
+        words = (1, self.sizes.prompt_tokens)
+        self.longest_prompt = torch.randint(self.sizes.vocabulary, words, device=device)
         self.modulations = self.module.modulation(euler_times(num_steps).to(device)).unbind(1)
         self._frozen: dict[QuantSpec, Pi05] = {}
-        self._set_shape(horizon or self.sizes.horizon, cameras)
+        tokens = PROMPT_TOKENS[policy] if prompt_tokens is None else prompt_tokens
+        self._set_shape(horizon or self.sizes.horizon, cameras, tokens)
 
-    def at(self, horizon: int, cameras: int | None = None) -> Bench:
+    def at(
+        self, horizon: int, cameras: int | None = None, prompt_tokens: int | None = None
+    ) -> Bench:
         """The same policy at another shape; weights and quantized layers are shared."""
         other = copy.copy(self)
-        other._set_shape(horizon, cameras or self.cameras)
+        seen, read = self.reads
+        other._set_shape(
+            horizon,
+            seen if cameras is None else cameras,
+            read if prompt_tokens is None else prompt_tokens,
+        )
         return other
 
     @property
@@ -117,12 +127,17 @@ class Bench:
         if self.device == "cuda":
             torch.cuda.synchronize()
 
-    def _set_shape(self, horizon: int, cameras: int) -> None:
-        if not 1 <= cameras <= self.sizes.cameras:
-            raise ValueError(f"cameras must be 1 to {self.sizes.cameras}, got {cameras}")
+    def _set_shape(self, horizon: int, cameras: int, prompt_tokens: int) -> None:
+        for name, value, most in (
+            ("cameras", cameras, self.sizes.cameras),
+            ("prompt_tokens", prompt_tokens, self.sizes.prompt_tokens),
+        ):
+            if not 1 <= value <= most:
+                raise ValueError(f"{name} must be 1 to {most}, got {value}")
         self.sizes = replace(self.sizes, horizon=horizon)
         self.images = self.every_image[:, :cameras]
-        self.__dict__.pop("cache", None)  # that of another number of cameras
+        self.prompt = self.longest_prompt[:, :prompt_tokens]
+        self.__dict__.pop("cache", None)  # that of another shape
         self.references: dict[tuple[str, QuantSpec | None], Tensor] = {}  # by scope and settings
         self.module = self.copy_of(self.module)
         self.module.sizes = self.sizes

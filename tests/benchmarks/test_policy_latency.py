@@ -96,18 +96,21 @@ def test_another_horizon_shares_weights_and_frozen_layers() -> None:
     assert long.module.action_in_proj.weight is short.module.action_in_proj.weight
 
 
-def test_another_number_of_cameras_gives_another_prefix_and_more_work() -> None:
+def test_another_shape_has_another_prefix_and_other_work() -> None:
     two = Bench("embedded", "cpu", num_steps=1, horizon=None)
-    one = two.at(two.horizon, cameras=1)
-    tokens = two.sizes.vision.tokens
-    lengths = [bench.cache[0][0].shape[2] for bench in (two, one)]
-    assert lengths[0] - lengths[1] == tokens
+    one, short = two.at(two.horizon, cameras=1), two.at(two.horizon, prompt_tokens=5)
+    lengths = {name: at.cache[0][0].shape[2] for name, at in (("2", two), ("1", one), ("5", short))}
+    assert lengths["2"] - lengths["1"] == two.sizes.vision.tokens
+    assert lengths["2"] - lengths["5"] == two.prompt.shape[1] - 5
     assert one.reads == (1, two.prompt.shape[1])
+    assert short.reads == (2, 5)
     best = Ceilings(copy_tb_s=1e9, matmul_tflop_s=1.0, int8_top_s=1.0)
     form = FORMS["vision_bf16_merged_graph"]
     assert floor_ms(two, form, best) == pytest.approx(2 * floor_ms(one, form, best))
     with pytest.raises(ValueError, match="cameras must be 1 to 2, got 3"):
         two.at(two.horizon, cameras=3)
+    with pytest.raises(ValueError, match="prompt_tokens must be 1 to 40, got 0"):
+        two.at(two.horizon, prompt_tokens=0)
 
 
 def test_an_integer_form_has_the_floor_of_its_packed_weights() -> None:
