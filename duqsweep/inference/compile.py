@@ -16,7 +16,7 @@ def compile_policy(policy: EagerPolicy) -> CompiledPolicy:
     """A policy that computes the same actions, up to rounding; its first call compiles.
 
     On a GPU, layers with the same input are merged, layers that are not kernels are compiled, and
-    the whole call is captured in one CUDA graph per prompt length. On a CPU, the layers are
+    the whole call is captured in CUDA graphs, see `graphed_call`. On a CPU, the layers are
     compiled one by one; those of a stack share one compiled form. On two CPU cores this takes 20 s,
     and compiling a whole denoising step 40 s, for the same speed.
 
