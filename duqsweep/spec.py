@@ -269,7 +269,7 @@ class RuntimeSpec:
     compile: bool = field(
         default=False,
         metadata=setting(
-            "torch.compile on a CPU; on a GPU fused kernels, the whole call in one CUDA graph"
+            "torch.compile on a CPU; on a GPU fused kernels, the whole call in CUDA graphs"
         ),
     )
     device: Device = field(

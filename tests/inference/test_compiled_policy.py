@@ -29,14 +29,14 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Pi05Policy:
     return load_policy(PolicySpec("pi05_libero", str(folder)), "cuda")
 
 
-def seen() -> Observation:
+def seen(instruction: str = INSTRUCTION) -> Observation:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
     return Observation(
         images={"agentview": pixels[0], "wrist": pixels[1]},
         eef_pos=np.array([0.1, -0.2, 0.9]),
         eef_quat=np.array([0.98, 0.1, -0.1, 0.14]),
         gripper_qpos=np.array([0.03, -0.03]),
-        instruction=INSTRUCTION,
+        instruction=instruction,
     )
 
 
@@ -52,6 +52,29 @@ def test_launches_are_those_of_one_call(policy: Pi05Policy) -> None:
     assert launched["expert_attention"] == layers * policy.num_steps
     assert launched["expert_euler_step"] == policy.num_steps + 1
     assert policy.launches(seen(), noise_of(policy)) == {}
+
+
+def test_prompts_of_different_lengths_share_the_graph_of_the_images(policy: Pi05Policy) -> None:
+    from duqsweep.inference.graphed_call import GraphedCall  # needs Triton
+
+    call = compile_policy(policy).call
+    assert isinstance(call, GraphedCall)
+    graphs = [
+        call.graphs(policy.frontend.inputs(seen(words), noise_of(policy)))
+        for words in (INSTRUCTION, f"{INSTRUCTION} and the bowl")
+    ]
+    assert graphs[0][0] is graphs[1][0]
+    assert graphs[0][1] is not graphs[1][1]
+
+
+@pytest.mark.parametrize("side", [224, 256, 360])
+def test_gpu_and_cpu_make_the_same_pixels_of_a_picture(policy: Pi05Policy, side: int) -> None:
+    pictures = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)
+    here = policy.preprocessing.pixels(pictures)
+    there = policy.preprocessing.pixels(pictures.cuda()).cpu()
+    steps = (here - there).abs() * 127.5
+    assert steps.max() < 1.01  # sums that end on a half may be rounded to either side
+    assert (steps > 0.01).float().mean() < 1e-3
 
 
 def test_no_weight_is_held_beside_the_graphs_own(policy: Pi05Policy) -> None:
