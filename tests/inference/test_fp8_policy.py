@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from duqsweep.policy.random_pi05 import RandomPi05, small_sizes, write_random
 from duqsweep.quant.calibrate import calibrate
 from duqsweep.quant.freeze import freeze
 from duqsweep.quant.select import select_layers
+from duqsweep.seams import Observation
 from duqsweep.spec import LayerRule, PolicySpec, QuantSpec, RuntimeSpec, SuiteSpec, TrialSpec
 from duqsweep.worker.launch_check import check_launches
 
@@ -42,10 +44,21 @@ def test_the_compiler_traces_a_product_as_one_operator() -> None:
     assert [name for name in seen if "e4m3_linear" in name]
 
 
+def seen() -> Observation:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+    return Observation(
+        images={"agentview": pixels[0], "wrist": pixels[1]},
+        eef_pos=np.array([0.1, -0.2, 0.9]),
+        eef_quat=np.array([0.98, 0.1, -0.1, 0.14]),
+        gripper_qpos=np.array([0.03, -0.03]),
+        instruction="pick up the red cube",
+    )
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not HOPPER, reason="needs a Hopper GPU")
 @pytest.mark.parametrize("rotation", ["hadamard", "none"])
-def test_a_compiled_policy_multiplies_e4m3_in_one_graph(
+def test_a_compiled_policy_multiplies_e4m3(
     tmp_path_factory: pytest.TempPathFactory, rotation: str
 ) -> None:
     folder = tmp_path_factory.mktemp("pi05")
@@ -55,19 +68,22 @@ def test_a_compiled_policy_multiplies_e4m3_in_one_graph(
     policy = load_policy(policy_spec, "cuda")
     quant = QuantSpec(RULES, kernel="fp8", rotation=rotation)  # type: ignore[arg-type]
     bits = select_layers(quant, linear_layers(sizes))
-    px = sizes.vision.image_px
-    pixels = torch.rand(2, 3, px, px, device="cuda") * 2 - 1
-    tokens = torch.arange(5, device="cuda")
-    noise = torch.randn(sizes.horizon, sizes.action_dim)
-    exact = policy.call.run(pixels, tokens, noise).clone()
-    stats = calibrate(policy.module, bits, quant, lambda: policy.call.run(pixels, tokens, noise))
+    noise = np.random.default_rng(0).standard_normal((sizes.horizon, sizes.action_dim))
+    given = (seen(), noise.astype(np.float32))
+    exact = policy.act_normalised(*given)
+
+    def run() -> None:
+        policy.act_normalised(*given)
+
+    stats = calibrate(policy.module, bits, quant, run)
     freeze(policy.module, bits, quant, stats, None, "random")
-    eager = policy.call.run(pixels, tokens, noise).clone()
+    eager = policy.act_normalised(*given)
     fast = compile_policy(policy)
-    actions = fast.call.run(pixels, tokens, noise)
-    assert (actions - eager).norm() <= 0.3 * (eager - exact).norm()
-    assert (eager - exact).norm() <= 0.2 * (exact - noise.cuda()).norm()
+    actions = fast.act_normalised(*given)
+    moved = np.linalg.norm(exact - noise[:, :7])
+    assert np.linalg.norm(actions - eager) <= 2e-2 * moved  # bf16 is rounded in other places
+    assert np.linalg.norm(eager - exact) <= 0.1 * moved
     spec = TrialSpec(policy_spec, quant, RuntimeSpec(), SUITE)
-    check_launches(spec, bits, fast.call.launches(pixels, tokens, noise))
+    check_launches(spec, bits, fast.launches(*given))
     codes = [t for t in fast.weights() if t.dtype == torch.float8_e4m3fn]
     assert sum(t.numel() for t in codes) > 0
