@@ -33,6 +33,9 @@ def open_it(folder: Path, sampler: str) -> OptunaStudy:
     return open_study(config, Space.from_config(config))
 
 
+@pytest.mark.fault(
+    "controller killed between a proposal and its trial", "the same settings are proposed"
+)
 @pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
 def test_a_killed_controller_proposes_what_it_would_have_proposed(sampler, tmp_path, monkeypatch):
     monkeypatch.setattr("os.fsync", lambda descriptor: None)

@@ -62,6 +62,10 @@ def damage(job: ControllerJob, how: str) -> None:
         (job.folder / RECORD).write_text(content)
 
 
+@pytest.mark.fault(
+    "record of the controller's job truncated, binary, missing, of another version",
+    "the job is known by its script: a second controller is refused, `stop` ends it",
+)
 @pytest.mark.parametrize("how", sorted(DAMAGES))
 def test_its_job_is_seen_refuses_a_second_controller_and_can_be_ended(
     job: ControllerJob, sweep_dir: Path, tmp_path: Path, how: str
