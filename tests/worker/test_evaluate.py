@@ -163,6 +163,9 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.fault(
+    "evaluation killed within an episode", "the torn line is cut, the episode is played"
+)
 @pytest.mark.slow
 def test_several_simulators_and_kills_change_no_number(
     sweep_dir: Path, trial_spec: TrialSpec, bench: WorkerCache
