@@ -40,6 +40,7 @@ from duqsweep.verbs.command import command
 from duqsweep.verbs.folder import keep_explained_front, sweep_front, tracking_uri
 from duqsweep.verbs.interrupt import HandOver, terminate_as_interrupt
 from duqsweep.verbs.notify import ERROR, VARIABLES, Notice
+from duqsweep.verbs.screens import MLFLOW_WAIT_S
 from duqsweep.verbs.undo import undone_if_refused
 from duqsweep.worker.ledger import check_ledger, make_ledger, write_ledger
 from duqsweep.worker.simulator import check_simulator, write_simulator
@@ -51,7 +52,6 @@ ASK = """\
      {command}
   n  they end now; finished episodes are kept, the others are played again
 Let them continue? [Y/n] """
-MLFLOW_WAIT_S = 60.0  # at the end, for what is not yet there
 
 
 def main(arguments: list[str]) -> int:
