@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from composed import composed_in
 from synthetic_sweep import (
     OBJECTIVES,
     SUITE,
@@ -43,7 +44,6 @@ from duqsweep.control.trials.reader import read_trial, read_trials
 from duqsweep.control.twins import read_timings, twin_trials, untimed
 from duqsweep.errors import ConfigError, DuqsweepError
 from duqsweep.fingerprint import digest
-from duqsweep.verbs.folder import sweep_config
 from duqsweep.verbs.screens import update_screens
 from duqsweep.worker.ledger import make_ledger, write_ledger
 
@@ -440,7 +440,7 @@ def test_a_finished_run_is_not_ended_again_when_its_place_on_the_front_changes(c
 
 
 def test_timed_twins_reach_the_report_and_the_copy(copy: Path) -> None:
-    config = sweep_config(copy)
+    config = composed_in(copy, "+sweep=dit_speed")
     views = read_trials(copy)
     update_screens(config, compute_front(copy, OBJECTIVES, views), views)
     assert not (copy / files.MLFLOW_DB).exists()  # no copy was there to be brought up to date
