@@ -121,6 +121,7 @@ class _Run:
         from duqsweep.control.study.optuna_study import open_study
         from duqsweep.control.study.search import FixedBudgetSearch
         from duqsweep.control.tracking.mlflow_client import default_uri
+        from duqsweep.control.tracking.refusals import check_server
         from duqsweep.control.tracking.runids import remember_target
         from duqsweep.control.tracking.tracker import open_tracker
         from duqsweep.control.trials.reader import TrialReader
@@ -134,6 +135,8 @@ class _Run:
         self._uri = tracking_uri(config)
         parts = identity(config, space)
         check_folder(self._dir, parts)
+        if self._uri is not None and not any((self._dir / files.TRIALS_DIR).glob("*")):
+            check_server(self._uri)  # that of a sweep that has begun is waited for
         self._ledger = make_ledger(config.base.suite)
         self._mended = mend_sweep(self._dir, self._ledger)
         self._simulator = check_simulator(self._dir, config.base.suite)
