@@ -144,6 +144,7 @@ class _Run:
         self._dispatcher = open_dispatcher(config.launcher, self._dir)
         self._reader = TrialReader(self._dir)
         study = open_study(config, space, self._reader.read(), self._mended.append)
+        self._study = study
         self._write_folder(f"# space: {space.hash}\n{config.yaml}", parts)
         if not config.shares_out:  # this sampler has no model that keeps it up to date
             (self._dir / files.POSTERIOR_JSON).unlink(missing_ok=True)
@@ -257,6 +258,7 @@ class _Run:
             print(f"{self._config.name} is finished: nothing was left to do, {changed}")
         elif views:
             write_report(self._dir, front, views, self._config.base)
+            self._study.write_dashboard(self._dir)
             self._tracker.front_changed(front)
         missing = self._tracker.close(MLFLOW_WAIT_S if finished else 5.0)
         if finished:
