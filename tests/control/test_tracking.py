@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from composed import composed_in
 from synthetic_sweep import (
     OBJECTIVES,
     SUITE,
@@ -32,6 +33,7 @@ from synthetic_sweep import (
 
 from duqsweep import files
 from duqsweep.control.front.content import compute_front
+from duqsweep.control.front.factors import TWINS_DIR
 from duqsweep.control.front.records import Front, read_front
 from duqsweep.control.report.report import write_report
 from duqsweep.control.tracking import mlflow_client, register, shared_view
@@ -42,8 +44,10 @@ from duqsweep.control.tracking.runids import known_runs, sweep_key
 from duqsweep.control.tracking.runs import trial_record
 from duqsweep.control.tracking.tracker import MlflowTracker, NullTracker, open_tracker
 from duqsweep.control.trials.reader import read_trial, read_trials
+from duqsweep.control.twins import read_timings, twin_trials, untimed
 from duqsweep.errors import ConfigError, DuqsweepError
 from duqsweep.fingerprint import digest
+from duqsweep.verbs.screens import update_screens
 from duqsweep.worker.ledger import make_ledger, write_ledger
 
 # MLflow 3.17 uses what SQLAlchemy 2.1 calls outdated.
@@ -561,3 +565,31 @@ assert sys.modules["mlflow"] is not taken
 
 def test_mlflow_is_imported_without_pandas_where_it_can_be() -> None:
     subprocess.run([sys.executable, "-c", IMPORTS], check=True, timeout=300)
+
+
+def test_timed_twins_reach_the_report_and_the_copy(copy: Path) -> None:
+    config = composed_in(copy, "+sweep=dit_speed")
+    views = read_trials(copy)
+    update_screens(config, compute_front(copy, OBJECTIVES, views), views)
+    assert not (copy / files.MLFLOW_DB).exists()  # no copy was there to be brought up to date
+    mirror(copy)
+    forms = untimed(compute_front(copy, OBJECTIVES, views), views, read_timings(copy, views))
+    for twin in twin_trials(copy, forms, SUITE):
+        steps = 10 / twin.spec.policy.num_steps
+        vitals = make_vitals(twin, 2 * steps if twin.spec.runtime.compile else steps)
+        write_trial(copy / TWINS_DIR, twin, vitals)
+    front = compute_front(copy, OBJECTIVES, views)
+    update_screens(config, front, views)
+    assert "What made them fast" in (copy / files.REPORT_HTML).read_text()
+    point = next(p for p in front.members if p.factors is not None and p.layers_quantized)
+    held = everything(copy)[f"{sweep_key(copy)}/{point.trial}"]
+    assert point.factors is not None
+    found = {key: values[0][1] for key, values in held["metrics"].items() if "speedup." in key}
+    assert found == {
+        "speedup.steps": pytest.approx(point.factors.steps),
+        "speedup.compile": pytest.approx(point.factors.compile),
+        "speedup.quantization": pytest.approx(point.factors.quantization),
+        "speedup.replan": pytest.approx(point.factors.replan),
+        "speedup.episode": pytest.approx(point.factors.episode),
+    }
+    assert held["tags"]["duqsweep.twin"] == point.factors.twin

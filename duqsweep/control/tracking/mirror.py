@@ -24,6 +24,7 @@ from duqsweep.control.front.records import Front, FrontPoint, read_front
 from duqsweep.control.tracking import runs, shared_view
 from duqsweep.control.tracking.copied_runs import MOVED, CopiedRun, CopiedRuns
 from duqsweep.control.tracking.mlflow_client import check_database, default_uri, import_client
+from duqsweep.control.tracking.refusals import refused_or_failed
 from duqsweep.control.tracking.runids import remember_runs, sweep_key
 from duqsweep.control.tracking.trial_files import put_files, stamp_of, trial_files
 from duqsweep.control.trials.reader import TrialReader, TrialView
@@ -31,7 +32,6 @@ from duqsweep.control.trials.reference import Reference, sweep_reference
 from duqsweep.errors import DuqsweepError, EvaluationError, SpecError
 from duqsweep.fingerprint import digest
 from duqsweep.locking import try_lock
-from duqsweep.masking import masked
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +61,9 @@ def mirror(sweep_dir: Path, uri: str | None = None) -> int:
         uri: MLflow's tracking URI; None: the database in the folder.
 
     Raises:
+        ConfigError: The server or database refuses, and will do so again.
         DuqsweepError: The folder's database was made when the folder was elsewhere; or the server
-            or database refused, was not reached, or is of another version.
+            or database failed, was silent, or is of another version.
     """
     with ask_mlflow(uri or default_uri(sweep_dir)):
         return Mirror(sweep_dir, uri).update(final=True)
@@ -70,14 +71,18 @@ def mirror(sweep_dir: Path, uri: str | None = None) -> int:
 
 @contextmanager
 def ask_mlflow(uri: str) -> Iterator[str]:
-    """Give `uri` to a block; whatever MLflow raises in it becomes DuqsweepError, in one line."""
+    """Give `uri` to a block; whatever MLflow raises in it becomes one line.
+
+    Raises:
+        ConfigError: The server or database refuses, and will do so again.
+        DuqsweepError: It failed; the same may succeed later.
+    """
     try:
         yield uri
     except DuqsweepError:
         raise
     except Exception as error:  # MLflow passes on whatever its stores raise
-        said = masked(" ".join(str(error).split())[:300]) or type(error).__name__
-        raise DuqsweepError(f"MLflow at {masked(uri)} cannot take the copy: {said}") from error
+        raise refused_or_failed(uri, error) from error
 
 
 @dataclass(frozen=True)

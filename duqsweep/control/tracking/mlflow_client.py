@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from duqsweep import files
-from duqsweep.errors import DuqsweepError
 
 
 def default_uri(sweep_dir: Path) -> str:
@@ -24,18 +23,15 @@ def default_uri(sweep_dir: Path) -> str:
 
 
 def check_database(uri: str) -> None:
-    """Raise DuqsweepError for a SQLite file that is no database or cannot be opened.
+    """Raise sqlite3.Error for a SQLite file that is no database or cannot be opened.
 
     MLflow tries such a file again and again for minutes.
     """
     if not uri.startswith("sqlite:///"):
         return
     path = uri.removeprefix("sqlite:///").partition("?")[0]
-    try:
-        with closing(sqlite3.connect(path)) as database:
-            database.execute("PRAGMA schema_version")
-    except sqlite3.Error as error:
-        raise DuqsweepError(f"MLflow at {uri} cannot take the copy: {error}") from error
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA schema_version")
 
 
 def import_client() -> Any:

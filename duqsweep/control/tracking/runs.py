@@ -66,6 +66,8 @@ def trial_record(
         tags["duqsweep.name"] = trial.name
     if point and point.p_front is not None:
         tags[P_FRONT_TAG] = formats.probability(point.p_front)
+    if point and point.factors:
+        tags["duqsweep.twin"] = point.factors.twin
     if view.vitals:
         tags["duqsweep.kernel"] = view.vitals.kernel
         if view.vitals.git:
@@ -76,6 +78,7 @@ def trial_record(
     metrics = [
         *_measure_metrics(view, reference, of_episodes=False),
         *_vitals_metrics(view),
+        *_factor_metrics(view, point),
         *_episode_metrics(view),
         *_measure_metrics(view, reference, of_episodes=True),
         *_success_metrics(view),
@@ -149,11 +152,22 @@ def _vitals_metrics(view: TrialView) -> list[Metric]:
         "node_reference_call_ms": vitals.reference_call_ms,
         "compile_s": vitals.compile_s,
         **{f"part_ms.{name}": value for name, value in vitals.parts_ms.items()},
+        **{f"stage_ms.{name}": value for name, value in (vitals.stages_ms or {}).items()},
         **{f"modelled.{name}": value for name, value in vitals.modelled.items()},
     }
     if vitals.allocated_mb is not None:
         values["allocated_mb"] = vitals.allocated_mb
     return [(name, float(value), at, 0) for name, value in values.items()]
+
+
+def _factor_metrics(view: TrialView, point: FrontPoint | None) -> list[Metric]:
+    """What the speed-up of an episode is the product of; nothing before the twin was timed."""
+    if point is None or point.factors is None or view.measured_ms is None:
+        return []
+    factors = encode(point.factors)
+    del factors["twin"]  # a tag
+    values = {**factors, "episode": point.factors.episode}
+    return [(f"speedup.{name}", value, view.measured_ms, 0) for name, value in values.items()]
 
 
 def _episode_metrics(view: TrialView) -> list[Metric]:
