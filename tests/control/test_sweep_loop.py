@@ -81,6 +81,11 @@ class Listed:
         write_trial(self.sweep_dir, make_trial(number))
         return Assignment(number, EPISODES)
 
+    is_busy: bool = False
+
+    def poll(self, wait_s: float = 0.0) -> bool:
+        return False
+
     def observed(self, view: TrialView) -> None:
         self.seen.append(view)
 
