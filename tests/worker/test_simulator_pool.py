@@ -39,6 +39,8 @@ simulator = RemoteSimulator(decode(SuiteSpec, json.loads(sys.argv[1])), sys.argv
 simulator.request(Reset(LedgerEntry(0, "duq_mini", 0, 0, 7)))
 while simulator.receive() is None:
     pass
+while simulator._process.pid is None:
+    simulator._process.wait(0.1)
 print(simulator._process.pid, flush=True)
 input()
 """
