@@ -137,7 +137,7 @@ def test_page_needs_nothing_from_elsewhere(sweep_dir: Path) -> None:
             None,
             "Verdict: none yet. No trial is shown to lose at most 5 points of success, with 95 %",
         ),
-        (1, "loses 1 points, and less than 4.2, over 160 common episodes."),
+        (1, "over 160 common episodes it loses 1 points, and a loss of 4.2 or more is excluded."),
     ],
 )
 def test_the_verdict_is_on_the_terminal_and_the_page(
