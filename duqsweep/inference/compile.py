@@ -16,7 +16,7 @@ def compile_policy(policy: EagerPolicy) -> CompiledPolicy:
     """A policy that computes the same actions, up to rounding; its first call compiles.
 
     On a GPU, layers with the same input are merged, layers that are not kernels are compiled, and
-    the whole call is captured in one CUDA graph per prompt length. On a CPU, the layers are
+    the whole call is captured in CUDA graphs, see `graphed_call`. On a CPU, the layers are
     compiled one by one; those of a stack share one compiled form. On two CPU cores this takes 20 s,
     and compiling a whole denoising step 40 s, for the same speed.
 
@@ -50,4 +50,4 @@ def _graphed(policy: Pi05Policy) -> Call:
     from duqsweep.inference.merged_expert import ExpertSource
 
     expert = build_expert(ExpertSource(policy.module, policy.num_steps))
-    return GraphedCall(FusedPrefix(policy.module), expert)
+    return GraphedCall(FusedPrefix(policy.module), expert, policy.preprocessing.pixels)

@@ -74,8 +74,11 @@ class ExpertSource:
 
     def has_integers(self) -> bool:
         """Whether any layer multiplies integers."""
-        parts = [weights_of(linear) for layer in self._layers() for linear in _linears(layer)]
-        return any(part is not None and part.is_integer for part in parts)
+        return any(part.is_integer for part in self._weights())
+
+    def has_e4m3(self) -> bool:
+        """Whether any layer multiplies numbers of e4m3."""
+        return any(part.is_e4m3 for part in self._weights())
 
     @cached_property
     @torch.no_grad()
@@ -102,6 +105,10 @@ class ExpertSource:
             modulations=module.modulation(times).to(module.dtype),
             longest_prefix=rows_a_pass(module.sizes, pictures, module.sizes.prompt_tokens)[LLM],
         )
+
+    def _weights(self) -> Iterator[ProjectionWeights]:
+        parts = [weights_of(linear) for layer in self._layers() for linear in _linears(layer)]
+        yield from (part for part in parts if part is not None)
 
     def _layers(self) -> Iterator[ExpertLayer]:
         yield from cast("list[ExpertLayer]", list(self.module.expert.layers))

@@ -25,7 +25,7 @@ class Pi05Policy:
         self.horizon = preprocessing.sizes.horizon
         self.action_dim = preprocessing.sizes.action_dim
         self.frontend = Frontend(preprocessing, module.action_in_proj.weight.device)
-        self.call = EagerCall(module, num_steps)
+        self.call = EagerCall(module, num_steps, preprocessing.pixels)
 
     def act(self, observation: Observation, noise: NDArray[np.float32]) -> NDArray[np.float64]:
         """(horizon, 7) actions in [-1, 1]; noise: (horizon, action_dim), standard normal."""
@@ -38,8 +38,8 @@ class Pi05Policy:
         return self.frontend.run(self.call, observation, noise)
 
     def time_parts(self, observation: Observation, noise: NDArray[np.float32]) -> dict[str, float]:
-        """Seconds of one call's parts: "vision" (with preprocessing), "llm" and "dit"."""
-        return self.frontend.seconds(self.call, observation, noise)
+        """Seconds of one call's parts "vision", "llm" and "dit", each with its inputs."""
+        return self.call.seconds(self.frontend.inputs(observation, noise))
 
     def copy(self, num_steps: int) -> Pi05Policy:
         """A policy of new modules that share this one's tensors, with `num_steps` steps."""
@@ -53,7 +53,7 @@ class Pi05Policy:
 
     def launches(self, observation: Observation, noise: NDArray[np.float32]) -> dict[str, int]:
         """How often one call launches each of this package's kernels, counted at their launch."""
-        return self.call.launches(*self.frontend.tensors(observation, noise))
+        return self.call.launches(self.frontend.inputs(observation, noise))
 
     def reads(self, observation: Observation) -> tuple[int, int]:
         """How many images and prompt tokens one call reads."""

@@ -24,7 +24,7 @@ from duqsweep.seams import Policy
 from duqsweep.spec import TrialSpec
 from duqsweep.worker.fidelity import error_to
 from duqsweep.worker.hardware import describe_hardware, describe_versions, git_commit
-from duqsweep.worker.launch_check import check_launches, is_integer
+from duqsweep.worker.launch_check import check_launches, multiplies_few_bits
 from duqsweep.worker.noise import flow_noise
 from duqsweep.worker.observations import FixedObservations
 from duqsweep.worker.phases import phase
@@ -73,7 +73,7 @@ def measure_vitals(spec: TrialSpec, prepared: Prepared, simulator: SimulatorInfo
         bits=prepared.bits,
         mean_weight_bits=mean_weight_bits(layers, prepared.bits),
         weights_mb=_stored_mb(policy)
-        if is_integer(spec, prepared.bits)
+        if multiplies_few_bits(spec, prepared.bits)
         else weights_mb(
             layers,
             prepared.bits,

@@ -240,6 +240,15 @@ def test_a_space_with_an_impossible_trial_is_refused_with_one_message(overrides,
             "kernel=int8 needs rotation=hadamard or none, got svd",
         ),
         (["quant.kernel=int8", "quant.act_bits=16"], "kernel=int8 multiplies integers.*W4A16"),
+        (["quant.kernel=fp8"], "kernel=fp8 multiplies numbers of 8 bits.*W4A8"),
+        (
+            [
+                "space.quant.number_format=choice(integer, e4m3)",
+                "space.quant.weight_bits.default=choice(8, 6)",
+                "space.quant.weight_bits.first_last=choice(8)",
+            ],
+            "number_format=e4m3 has 8 bits.*W6A8",
+        ),
         (["space.quant.kernel=choice(w4a8)", "runtime.device=cpu"], "runtime.device is cpu"),
     ],
 )

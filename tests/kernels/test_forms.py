@@ -59,7 +59,17 @@ FORMS = {
     "w4a8 in the MLPs of the expert": QuantSpec(
         rules=(LayerRule(r"gemma_expert.*mlp", 4, 8),), kernel="w4a8", block_size=32
     ),
+    "fp8": QuantSpec(rules=(LayerRule(r"_proj$|fc[12]$", 8, 8),), kernel="fp8"),
+    "fp8 in the MLPs, without a rotation": QuantSpec(
+        rules=(LayerRule(r"mlp", 8, 8),), kernel="fp8", rotation="none", permutation="none"
+    ),
+    "fp8, not to be merged": QuantSpec(
+        rules=(LayerRule(r"(q|up|down|out)_proj$", 8, 8),), kernel="fp8"
+    ),
     "fake": QuantSpec(rules=LLM_AND_EXPERT),
+    "fake in e4m3": QuantSpec(
+        rules=(LayerRule(r"_proj$|fc[12]$", 8, 8),), number_format="e4m3", rotation="svd"
+    ),
     "fake, not to be merged": QuantSpec(
         rules=(LayerRule(r"gemma_expert.*(q|up|down)_proj", 4, 8),), rotation="svd"
     ),

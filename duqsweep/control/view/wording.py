@@ -35,6 +35,7 @@ _KERNEL_NOTES = {
     "loop": "loop (the slow baseline)",
     "int8": "int8 (multiplies integers)",
     "w4a8": "w4a8 (multiplies integers, weights of 4 bits packed)",
+    "fp8": "fp8 (multiplies 8-bit floats, e4m3)",
 }
 
 
