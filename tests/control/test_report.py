@@ -248,6 +248,17 @@ def test_placed_labels_overlap_neither_each_other_nor_the_edge(
         assert not any(place.x0 < x < place.x1 and place.y0 < y < place.y1 for x, y in anchors)
 
 
+def test_a_label_lies_on_the_fronts_line_only_where_no_other_side_is_free() -> None:
+    size, area = (30.0, 12.0), Box(0, 0, 200, 200)
+    above = Box(0, 106, 200, 108)
+    (place,) = place_labels([(100.0, 100.0)], [size], [(100.0, 100.0)], 6.0, area, [above])
+    assert place is not None
+    assert not place.overlaps(above)
+    everywhere = Box(0, 0, 200, 200)
+    (place,) = place_labels([(100.0, 100.0)], [size], [(100.0, 100.0)], 6.0, area, [everywhere])
+    assert place is not None
+
+
 @pytest.mark.parametrize(
     ("time_s", "text"),
     [(3.4, "3 s"), (59.6, "1 min 00 s"), (200.0, "3 min 20 s"), (7500.0, "2 h 05 min")],
