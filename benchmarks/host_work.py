@@ -4,9 +4,9 @@
     python benchmarks/host_work.py --picture-px 360 --state-in-prompt
 
 Weights are random, batch 1, two cameras. "call" is one call as an evaluation makes it; "graphs" are
-what it waits for in any case, timed alone on an idle GPU; "host" is the rest. Then come the steps
-of the host, each timed alone. The prompt is made and the second graph launched while the GPU
-encodes the images, so they cost no time of the call unless they take longer than that.
+what it waits for in any case, timed alone on an idle GPU; "host" is the rest. Then comes a call
+step by step, and last the steps of the host each alone: on a GPU the pixels are made by the first
+graph, and the prompt while that runs.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import torch
 from latency.bench import Bench
 from latency.machine import device_name
 from latency.settings import LLM_DIT_W8A8, LLM_W8A8_DIT_W4A8
+from latency.timeline import timeline
 
 from duqsweep.checkpoint.io_spec import ACTIONS, CAMERAS, STATE_VALUES, IoSpec
 from duqsweep.checkpoint.normalise import Affine
@@ -107,24 +108,15 @@ class Timer:
     def note(self, name: str, ms: float) -> None:
         """Keep and print a time."""
         self.found[name] = ms
-        print(f"{name:44} {ms:8.3f} ms", flush=True)
+        print(f"{name:56} {ms:8.3f} ms", flush=True)
 
 
 def time_host(timer: Timer, policy: Pi05Policy | CompiledPolicy, inputs: CallInputs) -> None:
-    """The steps of the host, in their order."""
+    """The steps of the host, each alone, in their order."""
     preprocessing, stacked = policy.frontend.preprocessing, np.stack(inputs.pictures)
     timer.step("pictures: into one array", lambda: np.stack(inputs.pictures, out=stacked))
-    if isinstance(policy, CompiledPolicy):
-        seeing, acting = cast("GraphedCall", policy.call).graphs(inputs)
-        timer.step("image graph: upload and launch", seeing.start)
-        pixels = seeing.uploads["pictures"].tensor
-        timer.step(
-            "  pixels on the GPU, not in a graph", lambda: preprocessing.pixels(pixels), True
-        )
-        timer.step("other graph: upload and launch", acting.start)
-    else:
-        pixels = torch.from_numpy(stacked)
-        timer.step("pixels: mirror, resize, scale", lambda: preprocessing.pixels(pixels))
+    pixels = torch.from_numpy(stacked).to(policy.frontend.device)
+    timer.step("pixels: mirror, resize, scale", lambda: preprocessing.pixels(pixels), True)
     timer.step("prompt: state, text, tokens", inputs.prompt)
     done = policy.call.run(inputs)[:, :ACTIONS]
     timer.step("actions: denormalise, clip", lambda: preprocessing.actions(done))
@@ -174,8 +166,10 @@ def main() -> None:
     timer.step("call", lambda: policy.act(observation, noise), True)
     inputs = policy.frontend.inputs(observation, noise)
     if isinstance(policy, CompiledPolicy):
-        found = graphs_ms(cast("GraphedCall", policy.call), inputs)
-        for name, ms in {**found, "host": timer.found["call"] - found["graphs"]}.items():
+        call = cast("GraphedCall", policy.call)
+        found = graphs_ms(call, inputs)
+        found["host"] = timer.found["call"] - found["graphs"]
+        for name, ms in {**found, **timeline(call, inputs, options.rounds)}.items():
             timer.note(name, ms)
     time_host(timer, policy, inputs)
     if options.out:

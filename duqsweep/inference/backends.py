@@ -67,9 +67,7 @@ def cuda_reason(source: ExpertSource) -> str | None:
     if reason is not None:
         return reason
     merged = source.merged
-    return persistent.unsupported_reason(
-        merged.shape, merged.layers, merged.modulations.dtype, merged.longest_prefix
-    )
+    return persistent.unsupported_reason(merged.shape, merged.layers, merged.modulations.dtype)
 
 
 def triton_reason(source: ExpertSource) -> str | None:

@@ -53,17 +53,21 @@ class GraphedCall:
     @torch.no_grad()
     def run(self, inputs: CallInputs) -> NDArray[np.float32]:
         """(horizon, action_dim)."""
-        stream = self.graph_stream.stream
+        stream, copies = self.graph_stream.stream, self.graph_stream.copies
         with torch.cuda.stream(stream):
             try:
                 seeing = self._seeing_graph(inputs)
                 np.stack(inputs.pictures, out=seeing.uploads["pictures"].host)
-                seeing.start()
+                seeing.send()
+                seeing.graph.replay()
                 tokens = inputs.prompt()
                 acting = self._acting_graph(inputs, tokens)
                 np.copyto(acting.uploads["tokens"].host, tokens)
                 np.copyto(acting.uploads["noise"].host, inputs.noise)
-                acting.start()
+                with torch.cuda.stream(copies):  # so that they do not wait for the images
+                    acting.send()
+                stream.wait_stream(copies)
+                acting.graph.replay()
                 self._actions.copy_(acting.result, non_blocking=True)
             finally:  # also after an error, since the next call writes to the same pinned memory
                 stream.synchronize()
@@ -106,11 +110,13 @@ class GraphedCall:
                 first = {stage.reads: make()}
                 captured = self.graph_stream.capture((stage,), first, made, warm_ups=0)
                 graphs.append(captured)  # keeps the memory of its result allocated
-                captured.start()
+                captured.send()
+                captured.graph.replay()
                 stream.synchronize()
                 start = time.perf_counter()
                 np.copyto(captured.uploads[stage.reads].host, make())
-                captured.start()
+                captured.send()
+                captured.graph.replay()
                 stream.synchronize()
                 found[stage.name] = time.perf_counter() - start
                 made[stage.name] = captured.result

@@ -14,7 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duqsweep.inference.e4m3_products import E4m3Mlp, E4m3Norm, E4m3Residual
-from duqsweep.inference.integer_products import integer_linear_residual, integer_mlp, integer_norm
+from duqsweep.inference.gemm_products import on_warp_groups
+from duqsweep.inference.integer_products import (
+    integer_linear_residual,
+    integer_norm,
+    quantized_mlp,
+)
 from duqsweep.inference.weights import merged, weights_of
 from duqsweep.kernels.gelu_linear import gelu_linear
 from duqsweep.kernels.norms import Norm
@@ -55,16 +60,19 @@ def linear_residual(linear: nn.Module) -> nn.Module:
     return LinearResidual(weights)
 
 
-def mlp(norm: Norm, linears: Sequence[nn.Module]) -> nn.Module:
-    """One module: x → x plus the MLP of its norm; of (first, last), or (gate, up, last)."""
+def mlp(norm: Norm, linears: Sequence[nn.Module], dtype: torch.dtype) -> nn.Module:
+    """One module: x, of dtype, → x plus the MLP of its norm.
+
+    linears: (first, last), or (gate, up, last).
+    """
     first, last = merged(linears[:-1], MERGEABLE), weights_of(linears[-1])
     if first is None or last is None or first.numerics != last.numerics:
         return SeparateMlp(norm, linears)
     gated = len(linears) == 3
-    if first.is_e4m3:
+    if first.is_e4m3 and not all(on_warp_groups(part, dtype) for part in (first, last)):
         return E4m3Mlp(norm, first, last, gated)
-    if first.is_integer:
-        return integer_mlp(norm, first, last, gated)
+    if first.numerics != "plain":
+        return quantized_mlp(norm, first, last, gated, dtype)
     return (GatedMlp if gated else GeluMlp)(norm, first, last)
 
 

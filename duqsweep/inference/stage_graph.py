@@ -62,19 +62,19 @@ class StageGraph:
     result: Any
     launched: Counter[str]  # kernel launches during the capture
 
-    def start(self) -> None:
-        """Enqueue the inputs that were written to the uploads, and the graph."""
+    def send(self) -> None:
+        """Enqueue the inputs that were written to the uploads on the current stream."""
         for upload in self.uploads.values():
             upload.send()
-        self.graph.replay()
 
 
 class GraphStream:
-    """A stream, and memory that its graphs share, since they run one after the other."""
+    """A stream, memory that its graphs share because they follow each other, and one for copies."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self.copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
 
     def capture(

@@ -23,7 +23,7 @@ from duqsweep.kernels.projection_weights import ProjectionWeights
 from duqsweep.policy.gemma import KeysValues, rotary_table
 from duqsweep.policy.pi05 import PrefixCache
 
-LONGEST_PREFIX = 1024 - 64  # tokens; together with up to 64 action tokens, 16 chunks of 64 keys
+LONGEST_PREFIX = 2048 - 64  # tokens; together with up to 64 action tokens, 32 chunks of 64 keys
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from duqsweep.errors import EvaluationError
+from duqsweep.kernels.norms import Norm
 from duqsweep.spec import FULL_PRECISION
 
 # How a product is computed. "plain": floating point. "simulated": floating point, on values rounded
@@ -191,7 +192,18 @@ def concat(parts: Sequence[ProjectionWeights]) -> ProjectionWeights:
 def take_rows(weights: ProjectionWeights, rows: Tensor) -> ProjectionWeights:
     """The layer with only the outputs `rows`, in that order."""
     scales, bias = (None if part is None else part[rows] for part in (weights.scales, weights.bias))
-    return replace(weights, values=weights.values[rows], scales=scales, bias=bias)
+    # As integers where they are e4m3, which torch does not index on every device.
+    stored = weights.values.view(torch.uint8) if weights.is_e4m3 else weights.values
+    values = stored[rows].view(weights.values.dtype)
+    return replace(weights, values=values, scales=scales, bias=bias)
+
+
+def permuted(norm: Norm, weights: ProjectionWeights) -> Norm:
+    """The norm with its channels in the order of the weights' permuted input."""
+    if weights.permutation is None:
+        return norm
+    bias = None if norm.bias is None else norm.bias[weights.permutation]
+    return Norm(norm.weight[weights.permutation], bias)
 
 
 def pad_outputs(weights: ProjectionWeights, more: int) -> ProjectionWeights:

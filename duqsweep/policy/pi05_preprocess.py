@@ -96,6 +96,8 @@ def resize_with_pad(planes: Tensor, side: int, antialias: bool) -> Tensor:
     size = (int(height / ratio), int(width / ratio))
     resized = F.interpolate(planes, size, mode="bilinear", antialias=antialias)
     if antialias:
-        resized = resized.round().clamp(0, 255)
+        resized = resized.round()  # weights are positive and sum up to 1, so within [0, 255]
+    if size == (side, side):
+        return resized
     top, left = (side - size[0]) // 2, (side - size[1]) // 2
     return F.pad(resized, (left, side - size[1] - left, top, side - size[0] - top))

@@ -166,7 +166,7 @@ def test_a_prefix_without_room_for_its_chunks_is_refused() -> None:
     module = random_policy(horizon=10)
     expert = TritonExpert(merge_expert(module, STEPS))
     prefix = expert.prepare(random_prefix(module, LONGEST_PREFIX + 64))
-    with pytest.raises(EvaluationError, match="1014 prefix tokens at most, got 1024"):
+    with pytest.raises(EvaluationError, match="2038 prefix tokens at most, got 2048"):
         expert.denoise(torch.zeros(10, module.sizes.action_dim, device=DEVICE), prefix)
 
 

@@ -152,6 +152,7 @@ class ExpertKernels:
             HEADS=shape.heads,
             HEAD_DIM=shape.head_dim,
             CHUNKS=self.chunks,
+            READ=triton.next_power_of_2(chunks),
             BLOCK=o.block,
             PERMUTED=o.permutation is not None,
             INTEGER=integer,
