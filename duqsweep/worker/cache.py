@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from duqsweep.checkpoint.distilled import reference_policy
 from duqsweep.checkpoint.locate import weights_id
 from duqsweep.envs.assets import RECORDED, find_recording
 from duqsweep.envs.rendering import resolve_renderer
@@ -86,8 +87,8 @@ class WorkerCache:
         self._statistics: dict[str, tuple[object, dict[str, LayerStats]]] = {}
 
     def reference(self, spec: PolicySpec, device: str) -> ReferencePolicy:
-        """The unquantized form of `spec`'s policy; its `num_steps` is not taken over."""
-        unquantized = replace(spec, num_steps=PolicySpec.num_steps)
+        """The unquantized form of `spec`'s policy; its denoising steps are not taken over."""
+        unquantized = reference_policy(spec)
         kept = self._reference
         if kept is None or (kept.spec, kept.device) != (unquantized, device):
             self._observations.clear()
