@@ -39,6 +39,7 @@ class Prepared:
     bits: dict[str, Bits]  # quantized layers
     warm_up_ms: list[float]
     allocated_mb: float | None  # GPU memory of the policy beside the reference's; None on a CPU
+    module: torch.nn.Module | None  # that the policy runs layer by layer; None: it is compiled
 
 
 def prepare(spec: TrialSpec, bench: WorkerCache, cache_dir: Path) -> Prepared:
@@ -86,15 +87,17 @@ def _prepare(spec: TrialSpec, bench: WorkerCache, cache_dir: Path) -> Prepared:
         with phase("freeze"):
             packs = _pack_dir(spec.quant, reference.device, cache_dir)
             freeze(eager.module, bits, spec.quant, stats, packs, reference.id)
+    module: torch.nn.Module | None = eager.module
     if spec.runtime.compile:
         with phase("compile"):
             policy = compile_policy(eager)
+        module = None
     del eager  # its unmerged weights, where the compiled policy owns merged ones
     allocated = allocated_bytes(reference.device)
     with phase("warm up"):
         warm_up_ms = _warm_up(policy, observations)
     beside_mb = None if before is None or allocated is None else (allocated - before) / 1e6
-    return Prepared(policy, reference, observations, expected, bits, warm_up_ms, beside_mb)
+    return Prepared(policy, reference, observations, expected, bits, warm_up_ms, beside_mb, module)
 
 
 def _pack_dir(quant: QuantSpec, device: str, cache_dir: Path) -> Path | None:

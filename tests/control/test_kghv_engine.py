@@ -19,7 +19,7 @@ from duqsweep.control.kghv.angles import angle, angle_noise, rate
 from duqsweep.control.kghv.chooser import Chooser, Known, Prices, Region
 from duqsweep.control.kghv.encoding import Encoding
 from duqsweep.control.kghv.posterior import Posterior
-from duqsweep.control.kghv.surrogate import JITTER, Kernel, Surrogate
+from duqsweep.control.kghv.surrogate import JITTER, Kernel, Levels, Surrogate
 
 BITS = "quant.weight_bits.layers."
 
@@ -116,10 +116,17 @@ def test_the_kernel_equals_its_definition(setting):
     expected = [[slow_covariance(kernel, theta, a, b) for b in x[1:]] for a in x]
     np.testing.assert_allclose(kernel(theta, x, x[1:]), expected, rtol=1e-12)
     np.testing.assert_allclose(np.diag(kernel(theta, x, x)), kernel.diagonal(theta), rtol=1e-12)
-    parts = kernel.parts(theta, kernel.distances(x))
-    np.testing.assert_allclose(
-        kernel.of_parts(theta, parts, len(x)), kernel(theta, x, x), rtol=1e-12
-    )
+    covariances, _slopes = kernel.of_levels(theta, kernel.levels(x))
+    np.testing.assert_allclose(covariances, kernel(theta, x, x), rtol=1e-12)
+
+
+def test_a_parameter_of_many_values_counts_as_one_of_few_does(setting, monkeypatch):
+    kernel, theta, x = setting
+    expected = kernel(theta, x, x[1:])
+    assert not Levels(kernel.columns, x).left_out
+    monkeypatch.setattr("duqsweep.control.kghv.surrogate.Levels.__init__.__defaults__", (1,))
+    assert Levels(kernel.columns, x).left_out
+    np.testing.assert_allclose(kernel(theta, x, x[1:]), expected, rtol=1e-12)
 
 
 def test_the_gradient_of_the_fit_equals_differences(setting):
@@ -128,7 +135,7 @@ def test_the_gradient_of_the_fit_equals_differences(setting):
     y, noise = np.array([0.1, 0.2, -0.3, 0.1, 0.0]), np.full(5, 0.01)
 
     def loss(at):
-        return surrogate._loss(at, kernel.distances(x), y, noise)
+        return surrogate._loss(at, kernel.levels(x), y, noise)
 
     found = loss(theta)[1]
     steps = 1e-5 * np.eye(len(theta))
@@ -157,7 +164,7 @@ def test_fitting_raises_the_likelihood_and_less_noise_moves_the_mean_further(set
     noise = np.array([0.01, 0.01, 0.01, 0.5, 0.01])
 
     def loss(at):
-        return surrogate._loss(at, kernel.distances(x), y - 0.8, noise)[0]
+        return surrogate._loss(at, kernel.levels(x), y - 0.8, noise)[0]
 
     before = loss(kernel.start())
     surrogate.fit(x, y, noise, steps=20)
