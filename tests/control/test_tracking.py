@@ -304,6 +304,8 @@ def test_links_open_the_sweep_its_trials_and_the_fronts_comparison(sweep_dir: Pa
     assert known is not None
     assert lines["MLflow:"].endswith(f"ui --backend-store-uri sqlite:///{sweep_dir}/mlflow.db")
     assert known["parent"] in lines["sweep:"]
+    assert f"viewStateShareKey={known['view']}&compareRunsMode=CHART" in lines["front:"]
+    assert f"viewStateShareKey={known['view']}&compareRunsMode=TABLE" in lines["trials:"]
     content = json.loads((sweep_dir / files.FRONT_JSON).read_text())
     front = [known["trials"][str(p["trial"])] for p in content["points"] if p["on_front"]]
     runs = unquote(lines["compare:"].split("runs=")[1].split("&")[0])
