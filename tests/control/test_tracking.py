@@ -209,6 +209,25 @@ def test_the_experiment_opens_on_the_front(sweep_dir: Path) -> None:
     assert f"viewStateShareKey={known['view']}&compareRunsMode=CHART" in lines["front:"]
 
 
+def test_the_chart_of_settings_has_those_that_trials_have_together(sweep_dir: Path) -> None:
+    front = compute_front(sweep_dir, OBJECTIVES)
+    points = [
+        dataclasses.replace(
+            point,
+            params=point.params | ({"quant.kernel": f"k{point.trial}"} if point.name else {}),
+        )
+        for point in front.points
+    ]
+    with_plans = dataclasses.replace(front, points=tuple(points))
+    view = json.loads(shared_view.view_tag(with_plans, "a" * 32, 0))
+    packed = base64.b64decode(view["state"].removeprefix("deflate;"))
+    state = json.loads(zlib.decompress(packed))
+    assert "params.`kernel`" in state["selectedColumns"]
+    chosen = state["compareRunCharts"][1]["selectedParams"]
+    assert "kernel" not in chosen  # only plans have it
+    assert {"w_bits", "num_steps"} <= set(chosen)
+
+
 def test_a_view_of_many_settings_fits_into_a_tag(sweep_dir: Path) -> None:
     front = compute_front(sweep_dir, OBJECTIVES)
     params = {f"quant.weight_bits.layers.{n}": n for n in range(200)}
