@@ -37,7 +37,7 @@ def compile_policy(policy: EagerPolicy) -> CompiledPolicy:
 def _compiled_layers(policy: Pi05Policy) -> Call:
     # Dynamo limits the compiled forms per function, and every trial would add one.
     torch.compiler.reset()
-    twin = policy.copy(policy.num_steps)
+    twin = policy.copy(policy.num_steps, policy.schedule)
     for layer in twin.module.layers():
         layer.compile(fullgraph=True)
     return twin.call
@@ -49,5 +49,5 @@ def _graphed(policy: Pi05Policy) -> Call:
     from duqsweep.inference.graphed_call import GraphedCall
     from duqsweep.inference.merged_expert import ExpertSource
 
-    expert = build_expert(ExpertSource(policy.module, policy.num_steps))
+    expert = build_expert(ExpertSource(policy.module, policy.num_steps, policy.schedule))
     return GraphedCall(FusedPrefix(policy.module), expert, policy.preprocessing.pixels)

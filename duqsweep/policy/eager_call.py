@@ -12,18 +12,23 @@ from torch import Tensor
 
 from duqsweep.kernels.launches import counted
 from duqsweep.policy.frontend import CallInputs, Pixels
-from duqsweep.policy.pi05 import Pi05, PrefixCache, euler_times
+from duqsweep.policy.pi05 import Pi05, PrefixCache
+from duqsweep.policy.schedule import step_sizes
+from duqsweep.spec import UNIFORM, Schedule
 
 
 class EagerCall:
     """Computes actions by calling the network's modules one after the other; a `frontend.Call`."""
 
-    def __init__(self, module: Pi05, num_steps: int, pixels: Pixels) -> None:
+    def __init__(
+        self, module: Pi05, num_steps: int, pixels: Pixels, schedule: Schedule = UNIFORM
+    ) -> None:
         """Compute the modulations of the fixed schedule; they depend only on the flow's time."""
-        self.module, self.num_steps, self.pixels = module, num_steps, pixels
+        self.module, self.pixels = module, pixels
+        self.step_sizes = step_sizes(num_steps, schedule)
         self.device = module.action_in_proj.weight.device
         with torch.no_grad():
-            table = module.modulation(euler_times(num_steps).to(self.device))
+            table = module.modulations(num_steps, schedule)
         self.modulations = [step[:, None].contiguous() for step in table.unbind(1)]
 
     @torch.no_grad()
@@ -65,9 +70,9 @@ class EagerCall:
 
     def _denoise(self, inputs: CallInputs, cache: PrefixCache) -> NDArray[np.float32]:
         actions = torch.from_numpy(inputs.noise)[None].to(self.device)
-        for modulation in self.modulations:
+        for modulation, size in zip(self.modulations, self.step_sizes, strict=True):
             velocity = self.module.velocity(actions, cache, modulation)
-            actions = actions - velocity.float() / self.num_steps
+            actions = actions - velocity.float() / (1.0 / size)  # as openpi: divided by the number
         return actions[0].cpu().numpy()
 
     def _now(self) -> float:

@@ -184,7 +184,7 @@ POINTERS = (
     *PRODUCTS,
     *("qkv_scales", "o_scales", "gate_up_scales", "down_scales"),
     *("permutations", "modulations", "out_weight", "out_bias", "in_weight", "in_bias"),
-    *("noise", "actions", "cosines", "sines"),
+    *("step_sizes", "noise", "actions", "cosines", "sines"),
     *("stream", "queries", "keys", "values", "hidden", "attn_codes", "hidden_codes"),
     *("attn_scales", "hidden_scales", "keys_values", "arrivals", "product_counts"),
 )
