@@ -10,6 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from duqsweep import files
+from duqsweep.control.tracking.tables import (
+    copy_tables,
+    database_path,
+    keep_tables,
+    kept_tables,
+)
 from duqsweep.errors import DuqsweepError
 
 
@@ -18,17 +24,31 @@ def default_uri(sweep_dir: Path) -> str:
     return f"sqlite:///{(sweep_dir / files.MLFLOW_DB).absolute()}"
 
 
-def check_database(uri: str) -> None:
-    """Raise DuqsweepError for a SQLite file that is no database or cannot be opened.
+def open_client(uri: str) -> Any:
+    """A client of the MLflow at `uri`; a SQLite database is made where there is none.
 
-    MLflow tries such a file again and again for minutes.
+    Raises:
+        DuqsweepError: A SQLite file is no database or cannot be opened.
+        Exception: MLflow's own.
     """
-    if not uri.startswith("sqlite:///"):
-        return
-    path = uri.removeprefix("sqlite:///").partition("?")[0]
+    database = database_path(uri)
+    kept = kept_tables() if database is not None and not database.exists() else None
+    if database is not None and kept is not None and kept.exists():
+        copy_tables(kept, database)
+    if database is not None:
+        _check(database, uri)
+    client = import_client()(tracking_uri=uri)
+    if database is not None and kept is not None and not kept.exists():
+        client.search_experiments(max_results=1)  # now the tables are there
+        keep_tables(database, kept)
+    return client
+
+
+def _check(database: Path, uri: str) -> None:
+    """Raise DuqsweepError unless SQLite can open a file: MLflow would try again for minutes."""
     try:
-        with closing(sqlite3.connect(path)) as database:
-            database.execute("PRAGMA schema_version")
+        with closing(sqlite3.connect(database)) as opened:
+            opened.execute("PRAGMA schema_version")
     except sqlite3.Error as error:
         raise DuqsweepError(f"MLflow at {uri} cannot take the copy: {error}") from error
 
