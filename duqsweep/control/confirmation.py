@@ -41,6 +41,15 @@ class FixedTrials:
         self._left = [number for number in self._left if number not in numbers]
         return Assignment(self._left.pop(0), self._episodes) if self._left else None
 
+    @property
+    def is_busy(self) -> bool:
+        """See `protocols.Search`: everything is decided at once."""
+        return False
+
+    def poll(self, wait_s: float = 0.0) -> bool:
+        """See `protocols.Search`."""
+        return False
+
     def observed(self, view: TrialView) -> None:
         """Nothing to remember: everything is in the files."""
 

@@ -26,11 +26,24 @@ class Search(Protocol):
     def next(self, pending: Sequence[Assignment]) -> Assignment | None:
         """The next assignment; None while there is nothing to do until something pending ends.
 
+        Also None while `is_busy`: ask again in a moment.
+
         Trials that an earlier controller left unfinished come first. The trial's spec.json is
         written.
 
         Args:
             pending: What runs or waits for a job; no assignment of the same trial may be returned.
+        """
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is computed beside the loop that is not taken in yet."""
+
+    def poll(self, wait_s: float = 0.0) -> bool:
+        """Take in what was computed beside the loop; returns whether it changes the front.
+
+        Args:
+            wait_s: How long to wait for what is still computed.
         """
 
     def observed(self, view: TrialView) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from duqsweep.control.view.progress import Progress
 
 TICK_S = 0.2
+SETTLE_S = 5.0  # that the end waits for what the search still computes
 STOPPED = "the sweep was asked to stop"
 THEN: dict[Verdict, str] = {
     "again": "another job resumes it",
@@ -83,8 +84,9 @@ class Sweep:
         3. Observe running trials: report their progress, and prune.
         4. Poll the dispatcher, and process every assignment that has ended. A result that appears
            after its job was given up is processed too.
-        5. Bring front.json up to date, if that was not done a moment ago.
-        6. Sleep, and repeat from 2.
+        5. Take in what the search has computed meanwhile, in a thread of its own.
+        6. Bring front.json up to date, if that was not done a moment ago.
+        7. Sleep, and repeat from 2.
 
         However it ends, front.json shows all trials that have ended.
 
@@ -94,13 +96,14 @@ class Sweep:
         try:
             return self._loop()
         finally:
+            self._front_is_old |= self._search.poll(SETTLE_S)
             self._update_front(final=True)
 
     def _loop(self) -> Ending:
         self._recover()
         while not self._is_asked_to_stop():
             self._submit()
-            if not self._dispatcher.pending():
+            if not self._dispatcher.pending() and not self._search.is_busy:
                 return "finished"
             self._turn()
             if self.deaths.common:
@@ -116,6 +119,7 @@ class Sweep:
         for ended in self._dispatcher.poll():
             self._process(ended)
         self._take_in_late_results()
+        self._front_is_old |= self._search.poll()
         self._update_front()
         self._progress.tick()
         self._sleep(TICK_S)
@@ -295,7 +299,7 @@ class Sweep:
             return "pruned", decision.cause
         return "stopped", view.result.reason
 
-    # 5. front
+    # 6. front
 
     def _update_front(self, final: bool = False) -> None:
         """Bring front.json up to date, unless nothing has ended since or it is too soon."""

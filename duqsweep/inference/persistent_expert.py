@@ -43,7 +43,9 @@ class PersistentExpert:
             table[:, i, :2] = table[:, i, :2].index_select(-1, permutation)
         names = ("out_weight", "out_bias", "in_weight", "in_bias")
         projections = dict(zip(names, merged.projections, strict=True))
-        self.tensors = {**vars(packed), **projections, "modulations": table}
+        sizes = torch.tensor(merged.step_sizes, device=table.device)
+        schedule = {"modulations": table, "step_sizes": sizes}
+        self.tensors = {**vars(packed), **projections, **schedule}
         self.loop = PersistentLoop(constants, merged.layers[0].qkv.format, table.device)
 
     def compile(self) -> None:

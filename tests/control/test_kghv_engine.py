@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -19,7 +20,7 @@ from duqsweep.control.kghv.angles import angle, angle_noise, rate
 from duqsweep.control.kghv.chooser import Chooser, Known, Prices, Region
 from duqsweep.control.kghv.encoding import Encoding
 from duqsweep.control.kghv.posterior import Posterior
-from duqsweep.control.kghv.surrogate import JITTER, Kernel, Surrogate
+from duqsweep.control.kghv.surrogate import JITTER, Kernel, Levels, Surrogate
 
 BITS = "quant.weight_bits.layers."
 
@@ -116,10 +117,17 @@ def test_the_kernel_equals_its_definition(setting):
     expected = [[slow_covariance(kernel, theta, a, b) for b in x[1:]] for a in x]
     np.testing.assert_allclose(kernel(theta, x, x[1:]), expected, rtol=1e-12)
     np.testing.assert_allclose(np.diag(kernel(theta, x, x)), kernel.diagonal(theta), rtol=1e-12)
-    parts = kernel.parts(theta, kernel.distances(x))
-    np.testing.assert_allclose(
-        kernel.of_parts(theta, parts, len(x)), kernel(theta, x, x), rtol=1e-12
-    )
+    covariances, _slopes = kernel.of_levels(theta, kernel.levels(x))
+    np.testing.assert_allclose(covariances, kernel(theta, x, x), rtol=1e-12)
+
+
+def test_a_parameter_of_many_values_counts_as_one_of_few_does(setting, monkeypatch):
+    kernel, theta, x = setting
+    expected = kernel(theta, x, x[1:])
+    assert not Levels(kernel.columns, x).left_out
+    monkeypatch.setattr("duqsweep.control.kghv.surrogate.Levels.__init__.__defaults__", (1,))
+    assert Levels(kernel.columns, x).left_out
+    np.testing.assert_allclose(kernel(theta, x, x[1:]), expected, rtol=1e-12)
 
 
 def test_the_gradient_of_the_fit_equals_differences(setting):
@@ -128,7 +136,7 @@ def test_the_gradient_of_the_fit_equals_differences(setting):
     y, noise = np.array([0.1, 0.2, -0.3, 0.1, 0.0]), np.full(5, 0.01)
 
     def loss(at):
-        return surrogate._loss(at, kernel.distances(x), y, noise)
+        return surrogate._loss(at, kernel.levels(x), y, noise)
 
     found = loss(theta)[1]
     steps = 1e-5 * np.eye(len(theta))
@@ -157,7 +165,7 @@ def test_fitting_raises_the_likelihood_and_less_noise_moves_the_mean_further(set
     noise = np.array([0.01, 0.01, 0.01, 0.5, 0.01])
 
     def loss(at):
-        return surrogate._loss(at, kernel.distances(x), y - 0.8, noise)[0]
+        return surrogate._loss(at, kernel.levels(x), y - 0.8, noise)[0]
 
     before = loss(kernel.start())
     surrogate.fit(x, y, noise, steps=20)
@@ -319,6 +327,45 @@ def test_a_plan_outside_the_space_says_nothing_of_the_points_in_it():
     np.testing.assert_allclose(with_plan[:6], before)
     assert with_plan[6] < 0.02
     assert sd[6] < 0.02
+
+
+def test_a_trial_that_failed_says_nothing_of_the_success_of_others():
+    chooser = Chooser(SPACE, draw, costs=1, batch=20)
+    inside = known_trials(6)
+    before = chooser.posterior(inside)
+    broken = Known(6, POINTS[3], 0, 0, (1.0,), is_done=True, has_failed=True)
+    found = Chooser(SPACE, draw, costs=1, batch=20).posterior([*inside, broken])
+    np.testing.assert_allclose(found.means[:6], before.means)
+    assert found.means[6] < 0.001
+    assert found.sds[6] < 0.001
+
+
+def test_new_points_are_sound_unless_points_like_them_failed():
+    def trials(fails: bool) -> list[Known]:
+        return [
+            replace(trial, has_failed=True, is_done=True, successes=0)
+            if fails and trial.params[f"{BITS}0"] == 8
+            else trial
+            for trial in known_trials(20)
+        ]
+
+    chooser = Chooser(SPACE, draw, costs=1, batch=20)
+    assert (chooser.new_points(trials(False), random.Random(0)).sound == 1.0).all()
+    new = chooser.new_points(trials(True), random.Random(0))
+    alike = np.array([point[f"{BITS}0"] == 8 for point in new.points])
+    assert new.sound[alike].mean() < 0.6 * new.sound[~alike].mean()
+    assert new.sound[~alike].mean() > 0.5
+    assert (new.sound >= 0.05).all()
+    assert (new.sound <= 1.0).all()
+
+
+def test_a_space_whose_trials_all_failed_is_still_searched():
+    known = [
+        replace(t, has_failed=True, is_done=True, successes=0, episodes=0) for t in known_trials(3)
+    ]
+    chosen = choose(known)
+    assert chosen is not None
+    assert chosen.params is not None
 
 
 def test_a_trial_that_is_not_measured_yet_has_predicted_costs():

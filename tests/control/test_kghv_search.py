@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 
 import optuna
 import pytest
@@ -10,11 +13,14 @@ from synthetic_sweep import OBJECTIVES
 from test_search_contract import Evaluator, opened
 
 from duqsweep import files
+from duqsweep.assignment import Assignment
 from duqsweep.control.config.sweep_config import compose
 from duqsweep.control.dispatch.inline import InlineDispatcher
 from duqsweep.control.front.records import read_front
+from duqsweep.control.kghv.chooser import Choice
+from duqsweep.control.kghv.decider import Decider, Situation
 from duqsweep.control.study.early_stopping import NoEarlyStopping
-from duqsweep.control.study.kghv_search import KghvSearch
+from duqsweep.control.study.kghv_search import GRACE_S, KghvSearch
 from duqsweep.control.study.search import FixedBudgetSearch
 from duqsweep.control.study.storage import open_storage
 from duqsweep.control.sweep import Parts, Sweep
@@ -22,6 +28,7 @@ from duqsweep.control.sweep_files import FrontFiles, TrialFiles
 from duqsweep.control.tracking.tracker import NullTracker
 from duqsweep.control.trial_status import TrialStatus, write_status
 from duqsweep.control.trials.reader import TrialReader, read_trials
+from duqsweep.control.trials.reference import ensure_reference
 from duqsweep.control.view.progress import NullProgress
 from duqsweep.errors import ConfigError
 
@@ -136,3 +143,102 @@ def test_a_batch_is_two_of_each_task_unless_trials_have_fewer(tmp_path):
     assert batch("budget.episodes_per_trial=100") == 12
     assert batch("budget.episodes_per_trial=8") == 8
     assert batch("budget.episodes_per_trial=100", "sampler.batch=20") == 20
+
+
+def started(folder: Path) -> None:
+    """Plays the start points of a sweep, so that the next assignment is a decision of the model."""
+    folder.mkdir()
+    search = opened(folder, KghvSearch, *SWEEP, *KGHV, "budget.trials=8")
+    for _ in range(3):
+        assignment = search.next(())
+        assert assignment is not None
+        write_status(files.trial_dir(folder, assignment.trial), TrialStatus("running", "", 4))
+        Evaluator()(files.trial_dir(folder, assignment.trial), 4)
+        write_status(files.trial_dir(folder, assignment.trial), TrialStatus("paused", "", 4))
+        ensure_reference(folder, read_trials(folder))
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Event]:
+    """Set it, and the model goes on: until then every decision takes long."""
+    may_go_on = Event()
+    decide = Decider.decide
+
+    def held_decide(self: Decider, situation: Situation) -> Choice | None:
+        assert may_go_on.wait(10)
+        return decide(self, situation)
+
+    monkeypatch.setattr(Decider, "decide", held_decide)
+    yield may_go_on
+    may_go_on.set()
+
+
+def settled(search: KghvSearch) -> Assignment | None:
+    """The next assignment, however long the model takes."""
+    deadline = time.monotonic() + 10
+    while (assignment := search.next(())) is None and search.is_busy:
+        assert time.monotonic() < deadline
+    return assignment
+
+
+def test_the_loop_goes_on_while_the_model_computes(tmp_path, held):
+    started(tmp_path / "s")
+    search = opened(tmp_path / "s", KghvSearch, *SWEEP, *KGHV, "budget.trials=8")
+    assert isinstance(search, KghvSearch)
+    for _ in range(3):  # asked again and again, it computes once
+        began = time.monotonic()
+        assert search.next(()) is None
+        assert not search.poll()
+        assert search.is_busy
+        assert time.monotonic() - began < 20 * GRACE_S
+    held.set()
+    assert settled(search) is not None
+
+
+def test_a_controller_killed_while_the_model_computes_decides_the_same(tmp_path, held):
+    for name in ("whole", "killed"):
+        started(tmp_path / name)
+    words = (*SWEEP, *KGHV, "budget.trials=8")
+    killed = opened(tmp_path / "killed", KghvSearch, *words)
+    assert killed.next(()) is None
+    assert killed.is_busy
+    held.set()
+    after = opened(tmp_path / "killed", KghvSearch, *words)
+    whole = opened(tmp_path / "whole", KghvSearch, *words)
+    assert isinstance(after, KghvSearch)
+    assert isinstance(whole, KghvSearch)
+    for turn in range(3):
+        found = [settled(after), settled(whole)]
+        assert found[0] == found[1]
+        assert found[0] is not None
+        for name in ("whole", "killed"):
+            trial_dir = files.trial_dir(tmp_path / name, found[0].trial)
+            write_status(trial_dir, TrialStatus("running", "", found[0].until_episode))
+            Evaluator()(trial_dir, found[0].until_episode)
+            write_status(trial_dir, TrialStatus("paused", "", found[0].until_episode))
+        if turn == 1:
+            after = opened(tmp_path / "killed", KghvSearch, *words)
+            assert isinstance(after, KghvSearch)
+
+
+def test_what_goes_wrong_in_the_models_thread_reaches_the_loop(tmp_path, monkeypatch):
+    def broken(self: Decider, situation: Situation) -> Choice | None:
+        raise FloatingPointError("a covariance of trial 3")
+
+    started(tmp_path / "s")
+    monkeypatch.setattr(Decider, "decide", broken)
+    search = opened(tmp_path / "s", KghvSearch, *SWEEP, *KGHV, "budget.trials=8")
+    assert isinstance(search, KghvSearch)
+    with pytest.raises(FloatingPointError, match="trial 3"):
+        settled(search)
+
+
+def test_beliefs_leave_the_hyperparameters_of_decisions_alone(tmp_path):
+    started(tmp_path / "s")
+    search = opened(tmp_path / "s", KghvSearch, *SWEEP, *KGHV, "budget.trials=8")
+    assert isinstance(search, KghvSearch)
+    before = search._decider.hyperparameters
+    search.observed(search._reader.read()[0])
+    assert search.poll(10.0)
+    assert (tmp_path / "s" / files.POSTERIOR_JSON).exists()
+    assert search._decider.hyperparameters == before

@@ -61,6 +61,11 @@ class HalvingSearch:
         number = next((number for number in left if number in free), None)
         return None if number is None else Assignment(number, BUDGET)
 
+    is_busy = False
+
+    def poll(self, wait_s: float = 0.0) -> bool:
+        return False
+
     def observed(self, view: TrialView) -> None:
         pass
 
@@ -166,6 +171,13 @@ class CheckedSearch:
             assert assignment.trial not in {other.trial for other in pending}
             assert assignment.until_episode > 0
         return assignment
+
+    @property
+    def is_busy(self) -> bool:
+        return self._search.is_busy
+
+    def poll(self, wait_s: float = 0.0) -> bool:
+        return self._search.poll(wait_s)
 
     def observed(self, view: TrialView) -> None:
         self._search.observed(view)

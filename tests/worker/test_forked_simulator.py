@@ -66,6 +66,10 @@ def test_all_simulators_and_their_successors_are_forks_of_one_process(
     reset(other)  # was not disturbed
 
 
+@pytest.mark.fault(
+    "the template that simulators are forked from dies",
+    "its simulators end with it, as if each had died; the next episode starts another",
+)
 def test_a_killed_template_takes_its_simulators_along_and_the_next_request_starts_another(
     simulators: list[RemoteSimulator],
 ) -> None:
@@ -82,6 +86,10 @@ def test_a_killed_template_takes_its_simulators_along_and_the_next_request_start
     assert parent_of(process_of(simulators[0])) != template
 
 
+@pytest.mark.fault(
+    "the template that simulators are forked from hangs",
+    "its simulators are ended as if each had died; the next episode starts another",
+)
 def test_a_simulator_whose_template_hangs_can_be_ended(
     simulators: list[RemoteSimulator], monkeypatch: pytest.MonkeyPatch
 ) -> None:

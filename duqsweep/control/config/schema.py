@@ -205,7 +205,7 @@ class LauncherConfig:
     """Group launcher/: where the trials run."""
 
     name: str = MISSING  # inline, local or slurm
-    jobs: int = 0  # at once; 0: one per CPU core
+    jobs: int = 0  # at once; 0: one per GPU, or per core without one; local: several may share one
     reuse: bool = True  # a job takes one assignment after another
     timeout_min: int = 240  # of one job; a trial that it cuts short is resumed by another
     hang_min: float = 60.0  # without any progress, after which an evaluation is ended

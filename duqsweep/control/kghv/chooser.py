@@ -23,7 +23,6 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Draw = Callable[[Callable[[Parameter], Scalar]], Params]
 
-CRASH_EPISODES = 20  # a trial that failed counts as so many episodes without a success
 FRONT_SHARE = 0.04  # of all episodes so far, which each point of the front gets at least
 CANDIDATES = 400  # new points that are compared in each decision
 _MUTANTS = 0.8  # share of them that vary or cross points of the front; the others are random
@@ -34,6 +33,9 @@ _FIT_EVERY = 1.1  # the hyperparameters are fitted again when there are so many 
 _CENTER, _OFFSET = float(np.arcsin(np.sqrt(0.7))), 0.25
 _COST_OFFSET = 1.0  # prior variance of a space's mean cost, in squared logarithms
 _COST_NOISE = 1e-3  # variance of a measured logarithm
+_SOUND_OFFSET = 0.01  # prior variance of the share of a space's points that can be evaluated
+_LEAST_SOUND = 0.05  # no point is given up altogether
+_CERTAIN = 1e-6  # variance of the angle of a trial that failed: it has no success
 _UNKNOWN = 1e6  # noise of a trial of which nothing is known yet
 
 
@@ -48,6 +50,7 @@ class Known:
     costs: tuple[float, ...] | None  # the other objectives, see `Region`; None: not measured yet
     pending: int = 0  # episodes that are being evaluated now
     is_done: bool = False  # gets no more episodes
+    has_failed: bool = False  # it cannot be evaluated; it says nothing of the rates of others
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class NewPoints:
     variances: Floats  # of the angles (m,)
     costs: Floats  # predicted (m, k)
     cost_variances: Floats  # of the predictions (m, k)
+    sound: Floats  # probability that it can be evaluated (m,)
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,8 @@ class Chooser:
         columns = self._encoding.columns
         self._groups = {column.key: column.group for column in columns}
         self._costs = [Surrogate(Kernel(columns, _COST_OFFSET), 0.0) for _ in range(costs)]
+        self._soundness = Surrogate(Kernel(columns, _SOUND_OFFSET), 0.0)
+        self._soundness_at = 1.0  # share of the trials that did not fail
         self._fitted_at = [0, 0]  # number of trials when rates and costs were last fitted
 
     @property
@@ -189,7 +195,7 @@ class Chooser:
         """What is believed of the success rates of all trials."""
         state = self._fit(known)
         covariances = np.diag(state.variances)
-        inside = np.flatnonzero([trial.params is not None for trial in known])
+        inside = np.flatnonzero([t.params is not None and not t.has_failed for t in known])
         if len(inside) and self._parameters:
             covariances[np.ix_(inside, inside)] = self._rates.covariance_at_observed()
         return Posterior(state.angles, covariances)
@@ -207,6 +213,7 @@ class Chooser:
         inside = np.array([trial.params is not None for trial in known], dtype=bool)
         x = self._encoding.encode(points)
         angles, variances = self._angles(known, inside, x)
+        self._learn_soundness(known, x)
         costs = np.zeros((len(known), len(self._costs)))
         has_costs = np.array([trial.costs is not None for trial in known], dtype=bool)
         for row, trial in enumerate(known):
@@ -238,7 +245,9 @@ class Chooser:
         # Episodes that are on their way shrink the variance and leave the mean.
         noise_then = np.where(total > 0, angle_noise(total), _UNKNOWN)
         variances = prior * noise_then / (prior + noise_then)
+        failed = np.array([trial.has_failed for trial in known], dtype=bool)
         if inside.any() and self._parameters:
+            x, inside = x[~failed[inside]], inside & ~failed
             steps = self._steps(0, int((episodes[inside] > 0).sum()))
             self._rates.fit(x, seen[inside], noise[inside], steps)
             if pending[inside].any():
@@ -249,7 +258,25 @@ class Chooser:
                 )
                 self._rates.observe(mixed, noise_then[inside])
             angles[inside], variances[inside] = self._rates.at_observed()
+        angles[failed], variances[failed] = 0.0, _CERTAIN
         return angles, variances
+
+    def _learn_soundness(self, known: Sequence[Known], x: Floats) -> None:
+        """Which points of the space can be evaluated; its hyperparameters stay at their prior."""
+        failed = np.array([t.has_failed for t in known if t.params is not None], dtype=bool)
+        self._soundness_at = 1.0
+        if failed.any() and self._parameters:
+            sound = 1.0 - failed.sum() / (len(failed) + 1)
+            self._soundness_at = sound
+            noise = np.full(len(failed), sound * (1 - sound))
+            self._soundness.fit(x, np.where(failed, 0.0, 1.0) - sound, noise, 0)
+
+    def _sound(self, x: Floats) -> Floats:
+        """The probability of encoded points (m, width) to be such that they can be evaluated."""
+        if self._soundness_at == 1.0:
+            return np.ones(len(x))
+        found, _ = self._soundness.predict(x)
+        return np.clip(self._soundness_at + found, _LEAST_SOUND, 1.0)
 
     def _steps(self, which: int, count: int) -> int:
         """How many steps to fit hyperparameters; 0 until there are enough new trials."""
@@ -319,13 +346,14 @@ class Chooser:
         new = self._candidates(parents, rng)
         sds = self._step_sd(new.angles, new.variances)
         rates = rate(new.angles)
-        seconds = prices.start_s + self._batch * prices.episode_s(new.costs)
+        seconds = prices.start_s + self._batch * new.sound * prices.episode_s(new.costs)
         return [
             Choice(
                 None,
                 new.points[i],
                 self._batch,
-                gain_of_new(rates[i], sds[i], stairs.heights, stairs.volumes(new.costs[i]))
+                new.sound[i]
+                * gain_of_new(rates[i], sds[i], stairs.heights, stairs.volumes(new.costs[i]))
                 / seconds[i],
             )
             for i in np.flatnonzero((new.costs < corner).all(axis=1))
@@ -334,7 +362,8 @@ class Chooser:
     def _candidates(self, parents: Sequence[Params], rng: random.Random) -> NewPoints:
         points = [self._candidate(parents, rng) for _ in range(CANDIDATES)]
         x = self._encoding.encode(points)
-        return NewPoints(points, *self._rates.predict(x), *self._predicted_costs(x))
+        rates, costs = self._rates.predict(x), self._predicted_costs(x)
+        return NewPoints(points, *rates, *costs, self._sound(x))
 
     def _step_sd(self, angles: Floats, variances: Floats) -> Floats:
         """Standard deviation of the posterior mean rate after one more batch."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.linalg import block_diag, cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
 
 from duqsweep.control.kghv.encoding import Column
@@ -15,6 +15,7 @@ from duqsweep.control.kghv.encoding import Column
 Floats = NDArray[np.float64]
 
 JITTER = 1e-8
+MOST_LEVELS = 20  # of a parameter that is computed with its distinct values, not point by point
 FIT_TRIALS = 100  # that hyperparameters are fitted to; the time of a fit grows with their square
 # Priors on the logarithms of the hyperparameters: mean and standard deviation.
 _LENGTH = (np.log(0.8), 0.7)  # an encoded parameter spans at most 1
@@ -53,37 +54,31 @@ class Kernel:
         z = (theta - mean) / sd
         return float(-0.5 * z @ z), -z / sd
 
-    def distances(self, x: Floats) -> Floats:
-        """Squared distance per parameter of each two points: (n, width) → (parameters, n(n-1)/2).
-
-        Pairs are in the order of `numpy.triu_indices(n, 1)`.
-        """
-        above = np.triu_indices(len(x), 1)
-        found = np.empty((len(self.columns), len(above[0])))
-        for i, column in enumerate(self.columns):
-            found[i] = _squared_distance(x[:, column.span], x[:, column.span])[above]
-        return found
-
-    def parts(self, theta: Floats, distances: Floats) -> Floats:
-        """The kernel of each parameter alone: (parameters, pairs)."""
-        scales = -0.5 / np.exp(theta[self._group_of]) ** 2
-        parts: Floats = np.exp(distances * scales[:, None])
-        return parts
-
     def __call__(self, theta: Floats, a: Floats, b: Floats) -> Floats:
         """Covariances of points (a, width) and (b, width) → (a, b)."""
+        total, squares, exponents = np.zeros((3, len(a), len(b)))
         lengths = np.exp(theta[self._group_of])
-        total, squares = np.zeros((2, len(a), len(b)))
-        every = np.ones((len(a), len(b)))
-        # One parameter after the other: what is worked on stays in the processor's cache.
-        for column, length in zip(self.columns, lengths, strict=True):
-            part = _squared_distance(a[:, column.span], b[:, column.span])
-            part *= -0.5 / length**2
-            np.exp(part, out=part)
-            total += part
-            every *= part
-            squares += np.square(part, out=part)
-        return self._mix(theta, total, squares, every)
+        levels = Levels(self.columns, np.concatenate([a, b]))
+        if len(levels.columns):
+            left, right = levels.one_hot[: len(a)], levels.one_hot[len(a) :].T
+            scaled = -0.5 * levels.distances / lengths[levels.columns][:, None] ** 2
+            parts = np.where(levels.same, np.exp(scaled), 0.0)
+            total += left @ parts @ right
+            squares += left @ np.square(parts) @ right
+            exponents += left @ scaled @ right
+        for i in levels.left_out:
+            span = self.columns[i].span
+            exponent = _squared_distance(a[:, span], b[:, span])
+            exponent *= -0.5 / lengths[i] ** 2
+            exponents += exponent
+            np.exp(exponent, out=exponent)
+            total += exponent
+            squares += np.square(exponent, out=exponent)
+        return self._mix(theta, total, squares, np.exp(exponents, out=exponents))
+
+    def levels(self, x: Floats) -> Levels:
+        """The values of all parameters of points (n, width), for `of_levels`."""
+        return Levels(self.columns, x, most=len(x))
 
     def _mix(self, theta: Floats, total: Floats, squares: Floats, every: Floats) -> Floats:
         one, two = self._orders(total, squares)
@@ -101,46 +96,84 @@ class Kernel:
         v1, v2, v3 = np.exp(theta[-3:])
         return float(self.offset + v1 + (v2 if len(self.columns) > 1 else 0.0) + v3)
 
-    def of_parts(self, theta: Floats, parts: Floats, count: int) -> Floats:
-        """Covariances (count, count) from `parts` of all pairs of so many points."""
-        squares = np.square(parts).sum(axis=0)
-        mixed = self._mix(theta, parts.sum(axis=0), squares, parts.prod(axis=0))
-        covariances = np.zeros((count, count))
-        covariances[np.triu_indices(count, 1)] = mixed
-        covariances += covariances.T
-        covariances[np.diag_indices(count)] = self.diagonal(theta)
-        return covariances
-
-    def gradients(self, theta: Floats, distances: Floats, parts: Floats, weights: Floats) -> Floats:
-        """Sum of symmetric `weights` (n, n) times the derivative of the covariances by `theta`.
+    def of_levels(self, theta: Floats, levels: Levels) -> tuple[Floats, Callable[[Floats], Floats]]:
+        """Covariances of the points of `levels` with each other, and how they change.
 
         Args:
             theta: The hyperparameters.
-            distances: Of all pairs of the points.
-            parts: Of these distances at `theta`.
-            weights: One per covariance.
+            levels: Of the points (n), with no column left out.
+
+        Returns:
+            The covariances (n, n); and a function of symmetric weights (n, n), which gives the sum
+            of the weights times the derivative of the covariances by each of `theta`.
         """
-        count = len(parts)
-        total, every = parts.sum(axis=0), parts.prod(axis=0)
-        one, two = self._orders(total, np.square(parts).sum(axis=0))
+        rates = np.exp(-2 * theta[self._group_of])[levels.columns][:, None]  # 1 / length²
+        parts = np.where(levels.same, np.exp(-0.5 * rates * levels.distances), 0.0)
+        squared, exponents = np.square(parts), -0.5 * rates * levels.distances
+        left, right = levels.one_hot, levels.one_hot.T
+        total, squares = left @ parts @ right, left @ squared @ right
+        every = np.exp(left @ exponents @ right)
+        one, two = self._orders(total, squares)
         v1, v2, v3 = np.exp(theta[-3:])
+        count = len(self.columns)
         pairs = max(count * (count - 1) / 2, 1)
-        both = 2 * weights[np.triu_indices(len(weights), 1)]
-        # d part / d log(length) = part · distance / length²
-        slopes = distances * both
-        of_parts = slopes * parts
-        inner = (of_parts * (v1 / count + v2 / pairs * (total - parts))).sum(axis=1)
-        inner += v3 * (slopes @ every)
-        inner /= np.exp(theta[self._group_of]) ** 2
-        found = np.zeros_like(theta)
-        np.add.at(found, self._group_of, inner)
-        own = np.trace(weights)  # a point's covariance with itself: all parts are 1
-        found[-3:] = [
-            v1 * (both @ one + own),
-            v2 * (both @ two + (own if count > 1 else 0.0)),
-            v3 * (both @ every + own),
-        ]
-        return found
+        groups = self._group_of[levels.columns]
+
+        def slopes(weights: Floats) -> Floats:
+            # d part / d log(length) = part · distance / length², and so on for squares and product.
+            plain = right @ weights @ left
+            by_total, by_every = right @ (weights * total) @ left, right @ (weights * every) @ left
+            of_parts = parts * (v1 / count * plain + v2 / pairs * by_total)
+            of_squares = squared * (v2 / pairs * plain)
+            inner = rates * levels.distances * (of_parts - of_squares + v3 * by_every)
+            found = np.zeros_like(theta)
+            np.add.at(found, groups, inner.sum(axis=1))
+            found[-3:] = [
+                v1 * (weights * one).sum(),
+                v2 * (weights * two).sum(),
+                v3 * (weights * every).sum(),
+            ]
+            return found
+
+        return self._mix(theta, total, squares, every), slopes
+
+
+class Levels:
+    """Points by the distinct values of their parameters, of which most parameters have few.
+
+    Sums over parameters of a function of two values are then products of small matrices.
+    """
+
+    def __init__(self, columns: Sequence[Column], x: Floats, most: int = MOST_LEVELS) -> None:
+        """Look up the values.
+
+        Args:
+            columns: One per parameter.
+            x: Encoded points (n, width).
+            most: Parameters with more distinct values are left out.
+        """
+        self.left_out: list[int] = []  # places of columns
+        codes: list[NDArray[np.intp]] = []
+        tables: list[Floats] = []
+        owners: list[int] = []
+        for i, column in enumerate(columns):
+            values = x[:, column.span]
+            # Values that differ have different sums: a number or a flag, or one of several flags.
+            sums = values @ (10.0 * np.arange(values.shape[1]) + 1.0)
+            _, first, code = np.unique(sums, return_index=True, return_inverse=True)
+            if len(first) > most:
+                self.left_out.append(i)
+                continue
+            codes.append(code + len(owners))
+            tables.append(_squared_distance(values[first], values[first]))
+            owners += [i] * len(first)
+        self.columns = np.array(owners, dtype=int)  # of each level, its column's place (levels,)
+        self.one_hot = np.zeros((len(x), len(owners)))
+        for code in codes:
+            self.one_hot[np.arange(len(x)), code] = 1.0
+        # Squared distances of two levels of one parameter; 0 for those of different ones.
+        self.distances = block_diag(*tables) if tables else np.zeros((0, 0))
+        self.same = self.columns[:, None] == self.columns
 
 
 def _squared_distance(a: Floats, b: Floats) -> Floats:
@@ -161,7 +194,6 @@ class Surrogate:
         self.theta = kernel.start()
         self._x: Floats = np.zeros((0, 0))
         self._prior: Floats = np.zeros((0, 0))  # covariances of `_x`
-        self._prior_theta = self.theta
 
     @property
     def prior_variance(self) -> float:
@@ -184,26 +216,15 @@ class Surrogate:
             found = minimize(
                 self._loss,
                 self.theta,
-                args=(self._kernel.distances(x[some]), y[some] - self._center, noise[some]),
+                args=(self._kernel.levels(x[some]), y[some] - self._center, noise[some]),
                 jac=True,
                 method="L-BFGS-B",
                 bounds=[(value - 4.0, value + 4.0) for value in start],
                 options={"maxiter": steps},
             )
             self.theta = found.x
-        self._prior = self._covariances(x)
-        self._x, self._prior_theta = x, self.theta
+        self._x, self._prior = x, self._kernel(self.theta, x, x)
         self.observe(y, noise)
-
-    def _covariances(self, x: Floats) -> Floats:
-        """Prior covariances of points; only those of new ones are computed."""
-        same = 0
-        if self._x.shape[1:] == x.shape[1:] and np.array_equal(self.theta, self._prior_theta):
-            most = min(len(x), len(self._x))
-            differ = (x[:most] != self._x[:most]).any(axis=1)
-            same = int(differ.argmax()) if differ.any() else most
-        new = self._kernel(self.theta, x, x[same:])
-        return np.block([[self._prior[:same, :same], new[:same]], [new[:same].T, new[same:]]])
 
     def observe(self, y: Floats, noise: Floats) -> None:
         """Take other observations of the points that `fit` was given last."""
@@ -213,11 +234,10 @@ class Surrogate:
         self._weights = cho_solve((self._factor, True), y - self._center)
 
     def _loss(
-        self, theta: Floats, distances: Floats, residual: Floats, noise: Floats
+        self, theta: Floats, levels: Levels, residual: Floats, noise: Floats
     ) -> tuple[float, Floats]:
         """Negative log posterior of the hyperparameters and its gradient."""
-        parts = self._kernel.parts(theta, distances)
-        covariance = self._kernel.of_parts(theta, parts, len(residual))
+        covariance, slopes = self._kernel.of_levels(theta, levels)
         covariance[np.diag_indices(len(residual))] += noise + JITTER
         factor = cholesky(covariance, lower=True)
         weights = cho_solve((factor, True), residual)
@@ -225,7 +245,7 @@ class Surrogate:
         prior, slope = self._kernel.log_prior(theta)
         value = 0.5 * residual @ weights + np.log(np.diag(factor)).sum() - prior
         outer = 0.5 * (inverse - np.outer(weights, weights))
-        return float(value), self._kernel.gradients(theta, distances, parts, outer) - slope
+        return float(value), slopes(outer) - slope
 
     def predict(self, x: Floats) -> tuple[Floats, Floats]:
         """Posterior mean and variance of the noiseless value at encoded points (m, width)."""

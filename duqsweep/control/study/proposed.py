@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -116,10 +117,17 @@ class ProposedTrials:
 
     def is_new(self, point: Params) -> bool:
         """Whether a point can be evaluated and equals no trial."""
+        return not self._is_taken(point, self._numbers)
+
+    def taken(self) -> Callable[[Params], bool]:
+        """Whether a point cannot be evaluated, or equals one of the trials that there are now."""
+        return partial(self._is_taken, known=frozenset(self._numbers))
+
+    def _is_taken(self, point: Params, known: Collection[str]) -> bool:
         try:
-            return self._space.trial(-1, point).fingerprint not in self._numbers
+            return self._space.trial(-1, point).fingerprint in known
         except ConfigError:
-            return False
+            return True
 
     def new_point(self, rng: random.Random) -> Params | None:
         """A random point that can be evaluated and equals no trial; None where none is found."""

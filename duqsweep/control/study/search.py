@@ -64,6 +64,15 @@ class FixedBudgetSearch:
         trial = self._new_trial()
         return None if trial is None else self._assignment(trial)
 
+    @property
+    def is_busy(self) -> bool:
+        """See `protocols.Search`: everything is decided at once."""
+        return False
+
+    def poll(self, wait_s: float = 0.0) -> bool:
+        """See `protocols.Search`."""
+        return False
+
     def observed(self, view: TrialView) -> None:
         """See `protocols.Search`."""
         if view.status is not None and view.status.state == "paused":

@@ -24,8 +24,7 @@
 #include "gate_up.cuh"
 #include "qkv.cuh"
 
-// Read by the launcher: bytes of shared memory per CTA, and the number of keys that fit into a rank.
-extern "C" __constant__ int shared_bytes = SMEM_BYTES, max_keys = MAX_KEYS;
+extern "C" __constant__ int shared_bytes = SMEM_BYTES;   // per CTA; read by the launcher
 
 extern "C" __global__ void __cluster_dims__(8, 1, 1) __launch_bounds__(512, 1)
 expert_loop(const __grid_constant__ Arguments g) {
@@ -36,7 +35,7 @@ expert_loop(const __grid_constant__ Arguments g) {
                      rank * per_rank, max(0, min(per_rank, total - rank * per_rank)), (per_rank + 15) / 16 * 16};
     GridBarrier grid_barrier = {g.arrivals, 0};
     init_mbarriers();   // from here on, other CTAs write into this one's shared memory
-    bulk_load_prefix(g, 0, p);
+    bulk_load_keys(g, first_keys(p), 0, p);
     euler_step_phase(g, 0, p);
     grid_barrier.arrive();
     for (int step = 0; step < g.steps; step++) {
@@ -54,7 +53,7 @@ expert_loop(const __grid_constant__ Arguments g) {
             bulk_load_weight(AT_WEIGHT, g.down, DOWN_BYTES, WEIGHT_IN, layer, p);
             gate_up_phase(g, grid_barrier, it, p);
             if (TILES_M > 1) quantize_hidden_phase(g, grid_barrier, p);
-            if (!last) bulk_load_prefix(g, it.next, p);
+            if (!last) bulk_load_keys(g, first_keys(p), it.next, p);
             linear_residual_phase<DOWN_SLICE>(g, grid_barrier, g.down_scales, modulation + 5 * WIDTH, it, p);
         }
         grid_barrier.wait();
