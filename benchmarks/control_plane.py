@@ -92,9 +92,13 @@ def main() -> int:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # measure one case here
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--mirror", type=Path, help=argparse.SUPPRESS)
     parsed = parser.parse_args()
     if parsed.worker:
         return write_trials(parsed.worker)
+    if parsed.mirror:
+        mirror(parsed.mirror)
+        return 0
     if parsed.folder:
         (trials,), (objectives,), (tracking,) = parsed.trials, parsed.objectives, parsed.tracking
         config = sweep_config(parsed.folder, parsed.sampler, trials, objectives, tracking)
@@ -185,7 +189,9 @@ class Measured:
         if config.tracking.name != "none" and self._worker.ended:
             front = compute_front(config.directory, config.objectives, margin=config.margin)
             files.write_json(config.directory / files.FRONT_JSON, front.to_json())
-            mirror(config.directory)  # with the front, as an earlier controller left it there
+            # With the front, as an earlier controller left it there; its memory was its own.
+            words = [sys.executable, __file__, "--mirror", str(config.directory)]
+            subprocess.run(words, check=True)
         reader = TrialReader(config.directory)
         study = open_study(config, space, reader.read(), print)
         stopping = PruneSlow(config, reader)

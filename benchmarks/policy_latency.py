@@ -1,13 +1,15 @@
 """Times one policy call in many forms, from the prototype to one CUDA graph: a table and JSON.
 
 Full-size pi0.5 with random weights in bf16 on a GPU, the embedded policy's sizes in fp32 on a CPU.
-Batch 1, two cameras, no padded token. Graphs are a GPU's; on a CPU those forms are compiled only.
+Batch 1, two cameras or as many as asked for, no padded token. Graphs are a GPU's; on a CPU those
+forms are compiled only.
 Exit code 1 when a form failed or there was no time for it.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import re
@@ -25,6 +27,7 @@ from latency.measure import measure, time_limit
 from latency.registry import FORMS, Form
 from latency.table import HEAD, Row, document, line
 
+from duqsweep.control.explain.cost import CAMERAS_SEEN
 from duqsweep.files import write_json
 
 
@@ -34,15 +37,17 @@ def main() -> int:
     begun = perf_counter()
     torch._dynamo.config.recompile_limit = 64  # a layer's code serves many forms and horizons
     with torch.no_grad():
-        first = Bench(options.policy, options.device, options.num_steps, options.horizon[0])
-        others = [first.at(horizon) for horizon in options.horizon[1:]]
+        shapes = list(itertools.product(options.horizon, options.cameras))
+        first = Bench(options.policy, options.device, options.num_steps, *shapes[0])
+        others = [first.at(*shape) for shape in shapes[1:]]
     best = ceilings(first)
     facts = machine(first, best)
     print(json.dumps(facts), HEAD, sep="\n", flush=True)
     rows: list[Row] = []
     failed: list[str] = []
     for bench, form in _work(options, first, others):
-        label = f"{name_on(bench, form.name)} at horizon {bench.horizon}"
+        name = name_on(bench, form.name)
+        label = f"{name} with {bench.cameras} cameras at horizon {bench.horizon}"
         if perf_counter() - begun > options.total:
             failed.append(f"{label}: no time left")
             continue
@@ -69,14 +74,18 @@ def _work(
         chosen = [form for form in chosen if options.device == "cuda" or not form.gpu_only]
         yield from ((first, form) for form in chosen)
         yield from (
-            (bench, form) for bench in others for form in chosen if not form.first_horizon_only
+            (bench, form)
+            for bench in others
+            for form in chosen
+            if bench.horizon == first.horizon or not form.first_horizon_only
         )
 
 
 def _row(bench: Bench, form: Form, best: Ceilings, seconds: float) -> Row:
     measured = measure(bench, form, seconds)
     floor = floor_ms(bench, form, best)
-    return Row(name_on(bench, form.name), bench.horizon, form.quant is None, floor, measured)
+    name = name_on(bench, form.name)
+    return Row(name, bench.cameras, bench.horizon, form.quant is None, floor, measured)
 
 
 def _options() -> argparse.Namespace:
@@ -85,6 +94,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--device", default=device, choices=("cpu", "cuda"))
     parser.add_argument("--policy", help="default: pi05_libero on a GPU, embedded on a CPU")
     parser.add_argument("--horizon", type=int, nargs="+", help="default: 10 50; on a CPU 10")
+    parser.add_argument("--cameras", type=int, nargs="+", default=[CAMERAS_SEEN], help="default: 2")
     parser.add_argument("--forms", default="", help="regex; default: all")
     parser.add_argument("--num-steps", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=1.0, help="of timed calls a form")

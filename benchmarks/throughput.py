@@ -75,9 +75,13 @@ def suite_spec(name: str, renderer: str, assets: str | None) -> SuiteSpec:
 
 
 def quant_spec(kernel: str) -> QuantSpec:
-    """W4A8 in the action expert and, in pi0.5, in the LLM; `none`: unquantized."""
+    """W4A8 in action expert and LLM; `none`: unquantized; `mixed`: W8A8 in the LLM."""
     if kernel == "none":
         return QuantSpec()
+    if kernel == "mixed":
+        pairs = (("gemma_expert", 4), ("language_model", 8))
+        mixed = tuple(LayerRule(part, weight_bits=bits, act_bits=8) for part, bits in pairs)
+        return QuantSpec(rules=mixed, kernel="w4a8")
     rules = (LayerRule(r"gemma_expert|language_model", weight_bits=4, act_bits=8),)
     return QuantSpec(rules=rules, kernel=kernel)  # type: ignore[arg-type]
 
@@ -286,7 +290,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--suite", nargs="+", default=["duq_mini"])
     parser.add_argument("--policy", choices=tuple(POLICIES), default="embedded")
-    parser.add_argument("--kernel", nargs="+", default=["none"], help="none, fake, int8 or w4a8")
+    parser.add_argument(
+        "--kernel", nargs="+", default=["none"], help="none, fake, int8, w4a8, mixed"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--simulators", nargs="+", type=int, default=[1, 2, 4, 8, 16])
     parser.add_argument("--warm-up", type=float, default=20.0, help="seconds per row, not counted")

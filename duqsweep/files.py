@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 SWEEP_YAML = "sweep.yaml"
 STUDY_LOG = "study.log"
+DASHBOARD_LOG = "dashboard.log"  # the study once more, for people: with the reference
 IDENTITY_JSON = "identity.json"  # what makes the sweep this one
 LEDGER_JSON = "ledger.json"
 SIMULATOR_JSON = "simulator.json"  # what plays the episodes; the same from the first to the last

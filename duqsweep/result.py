@@ -80,6 +80,9 @@ class Vitals:
     allocated_mb: float | None = None  # by the GPU's allocator, beside the reference; None: no GPU
     simulator: SimulatorInfo | None = None  # None: the suite has no episodes
     renderer: str | None = None  # osmesa or egl, as used
+    # Medians of "rotations" (with permutations) and "rounding" of activations, in all layers of one
+    # call, so within `parts_ms`. None: they are fused with other work. Empty: nothing is quantized.
+    stages_ms: dict[str, float] | None = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data."""

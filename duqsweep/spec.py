@@ -20,22 +20,32 @@ BITS_TEXT = "2 to 8, or 16 for full precision"
 BLOCK_SIZES = (16, 32, 64, 128)
 GROUP_SIZES = (0, 32, 64, 128)  # 0: a whole row
 MAX_SEED = 2**31 - 1  # NumPy's, torch's and the simulator's generators take all of these
-# Kernels that multiply integers, and what they cannot do: the inputs' scales must be known before
-# the product and the same along its sum, and one order and one rotation serve all of a layer.
 INTEGER_KERNELS = ("int8", "w4a8")
-_INTEGER_METHODS: dict[str, tuple[object, ...]] = {
+FEW_BIT_KERNELS = (*INTEGER_KERNELS, "fp8")  # multiply what others only round to
+# What these kernels can do: the inputs' scales must be known before the product and the same along
+# its sum, and one order and one rotation serve all of a layer.
+_FEW_BIT_METHODS: dict[str, tuple[object, ...]] = {
     "rotation": ("hadamard", "none"),
     "row_rotation": (False,),
     "act_scale": ("per_token",),
     "smoothing": (0.0,),
 }
+_INTEGER_METHODS = {**_FEW_BIT_METHODS, "number_format": ("integer",)}
+_METHODS = {
+    "int8": _INTEGER_METHODS,
+    "w4a8": _INTEGER_METHODS,
+    "fp8": {**_FEW_BIT_METHODS, "weight_group_size": (0,)},
+}
 INTEGER_NEEDS = "needs a CUDA GPU (compute capability 8.0 or higher) and triton"
+FP8_NEEDS = "needs a CPU, or a CUDA GPU (compute capability 9.0 or higher) and triton"
 
 Rotation = Literal["hadamard", "svd", "greedy", "none"]
 Permutation = Literal["zigzag", "prototype", "none"]
 WeightScale = Literal["mse", "absmax"]
 ActScale = Literal["per_token", "static"]
-Kernel = Literal["fake", "loop", "int8", "w4a8"]
+Kernel = Literal["fake", "loop", "int8", "w4a8", "fp8"]
+Numbers = Literal["integer", "e4m3"]
+ScheduleKind = Literal["uniform", "shifted", "cosine"]
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -100,14 +110,22 @@ def has_blocks(quant: QuantSpec) -> bool:
     return quant.rotation != "none" or balances
 
 
+def numbers_of(quant: QuantSpec) -> Numbers:
+    """What weights and activations are rounded to, times a scale."""
+    return "e4m3" if quant.kernel == "fp8" else quant.number_format
+
+
+def _chooses_numbers(quant: QuantSpec) -> bool:
+    """Whether the number format has an effect; integers, the first format, are not recorded."""
+    return quant.kernel != "fp8" and quant.number_format != "integer"
+
+
 def _has_static_scales(quant: QuantSpec) -> bool:
     return quant.act_scale == "static"
 
 
-def _check_integer_method(quant: QuantSpec) -> None:
-    if quant.kernel not in INTEGER_KERNELS:
-        return
-    for name, allowed in _INTEGER_METHODS.items():
+def _check_method(quant: QuantSpec) -> None:
+    for name, allowed in _METHODS.get(quant.kernel, {}).items():
         value = getattr(quant, name)
         if value not in allowed:
             listed = " or ".join(str(option).lower() for option in allowed)
@@ -127,7 +145,8 @@ def _check_device(quant: QuantSpec, device: Device) -> None:
 
 # What several settings of the quantizer must fulfil together; `quant.select` has the rules of
 # single layers.
-METHOD_RULES = (Rule(("kernel", *_INTEGER_METHODS), _check_integer_method),)
+_CHECKED = dict.fromkeys(name for methods in _METHODS.values() for name in methods)
+METHOD_RULES = (Rule(("kernel", *_CHECKED), _check_method),)
 DEVICE_RULE = Rule(("kernel", "rules"), _check_device)
 
 
@@ -196,8 +215,18 @@ class QuantSpec:
     kernel: Kernel = field(
         default="fake",
         metadata=setting(
-            "how products are computed: simulated (fake; loop: block by block), or in integers",
+            "how products are computed: simulated (fake; loop: block by block), in integers, or "
+            "in e4m3 (fp8)",
             packs="none",
+        ),
+    )
+    number_format: Numbers = field(
+        default="integer",
+        metadata=setting(
+            "what values are rounded to, times a scale: integers of the bits set, or e4m3 (floats "
+            "of 8 bits), which kernel fp8 has in any case",
+            packs="none",  # `pack_key` has `numbers_of`
+            used=_chooses_numbers,
         ),
     )
 
@@ -205,6 +234,31 @@ class QuantSpec:
         check_settings(self, "quant")
         for rule in METHOD_RULES:
             rule.of(self)()
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a call's denoising steps divide the flow's time; `policy.schedule` has the arithmetic."""
+
+    kind: ScheduleKind = "uniform"
+    shift: float = 3.0  # of kind "shifted"
+
+
+UNIFORM = Schedule()
+
+
+def _divides_time(policy: PolicySpec) -> bool:
+    """Whether a schedule has an effect; the uniform one, the first, is not recorded."""
+    return policy.schedule != UNIFORM.kind and policy.num_steps > 1
+
+
+def _reuses_images(policy: PolicySpec) -> bool:
+    """Without reuse nothing is recorded."""
+    return policy.reuse_images
+
+
+def _is_shifted(policy: PolicySpec) -> bool:
+    return policy.schedule == "shifted" and policy.num_steps > 1
 
 
 @dataclass(frozen=True)
@@ -229,9 +283,39 @@ class PolicySpec:
     num_steps: int = field(
         default=10, metadata=setting("denoising (Euler) steps of the flow", low=1, high=100)
     )
+    schedule: ScheduleKind = field(
+        default=UNIFORM.kind,
+        metadata=setting(
+            "times of the steps: equally far apart, shifted, or cosine (short at both ends)",
+            used=_divides_time,
+        ),
+    )
+    schedule_shift: float = field(
+        default=UNIFORM.shift,
+        metadata=setting(
+            "s of schedule shifted, which turns time t into s·t / (1 + (s - 1)·t); above 1 steps "
+            "near the noise are shorter",
+            above=0,
+            high=100,
+            used=_is_shifted,
+        ),
+    )
+    reuse_images: bool = field(
+        default=False,
+        metadata=setting(
+            "encode cameras one by one, and none again while its picture is the same to the bit; "
+            "not in CUDA graphs",
+            used=_reuses_images,
+        ),
+    )
 
     def __post_init__(self) -> None:
         check_settings(self, "policy")
+
+    @property
+    def times(self) -> Schedule:
+        """How the steps divide the flow's time."""
+        return Schedule(self.schedule, self.schedule_shift)
 
 
 @dataclass(frozen=True)
@@ -241,7 +325,7 @@ class RuntimeSpec:
     compile: bool = field(
         default=False,
         metadata=setting(
-            "torch.compile on a CPU; on a GPU fused kernels, the whole call in one CUDA graph"
+            "torch.compile on a CPU; on a GPU fused kernels, the whole call in CUDA graphs"
         ),
     )
     device: Device = field(

@@ -22,8 +22,10 @@ from duqsweep.spec import (
     RuntimeSpec,
     SuiteSpec,
     TrialSpec,
+    numbers_of,
 )
 
+FINGERPRINT = "48bb601504db4a86"  # of `spec()` and `BITS`
 BITS = {"a.layers.0.q_proj": (4, 8), "a.layers.1.q_proj": (16, 16)}
 SUITE = SuiteSpec(
     name="duq_mini",
@@ -141,6 +143,8 @@ def test_a_method_without_quantized_layers_has_no_say() -> None:
         {"kernel": "loop"},
         {"kernel": "int8"},
         {"kernel": "w4a8"},
+        {"kernel": "fp8"},
+        {"number_format": "e4m3"},
         {"weight_group_size": 32},
     ],
 )
@@ -158,7 +162,67 @@ def test_other_bits_of_one_layer_make_another_fingerprint() -> None:
     assert fingerprint(spec(), BITS) != fingerprint(spec(), {**BITS, "a.layers.0.q_proj": (8, 8)})
 
 
-@pytest.mark.parametrize("kernel", ["int8", "w4a8"])
+def test_a_schedule_counts_where_it_moves_a_time_and_reuse_where_it_is_on() -> None:
+    base = spec()
+
+    def of(**changes: object) -> str:
+        policy = replace(base.policy, **changes)  # type: ignore[arg-type]
+        return fingerprint(replace(base, policy=policy), BITS)
+
+    found = [of(schedule=kind) for kind in ("uniform", "shifted", "cosine")]
+    assert len({*found, of(schedule="shifted", schedule_shift=2.0)}) == 4
+    assert found[0] == fingerprint(base, BITS) == of(schedule_shift=2.0)
+    assert found[2] == of(schedule="cosine", schedule_shift=2.0)
+    assert of(num_steps=1) == of(num_steps=1, schedule="shifted")
+    assert of(reuse_images=True) != found[0]
+
+
+def test_a_number_format_counts_only_where_a_kernel_can_choose_it() -> None:
+    chosen = fingerprint(spec(kernel="fp8", number_format="e4m3"), BITS)
+    assert chosen == fingerprint(spec(kernel="fp8"), BITS)
+    assert numbers_of(QuantSpec(kernel="fp8")) == "e4m3"
+    assert numbers_of(QuantSpec(kernel="int8")) == "integer"
+
+
+def test_fingerprints_from_before_there_were_number_formats_hold() -> None:
+    assert fingerprint(spec(), BITS) == FINGERPRINT
+
+
+@pytest.mark.parametrize(
+    ("kernel", "knob", "value", "needed"),
+    [
+        ("int8", "number_format", "e4m3", "number_format=integer, got e4m3"),
+        ("w4a8", "number_format", "e4m3", "number_format=integer, got e4m3"),
+        ("fp8", "weight_group_size", 32, "weight_group_size=0, got 32"),
+    ],
+)
+def test_a_kernel_refuses_other_formats(kernel: str, knob: str, value: object, needed: str) -> None:
+    with pytest.raises(SpecError, match=f"kernel={kernel} needs {needed}"):
+        spec(kernel=kernel, **{knob: value})
+
+
+@pytest.mark.parametrize(
+    ("quant", "bits", "why"),
+    [
+        (QuantSpec(kernel="fp8"), (8, 8), None),
+        (QuantSpec(kernel="fp8"), (4, 8), "kernel=fp8 multiplies numbers of 8 bits.*W4A8"),
+        (QuantSpec(kernel="fp8"), (8, 16), "kernel=fp8 multiplies numbers of 8 bits.*W8A16"),
+        (QuantSpec(number_format="e4m3"), (8, 8), None),
+        (QuantSpec(number_format="e4m3"), (16, 8), None),
+        (QuantSpec(number_format="e4m3"), (8, 16), None),
+        (QuantSpec(number_format="e4m3"), (7, 8), "number_format=e4m3 has 8 bits.*W7A8"),
+        (QuantSpec(number_format="e4m3"), (8, 4), "number_format=e4m3 has 8 bits.*W8A4"),
+    ],
+)
+def test_e4m3_has_eight_bits(quant: QuantSpec, bits: tuple[int, int], why: str | None) -> None:
+    if why is None:
+        check_layer(quant, "q_proj", (64, 64), bits)
+        return
+    with pytest.raises(ConfigError, match=why):
+        check_layer(quant, "q_proj", (64, 64), bits)
+
+
+@pytest.mark.parametrize("kernel", ["int8", "w4a8", "fp8"])
 @pytest.mark.parametrize(
     ("knob", "value", "needed"),
     [
@@ -193,6 +257,7 @@ def test_an_integer_kernel_is_refused_on_a_cpu_where_it_would_run() -> None:
     with pytest.raises(SpecError, match=r"kernel=w4a8 needs a CUDA GPU.*triton.*device is cpu"):
         replace(quantized, runtime=on_cpu)
     replace(quantized, runtime=on_cpu, quant=QuantSpec(kernel="w4a8"))  # nothing is quantized
+    replace(spec(kernel="fp8"), runtime=on_cpu)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The policy under test at one horizon, with what its forms share: inputs and quantized layers."""
+"""The policy under test at one shape, with what its forms share: inputs and quantized layers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from duqsweep.checkpoint.sizes import linear_layers, sizes_of
 from duqsweep.control.explain.cost import CAMERAS_SEEN, PROMPT_TOKENS
-from duqsweep.policy.pi05 import Pi05, PrefixCache, euler_times
+from duqsweep.policy.pi05 import Pi05, PrefixCache
 from duqsweep.quant.calibrate import calibrate
 from duqsweep.quant.freeze import freeze
 from duqsweep.quant.select import select_layers
@@ -21,7 +21,15 @@ from duqsweep.spec import QuantSpec
 class Bench:
     """Full-size weights are random: bf16 on a GPU, fp32 on a CPU. Batch 1, no padded tokens."""
 
-    def __init__(self, policy: str, device: str, num_steps: int, horizon: int | None) -> None:
+    def __init__(
+        self,
+        policy: str,
+        device: str,
+        num_steps: int,
+        horizon: int | None,
+        cameras: int = CAMERAS_SEEN,
+        prompt_tokens: int | None = None,
+    ) -> None:
         """Build the policy.
 
         Args:
@@ -29,6 +37,8 @@ class Bench:
             device: "cpu" or "cuda".
             num_steps: Denoising steps.
             horizon: Actions per call; None: the policy's own.
+            cameras: Images per call, at most the policy's.
+            prompt_tokens: Of instruction and state, at most the policy's; None: LIBERO's longest.
         """
         self.policy, self.device, self.num_steps = policy, device, num_steps
         self.sizes = sizes_of(policy)
@@ -38,25 +48,43 @@ class Bench:
         with torch.device(device):
             self.module = Pi05(self.sizes).eval()
         torch.set_default_dtype(torch.float32)
-        px, cameras = self.sizes.vision.image_px, min(CAMERAS_SEEN, self.sizes.cameras)
-        images = torch.rand(1, cameras, 3, px, px, device=device) * 2 - 1
-        self.images = images.to(self.dtype)
-        words = (1, PROMPT_TOKENS[policy])
-        self.prompt = torch.randint(self.sizes.vocabulary, words, device=device)
-        self.modulations = self.module.modulation(euler_times(num_steps).to(device)).unbind(1)
+        px, most = self.sizes.vision.image_px, self.sizes.cameras
+        every = torch.rand(1, most, 3, px, px, device=device) * 2 - 1
+        self.every_image = every.to(self.dtype)
+        words = (1, self.sizes.prompt_tokens)
+        self.longest_prompt = torch.randint(self.sizes.vocabulary, words, device=device)
+        self.modulations = self.module.modulations(num_steps).unbind(1)
         self._frozen: dict[QuantSpec, Pi05] = {}
-        self._set_horizon(horizon or self.sizes.horizon)
+        tokens = PROMPT_TOKENS[policy] if prompt_tokens is None else prompt_tokens
+        self._set_shape(horizon or self.sizes.horizon, cameras, tokens)
 
-    def at(self, horizon: int) -> Bench:
-        """The same policy with another horizon; weights and quantized layers are shared."""
+    def at(
+        self, horizon: int, cameras: int | None = None, prompt_tokens: int | None = None
+    ) -> Bench:
+        """The same policy at another shape; weights and quantized layers are shared."""
         other = copy.copy(self)
-        other._set_horizon(horizon)
+        seen, read = self.reads
+        other._set_shape(
+            horizon,
+            seen if cameras is None else cameras,
+            read if prompt_tokens is None else prompt_tokens,
+        )
         return other
 
     @property
     def horizon(self) -> int:
         """Actions per call."""
         return self.sizes.horizon
+
+    @property
+    def cameras(self) -> int:
+        """Images per call."""
+        return self.images.shape[1]
+
+    @property
+    def reads(self) -> tuple[int, int]:
+        """Images and prompt tokens per call."""
+        return self.cameras, self.prompt.shape[1]
 
     @cached_property
     def cache(self) -> PrefixCache:
@@ -99,8 +127,17 @@ class Bench:
         if self.device == "cuda":
             torch.cuda.synchronize()
 
-    def _set_horizon(self, horizon: int) -> None:
+    def _set_shape(self, horizon: int, cameras: int, prompt_tokens: int) -> None:
+        for name, value, most in (
+            ("cameras", cameras, self.sizes.cameras),
+            ("prompt_tokens", prompt_tokens, self.sizes.prompt_tokens),
+        ):
+            if not 1 <= value <= most:
+                raise ValueError(f"{name} must be 1 to {most}, got {value}")
         self.sizes = replace(self.sizes, horizon=horizon)
+        self.images = self.every_image[:, :cameras]
+        self.prompt = self.longest_prompt[:, :prompt_tokens]
+        self.__dict__.pop("cache", None)  # that of another shape
         self.references: dict[tuple[str, QuantSpec | None], Tensor] = {}  # by scope and settings
         self.module = self.copy_of(self.module)
         self.module.sizes = self.sizes

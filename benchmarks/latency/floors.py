@@ -56,8 +56,8 @@ def floor_ms(bench: Bench, form: Form, best: Ceilings) -> float:
     weights of full precision. Rotations are not counted.
     """
     quant = form.quant if form.integer and form.quant else QuantSpec()
-    costs = call_costs(bench.policy, bench.sizes, bench.num_steps, quant)
-    plain = call_costs(bench.policy, bench.sizes, bench.num_steps, QuantSpec())
+    costs = call_costs(bench.policy, bench.sizes, bench.num_steps, quant, bench.reads)
+    plain = call_costs(bench.policy, bench.sizes, bench.num_steps, QuantSpec(), bench.reads)
     total = 0.0
     for cost, unquantized in zip(costs, plain, strict=True):
         if cost.part in RUN_BY[form.scope]:

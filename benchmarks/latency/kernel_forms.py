@@ -14,6 +14,8 @@ from latency.settings import (
     EXPERT_W8A8,
     LLM_DIT_W8A8,
     LLM_W8A8_DIT_W4A8,
+    POLICY_FP8,
+    POLICY_FP8_PLAIN,
     POLICY_W4A8,
     POLICY_W8A8,
 )
@@ -92,6 +94,37 @@ def _(bench: Bench) -> Built:
     return graphed(bench, Built(lambda: merged.encode_images(bench.images[0]), weights))
 
 
+@form("expert_fp8_compiled_graph", POLICY_FP8, integer=True, gpu_only=True)
+def _(bench: Bench) -> Built:
+    return expert(bench, POLICY_FP8, "fp8")
+
+
+@form("policy_fp8_compiled_graph", POLICY_FP8, integer=True, gpu_only=True)
+def _(bench: Bench) -> Built:
+    return policy(bench, POLICY_FP8, "fp8")
+
+
+@form("policy_fp8_plain_compiled_graph", POLICY_FP8_PLAIN, integer=True, gpu_only=True)
+def _(bench: Bench) -> Built:
+    return policy(bench, POLICY_FP8_PLAIN, "fp8")
+
+
+@form("prefix_fp8_compiled_graph", POLICY_FP8, integer=True, gpu_only=True, first_horizon_only=True)
+def _(bench: Bench) -> Built:
+    return prefix(bench, POLICY_FP8, "fp8")
+
+
+@form(
+    "prefix_fp8_plain_compiled_graph",
+    POLICY_FP8_PLAIN,
+    integer=True,
+    gpu_only=True,
+    first_horizon_only=True,
+)
+def _(bench: Bench) -> Built:
+    return prefix(bench, POLICY_FP8_PLAIN, "fp8")
+
+
 def expert(bench: Bench, quant: QuantSpec, kernel: Kernel) -> Built:
     """The denoising loop alone."""
     return loop_alone(bench, fused(bench, quant, kernel)[1])
@@ -142,7 +175,9 @@ def fused(bench: Bench, quant: QuantSpec, kernel: Kernel) -> tuple[FusedPrefix, 
     module = bench.frozen(quant) if quant.rules else bench.module
     source = ExpertSource(module, bench.num_steps)
     loop = build_expert(source)
-    if isinstance(loop, CompiledExpert):  # long chunks run compiled; they are timed here, too
+    if source.has_e4m3():
+        loop.compile()
+    elif isinstance(loop, CompiledExpert):  # long chunks run compiled; they are timed here, too
         loop = TritonExpert(source.merged)
     merged = FusedPrefix(module)
     merged.compile()

@@ -27,6 +27,13 @@ def machine(bench: Bench, best: Ceilings) -> dict[str, object]:
     }
 
 
+def device_name(device: str) -> str:
+    """The card, or the CPU's architecture."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return platform.processor() or platform.machine()
+
+
 def name_on(bench: Bench, form: str) -> str:
     """A form's name on this device."""
     if bench.device == "cuda":

@@ -33,7 +33,7 @@ class Form:
     name: str  # scope, then number format, then how it runs
     make: Callable[[Bench], Built]
     quant: QuantSpec | None  # of the eager reference, kernel `fake`; None: unquantized
-    integer: bool  # multiplies integer codes
+    integer: bool  # multiplies codes: integers, or numbers of e4m3
     gpu_only: bool
     first_horizon_only: bool
 

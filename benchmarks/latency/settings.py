@@ -18,6 +18,9 @@ EXPERT_W4A8 = QuantSpec(rules=(rule(EXPERT, 4),))
 EXPERT_W8A8 = QuantSpec(rules=(rule(EXPERT, 8),))
 # The image encoder is compute-bound: int8 for weights and activations.
 POLICY_W8A8 = QuantSpec(rules=(rule(EXPERT, 8), rule(LLM, 8), rule(VISION, 8)))
+# The same in e4m3; without a rotation, as others do it.
+POLICY_FP8 = replace(POLICY_W8A8, number_format="e4m3")
+POLICY_FP8_PLAIN = replace(POLICY_FP8, rotation="none", permutation="none")
 # Its products are so small that int8 saves little there.
 LLM_DIT_W8A8 = QuantSpec(rules=(rule(EXPERT, 8), rule(LLM, 8)))
 # For each part what helps most: faster products or fewer bytes.

@@ -9,17 +9,18 @@ from latency.measure import Measurement
 
 LOOP = "expert_loop"
 HEAD = (
-    f"{'form':36} {'horizon':>7} {'ms':>9} {'p95 ms':>9} {'calls':>5} {'floor ms':>8} "
-    f"{'×floor':>6} {'error':>7} {'weights MB':>10} {'LLM+DiT':>7} {'build s':>7} "
+    f"{'form':36} {'cameras':>7} {'horizon':>7} {'ms':>9} {'p95 ms':>9} {'calls':>5} "
+    f"{'floor ms':>8} {'×floor':>6} {'error':>7} {'weights MB':>10} {'LLM+DiT':>7} {'build s':>7} "
     f"{'×loop':>7} {'×bf16':>6}"
 )
 
 
 @dataclass(frozen=True)
 class Row:
-    """One form at one horizon."""
+    """One form at one shape."""
 
     form: str
+    cameras: int
     horizon: int
     precise: bool  # nothing is quantized
     floor_ms: float
@@ -30,19 +31,24 @@ class Row:
         """How much of the policy ran."""
         return self.form.partition("_")[0]
 
+    @property
+    def shape(self) -> tuple[str, int, int]:
+        """What must be equal for two rows to be comparable."""
+        return self.scope, self.cameras, self.horizon
+
 
 @dataclass(frozen=True)
 class Ratios:
     """Speed-ups over other rows of the table; None: not comparable, or not measured."""
 
     to_seed_loop: float | None  # the loop is limited by launches, so its horizon does not matter
-    to_fastest_bf16: float | None  # of the same scope and horizon
+    to_fastest_bf16: float | None  # of the same scope, cameras and horizon
 
 
 def ratios(row: Row, rows: Sequence[Row]) -> Ratios:
     """A row's speed-ups; above 1, the row is faster."""
     loop = min((other.measured.ms for other in rows if other.form == LOOP), default=None)
-    same = [other for other in rows if (other.scope, other.horizon) == (row.scope, row.horizon)]
+    same = [other for other in rows if other.shape == row.shape]
     plain = min((other.measured.ms for other in same if other.precise), default=None)
     ms = row.measured.ms
     return Ratios(
@@ -60,9 +66,9 @@ def line(row: Row, rows: Sequence[Row]) -> str:
     to_loop = "" if ratio.to_seed_loop is None else f"{ratio.to_seed_loop:,.1f}"
     to_plain = "" if ratio.to_fastest_bf16 is None else f"{ratio.to_fastest_bf16:.2f}"
     return (
-        f"{row.form:36} {row.horizon:7} {found.ms:9.3f} {found.p95_ms:9.3f} {found.calls:5} "
-        f"{row.floor_ms:8.3f} {found.ms / row.floor_ms:6.1f} {found.error:7.1e} {weights:>10} "
-        f"{stacks:>7} {found.build_s:7.1f} {to_loop:>7} {to_plain:>6}"
+        f"{row.form:36} {row.cameras:7} {row.horizon:7} {found.ms:9.3f} {found.p95_ms:9.3f} "
+        f"{found.calls:5} {row.floor_ms:8.3f} {found.ms / row.floor_ms:6.1f} {found.error:7.1e} "
+        f"{weights:>10} {stacks:>7} {found.build_s:7.1f} {to_loop:>7} {to_plain:>6}"
     )
 
 
@@ -77,6 +83,7 @@ def _record(row: Row, rows: Sequence[Row]) -> dict[str, object]:
     parts = measured.pop("weights_mb")
     return {
         "form": row.form,
+        "cameras": row.cameras,
         "horizon": row.horizon,
         **measured,
         "floor_ms": row.floor_ms,

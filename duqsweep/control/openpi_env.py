@@ -8,7 +8,14 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 
 from duqsweep.errors import ConfigError
-from duqsweep.spec import FULL_PRECISION, INTEGER_KERNELS, QuantSpec, Trial
+from duqsweep.spec import (
+    FEW_BIT_KERNELS,
+    FULL_PRECISION,
+    UNIFORM,
+    QuantSpec,
+    Trial,
+    numbers_of,
+)
 
 _NUMBERED = re.compile(r"(.*\blayers)\.(\d+)\.(.*)")
 
@@ -38,6 +45,11 @@ def as_openpi_env(
         "# Denoising steps have no variable: give sample_actions "
         f"num_steps={spec.policy.num_steps}.",
     ]
+    if spec.policy.num_steps > 1 and spec.policy.schedule != UNIFORM.kind:
+        lines.append(
+            f"# Measured with schedule={spec.policy.schedule}; openpi's steps are {UNIFORM.kind}: "
+            "expect another success rate."
+        )
     if bits:
         variables = _variables(spec.quant, bits, layers, trial.fingerprint)
         lines += _differences(spec.quant)
@@ -129,12 +141,13 @@ def _differences(quant: QuantSpec) -> list[str]:
         "rotation": (quant.rotation, "svd"),
         "permutation": (quant.permutation, "prototype"),
         "act_scale": (quant.act_scale, "static"),
+        "number_format": (numbers_of(quant), "integer"),
     }
     lines = [
         f"# Measured with {name}={ours}; the prototype only has {its}: expect another success rate."
         for name, (ours, its) in measured.items()
         if ours not in (its, "none")
     ]
-    if quant.kernel in INTEGER_KERNELS:
+    if quant.kernel in FEW_BIT_KERNELS:
         lines.append(f"# Measured with kernel={quant.kernel}; the prototype simulates, and slowly.")
     return lines

@@ -72,31 +72,31 @@ def instructions(suite: SuiteSpec) -> list[str]:
     if name == MINI:
         return [task.instruction for task in mini.TASKS]
     if name in OFFICIAL_TASKS:
-        return [_words(task) for task in _official_tasks(name, suite.tasks)]
+        return [task_words(task) for task in official_task_names(name, suite.tasks)]
     if name in PRO_SUITES:
         return _pro_instructions(suite)
     return []
 
 
-def _official_tasks(suite: str, tasks: int) -> list[str]:
+def official_task_names(suite: str, tasks: int) -> list[str]:
     """Names of the first `tasks` tasks of a suite, in LIBERO's order."""
     # LIBERO's own list; importing its package would import torch.
     lists = runpy.run_path(str(libero_root() / "benchmark" / "libero_suite_task_map.py"))
     return list(lists["libero_task_map"][suite])[:tasks]
 
 
-def _words(task: str) -> str:
+def task_words(task: str) -> str:
     """The instruction in a task's name; "LIVING_ROOM_SCENE2_put_both_…": capitals are the scene."""
     return " ".join(word for word in task.split("_") if not word.isupper())
 
 
 def _pro_instructions(suite: SuiteSpec) -> list[str]:
     root = libero_pro.find_tasks(suite)
-    originals = _official_tasks(PRO_SUITES[suite.name], suite.tasks)
+    originals = official_task_names(PRO_SUITES[suite.name], suite.tasks)
     return [
         libero_pro.language(libero_pro.bddl_file(root, suite.name, category, task))
         if category in libero_pro.OTHER_WORDS
-        else _words(task)
+        else task_words(task)
         for category in suite.categories
         for task in originals
     ]

@@ -26,6 +26,20 @@ KEPT_MINI = 6  # simulators alive at once: 30 MB each
 KEPT_OFFICIAL = 3  # up to 300 MB each
 
 
+def preload(renderer: str) -> None:
+    """Load what every suite needs, in a process that draws nothing and will be forked.
+
+    Args:
+        renderer: Of all the environments that forks of this process open; not auto.
+    """
+    prepare_libero(renderer, mini.ASSETS)
+    from robosuite.utils.transform_utils import quat2mat
+
+    from duqsweep.envs import control_step  # noqa: F401
+
+    quat2mat(np.array([0.0, 0.0, 0.0, 1.0]))  # numba loads half of itself at its first call
+
+
 def open_environment(suite: SuiteSpec) -> Environment:
     """The environment of a suite; simulators are built at the first episode of a task.
 

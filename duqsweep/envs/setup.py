@@ -52,8 +52,7 @@ def quiet() -> Iterator[None]:
 def _write_config() -> Path:
     """Write LIBERO's config.yaml, one folder per installation; its own first import would ask.
 
-    The file says where LIBERO finds initial states, which it unpickles. So nobody else may be able
-    to write it.
+    The file says where LIBERO finds what it reads. So nobody else may be able to write it.
     """
     root = libero_root()
     name = hashlib.sha256(str(root).encode()).hexdigest()[:8]

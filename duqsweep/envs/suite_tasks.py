@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from duqsweep.envs import libero_pro
-from duqsweep.envs.setup import quiet
+from duqsweep.envs import assets, libero_pro
+from duqsweep.envs.init_states import read_init_states
 from duqsweep.spec import SuiteSpec
 
 
@@ -23,32 +23,27 @@ class SuiteTask:
 
 
 def suite_tasks(suite: SuiteSpec) -> list[SuiteTask]:
-    """The tasks of a suite of LIBERO or LIBERO-PRO; `prepare_libero` must have run."""
+    """The tasks of a suite of LIBERO or LIBERO-PRO."""
     if suite.name in libero_pro.PRO_SUITES:
         return pro_tasks(suite)
     return official_tasks(suite.name, suite.tasks)
 
 
 def official_tasks(suite_name: str, tasks: int) -> list[SuiteTask]:
-    """LIBERO's own first `tasks` tasks of a suite, in its order; `prepare_libero` must have run."""
-    with quiet():
-        from libero.libero.benchmark import get_benchmark  # after prepare_libero
-
-        suite = get_benchmark(suite_name)()
-        return [
-            SuiteTask(
-                bddl=Path(suite.get_task_bddl_file_path(number)),
-                instruction=suite.get_task(number).language,
-                init_states=np.asarray(suite.get_task_init_states(number), dtype=np.float64),
-            )
-            for number in range(tasks)
-        ]
+    """LIBERO's own first `tasks` tasks of a suite, in its order."""
+    root = assets.libero_root()
+    return [
+        SuiteTask(
+            bddl=root / "bddl_files" / suite_name / f"{name}.bddl",
+            instruction=assets.task_words(name),
+            init_states=read_init_states(root / "init_files" / suite_name / f"{name}.pruned_init"),
+        )
+        for name in assets.official_task_names(suite_name, tasks)
+    ]
 
 
 def pro_tasks(suite: SuiteSpec) -> list[SuiteTask]:
     """The tasks of a LIBERO-PRO suite, category by category, each in LIBERO's order.
-
-    `prepare_libero` must have run.
 
     Raises:
         ConfigError: LIBERO-PRO's files are not there, or not those that were checked.

@@ -1,1 +1,1 @@
-"""How a quantized policy becomes fast: merged products, backends of the expert, one CUDA graph."""
+"""How a quantized policy becomes fast: merged products, backends of the expert, CUDA graphs."""

@@ -18,6 +18,7 @@ from duqsweep.inference.compiled_expert import CompiledExpert
 from duqsweep.inference.merged_expert import ExpertSource
 from duqsweep.inference.persistent_expert import PersistentExpert
 from duqsweep.inference.triton_expert import LONGEST_PREFIX, TritonExpert
+from duqsweep.kernels import e4m3_linear
 from duqsweep.kernels.expert import persistent
 from duqsweep.kernels.expert.limits import TOKENS
 from duqsweep.kernels.machine import interpreted
@@ -66,9 +67,7 @@ def cuda_reason(source: ExpertSource) -> str | None:
     if reason is not None:
         return reason
     merged = source.merged
-    return persistent.unsupported_reason(
-        merged.shape, merged.layers, merged.modulations.dtype, merged.longest_prefix
-    )
+    return persistent.unsupported_reason(merged.shape, merged.layers, merged.modulations.dtype)
 
 
 def triton_reason(source: ExpertSource) -> str | None:
@@ -94,7 +93,11 @@ def triton_reason(source: ExpertSource) -> str | None:
 
 def torch_reason(source: ExpertSource) -> str | None:
     """Why torch.compile cannot run this expert; None: it can."""
-    return "its layers multiply integers" if source.has_integers() else None
+    if source.has_integers():
+        return "its layers multiply integers"
+    if source.has_e4m3():
+        return e4m3_linear.device_reason(source.module.action_in_proj.weight.device)
+    return None
 
 
 EXPERT_BACKENDS = (
@@ -103,7 +106,9 @@ EXPERT_BACKENDS = (
     Backend(
         "torch",
         torch_reason,
-        lambda source: CompiledExpert(source.module, source.num_steps, PAD_MULTIPLE),
+        lambda source: CompiledExpert(
+            source.module, source.num_steps, PAD_MULTIPLE, source.schedule
+        ),
     ),
 )
 

@@ -29,8 +29,8 @@ class CompiledPolicy:
         return self.frontend.run(self.call, observation, noise)
 
     def time_parts(self, observation: Observation, noise: NDArray[np.float32]) -> dict[str, float]:
-        """Seconds of one call's parts: "vision" (with preprocessing), "llm" and "dit"."""
-        return self.frontend.seconds(self.call, observation, noise)
+        """Seconds of one call's parts "vision", "llm" and "dit", each with its inputs."""
+        return self.call.seconds(self.frontend.inputs(observation, noise))
 
     def weights(self) -> list[Tensor]:
         """Every tensor that a call reads, without scratch buffers; some may share memory."""
@@ -38,7 +38,7 @@ class CompiledPolicy:
 
     def launches(self, observation: Observation, noise: NDArray[np.float32]) -> dict[str, int]:
         """How often one call launches each kernel, and the products that its kernels counted."""
-        return self.call.launches(*self.frontend.tensors(observation, noise))
+        return self.call.launches(self.frontend.inputs(observation, noise))
 
     def reads(self, observation: Observation) -> tuple[int, int]:
         """How many images and prompt tokens one call reads."""

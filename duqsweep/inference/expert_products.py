@@ -1,7 +1,7 @@
 """The products of a compiled action expert; layers with the same input are merged where possible.
 
 Simulated layers compute what kernel `fake` does: inputs are rounded to the values of int8 times a
-scale, and multiplied in floating point.
+scale, and multiplied in floating point. A product in e4m3 is one operator.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from duqsweep.inference.e4m3_products import E4m3Product
 from duqsweep.inference.fake_quant import FakeQuant, fake_quant_on, fake_quant_reason
 from duqsweep.inference.weights import merged
 from duqsweep.kernels.projection_weights import ProjectionWeights
@@ -28,7 +29,9 @@ def adaptive_norm_linear(linears: Sequence[nn.Module]) -> nn.Module:
     weights = _computable(linears)
     if weights is None:
         return SeparateAdaptiveNormLinears(linears)
-    return (FakeQuantNormLinear if weights.numerics == "simulated" else AdaptiveNormLinear)(weights)
+    if weights.numerics == "simulated":
+        return FakeQuantNormLinear(weights)
+    return AdaptiveNormLinear(_product(weights))
 
 
 def plain_linear(linear: nn.Module) -> nn.Module:
@@ -36,7 +39,7 @@ def plain_linear(linear: nn.Module) -> nn.Module:
     weights = _computable([linear])
     if weights is None:
         return linear
-    return (FakeQuantLinear if weights.numerics == "simulated" else Linear)(weights)
+    return FakeQuantLinear(weights) if weights.numerics == "simulated" else _product(weights)
 
 
 def gated_linear(linear: nn.Module) -> nn.Module:
@@ -63,16 +66,20 @@ class Linear(nn.Module):
         return F.linear(rows, self.weight, self.bias)
 
 
-class AdaptiveNormLinear(Linear):
+class AdaptiveNormLinear(nn.Module):
     """Gated residual, adaptive norm and one product."""
 
-    def forward(  # type: ignore[override]
+    def __init__(self, product: nn.Module) -> None:
+        super().__init__()
+        self.product = product
+
+    def forward(
         self, x: Tensor, update: Tensor, gate: Tensor, factor: Tensor, shift: Tensor
     ) -> tuple[Tensor, Tensor]:
         """See `adaptive_norm_linear`."""
         x = torch.addcmul(x, update, gate)
         rows = torch.addcmul(shift, normalise(x), factor).to(x.dtype)
-        return x, F.linear(rows, self.weight, self.bias)
+        return x, self.product(rows)
 
 
 class GatedLinear(nn.Module):
@@ -144,9 +151,13 @@ class FakeQuantGatedLinear(FakeQuantProduct):
         return F.linear(self.quant.gated_fake_quant(gate_up), self.weight, self.bias)
 
 
+def _product(weights: ProjectionWeights) -> nn.Module:
+    return E4m3Product(weights) if weights.is_e4m3 else Linear(weights)
+
+
 def _computable(linears: Sequence[nn.Module]) -> ProjectionWeights | None:
     """The merged layers, if this file can compute them; None: the layers must be called."""
-    weights = merged(linears, ("plain", "simulated"))
+    weights = merged(linears, ("plain", "simulated", "e4m3"))
     if weights is None or (weights.numerics == "simulated" and fake_quant_reason(weights)):
         return None
     return weights

@@ -1,144 +1,142 @@
-"""A whole policy call as one CUDA graph per prompt length.
+"""A whole policy call as two CUDA graphs: the images, then everything else.
 
-The graph contains image encoder, prefix and denoising loop. The first call with a new prompt length
-captures its graph; code that was compiled for another length is used again.
+The first graph converts and encodes the images. While it runs, the host makes the prompt, so that
+this costs no time of the call. The second has the prefix and the denoising loop, one graph per
+prompt length. Graphs are captured when a call first needs them; code that was compiled for another
+prompt length is used again.
 """
 
 from __future__ import annotations
 
-import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from duqsweep.inference.backends import Expert
 from duqsweep.inference.prefix import FusedPrefix
-from duqsweep.kernels import launches
-
-log = logging.getLogger(__name__)
-
-COMPILED_FORMS = 256  # per function, over all trials of a process
-WARM_UP_CALLS = 2  # before a capture: for compilation, and for libraries that choose kernels
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A part of a call: maps the results of earlier stages, by name, to its own result."""
-
-    name: str
-    run: Callable[[Mapping[str, Any]], Any]
-
-
-@dataclass(frozen=True)
-class Captured:
-    """The graph of one prompt length, with its static inputs and output."""
-
-    inputs: dict[str, Tensor]
-    graph: torch.cuda.CUDAGraph
-    actions: Tensor
-    launched: Counter[str]  # kernel launches during the capture
+from duqsweep.inference.stage_graph import Given, GraphStream, Stage, StageGraph
+from duqsweep.policy.frontend import CallInputs, Pixels
+from duqsweep.policy.pi05 import PrefixCache
 
 
 class GraphedCall:
     """Computes actions by CUDA graphs that are captured when needed; a `frontend.Call`."""
 
-    def __init__(self, prefix: FusedPrefix, expert: Expert) -> None:
+    def __init__(self, prefix: FusedPrefix, expert: Expert, pixels: Pixels) -> None:
         """Set up; the first call compiles and captures."""
         self.prefix, self.expert = prefix, expert
         prefix.compile(any_length=True)
         expert.compile()
-        self.stages = (
-            Stage("vision", lambda made: prefix.encode_images(made["pixels"])),
-            Stage("llm", lambda made: prefix.encode_prefix(made["vision"], made["tokens"])),
-            Stage("dit", lambda made: expert.denoise(made["noise"], expert.prepare(made["llm"]))),
-        )
-        self._captured: dict[tuple[torch.Size, ...], Captured] = {}
-        self._pool = torch.cuda.graph_pool_handle()
+
+        def see(made: Mapping[str, Any]) -> Tensor:
+            return prefix.encode_images(pixels(made["pictures"]))
+
+        def read(made: Mapping[str, Any]) -> PrefixCache:
+            return prefix.encode_prefix(made["vision"], made["tokens"])
+
+        def denoise(made: Mapping[str, Any]) -> Tensor:
+            return expert.denoise(made["noise"], expert.prepare(made["llm"]))
+
+        self.see = Stage("vision", "pictures", see)
+        self.act = (Stage("llm", "tokens", read), Stage("dit", "noise", denoise))
+        self.graph_stream = GraphStream(prefix.embed_tokens.weight.device)
+        self._seeing: dict[tuple[int, ...], StageGraph] = {}
+        self._acting: dict[tuple[tuple[int, ...], int], StageGraph] = {}
+        shape = (prefix.sizes.horizon, prefix.sizes.action_dim)
+        self._actions = torch.empty(shape, dtype=torch.float32, pin_memory=True)
 
     @torch.no_grad()
-    def run(self, pixels: Tensor, tokens: Tensor, noise: Tensor) -> Tensor:
-        """(horizon, action_dim) in float32; the next call overwrites it. See `frontend.Call`."""
-        captured = self.captured(pixels, tokens, noise)
-        for name, tensor in (("pixels", pixels), ("tokens", tokens), ("noise", noise)):
-            captured.inputs[name].copy_(tensor, non_blocking=True)
-        captured.graph.replay()
-        return captured.actions
+    def run(self, inputs: CallInputs) -> NDArray[np.float32]:
+        """(horizon, action_dim)."""
+        stream, copies = self.graph_stream.stream, self.graph_stream.copies
+        with torch.cuda.stream(stream):
+            try:
+                seeing = self._seeing_graph(inputs)
+                np.stack(inputs.pictures, out=seeing.uploads["pictures"].host)
+                seeing.send()
+                seeing.graph.replay()
+                tokens = inputs.prompt()
+                acting = self._acting_graph(inputs, tokens)
+                np.copyto(acting.uploads["tokens"].host, tokens)
+                np.copyto(acting.uploads["noise"].host, inputs.noise)
+                with torch.cuda.stream(copies):  # so that they do not wait for the images
+                    acting.send()
+                stream.wait_stream(copies)
+                acting.graph.replay()
+                self._actions.copy_(acting.result, non_blocking=True)
+            finally:  # also after an error, since the next call writes to the same pinned memory
+                stream.synchronize()
+        return self._actions.numpy().copy()
 
     def weights(self) -> list[Tensor]:
         """Every tensor that a call reads, without scratch buffers."""
         prefix = [*self.prefix.parameters(), *self.prefix.buffers()]
         return [*prefix, *self.expert.weights()]
 
-    def launches(self, pixels: Tensor, tokens: Tensor, noise: Tensor) -> dict[str, int]:
+    def graphs(self, inputs: CallInputs) -> tuple[StageGraph, StageGraph]:
+        """The two graphs of such a call, in order, after one call."""
+        self.run(inputs)
+        return self._seeing_graph(inputs), self._acting_graph(inputs, inputs.prompt())
+
+    def launches(self, inputs: CallInputs) -> dict[str, int]:
         """How often one call launches each kernel, and the products that its kernels counted.
 
-        Launches are counted when the graph is captured. Persistent kernels count their products
+        Launches are counted when a graph is captured. Persistent kernels count their products
         on the GPU: this method makes a call and reads the counters back.
         """
-        self.run(pixels, tokens, noise)
-        launched = self.captured(pixels, tokens, noise).launched
-        return {**launched, **self.expert.products_done()}
+        seeing, acting = self.graphs(inputs)
+        return {**(seeing.launched + acting.launched), **self.expert.products_done()}
 
     @torch.no_grad()
-    def captured(self, pixels: Tensor, tokens: Tensor, noise: Tensor) -> Captured:
-        """The graph for inputs of these shapes; the first such call captures it."""
-        key = (pixels.shape, tokens.shape)
-        if key not in self._captured:
-            given = {"pixels": pixels, "tokens": tokens, "noise": noise}
-            start = time.perf_counter()
-            self._captured[key] = self._capture(given, pixels.device)
-            seconds = time.perf_counter() - start
-            log.info("captured a call with %d prompt tokens: %.2f s", len(tokens), seconds)
-        return self._captured[key]
-
-    @torch.no_grad()
-    def seconds(self, pixels: Tensor, tokens: Tensor, noise: Tensor) -> dict[str, float]:
-        """Seconds of "vision", "llm" and "dit": one graph each, captured only for this."""
-        self.captured(pixels, tokens, noise)
-        made: dict[str, Any] = {
-            "pixels": pixels.clone(),
-            "tokens": tokens.clone(),
-            "noise": noise.to(pixels.device),
+    def seconds(self, inputs: CallInputs) -> dict[str, float]:
+        """Seconds of "vision", "llm" and "dit" with their inputs: one graph each, only for this."""
+        self.run(inputs)
+        given: dict[str, Callable[[], NDArray[Any]]] = {
+            "pictures": lambda: np.stack(inputs.pictures),
+            "tokens": inputs.prompt,
+            "noise": lambda: inputs.noise,
         }
+        made: dict[str, Any] = {}
         found, graphs = {}, []
-        for stage in self.stages:
-            graph = torch.cuda.CUDAGraph()
-            graphs.append(graph)  # keeps the memory of its results allocated
-            torch.cuda.synchronize()
-            with torch.cuda.graph(graph):
-                made[stage.name] = stage.run(made)
-            graph.replay()
-            torch.cuda.synchronize()
-            start = time.perf_counter()
-            graph.replay()
-            torch.cuda.synchronize()
-            found[stage.name] = time.perf_counter() - start
+        stream = self.graph_stream.stream
+        with torch.cuda.stream(stream):
+            for stage in (self.see, *self.act):
+                make = given[stage.reads]
+                first = {stage.reads: make()}
+                captured = self.graph_stream.capture((stage,), first, made, warm_ups=0)
+                graphs.append(captured)  # keeps the memory of its result allocated
+                captured.send()
+                captured.graph.replay()
+                stream.synchronize()
+                start = time.perf_counter()
+                np.copyto(captured.uploads[stage.reads].host, make())
+                captured.send()
+                captured.graph.replay()
+                stream.synchronize()
+                found[stage.name] = time.perf_counter() - start
+                made[stage.name] = captured.result
         return found
 
-    def _call(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        made: dict[str, Any] = dict(inputs)
-        for stage in self.stages:
-            made[stage.name] = stage.run(made)
-        actions: Tensor = made[self.stages[-1].name]
-        return actions
+    def _seeing_graph(self, inputs: CallInputs) -> StageGraph:
+        shape = _shape(inputs)
+        if shape not in self._seeing:
+            given = {"pictures": np.stack(inputs.pictures)}
+            self._seeing[shape] = self.graph_stream.capture((self.see,), given, {})
+        return self._seeing[shape]
 
-    def _capture(self, given: Mapping[str, Tensor], device: torch.device) -> Captured:
-        inputs = {name: tensor.to(device, copy=True) for name, tensor in given.items()}
-        side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream(device))
-        with (
-            torch.cuda.stream(side),
-            torch._dynamo.config.patch(recompile_limit=COMPILED_FORMS),
-        ):
-            for _ in range(WARM_UP_CALLS):
-                self._call(inputs)
-        torch.cuda.current_stream(device).wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with launches.counted() as launched, torch.cuda.graph(graph, pool=self._pool):
-            actions = self._call(inputs)
-        return Captured(inputs, graph, actions, launched)
+    def _acting_graph(self, inputs: CallInputs, tokens: NDArray[np.int64]) -> StageGraph:
+        key = (_shape(inputs), len(tokens))
+        if key not in self._acting:
+            given: Given = {"tokens": tokens, "noise": inputs.noise}
+            made = {"vision": self._seeing[key[0]].result}
+            self._acting[key] = self.graph_stream.capture(self.act, given, made)
+        return self._acting[key]
+
+
+def _shape(inputs: CallInputs) -> tuple[int, ...]:
+    return (len(inputs.pictures), *inputs.pictures[0].shape)

@@ -1,5 +1,6 @@
 """Integer products of a compiled prefix, two kernels each: norm and quantization; product.
 
+Large products run on the warp groups of Hopper (`gemm_products.py`), the others in Triton's kernel.
 Two changes of the weights are exact: the permutation of an MLP's last layer is applied to the
 outputs of the first, and hidden channels that are added to fill cache lines are zero.
 """
@@ -11,12 +12,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from duqsweep.inference.gemm_products import GemmProduct, on_warp_groups
 from duqsweep.kernels.epilogue import Epilogue, EpilogueKind
 from duqsweep.kernels.norms import Norm
 from duqsweep.kernels.projection_weights import (
     ProjectionWeights,
     pad_inputs,
     pad_outputs,
+    permuted,
     take_rows,
 )
 from duqsweep.kernels.rotary import Rotary, Table
@@ -37,10 +40,13 @@ def integer_linear_residual(weights: ProjectionWeights) -> nn.Module:
     return IntegerProduct(weights)
 
 
-def integer_mlp(
-    norm: Norm, first: ProjectionWeights, last: ProjectionWeights, gated: bool
+def quantized_mlp(
+    norm: Norm, first: ProjectionWeights, last: ProjectionWeights, gated: bool, dtype: torch.dtype
 ) -> nn.Module:
-    """One module: x → x plus the MLP of its norm. The activation is an epilogue."""
+    """One module: x, of dtype, → x plus the MLP of its norm. The activation is an epilogue.
+
+    Integer weights of any size, or weights in e4m3 that run on warp groups.
+    """
     hidden = torch.arange(last.in_features, device=last.values.device)
     if last.permutation is not None:
         hidden = last.permutation
@@ -52,9 +58,8 @@ def integer_mlp(
     if last.groups == 1:
         more = -last.in_features % CACHE_LINE
         first, last = pad_outputs(first, products * more), pad_inputs(last, more)
-    return IntegerMlp(
-        IntegerProduct(first, norm, "gated" if gated else "gelu"), IntegerProduct(last)
-    )
+    kind: EpilogueKind = "gated" if gated else "gelu"
+    return QuantizedMlp(_product(first, norm, kind, dtype), _product(last, None, "nothing", dtype))
 
 
 class IntegerProduct(nn.Module):
@@ -73,7 +78,7 @@ class IntegerProduct(nn.Module):
 
         self.multiply = integer_linear
         self.kind, self.rotary = kind, rotary
-        self.weights, self.norm = weights, None if norm is None else _permuted(norm, weights)
+        self.weights, self.norm = weights, None if norm is None else permuted(norm, weights)
         # The same tensors again, so that `buffers()` lists what a call reads.
         tensors = [*weights.tensors(), *([] if self.norm is None else self.norm.tensors())]
         for i, tensor in enumerate(tensors):
@@ -87,10 +92,10 @@ class IntegerProduct(nn.Module):
         return self.multiply(rows, self.weights, self.norm, epilogue)
 
 
-class IntegerMlp(nn.Module):
+class QuantizedMlp(nn.Module):
     """Two products and the residual connection."""
 
-    def __init__(self, first: IntegerProduct, last: IntegerProduct) -> None:
+    def __init__(self, first: nn.Module, last: nn.Module) -> None:
         super().__init__()
         self.first, self.last = first, last
 
@@ -100,9 +105,9 @@ class IntegerMlp(nn.Module):
         return added
 
 
-def _permuted(norm: Norm, weights: ProjectionWeights) -> Norm:
-    """The norm with its channels in the order of the weights' permuted input."""
-    if weights.permutation is None:
-        return norm
-    bias = None if norm.bias is None else norm.bias[weights.permutation]
-    return Norm(norm.weight[weights.permutation], bias)
+def _product(
+    weights: ProjectionWeights, norm: Norm | None, kind: EpilogueKind, dtype: torch.dtype
+) -> nn.Module:
+    if on_warp_groups(weights, dtype):
+        return GemmProduct(weights, None if norm is None else permuted(norm, weights), kind)
+    return IntegerProduct(weights, norm, kind)

@@ -60,7 +60,8 @@ class FusedVisionLayer(nn.Module):
         projections = [attention.q_proj, attention.k_proj, attention.v_proj]
         self.qkv = norm_linear(norm_record(layer.layer_norm1), projections)
         self.out = linear_residual(attention.out_proj)
-        self.mlp = mlp(norm_record(layer.layer_norm2), [layer.mlp.fc1, layer.mlp.fc2])
+        norm = layer.layer_norm2
+        self.mlp = mlp(norm_record(norm), [layer.mlp.fc1, layer.mlp.fc2], norm.weight.dtype)
 
     def forward(self, x: Tensor, images: int) -> Tensor:
         """(images * patches, width) → the same shape."""
@@ -81,7 +82,8 @@ class FusedPrefixLayer(nn.Module):
         self.qkv = norm_linear(norm_record(layer.input_layernorm), projections, rotary)
         self.o = linear_residual(attention.o_proj)
         parts = [layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj]
-        self.mlp = mlp(norm_record(layer.post_attention_layernorm), parts)
+        norm = layer.post_attention_layernorm
+        self.mlp = mlp(norm_record(norm), parts, norm.weight.dtype)
 
     def forward(self, x: Tensor, table: KeysValues) -> tuple[Tensor, KeysValues]:
         """(tokens, width) → the same shape, and (1, kv_heads, tokens, head_dim) keys and values."""

@@ -1,7 +1,7 @@
 """The products of a compiled prefix layer, with the norm before and the residual after them.
 
-Layers with the same input are merged if all are unquantized or all multiply integers; otherwise
-they are called one by one. Rows are (tokens, width).
+Layers with the same input are merged if all are unquantized, all multiply integers, or all multiply
+in e4m3; otherwise they are called one by one. Rows are (tokens, width).
 """
 
 from __future__ import annotations
@@ -13,14 +13,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from duqsweep.inference.integer_products import integer_linear_residual, integer_mlp, integer_norm
+from duqsweep.inference.e4m3_products import E4m3Mlp, E4m3Norm, E4m3Residual
+from duqsweep.inference.gemm_products import on_warp_groups
+from duqsweep.inference.integer_products import (
+    integer_linear_residual,
+    integer_norm,
+    quantized_mlp,
+)
 from duqsweep.inference.weights import merged, weights_of
 from duqsweep.kernels.gelu_linear import gelu_linear
 from duqsweep.kernels.norms import Norm
-from duqsweep.kernels.projection_weights import ProjectionWeights, pad_inputs, pad_outputs
+from duqsweep.kernels.projection_weights import Numerics, ProjectionWeights, pad_inputs, pad_outputs
 from duqsweep.kernels.rotary import Rotary, Table
 from duqsweep.policy.gemma import RmsNorm
 
+MERGEABLE: tuple[Numerics, ...] = ("plain", "integer", "e4m3")
 CACHE_LINE = 128  # channels; SigLIP's 4304 hidden ones become 4352
 
 
@@ -31,9 +38,11 @@ def norm_linear(
 
     With `rotary`, the module also takes `table` and applies rotary positions.
     """
-    weights = merged(linears, ("plain", "integer"))
+    weights = merged(linears, MERGEABLE)
     if weights is None:
         return SeparateNormLinears(norm, linears, rotary)
+    if weights.is_e4m3:
+        return E4m3Norm(norm, weights, rotary)
     if weights.is_integer:
         return integer_norm(norm, weights, rotary)
     return NormLinear(norm, weights, rotary)
@@ -44,19 +53,26 @@ def linear_residual(linear: nn.Module) -> nn.Module:
     weights = weights_of(linear)
     if weights is None or weights.numerics == "simulated":
         return SeparateLinearResidual(linear)
+    if weights.is_e4m3:
+        return E4m3Residual(weights)
     if weights.is_integer:
         return integer_linear_residual(weights)
     return LinearResidual(weights)
 
 
-def mlp(norm: Norm, linears: Sequence[nn.Module]) -> nn.Module:
-    """One module: x → x plus the MLP of its norm; of (first, last), or (gate, up, last)."""
-    first, last = merged(linears[:-1], ("plain", "integer")), weights_of(linears[-1])
+def mlp(norm: Norm, linears: Sequence[nn.Module], dtype: torch.dtype) -> nn.Module:
+    """One module: x, of dtype, → x plus the MLP of its norm.
+
+    linears: (first, last), or (gate, up, last).
+    """
+    first, last = merged(linears[:-1], MERGEABLE), weights_of(linears[-1])
     if first is None or last is None or first.numerics != last.numerics:
         return SeparateMlp(norm, linears)
     gated = len(linears) == 3
-    if first.is_integer:
-        return integer_mlp(norm, first, last, gated)
+    if first.is_e4m3 and not all(on_warp_groups(part, dtype) for part in (first, last)):
+        return E4m3Mlp(norm, first, last, gated)
+    if first.numerics != "plain":
+        return quantized_mlp(norm, first, last, gated, dtype)
     return (GatedMlp if gated else GeluMlp)(norm, first, last)
 
 

@@ -1,8 +1,10 @@
-"""Per-token int8 quantization in one kernel, with norm, permutation and block Hadamard rotation."""
+"""Per-token quantization in one kernel, with norm, permutation and block Hadamard rotation.
+
+Codes are int8 or e4m3.
+"""
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -10,6 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from duqsweep.kernels.e4m3 import LARGEST_E4M3
+from duqsweep.kernels.hadamard import signs
 from duqsweep.kernels.launches import note
 from duqsweep.kernels.machine import interpreted, overlaps
 from duqsweep.kernels.norms import NORM_EPS, Norm
@@ -42,6 +46,7 @@ def _per_token_quant(
     PERMUTED: tl.constexpr,
     NORMED: tl.constexpr,
     LAYER_NORM: tl.constexpr,
+    E4M3: tl.constexpr,
     PDL: tl.constexpr,
 ):
     """One program: TOKENS tokens, whose whole rows it keeps in registers; BLOCK 1: no rotation."""
@@ -81,18 +86,18 @@ def _per_token_quant(
         values = tl.reshape(rotated, (TOKENS, PADDED))
     amax = tl.max(tl.where(inside, tl.abs(values), 0.0), 1, keep_dims=True)
     scale = tl.maximum(amax / qmax, SMALLEST_SCALE)
-    rounded = (values / scale + ROUNDING) - ROUNDING
-    tl.store(codes + token.to(tl.int64) * WIDTH + channel, rounded.to(tl.int8), mask=inside)
+    place = token.to(tl.int64) * WIDTH + channel
+    if E4M3:
+        # As `round_to_e4m3`, because the interpreter's own conversion is wrong. NaN stays NaN.
+        scaled = tl.clamp(values / scale, -qmax, qmax, propagate_nan=tl.PropagateNan.ALL)
+        power = (scaled.to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True)
+        step = tl.maximum(power, 0.015625) * 0.125
+        rounded = ((scaled / step + ROUNDING) - ROUNDING) * step
+        tl.store(codes + place, rounded.to(tl.float8e4nv), mask=inside)
+    else:
+        rounded = (values / scale + ROUNDING) - ROUNDING
+        tl.store(codes + place, rounded.to(tl.int8), mask=inside)
     tl.store(scales + token, scale, mask=token < tokens)
-
-
-@cache
-def signs(block: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The signs of the Walsh-Hadamard matrix of a block, (block, block)."""
-    matrix = torch.ones(1, 1)
-    while len(matrix) < block:
-        matrix = torch.cat((torch.cat((matrix, matrix), 1), torch.cat((matrix, -matrix), 1)))
-    return matrix.to(device, dtype)
 
 
 def per_token_quant(
@@ -101,6 +106,7 @@ def per_token_quant(
     block: int,
     bits: int,
     norm: Norm | None = None,
+    e4m3: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Norm, permute, rotate and quantize tokens.
 
@@ -110,12 +116,15 @@ def per_token_quant(
         block: Channels per Hadamard block, a power of two up to 128; 1: no rotation.
         bits: Bits of the codes, 2 to 8.
         norm: Applied first; its channels are permuted like the codes. None: no norm.
+        e4m3: Make codes of e4m3, whatever `bits`; it needs a GPU of compute capability 8.9.
 
     Returns:
-        (tokens, in) int8 codes, and (tokens,) float32 scales: largest |x| / largest code.
+        (tokens, in) int8 or float8_e4m3fn codes, and (tokens,) float32 scales: largest |x| /
+        largest code.
     """
     tokens, width = rows.shape
-    codes = torch.empty(tokens, width, dtype=torch.int8, device=rows.device)
+    stored = torch.float8_e4m3fn if e4m3 else torch.int8
+    codes = torch.empty(tokens, width, dtype=stored, device=rows.device)
     scales = torch.empty(tokens, dtype=torch.float32, device=rows.device)
     padded = max(triton.next_power_of_2(width), MIN_TILE * block)
     # The interpreter has no products in bf16.
@@ -134,7 +143,7 @@ def per_token_quant(
         tokens,
         rows.stride(0),
         NORM_EPS,
-        float(largest_code(bits)),
+        LARGEST_E4M3 if e4m3 else float(largest_code(bits)),
         TOKENS=per_program,
         WIDTH=width,
         PADDED=padded,
@@ -142,6 +151,7 @@ def per_token_quant(
         PERMUTED=permutation is not None,
         NORMED=norm is not None,
         LAYER_NORM=norm is not None and norm.bias is not None,
+        E4M3=e4m3,
         PDL=pdl,
         num_warps=4 if padded <= 4 * NARROW else 8,
         launch_pdl=pdl,

@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from duqsweep.errors import EvaluationError
+from duqsweep.kernels.norms import Norm
 from duqsweep.spec import FULL_PRECISION
 
 # How a product is computed. "plain": floating point. "simulated": floating point, on values rounded
-# to those of integers times a scale (kernel `fake`). "integer": integers.
-Numerics = Literal["plain", "simulated", "integer"]
+# to those of integers times a scale (kernel `fake`). "integer": integers. "e4m3": numbers of e4m3.
+Numerics = Literal["plain", "simulated", "integer", "e4m3"]
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,9 @@ class ProjectionWeights:
         EvaluationError: The fields contradict each other; the message says how.
     """
 
-    values: Tensor  # (out, in) float or int8; (out, in / 2) uint8: two int4 codes per byte
-    scales: Tensor | None = None  # (out, groups) float32; only for integer values
+    # (out, in) float, int8 or float8_e4m3fn; (out, in / 2) uint8: two int4 codes per byte
+    values: Tensor
+    scales: Tensor | None = None  # (out, groups) float32; only for values that are codes
     bias: Tensor | None = None  # (out,)
     permutation: Tensor | None = None  # (in,): the input channel of each permuted position
     block: int = 1  # channels per rotation block; 1: no rotation
@@ -37,9 +39,9 @@ class ProjectionWeights:
     rotation: Tensor | None = None  # (block, block); None: Walsh-Hadamard / sqrt(block)
 
     def __post_init__(self) -> None:
-        if self.is_integer != (self.scales is not None):
+        if (self.is_integer or self.is_e4m3) != (self.scales is not None):
             raise EvaluationError(
-                "integer weights must have scales and floating-point ones none, got "
+                "integer and e4m3 weights must have scales and other ones none, got "
                 f"{self.values.dtype} {'without' if self.scales is None else 'with'} scales"
             )
         if self.in_features % self.groups or self.in_features % self.block:
@@ -59,10 +61,17 @@ class ProjectionWeights:
         return not self.values.is_floating_point()
 
     @property
+    def is_e4m3(self) -> bool:
+        """Whether the product multiplies numbers of e4m3."""
+        return self.values.dtype == torch.float8_e4m3fn
+
+    @property
     def numerics(self) -> Numerics:
         """How the product is computed."""
         if self.is_integer:
             return "integer"
+        if self.is_e4m3:
+            return "e4m3"
         return "plain" if self.act_bits == FULL_PRECISION else "simulated"
 
     @property
@@ -183,7 +192,18 @@ def concat(parts: Sequence[ProjectionWeights]) -> ProjectionWeights:
 def take_rows(weights: ProjectionWeights, rows: Tensor) -> ProjectionWeights:
     """The layer with only the outputs `rows`, in that order."""
     scales, bias = (None if part is None else part[rows] for part in (weights.scales, weights.bias))
-    return replace(weights, values=weights.values[rows], scales=scales, bias=bias)
+    # As integers where they are e4m3, which torch does not index on every device.
+    stored = weights.values.view(torch.uint8) if weights.is_e4m3 else weights.values
+    values = stored[rows].view(weights.values.dtype)
+    return replace(weights, values=values, scales=scales, bias=bias)
+
+
+def permuted(norm: Norm, weights: ProjectionWeights) -> Norm:
+    """The norm with its channels in the order of the weights' permuted input."""
+    if weights.permutation is None:
+        return norm
+    bias = None if norm.bias is None else norm.bias[weights.permutation]
+    return Norm(norm.weight[weights.permutation], bias)
 
 
 def pad_outputs(weights: ProjectionWeights, more: int) -> ProjectionWeights:

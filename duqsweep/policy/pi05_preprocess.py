@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
@@ -13,7 +12,7 @@ from torch import Tensor
 from duqsweep.checkpoint.io_spec import IoSpec
 from duqsweep.checkpoint.sizes import PolicySizes
 from duqsweep.checkpoint.tokenizer import PromptTokenizer
-from duqsweep.policy.preprocess import camera_pixels
+from duqsweep.policy.preprocess import camera_pictures
 from duqsweep.seams import Observation
 
 
@@ -29,26 +28,25 @@ class Pi05Preprocessing:
         """See `frontend.Preprocessing`."""
         return self.io_spec.sizes
 
-    def images(self, observation: Observation, device: torch.device) -> Tensor:
+    def pictures(self, observation: Observation) -> list[NDArray[np.uint8]]:
         """See `frontend.Preprocessing`."""
-        pixels = camera_pixels(observation, self.io_spec.cameras)
-        # Policies were trained on the simulator's images rotated by 180 degrees, that is, flipped
-        # in both directions. `camera_pixels` are already flipped vertically, so only the horizontal
-        # flip is left. Source: openpi, examples/libero/main.py.
-        mirrored = torch.from_numpy(pixels).to(device).flip(2)
-        planes = mirrored.movedim(-1, 1).float()
-        side = self.sizes.vision.image_px
-        fitted = resize_with_pad(planes, side, self.io_spec.antialias)
-        return (fitted / 127.5 - 1.0)[None]
+        return camera_pictures(observation, self.io_spec.cameras)
 
-    def prompt(self, observation: Observation) -> Tensor:
+    def pixels(self, pictures: Tensor) -> Tensor:
+        """See `frontend.Preprocessing`."""
+        # Policies were trained on the simulator's images rotated by 180 degrees, that is, flipped
+        # in both directions. An observation's are already flipped vertically, so only the
+        # horizontal flip is left. Source: openpi, examples/libero/main.py.
+        planes = pictures.flip(2).movedim(-1, 1).float()
+        side = self.sizes.vision.image_px
+        return resize_with_pad(planes, side, self.io_spec.antialias) / 127.5 - 1.0
+
+    def prompt(self, observation: Observation) -> NDArray[np.int64]:
         """See `frontend.Preprocessing`."""
         if self.io_spec.state_in_prompt:
             state = self.io_spec.state.normalise(libero_state(observation))
-            ids = self.tokenizer.with_state(observation.instruction, state)
-        else:
-            ids = self.tokenizer.without_state(observation.instruction)
-        return torch.from_numpy(ids)[None]
+            return self.tokenizer.with_state(observation.instruction, state)
+        return self.tokenizer.without_state(observation.instruction)
 
     def actions(self, normalised: NDArray[np.float32]) -> NDArray[np.float64]:
         """See `frontend.Preprocessing`; clips to [-1, 1], as the controller does.
@@ -98,6 +96,8 @@ def resize_with_pad(planes: Tensor, side: int, antialias: bool) -> Tensor:
     size = (int(height / ratio), int(width / ratio))
     resized = F.interpolate(planes, size, mode="bilinear", antialias=antialias)
     if antialias:
-        resized = resized.round().clamp(0, 255)
+        resized = resized.round()  # weights are positive and sum up to 1, so within [0, 255]
+    if size == (side, side):
+        return resized
     top, left = (side - size[0]) // 2, (side - size[1]) // 2
     return F.pad(resized, (left, side - size[1] - left, top, side - size[0] - top))

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
@@ -36,11 +35,15 @@ class EmbeddedPreprocessing:
         """See `frontend.Preprocessing`."""
         return self.config.sizes
 
-    def images(self, observation: Observation, device: torch.device) -> Tensor:
+    def pictures(self, observation: Observation) -> list[NDArray[np.uint8]]:
         """See `frontend.Preprocessing`."""
-        return images(observation, self.config.sizes.vision.image_px, device)
+        return camera_pictures(observation, CAMERAS)
 
-    def prompt(self, observation: Observation) -> Tensor:
+    def pixels(self, pictures: Tensor) -> Tensor:
+        """See `frontend.Preprocessing`; images of other sizes are resized bilinearly."""
+        return fit_pixels(pictures, self.config.sizes.vision.image_px)
+
+    def prompt(self, observation: Observation) -> NDArray[np.int64]:
         """See `frontend.Preprocessing`."""
         return prompt(observation, self.config)
 
@@ -97,29 +100,15 @@ def text_tokens(instruction: str, config: EmbeddedConfig) -> NDArray[np.int64]:
     return np.array(ids + [PADDING] * (config.text_tokens - len(ids)), dtype=np.int64)
 
 
-def prompt(observation: Observation, config: EmbeddedConfig) -> Tensor:
-    """(1, tokens) ids: the instruction, then the state."""
+def prompt(observation: Observation, config: EmbeddedConfig) -> NDArray[np.int64]:
+    """(tokens,) ids: the instruction, then the state."""
     state = state_vector(observation.eef_pos, observation.eef_quat, observation.gripper_qpos)
     words = text_tokens(observation.instruction, config)
-    return torch.from_numpy(np.concatenate((words, state_tokens(state, config))))[None]
+    return np.concatenate((words, state_tokens(state, config)))
 
 
-def images(observation: Observation, image_px: int, device: torch.device) -> Tensor:
-    """(1, cameras, 3, px, px) in [-1, 1]; images of other sizes are resized bilinearly.
-
-    Raises:
-        EvaluationError: A camera is missing.
-    """
-    pixels = camera_pixels(observation, CAMERAS)
-    scaled = scale_pixels(torch.from_numpy(pixels).to(device))
-    if scaled.shape[-1] != image_px:
-        size = (image_px, image_px)
-        scaled = F.interpolate(scaled, size, mode="bilinear", antialias=True)
-    return scaled[None]
-
-
-def camera_pixels(observation: Observation, cameras: Sequence[str]) -> NDArray[np.uint8]:
-    """The images of `cameras`: (cameras, height, width, 3).
+def camera_pictures(observation: Observation, cameras: Sequence[str]) -> list[NDArray[np.uint8]]:
+    """The images of `cameras`, (height, width, 3) each.
 
     Raises:
         EvaluationError: A camera is missing.
@@ -127,7 +116,15 @@ def camera_pixels(observation: Observation, cameras: Sequence[str]) -> NDArray[n
     missing = [camera for camera in cameras if camera not in observation.images]
     if missing:
         raise EvaluationError(f"no image of {missing[0]!r}, only {sorted(observation.images)}")
-    return np.stack([observation.images[camera] for camera in cameras])
+    return [observation.images[camera] for camera in cameras]
+
+
+def fit_pixels(pictures: Tensor, image_px: int) -> Tensor:
+    """(..., height, width, 3) bytes → (..., 3, px, px) in [-1, 1], resized bilinearly."""
+    scaled = scale_pixels(pictures)
+    if scaled.shape[-1] == image_px:
+        return scaled
+    return F.interpolate(scaled, (image_px, image_px), mode="bilinear", antialias=True)
 
 
 def scale_pixels(pixels: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ class Machine:
 
     bytes_per_s: float  # read plus written, by a copy
     flops_per_s: float  # bf16 products
-    int8_ops_per_s: float
+    int8_ops_per_s: float  # e4m3 counts as int8: their tensor cores have the same peak
 
 
 # Large copies and products, torch 2.11: the ceilings of benchmarks/policy_latency.py.
@@ -96,7 +96,7 @@ def modelled_seconds(
     """A policy call's linear layers, if each kept to the machine's limits: what bits could buy.
 
     Layer by layer the slower of reading the weights, bf16 or at their bits, and of its operations,
-    at the rate of int8 where weights and activations have 8 bits or fewer.
+    at the rate of int8 where weights and activations have 8 bits or fewer, e4m3 included.
 
     Args:
         layers: As in `modelled`.

@@ -20,7 +20,7 @@ from duqsweep.quant.quantizer import row_slices, weight_codes, weight_scales
 from duqsweep.quant.rotation import block_rotations, rotate_blocks
 from duqsweep.quant.select import permutes
 from duqsweep.quant.smoothing import smoothing_factors
-from duqsweep.spec import FULL_PRECISION, QuantSpec
+from duqsweep.spec import FULL_PRECISION, QuantSpec, numbers_of
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,9 @@ def build_pack(
         if weight_bits == FULL_PRECISION:
             stored.append(folded.float())
             continue
-        scale = weight_scales(folded, weight_bits, quant.weight_scale, quant.weight_group_size)
-        stored.append(weight_codes(folded, scale, weight_bits))
+        group, numbers = quant.weight_group_size, numbers_of(quant)
+        scale = weight_scales(folded, weight_bits, quant.weight_scale, group, numbers)
+        stored.append(weight_codes(folded, scale, weight_bits, numbers))
         scales.append(scale.float())
     return Pack(
         weight=torch.cat(stored),

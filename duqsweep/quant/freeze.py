@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from duqsweep.errors import EvaluationError
-from duqsweep.kernels.projection_weights import largest_code
 from duqsweep.quant.calibrate import LayerStats, linear_named
 from duqsweep.quant.fold import build_pack
 from duqsweep.quant.linear import LinearParts
 from duqsweep.quant.linears import BUILDERS
-from duqsweep.quant.packs import Pack, expected_shapes, load_or_build, pack_key
+from duqsweep.quant.packs import Pack, expected_tensors, load_or_build, pack_key
+from duqsweep.quant.quantizer import largest
 from duqsweep.quant.select import Bits, check_layer
-from duqsweep.spec import FULL_PRECISION, QuantSpec
+from duqsweep.spec import FULL_PRECISION, QuantSpec, numbers_of
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,9 @@ def freeze(
             raise EvaluationError(f"the weight of layer {name!r} holds NaN or infinity")
         pack = _pack(linear.weight, name, pair[0], quant, stats[name], pack_dir, weights_id)
         act_scale = _act_scale(name, pair[1], quant, stats[name])
-        parts = LinearParts(*pair, pack, act_scale, linear.bias, weight.dtype, weight.device)
+        parts = LinearParts(
+            *pair, pack, act_scale, linear.bias, weight.dtype, weight.device, numbers_of(quant)
+        )
         parent, _, child = name.rpartition(".")
         setattr(module.get_submodule(parent), child, build(parts))
     log.info("%d layers quantized, kernel %s", len(bits), quant.kernel)
@@ -78,7 +80,7 @@ def _pack(
         return build()
     key = pack_key(weights_id, name, weight, weight_bits, quant, *seen)
     shape = (weight.shape[0], weight.shape[1])
-    return load_or_build(pack_dir, key, expected_shapes(shape, weight_bits, quant), build)
+    return load_or_build(pack_dir, key, expected_tensors(shape, weight_bits, quant), build)
 
 
 def _act_scale(name: str, act_bits: int, quant: QuantSpec, stats: LayerStats) -> Tensor | None:
@@ -86,4 +88,4 @@ def _act_scale(name: str, act_bits: int, quant: QuantSpec, stats: LayerStats) ->
         return None
     if stats.percentile is None:
         raise EvaluationError(f"layer {name!r} was calibrated without the static scales it needs")
-    return (stats.percentile / largest_code(act_bits)).clamp_min(1e-6)
+    return (stats.percentile / largest(act_bits, numbers_of(quant))).clamp_min(1e-6)

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from duqsweep.kernels.projection_weights import ProjectionWeights, largest_code
+from duqsweep.kernels.projection_weights import ProjectionWeights
 from duqsweep.quant.packs import Pack
 from duqsweep.quant.quantizer import (
     decode_weight,
     quantize_tokens,
+    round_to_codes,
     row_slices,
 )
 from duqsweep.quant.rotation import rotate_blocks
-from duqsweep.spec import FULL_PRECISION
+from duqsweep.spec import FULL_PRECISION, Numbers
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class LinearParts:
     bias: Tensor | None  # (out,)
     dtype: torch.dtype  # of the replaced layer
     device: torch.device
+    numbers: Numbers = "integer"  # what the codes of weights and activations are
 
 
 class QuantizedLinear(nn.Module, ABC):
@@ -43,7 +45,7 @@ class QuantizedLinear(nn.Module, ABC):
 
 
 class DuQuantLinear(QuantizedLinear):
-    """Fake quantization: rounds to integers times a scale, and multiplies in floating point.
+    """Fake quantization: rounds to codes times a scale, and multiplies in floating point.
 
     The constructor decides which stages run; `forward` has no branch. Smoothing and static
     activation scales are folded into the rotation matrices and the weight; the bias is rotated with
@@ -83,7 +85,7 @@ class DuQuantLinear(QuantizedLinear):
     def projection_weights(self) -> ProjectionWeights | None:
         """See `QuantizedLinear`; None for settings that the record has no field for.
 
-        These are smoothing, static scales, a rotation per block and a row rotation.
+        These are e4m3, smoothing, static scales, a rotation per block and a row rotation.
         """
         if not self.mergeable:
             return None
@@ -148,36 +150,36 @@ class Scale(nn.Module):
 class RoundTokens(nn.Module):
     """Rounds each token with its own scale."""
 
-    def __init__(self, bits: int) -> None:
+    def __init__(self, bits: int, numbers: Numbers) -> None:
         super().__init__()
-        self.bits = bits
+        self.bits, self.numbers = bits, numbers
 
     def forward(self, rows: Tensor) -> Tensor:
         """(n, width) → the same shape."""
-        return quantize_tokens(rows, self.bits)
+        return quantize_tokens(rows, self.bits, self.numbers)
 
 
 class RoundStatic(nn.Module):
-    """Rounds inputs that are already divided by their channel's scale to integer codes.
+    """Rounds inputs that are already divided by their channel's scale to codes.
 
-    The scales are folded into the columns of the rounded weight, as in the prototype. An integer
-    product cannot do this, because the scales vary along its sum.
+    The scales are folded into the columns of the rounded weight, as in the prototype. A product of
+    codes cannot do this, because the scales vary along its sum.
     """
 
-    def __init__(self, bits: int) -> None:
+    def __init__(self, bits: int, numbers: Numbers) -> None:
         super().__init__()
-        self.qmax = largest_code(bits)
+        self.bits, self.numbers = bits, numbers
 
     def forward(self, rows: Tensor) -> Tensor:
         """(n, width) → codes, in the same dtype."""
-        return torch.round(rows).clamp(-self.qmax - 1, self.qmax)
+        return round_to_codes(rows, self.bits, self.numbers)
 
 
 def _one_rotation_per_token(parts: LinearParts) -> bool:
-    """Whether the input is only permuted, rotated with one shared matrix, and rounded per token."""
+    """Whether the input is permuted, rotated with one matrix, and rounded to integers per token."""
     pack = parts.pack
     others = (pack.row_rotation, pack.factors, pack.first_rotation, parts.act_scale)
-    one = pack.rotation is None or len(pack.rotation) == 1
+    one = parts.numbers == "integer" and (pack.rotation is None or len(pack.rotation) == 1)
     return one and parts.act_bits < FULL_PRECISION and all(other is None for other in others)
 
 
@@ -234,7 +236,7 @@ def _input_stages(
         stages.append(Scale(before * after))
     if parts.act_bits < FULL_PRECISION:
         static = parts.act_scale is not None
-        stages.append((RoundStatic if static else RoundTokens)(parts.act_bits))
+        stages.append((RoundStatic if static else RoundTokens)(parts.act_bits, parts.numbers))
     return permutation, matrices, [stage.to(parts.device).to(parts.dtype) for stage in stages]
 
 

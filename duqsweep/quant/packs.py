@@ -21,20 +21,23 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from duqsweep.errors import EvaluationError
 from duqsweep.files import write_bytes
 from duqsweep.fingerprint import digest
+from duqsweep.quant.quantizer import code_dtype
 from duqsweep.quant.select import permutes, rotates_twice, shares_rotation
 from duqsweep.setting import declared_settings
-from duqsweep.spec import FULL_PRECISION, QuantSpec
+from duqsweep.spec import FULL_PRECISION, QuantSpec, numbers_of
 
 # Weight → its version and its hash.
 _HASHES: MutableMapping[Tensor, tuple[int, str]] = WeakTensorKeyDictionary()
 FORMAT = 3  # raise it when the same settings give other numbers
+
+Expected = dict[str, tuple[tuple[int, ...], torch.dtype]]  # name → shape and dtype
 
 
 @dataclass(frozen=True)
 class Pack:
     """One layer, transformed and quantized. None stands for the identity."""
 
-    weight: Tensor  # (out, in): int8 codes, or float32 where the weight keeps full precision
+    weight: Tensor  # (out, in): int8 or float8_e4m3fn codes, or float32: not quantized
     scales: Tensor | None  # (out, groups) float32; None with a float32 weight
     factors: Tensor | None  # (in,) float32: inputs are divided by them
     order: Tensor | None  # (in,) int64: then reordered
@@ -81,6 +84,8 @@ def pack_key(
             if setting.changes_pack(quant, rounded)
         },
     }
+    if rounded and numbers_of(quant) != "integer":
+        shaped_by["numbers"] = numbers_of(quant)
     zigzags = permutes(quant) and quant.permutation == "zigzag"
     greedy = quant.rotation == "greedy"
     if (zigzags and not greedy) or quant.smoothing > 0:
@@ -90,15 +95,13 @@ def pack_key(
     return digest(shaped_by)
 
 
-def load_or_build(
-    pack_dir: Path, key: str, expected: dict[str, tuple[int, ...]], build: Callable[[], Pack]
-) -> Pack:
+def load_or_build(pack_dir: Path, key: str, expected: Expected, build: Callable[[], Pack]) -> Pack:
     """The pack named `key` from `pack_dir`, made and stored first if it is not there.
 
     Args:
         pack_dir: Folder of the cache; made if missing.
         key: From `pack_key`.
-        expected: Shape of every tensor that the pack must have, from `expected_shapes`.
+        expected: What the pack must have, from `expected_tensors`.
         build: Makes the pack.
 
     Raises:
@@ -111,10 +114,20 @@ def load_or_build(
     return _read(path, key, expected)
 
 
-def expected_shapes(
+def expected_tensors(shape: tuple[int, int], weight_bits: int, quant: QuantSpec) -> Expected:
+    """Every tensor in the pack of a layer (out, in) under these settings."""
+    shapes = _shapes(shape, weight_bits, quant)
+    dtypes = dict.fromkeys(shapes, torch.float32)
+    if "order" in shapes:
+        dtypes["order"] = torch.int64
+    if "scales" in shapes:
+        dtypes["weight"] = code_dtype(numbers_of(quant))
+    return {name: (shapes[name], dtypes[name]) for name in shapes}
+
+
+def _shapes(
     shape: tuple[int, int], weight_bits: int, quant: QuantSpec
 ) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor in the pack of a layer (out, in) under these settings."""
     rows, columns = shape
     block = quant.block_size
     shapes: dict[str, tuple[int, ...]] = {"weight": shape}
@@ -140,7 +153,7 @@ def _write(path: Path, key: str, pack: Pack) -> None:
     write_bytes(path, save(tensors, metadata={"key": key}))
 
 
-def _read(path: Path, key: str, expected: dict[str, tuple[int, ...]]) -> Pack:
+def _read(path: Path, key: str, expected: Expected) -> Pack:
     try:
         with safe_open(path, framework="pt") as file:
             stored_key = (file.metadata() or {}).get("key")
@@ -150,17 +163,10 @@ def _read(path: Path, key: str, expected: dict[str, tuple[int, ...]]) -> Pack:
     if stored_key != key:
         raise EvaluationError(f"pack {path} holds the key {stored_key!r}, not {key!r}; delete it")
     found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
-    wanted = {name: (shape, _dtype(name, expected)) for name, shape in expected.items()}
-    if found != wanted:
-        raise EvaluationError(f"pack {path} holds {found}, not {wanted}; delete it")
+    if found != expected:
+        raise EvaluationError(f"pack {path} holds {found}, not {expected}; delete it")
     absent = dict.fromkeys(field.name for field in fields(Pack))
     return Pack(**{**absent, **tensors})
-
-
-def _dtype(name: str, expected: dict[str, tuple[int, ...]]) -> torch.dtype:
-    if name == "weight" and "scales" in expected:
-        return torch.int8
-    return torch.int64 if name == "order" else torch.float32
 
 
 def _weight_hash(weight: Tensor) -> str:

@@ -21,10 +21,12 @@ from duqsweep.spec import (
     QuantSpec,
     has_blocks,
     mixes_channels,
+    numbers_of,
 )
 
 Bits = tuple[int, int]  # weight bits, activation bits
 INTEGER_BITS = 8  # at most, of weights and activations that a kernel multiplies
+E4M3_BITS = 8  # sign, 4 bits of exponent, 3 of fraction
 PACKED_BITS = 4  # up to this, kernel w4a8 stores two codes per byte
 
 Shape = tuple[int, int]  # out features, in features
@@ -102,6 +104,16 @@ def _check_bits(quant: QuantSpec, name: str, shape: Shape, bits: Bits) -> None:
             f"kernel={quant.kernel} multiplies integers of 2 to {INTEGER_BITS} bits, and layer "
             f"{name!r} has W{bits[0]}A{bits[1]}; use kernel=fake, or leave the layer at 16/16"
         )
+    if quant.kernel == "fp8" and bits != (E4M3_BITS, E4M3_BITS):
+        raise ConfigError(
+            f"kernel=fp8 multiplies numbers of {E4M3_BITS} bits, and layer {name!r} has "
+            f"W{bits[0]}A{bits[1]}; set both to {E4M3_BITS}, or leave the layer at 16/16"
+        )
+    if numbers_of(quant) == "e4m3" and not {*bits} <= {E4M3_BITS, FULL_PRECISION}:
+        raise ConfigError(
+            f"number_format=e4m3 has {E4M3_BITS} bits, and layer {name!r} has W{bits[0]}A{bits[1]};"
+            f" its bits must be {E4M3_BITS}, or {FULL_PRECISION} for full precision"
+        )
 
 
 def _check_row_rotation(quant: QuantSpec, name: str, shape: Shape, bits: Bits) -> None:
@@ -135,7 +147,7 @@ def _check_groups(quant: QuantSpec, name: str, shape: Shape, bits: Bits) -> None
 
 # What a quantized layer must fulfil; each check gets its name, its shape and its bits.
 LAYER_RULES = (
-    Rule(("kernel",), _check_bits),
+    Rule(("kernel", "number_format"), _check_bits),
     Rule(("row_rotation", "rotation"), _check_row_rotation),
     Rule(("block_size", "rotation", "permutation", "weight_group_size"), _check_input_blocks),
     Rule(("block_size", "row_rotation"), _check_output_blocks),

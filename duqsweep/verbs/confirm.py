@@ -23,6 +23,7 @@ from duqsweep.spec import Trial
 from duqsweep.verbs.command import command
 from duqsweep.verbs.fixed_trials import add_trust_launcher, evaluate_fixed, refuse_commands
 from duqsweep.verbs.folder import keep_explained_front, sweep_config, sweep_front
+from duqsweep.verbs.screens import update_screens
 from duqsweep.worker.ledger import make_ledger
 from duqsweep.worker.simulator import check_simulator, write_simulator
 
@@ -74,8 +75,10 @@ def main(arguments: list[str]) -> int:
     confirmed = confirmation(folder, reference)
     files.write_json(folder / CONFIRM_JSON, confirmed.to_json())
     # With the state of each point.
-    front = keep_explained_front(config, read_trials(config.directory))
+    views = read_trials(config.directory)
+    front = keep_explained_front(config, views)
     _print(config, confirmed, front)
+    update_screens(config, front, views)
     print(f"files: {folder}")
     if trouble:
         print(trouble, file=sys.stderr)

@@ -45,7 +45,9 @@ def main(arguments: list[str]) -> int:
     parsed = parser.parse_intermixed_args(arguments)
     if not parsed.wait_min > 0:
         raise ConfigError(f"--wait-min must be positive, got {parsed.wait_min:g}")
-    config = compose(["name=doctor", "enqueue=[reference]", *parsed.overrides])
+    # One episode, because a small suite's ledger holds fewer than a sweep's default.
+    around = ["name=doctor", "enqueue=[reference]", "budget.episodes_per_trial=1"]
+    config = compose([*around, *parsed.overrides])
     base = config.base
     is_slurm = config.launcher.name == "slurm"
     evaluates = {

@@ -18,6 +18,7 @@ from duqsweep.control.explain.document import PROTOTYPE, Document, comparison, m
 from duqsweep.control.trials.reader import REFERENCE
 from duqsweep.control.view.decomposition import HEADER as FACTORS
 from duqsweep.control.view.decomposition import NOTE, decomposition
+from duqsweep.control.view.wording import stage_times
 from duqsweep.errors import ConfigError
 from duqsweep.files import read_record
 from duqsweep.quant.select import rotates_twice
@@ -214,6 +215,7 @@ def _footnotes(vitals: Vitals | None) -> str:
         notes.append(
             f"Measured on {gpu}, kernel {vitals.kernel}: parts timed one by one, the whole apart."
         )
+        notes += [f"Of the parts, {stage}: {text}." for stage, text in stage_times(vitals)]
     return "\n" + "\n".join(textwrap.fill(note, WIDTH) for note in notes)
 
 

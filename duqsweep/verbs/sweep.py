@@ -40,6 +40,7 @@ from duqsweep.verbs.command import command
 from duqsweep.verbs.folder import keep_explained_front, sweep_front, tracking_uri
 from duqsweep.verbs.interrupt import HandOver, terminate_as_interrupt
 from duqsweep.verbs.notify import ERROR, VARIABLES, Notice
+from duqsweep.verbs.screens import MLFLOW_WAIT_S
 from duqsweep.verbs.undo import undone_if_refused
 from duqsweep.worker.ledger import check_ledger, make_ledger, write_ledger
 from duqsweep.worker.simulator import check_simulator, write_simulator
@@ -51,7 +52,6 @@ ASK = """\
      {command}
   n  they end now; finished episodes are kept, the others are played again
 Let them continue? [Y/n] """
-MLFLOW_WAIT_S = 60.0  # at the end, for what is not yet there
 
 
 def main(arguments: list[str]) -> int:
@@ -121,6 +121,7 @@ class _Run:
         from duqsweep.control.study.optuna_study import open_study
         from duqsweep.control.study.search import FixedBudgetSearch
         from duqsweep.control.tracking.mlflow_client import default_uri
+        from duqsweep.control.tracking.refusals import check_server
         from duqsweep.control.tracking.runids import remember_target
         from duqsweep.control.tracking.tracker import open_tracker
         from duqsweep.control.trials.reader import TrialReader
@@ -134,6 +135,8 @@ class _Run:
         self._uri = tracking_uri(config)
         parts = identity(config, space)
         check_folder(self._dir, parts)
+        if self._uri is not None and not any((self._dir / files.TRIALS_DIR).glob("*")):
+            check_server(self._uri)  # that of a sweep that has begun is waited for
         self._ledger = make_ledger(config.base.suite)
         self._mended = mend_sweep(self._dir, self._ledger)
         self._simulator = check_simulator(self._dir, config.base.suite)
@@ -141,6 +144,7 @@ class _Run:
         self._dispatcher = open_dispatcher(config.launcher, self._dir)
         self._reader = TrialReader(self._dir)
         study = open_study(config, space, self._reader.read(), self._mended.append)
+        self._study = study
         self._write_folder(f"# space: {space.hash}\n{config.yaml}", parts)
         if not config.shares_out:  # this sampler has no model that keeps it up to date
             (self._dir / files.POSTERIOR_JSON).unlink(missing_ok=True)
@@ -254,6 +258,7 @@ class _Run:
             print(f"{self._config.name} is finished: nothing was left to do, {changed}")
         elif views:
             write_report(self._dir, front, views, self._config.base)
+            self._study.write_dashboard(self._dir)
             self._tracker.front_changed(front)
         missing = self._tracker.close(MLFLOW_WAIT_S if finished else 5.0)
         if finished:
@@ -263,6 +268,9 @@ class _Run:
                 print(repeats)
             print(f"files:    {self._dir}")
             print(f"report:   {self._dir / files.REPORT_HTML}")
+            dashboard = self._dir / files.DASHBOARD_LOG
+            if dashboard.exists():  # a folder of an older version has none
+                print(f"Optuna:   optuna-dashboard {shlex.quote(str(dashboard))}")
         if missing:
             print(missing)
         elif self._config.tracking.name != "none":

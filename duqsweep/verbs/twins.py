@@ -10,7 +10,6 @@ from duqsweep import exit_codes, files
 from duqsweep.control.confirmation import prepare, unconfirmed
 from duqsweep.control.front.factors import TWINS_DIR
 from duqsweep.control.front.objectives import Objective
-from duqsweep.control.report.report import write_report
 from duqsweep.control.trials.reader import read_trials
 from duqsweep.control.twins import read_timings, twin_trials, untimed
 from duqsweep.control.view.decomposition import HEADER, NOTE, decomposition
@@ -19,6 +18,7 @@ from duqsweep.verbs.command import command
 from duqsweep.verbs.explain import table
 from duqsweep.verbs.fixed_trials import add_trust_launcher, evaluate_fixed, refuse_commands
 from duqsweep.verbs.folder import sweep_config, sweep_front
+from duqsweep.verbs.screens import update_screens
 from duqsweep.worker.ledger import read_ledger
 from duqsweep.worker.simulator import check_simulator, write_simulator
 
@@ -63,8 +63,7 @@ def main(arguments: list[str]) -> int:
             return exit_codes.INTERRUPTED
         front = sweep_front(config, views)
         files.write_json(directory / files.FRONT_JSON, front.to_json())
-        if (directory / files.REPORT_HTML).exists():
-            write_report(directory, front, views, config.base)
+        update_screens(config, front, views)
     rows = decomposition(front)
     print(table([HEADER, *rows]) if rows else "no point's twin is timed yet")
     print(f"\n{NOTE}")

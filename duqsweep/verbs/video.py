@@ -14,7 +14,6 @@ from duqsweep.control.config.sweep_config import SweepConfig
 from duqsweep.control.front.formats import number as shown
 from duqsweep.control.front.measures import CALL_MS
 from duqsweep.control.front.records import Front
-from duqsweep.control.report.report import write_report
 from duqsweep.control.trials.reader import REFERENCE, TrialView, read_trials
 from duqsweep.control.trials.reference import sweep_reference
 from duqsweep.control.view.wording import short_params
@@ -22,6 +21,7 @@ from duqsweep.errors import ConfigError
 from duqsweep.result import EpisodeRecord
 from duqsweep.spec import SuiteSpec
 from duqsweep.verbs.folder import sweep_config, sweep_front
+from duqsweep.verbs.screens import update_screens
 from duqsweep.worker.ledger import read_ledger
 from duqsweep.worker.simulator import check_simulator
 
@@ -68,8 +68,7 @@ def main(arguments: list[str]) -> int:
     paths = [parsed.out or folder / film.file_name for film in films]
     folder.mkdir(exist_ok=True)
     _write(paths, recorded, replace(config.base.suite, image_px=parsed.px), parsed)
-    if (config.directory / files.REPORT_HTML).exists():  # it shows the videos
-        write_report(config.directory, front, trials, config.base)
+    update_screens(config, front, trials)  # they show the videos
     return 0
 
 

@@ -16,7 +16,7 @@ import torch
 
 import duqsweep
 from duqsweep.errors import EvaluationError, InfrastructureError
-from duqsweep.spec import INTEGER_KERNELS, INTEGER_NEEDS
+from duqsweep.spec import FEW_BIT_KERNELS, FP8_NEEDS, INTEGER_NEEDS
 
 CPU_INFO = Path("/proc/cpuinfo")
 DRIVER_VERSION = Path("/sys/module/nvidia/version")
@@ -40,18 +40,17 @@ def resolve_device(asked: str) -> str:
 
 def check_kernel(kernel: str, device: str) -> None:
     """Raise EvaluationError unless this node can run the kernel of quantized layers."""
-    if kernel not in INTEGER_KERNELS:
+    if kernel not in FEW_BIT_KERNELS or (kernel == "fp8" and device == "cpu"):
         return
+    needs, least = (FP8_NEEDS, (9, 0)) if kernel == "fp8" else (INTEGER_NEEDS, (8, 0))
     if device != "cuda":
-        raise EvaluationError(f"kernel={kernel} {INTEGER_NEEDS}; torch sees no GPU on this node")
+        raise EvaluationError(f"kernel={kernel} {needs}; torch sees no GPU on this node")
     capability = torch.cuda.get_device_capability()
-    if capability < (8, 0):
+    if capability < least:
         name, (major, minor) = torch.cuda.get_device_name(), capability
-        raise EvaluationError(
-            f"kernel={kernel} {INTEGER_NEEDS}; {name} has capability {major}.{minor}"
-        )
+        raise EvaluationError(f"kernel={kernel} {needs}; {name} has capability {major}.{minor}")
     if find_spec("triton") is None:
-        raise EvaluationError(f"kernel={kernel} {INTEGER_NEEDS}; triton is not installed here")
+        raise EvaluationError(f"kernel={kernel} {needs}; triton is not installed here")
 
 
 def allocated_bytes(device: str) -> int | None:

@@ -8,38 +8,34 @@ from collections.abc import Mapping
 from duqsweep.checkpoint.sizes import EXPERT, LLM
 from duqsweep.errors import EvaluationError
 from duqsweep.quant.select import PACKED_BITS, Bits
-from duqsweep.spec import INTEGER_KERNELS, TrialSpec
+from duqsweep.spec import FEW_BIT_KERNELS, TrialSpec
 
 # Layers that read the same input may be one product.
 _GROUPS = ((r"self_attn\.[qkv]_proj$", "attention"), (r"mlp\.(gate|up)_proj$", "gated"))
 
 
-def is_integer(spec: TrialSpec, bits: Mapping[str, Bits]) -> bool:
-    """Whether a trial's quantized layers are to multiply integers."""
-    return bool(bits) and spec.quant.kernel in INTEGER_KERNELS
+def multiplies_few_bits(spec: TrialSpec, bits: Mapping[str, Bits]) -> bool:
+    """Whether a trial's quantized layers are to multiply integers or numbers of e4m3."""
+    return bool(bits) and spec.quant.kernel in FEW_BIT_KERNELS
 
 
 def check_launches(spec: TrialSpec, bits: Mapping[str, Bits], launched: Mapping[str, int]) -> None:
-    """Raise EvaluationError unless a call made the integer products of all quantized layers.
+    """Raise EvaluationError unless a call made the products of all quantized layers in few bits.
 
     Args:
         spec: The trial.
         bits: Its quantized layers.
         launched: What `Policy.launches` says of one call. Names of integer products end in `_w8a8`
-            or `_w4a8`: launches of a kernel per product, and products that a kernel which makes
-            many counted on the GPU.
+            or `_w4a8`, those of e4m3 in `_e4m3`: launches of a kernel per product, and products
+            that a kernel which makes many counted on the GPU.
     """
-    if not is_integer(spec, bits):
+    if not multiplies_few_bits(spec, bits):
         return
+    if spec.quant.kernel == "fp8":
+        _check_number(spec, bits, launched, ("_e4m3",), "e4m3")
+        return
+    _check_number(spec, bits, launched, ("_w4a8", "_w8a8"), "integer")
     packed = sum(count for name, count in launched.items() if name.endswith("_w4a8"))
-    wide = sum(count for name, count in launched.items() if name.endswith("_w8a8"))
-    needed = products_needed(bits, spec.policy.num_steps)
-    if packed + wide < needed:
-        raise EvaluationError(
-            f"kernel={spec.quant.kernel} did not run for all layers: {packed + wide} integer "
-            f"products were made in a call, and {len(bits)} quantized layers need at least "
-            f"{needed}; counted: {dict(launched)}"
-        )
     narrow = any(weight_bits <= PACKED_BITS for weight_bits, _ in bits.values())
     if spec.quant.kernel == "w4a8" and narrow and not packed:
         raise EvaluationError(
@@ -47,8 +43,25 @@ def check_launches(spec: TrialSpec, bits: Mapping[str, Bits], launched: Mapping[
         )
 
 
+def _check_number(
+    spec: TrialSpec,
+    bits: Mapping[str, Bits],
+    launched: Mapping[str, int],
+    endings: tuple[str, ...],
+    kind: str,
+) -> None:
+    made = sum(count for name, count in launched.items() if name.endswith(endings))
+    needed = products_needed(bits, spec.policy.num_steps)
+    if made < needed:
+        raise EvaluationError(
+            f"kernel={spec.quant.kernel} did not run for all layers: {made} {kind} products were "
+            f"made in a call, and {len(bits)} quantized layers need at least {needed}; counted: "
+            f"{dict(launched)}"
+        )
+
+
 def products_needed(bits: Mapping[str, Bits], num_steps: int) -> int:
-    """The fewest integer products that a call can do with, merged as far as possible.
+    """The fewest products in few bits that a call can do with, merged as far as possible.
 
     Only keys and values of the language model's last layer are read; the expert runs once a step.
     """

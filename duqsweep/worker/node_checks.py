@@ -92,13 +92,16 @@ def check_addresses(request: ProbeRequest) -> str:
 
 def check_rendering(request: ProbeRequest) -> str:
     """The suite's first pictures can be drawn."""
-    if request.suite.name == RECORDED:
-        return f"suite {RECORDED} needs none: {find_recording(request.suite)}"
     return draw(request.suite)
 
 
 def draw(suite: SuiteSpec) -> str:
-    """Draw the first pictures of a suite; raises where they are empty or cannot be drawn."""
+    """Draw the first pictures of a suite; raises where they are empty or cannot be drawn.
+
+    A suite of recorded observations needs none, but its file.
+    """
+    if suite.name == RECORDED:
+        return f"suite {RECORDED} needs none: {find_recording(suite)}"
     from duqsweep.envs.libero import open_environment
     from duqsweep.envs.rendering import resolve_renderer
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,13 +14,17 @@ from duqsweep.errors import InfrastructureError
 from duqsweep.seams import Environment
 from duqsweep.spec import LedgerEntry, SuiteSpec
 from duqsweep.worker.blame import WatchedEnvironment, in_simulator
+from duqsweep.worker.forked_simulator import END_S, ForkedSimulator, simulator_template
 from duqsweep.worker.shared_observation import SharedObservation
-from duqsweep.worker.simulator_requests import Answer, Opening, Reply, Request, answer
+from duqsweep.worker.simulator_requests import (
+    OPEN_LIBERO,
+    Answer,
+    Opening,
+    Reply,
+    Request,
+    answer,
+)
 
-OPEN_LIBERO = "duqsweep.envs.libero:open_environment"
-# One core each: several simulators share a machine.
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LP_NUM_THREADS"), "1")
-END_S = 5.0  # a process whose connection was closed ends by itself within this time, or is killed
 # A signal to all processes of a job may reach a simulator a little before the policy's process;
 # the simulator's death is then not to be recorded as an error of its episode.
 SIGNAL_WAIT_S = 0.5
@@ -70,12 +71,12 @@ class Simulator(Protocol):
 
 
 class RemoteSimulator:
-    """A `Simulator` that runs `simulator_process`."""
+    """A `Simulator` in a process that is forked from this process's `simulator_template`."""
 
     def __init__(self, suite: SuiteSpec, opener: str = OPEN_LIBERO) -> None:
         """Start nothing yet; `suite.renderer` must be a renderer, not auto."""
         self._opening = Opening(suite, opener)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ForkedSimulator | None = None
         self._connection: Connection[object, Reply] | None = None
         self._memory: SharedObservation | None = None
         self._unanswered = 0
@@ -95,25 +96,18 @@ class RemoteSimulator:
         return self._is_opening
 
     def open(self) -> None:
-        """Start the process, which then loads LIBERO while this one does something else.
+        """Ask for the process, which is there once the template has loaded LIBERO; do not wait.
 
-        The system ends it with the thread that calls this, which should be the main one.
+        The first call starts the template. The system ends it with the thread that calls this,
+        which should be the main one.
         """
         if self._process is not None:
             return
-        ours, theirs = socket.socketpair()
-        self._memory = SharedObservation(self._opening.suite.image_px)
-        descriptors = theirs.fileno(), self._memory.descriptor
-        words = ["-u", "-m", "duqsweep.worker.simulator_process", *map(str, descriptors)]
-        path = os.pathsep.join(filter(None, sys.path))  # what can be imported here can be there
+        suite, (ours, theirs) = self._opening.suite, socket.socketpair()
+        self._memory = SharedObservation(suite.image_px)
+        template = simulator_template(self._opening.opener, suite.renderer)
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, *words, str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=descriptors,
-                env={**os.environ, **ONE_THREAD, "PYTHONPATH": path},
-            )
+            self._process = template.fork(theirs.fileno(), self._memory.descriptor)
         self._connection = Connection(ours.detach())
         self._is_opening, self._given_up = True, None
         self._send(self._opening)
@@ -170,11 +164,9 @@ class RemoteSimulator:
         self._connection.close()
         if self._unanswered:
             self._process.kill()
-        try:
-            self._process.wait(END_S)
-        except subprocess.TimeoutExpired:
+        if self._process.wait(END_S) is None:
             self._process.kill()
-            self._process.wait()
+            self._process.wait(END_S)
         self._memory.close()
         self._process = self._connection = self._memory = None
         self._unanswered, self._built, self._is_opening = 0, frozenset(), False
@@ -187,9 +179,8 @@ class RemoteSimulator:
 
     def _death(self) -> str:
         assert self._process is not None
-        try:
-            code = self._process.wait(END_S)
-        except subprocess.TimeoutExpired:
+        code = self._process.wait(END_S)
+        if code is None:
             return "closed its connection"
         if code >= 0:
             return f"ended with exit code {code}"

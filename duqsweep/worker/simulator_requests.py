@@ -1,7 +1,7 @@
 """What a simulator is asked to do between two calls of the policy, and what it answers.
 
 `Request` and `Answer` are all that an episode knows; `Opening` and `Reply` carry them between two
-processes.
+processes. `Fork` and `Wait` are what the template of these processes is asked.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from duqsweep.errors import DuqsweepError
 from duqsweep.seams import Environment, Observation
 from duqsweep.spec import LedgerEntry, SuiteSpec
+
+OPEN_LIBERO = "duqsweep.envs.libero:open_environment"
+DESCRIPTORS = 4  # that follow a `Fork`: connection, shared memory, working folder, standard error
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,21 @@ class Reply:
     instruction: str | None = None  # None: the shared memory holds nothing new
     built: frozenset[tuple[int, int | None]] = frozenset()  # see `Environment.built`
     error: DuqsweepError | None = None
+
+
+@dataclass(frozen=True)
+class Fork:
+    """Become one more simulator; the answer is its process id."""
+
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Say how a simulator's process ended: its exit code, negative for a signal; None: it runs."""
+
+    pid: int
+    timeout_s: float
 
 
 def answer(environment: Environment, request: Request) -> Answer:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
+import torch
+
 from duqsweep.checkpoint.locate import policy_sizes
 from duqsweep.checkpoint.sizes import EXPERT, linear_layers, rows_a_pass
 from duqsweep.envs.rendering import resolve_renderer
@@ -16,12 +18,13 @@ from duqsweep.quant.cost import (
     modelled_seconds,
     weights_mb,
 )
+from duqsweep.quant.stage_times import separable, timed_stages
 from duqsweep.result import H200_SECONDS, PICTURES, PROMPT_TOKENS, SimulatorInfo, Vitals
 from duqsweep.seams import Policy
 from duqsweep.spec import TrialSpec
 from duqsweep.worker.fidelity import error_to
 from duqsweep.worker.hardware import describe_hardware, describe_versions, git_commit
-from duqsweep.worker.launch_check import check_launches, is_integer
+from duqsweep.worker.launch_check import check_launches, multiplies_few_bits
 from duqsweep.worker.noise import flow_noise
 from duqsweep.worker.observations import FixedObservations
 from duqsweep.worker.phases import phase
@@ -52,6 +55,7 @@ def measure_vitals(spec: TrialSpec, prepared: Prepared, simulator: SimulatorInfo
         calls = [_call(policy, seen), _call(reference, seen)]
         trial_ms, reference_ms = alternate(calls, policy.synchronize)
         parts_ms = _parts_ms(policy, seen)
+        stages_ms = _stages_ms(prepared)
     call_ms = latency(trial_ms)
     compile_s = compile_seconds(prepared.warm_up_ms, call_ms.p50)
     reference_call_ms = statistics.median(reference_ms)
@@ -69,7 +73,7 @@ def measure_vitals(spec: TrialSpec, prepared: Prepared, simulator: SimulatorInfo
         bits=prepared.bits,
         mean_weight_bits=mean_weight_bits(layers, prepared.bits),
         weights_mb=_stored_mb(policy)
-        if is_integer(spec, prepared.bits)
+        if multiplies_few_bits(spec, prepared.bits)
         else weights_mb(
             layers,
             prepared.bits,
@@ -85,6 +89,7 @@ def measure_vitals(spec: TrialSpec, prepared: Prepared, simulator: SimulatorInfo
         },
         call_ms=call_ms,
         parts_ms=parts_ms,
+        stages_ms=stages_ms,
         reference_call_ms=reference_call_ms,
         speedup=reference_call_ms / call_ms.p50,
         compile_s=compile_s if spec.runtime.compile else 0.0,
@@ -127,6 +132,23 @@ def _parts_ms(policy: Policy, seen: FixedObservations) -> dict[str, float]:
     noise = flow_noise((0,), policy.horizon, policy.action_dim)
     calls = [policy.time_parts(seen.measured[0], noise) for _ in range(PARTS_CALLS)]
     return {part: 1e3 * statistics.median(call[part] for call in calls) for part in calls[0]}
+
+
+def _stages_ms(prepared: Prepared) -> dict[str, float] | None:
+    """See `Vitals.stages_ms`; in calls of their own, because clocks inside a call take time."""
+    if not prepared.bits:
+        return {}
+    policy, module = prepared.policy, prepared.module
+    if module is None or not separable(module):
+        return None
+    call = _call(policy, prepared.observations)
+    measured = []
+    for _ in range(PARTS_CALLS):
+        with timed_stages(module, torch.device(prepared.reference.device)) as stages:
+            call(0)
+            policy.synchronize()
+        measured.append(stages.milliseconds())
+    return {kind: statistics.median(times[kind] for times in measured) for kind in measured[0]}
 
 
 def _reads(policy: Policy, seen: FixedObservations) -> tuple[int, int]:

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from duqsweep.checkpoint.io_spec import ACTIONS
+from duqsweep.checkpoint.io_spec import ACTIONS, CAMERAS
 from duqsweep.checkpoint.sizes import linear_layers
 from duqsweep.policy.load import load_policy
 from duqsweep.policy.pi05_policy import Pi05Policy
-from duqsweep.policy.preprocess import denormalise_actions, images, prompt
+from duqsweep.policy.preprocess import camera_pictures, denormalise_actions, fit_pixels, prompt
 from duqsweep.quant.calibrate import calibrate
 from duqsweep.quant.freeze import freeze
 from duqsweep.quant.select import select_layers
@@ -99,10 +99,11 @@ class Server:
         policy = self._policy(setting)
         network, config = policy.module, policy.preprocessing.config
         px = config.sizes.vision.image_px
-        pixels = torch.cat([images(seen, px, self.device) for seen, _ in requests])
-        words = torch.cat([prompt(seen, config) for seen, _ in requests]).to(self.device)
+        pictures = np.stack([camera_pictures(seen, CAMERAS) for seen, _ in requests])
+        pixels = fit_pixels(torch.from_numpy(pictures).to(self.device), px)
+        words = torch.from_numpy(np.stack([prompt(seen, config) for seen, _ in requests]))
         actions = torch.from_numpy(np.stack([noise for _, noise in requests])).to(self.device)
-        cache = network.prefix(network.encode_images(pixels), words)
+        cache = network.prefix(network.encode_images(pixels), words.to(self.device))
         for modulation in policy.call.modulations:
             actions = actions - network.velocity(actions, cache, modulation) / policy.num_steps
         return [denormalise_actions(a, config) for a in actions[:, :, :ACTIONS].cpu().numpy()]

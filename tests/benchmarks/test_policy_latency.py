@@ -25,9 +25,9 @@ from duqsweep.policy.pi05 import Pi05
 ROOT = Path(__file__).parents[2]
 
 
-def row(name: str, ms: float, horizon: int = 10) -> Row:
+def row(name: str, ms: float, horizon: int = 10, cameras: int = 2) -> Row:
     found = Measurement(ms, p95_ms=ms, calls=2, error=0.0, weights_mb={}, build_s=0.0)
-    return Row(name, horizon, precise="bf16" in name, floor_ms=1.0, measured=found)
+    return Row(name, cameras, horizon, precise="bf16" in name, floor_ms=1.0, measured=found)
 
 
 def test_forms_give_a_table_and_json(tmp_path: Path) -> None:
@@ -73,10 +73,12 @@ def test_ratios_tell_how_many_times_as_fast_a_form_is() -> None:
     )
     quantized, other = row("expert_w4a8", 4.0), row("expert_w4a8", 5.0, horizon=50)
     policy = row("policy_w4a8", 6.0)
-    rows = [loop, slow, fast, quantized, other, policy]
+    three = row("expert_w4a8", 4.0, cameras=3)
+    rows = [loop, slow, fast, quantized, other, policy, three]
     found = ratios(quantized, rows)
     assert (found.to_seed_loop, found.to_fastest_bf16) == (200.0, 2.0)
     assert ratios(other, rows).to_fastest_bf16 is None
+    assert ratios(three, rows).to_fastest_bf16 is None
     assert ratios(other, rows).to_seed_loop == 160.0
     assert ratios(policy, rows).to_seed_loop is None
     assert document({"gpu": None}, rows)["machine"] == {"gpu": None}
@@ -92,6 +94,23 @@ def test_another_horizon_shares_weights_and_frozen_layers() -> None:
     pairs = zip(frozen.buffers(), again.buffers(), strict=True)
     assert all(one.data_ptr() == other.data_ptr() for one, other in pairs)
     assert long.module.action_in_proj.weight is short.module.action_in_proj.weight
+
+
+def test_another_shape_has_another_prefix_and_other_work() -> None:
+    two = Bench("embedded", "cpu", num_steps=1, horizon=None)
+    one, short = two.at(two.horizon, cameras=1), two.at(two.horizon, prompt_tokens=5)
+    lengths = {name: at.cache[0][0].shape[2] for name, at in (("2", two), ("1", one), ("5", short))}
+    assert lengths["2"] - lengths["1"] == two.sizes.vision.tokens
+    assert lengths["2"] - lengths["5"] == two.prompt.shape[1] - 5
+    assert one.reads == (1, two.prompt.shape[1])
+    assert short.reads == (2, 5)
+    best = Ceilings(copy_tb_s=1e9, matmul_tflop_s=1.0, int8_top_s=1.0)
+    form = FORMS["vision_bf16_merged_graph"]
+    assert floor_ms(two, form, best) == pytest.approx(2 * floor_ms(one, form, best))
+    with pytest.raises(ValueError, match="cameras must be 1 to 2, got 3"):
+        two.at(two.horizon, cameras=3)
+    with pytest.raises(ValueError, match="prompt_tokens must be 1 to 40, got 0"):
+        two.at(two.horizon, prompt_tokens=0)
 
 
 def test_an_integer_form_has_the_floor_of_its_packed_weights() -> None:

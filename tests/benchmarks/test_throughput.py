@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import throughput
 
+from duqsweep.checkpoint.sizes import EXPERT, VISION, linear_layers, sizes_of
 from duqsweep.control.config.sweep_config import compose
+from duqsweep.quant.select import select_layers
 from duqsweep.result import Throughput
 
 
@@ -16,6 +18,13 @@ from duqsweep.result import Throughput
 def test_suites_are_those_that_a_sweep_composes(suite: str) -> None:
     composed = compose(["name=step", "enqueue=[reference]", f"suite={suite}"]).base.suite
     assert throughput.suite_spec(suite, "auto", None) == composed
+
+
+def test_the_mixed_form_has_eight_bits_in_the_llm_and_four_in_the_expert() -> None:
+    bits = select_layers(throughput.quant_spec("mixed"), linear_layers(sizes_of("pi05_libero")))
+    found = {(EXPERT in name, weight) for name, (weight, _) in bits.items()}
+    assert found == {(True, 4), (False, 8)}
+    assert not any(VISION in name for name in bits)
 
 
 def test_a_new_row_replaces_the_old_one_of_the_same_case(tmp_path: Path) -> None:

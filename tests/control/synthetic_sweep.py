@@ -69,6 +69,7 @@ def make_vitals(trial: Trial, speedup: float, noise: float = 0.0) -> Vitals:
     bits = trial.spec.quant.rules[0].weight_bits if trial.spec.quant.rules else 16
     own_node_ms = REFERENCE_MS * (1 + noise)  # nodes differ, ratios do not
     call_ms = own_node_ms / speedup
+    stages = {"rotations": 1.75, "rounding": 1.25}
     return Vitals(
         layers_quantized=6 if bits < 16 else 0,
         bits={layer: (bits, 8) for layer in LAYERS} if bits < 16 else {},
@@ -77,6 +78,7 @@ def make_vitals(trial: Trial, speedup: float, noise: float = 0.0) -> Vitals:
         modelled={"expert_forwards_per_call": float(trial.spec.policy.num_steps)},
         call_ms=LatencyStats(call_ms, call_ms * 1.12, 40),
         parts_ms={"vision": 2.1, "llm": 3.2, "dit": call_ms - 5.3},
+        stages_ms=None if trial.spec.runtime.compile else stages if bits < 16 else {},
         reference_call_ms=own_node_ms,
         speedup=speedup,
         compile_s=8.4 if trial.spec.runtime.compile else 0.0,

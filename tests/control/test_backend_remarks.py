@@ -55,6 +55,12 @@ def test_what_stands_against_one_kernel_is_said(quant: QuantSpec, why: str) -> N
     assert why in found
 
 
+def test_e4m3_is_said_to_run_on_the_compiler() -> None:
+    found = remark(QuantSpec(rules=(LayerRule("gemma_expert", 8, 8),), kernel="fp8"))
+    assert found is not None
+    assert found.endswith("on torch.compile, because its products multiply numbers of e4m3")
+
+
 def test_layers_that_no_backend_can_merge_are_named() -> None:
     found = remark(QuantSpec(rules=(LayerRule("gemma_expert.*q_proj", 4, 8),), kernel="int8"))
     assert found is not None

@@ -32,6 +32,7 @@ class FailingDisk:
             raise OSError(AT[self.calls], os.strerror(AT[self.calls]))
 
 
+@pytest.mark.fault("disk full, quota used up, ESTALE, EIO", "waits, says so once, leaves no `.tmp`")
 def test_the_sweep_waits_says_so_and_ends_as_if_nothing_had_been(tmp_path, monkeypatch, capsys):
     make_light(monkeypatch)
     whole, broken = tmp_path / "whole" / "odd", tmp_path / "broken" / "odd"

@@ -61,6 +61,52 @@ REFUSED = {(files.IDENTITY_JSON, "missing"), (files.IDENTITY_JSON, "other versio
 CASES = [(name, damage) for name in FILES for damage in DAMAGES if (name, damage) not in REFUSED]
 
 
+@pytest.mark.fault(
+    "spec.json truncated, corrupt, missing, of another version",
+    "the trial is moved to quarantine and evaluated anew",
+    lost="the damaged ones",
+    repeated="of that trial",
+)
+@pytest.mark.fault(
+    "vitals.json truncated, corrupt, missing, of another version",
+    "moved; the trial is benchmarked again",
+)
+@pytest.mark.fault(
+    "episodes.jsonl truncated, corrupt, missing, of another version",
+    "moved; lines that can be read stay, the others are played again",
+    lost="the damaged ones",
+    repeated="the damaged ones",
+)
+@pytest.mark.fault(
+    "result.json truncated, corrupt, missing, of another version",
+    "moved; written again from the episodes",
+)
+@pytest.mark.fault(
+    "state.json truncated, corrupt, missing, of another version",
+    "moved; the state follows from the result",
+)
+@pytest.mark.fault("job.json truncated, corrupt, missing, of another version", "moved")
+@pytest.mark.fault(
+    "failures.jsonl truncated, corrupt, missing, of another version",
+    "moved; lines that can be read stay",
+)
+@pytest.mark.fault(
+    "ledger.json truncated, corrupt, missing, of another version",
+    "moved; made again from suite and seed",
+)
+@pytest.mark.fault(
+    "reference.json truncated, corrupt, missing, of another version",
+    "moved; taken again from the first benchmark",
+)
+@pytest.mark.fault(
+    "study.log truncated, corrupt, missing, of another version",
+    "moved; the study is written anew from the folders",
+)
+@pytest.mark.fault("front.json truncated, corrupt, missing, of another version", "written again")
+@pytest.mark.fault(
+    "identity.json truncated or corrupt",
+    "moved; confirmed by the study. A missing one is refused: nothing tells it from an old format",
+)
 @pytest.mark.parametrize(("name", "damage"), CASES)
 def test_status_front_and_the_sweep_go_on(name, damage, sweep: SweepConfig, capsys) -> None:
     folder = sweep.directory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import optuna
@@ -32,6 +33,9 @@ def open_it(folder: Path, sampler: str) -> OptunaStudy:
     return open_study(config, Space.from_config(config))
 
 
+@pytest.mark.fault(
+    "controller killed between a proposal and its trial", "the same settings are proposed"
+)
 @pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
 def test_a_killed_controller_proposes_what_it_would_have_proposed(sampler, tmp_path, monkeypatch):
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
@@ -83,3 +87,43 @@ def test_a_short_study_is_what_optuna_itself_would_see(objectives, monkeypatch):
         drawn.append([trial.params for trial in study.trials])
     assert drawn[0] == drawn[1]
     assert len(divided) == 12 - 3  # once per trial, not per parameter
+
+
+def test_a_long_study_is_seen_alike_by_a_sampler_that_followed_it_and_by_a_new_one():
+    sampler = optuna.samplers.RandomSampler(seed=7)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    space = {"x": optuna.distributions.FloatDistribution(0, 1)}
+    draw = random.Random(7)
+    followed = Windows()
+    for number in range(RECENT + 120):
+        asked = study.ask(space)
+        if number > RECENT:
+            now = study.trials[-1]
+            seen = [one.number for one in followed.of(study, now)._trials]
+            assert seen == [one.number for one in Windows().of(study, now)._trials]
+        best = number == 3
+        study.tell(asked, [1.0 if best else draw.randrange(40) / 40, draw.randrange(40) / 40])
+    assert min(seen) == 3
+    assert len(seen) > RECENT
+
+
+def test_values_of_a_long_study_are_converted_once(monkeypatch):
+    converted = []
+    convert = optuna.distributions.FloatDistribution.to_internal_repr
+    monkeypatch.setattr(
+        optuna.distributions.FloatDistribution,
+        "to_internal_repr",
+        lambda self, value: converted.append(value) or convert(self, value),
+    )
+    windows, drawn = Windows(), []
+    for sampler in (
+        WindowedTPE(windows, seed=1, n_startup_trials=3),
+        optuna.samplers.TPESampler(seed=1, n_startup_trials=3),
+    ):
+        study = optuna.create_study(sampler=sampler)
+        study.optimize(lambda trial: trial.suggest_float("x", -9, 9) ** 2, n_trials=30)
+        drawn.append((len(converted), [trial.params for trial in study.trials]))
+        converted.clear()
+    (ours, our_params), (optunas, their_params) = drawn
+    assert our_params == their_params
+    assert 4 * ours < optunas

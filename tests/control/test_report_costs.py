@@ -13,8 +13,8 @@ from duqsweep.control.front.content import compute_front
 from duqsweep.control.front.importance import Importance
 from duqsweep.control.front.measures import EPISODE_TIME_S, SUCCESS_RATE
 from duqsweep.control.front.records import Front
-from duqsweep.control.report.costs import episodes_line, growth_picture, importances_table
-from duqsweep.control.report.importances import LEAST_TRIALS, importances
+from duqsweep.control.report.associations import LEAST_TRIALS, associations
+from duqsweep.control.report.costs import episodes_line, growth_picture, settings_that_matter
 from duqsweep.control.trials.reader import TrialView, read_trials
 
 
@@ -34,9 +34,9 @@ def front(folder: Path, views: list[TrialView]) -> Front:
 
 
 def test_the_settings_that_were_made_to_matter_come_first(front: Front) -> None:
-    of_success = importances(front, SUCCESS_RATE)
+    of_success = associations(front, SUCCESS_RATE)
     assert next(iter(of_success)) == "quant.weight_bits.default"
-    assert next(iter(importances(front, EPISODE_TIME_S))) == "policy.num_steps"
+    assert next(iter(associations(front, EPISODE_TIME_S))) == "policy.num_steps"
     assert all(0 <= share <= 1 for share in of_success.values())
 
 
@@ -46,23 +46,26 @@ def test_a_setting_without_effect_has_a_share_near_nothing(front: Front) -> None
     shares = []
     for _ in range(40):
         points = [replace(p, params={"idle": draw.choice("abc")}) for p in base]
-        found = importances(replace(front, points=tuple(points)), SUCCESS_RATE)
+        found = associations(replace(front, points=tuple(points)), SUCCESS_RATE)
         shares.append(found["idle"])
     assert sum(shares) / len(shares) < 0.08
 
 
 def test_few_trials_say_nothing(front: Front) -> None:
     few = replace(front, points=front.points[: LEAST_TRIALS - 1])
-    assert importances(few, SUCCESS_RATE) == {}
-    assert importances_table(few) == ""
+    assert associations(few, SUCCESS_RATE) == {}
+    assert settings_that_matter(few) == ""
 
 
 def test_the_models_importances_are_shown_where_the_front_has_them(front: Front) -> None:
     known = replace(front, importances=(Importance("policy.num_steps", 0.4, 0.2, 0.6),))
-    table = importances_table(known)
+    table = settings_that_matter(known)
     assert "40 % (20–60 %)" in table
     assert table.count("90 % interval") == 1
-    assert "90 % interval" not in importances_table(front)
+    assert "success rate: importance" in table
+    assert f"{EPISODE_TIME_S.label}: association" in table
+    assert "success rate: association" in settings_that_matter(front)
+    assert "90 % interval" not in settings_that_matter(front)
 
 
 def test_episodes_are_compared_with_a_fixed_number(views: list[TrialView]) -> None:

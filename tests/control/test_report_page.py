@@ -95,6 +95,12 @@ const heads = [...doc("wide").querySelectorAll("#every-trial th button")];
 const time = heads.findIndex((button) => button.textContent === "time");
 heads[time].click();
 found.sorted = rows("wide").map((row) => row.cells[time].dataset.sort ?? "");
+found.stages = ["8", "2"].map((number) => {
+  marks("wide").find((mark) => mark.dataset.trial === number)
+    .dispatchEvent(new wide.MouseEvent("click", { bubbles: true }));
+  return [...panel("wide").querySelectorAll("dt.stage")]
+    .map((name) => `${name.innerText} ${name.nextSibling.innerText}`);
+});
 found.roles = [...doc("wide").querySelectorAll(".chart svg, .mark[data-trial], .panel")]
   .every((node) => node.getAttribute("aria-label"));
 """
@@ -184,6 +190,14 @@ def test_a_click_on_a_mark_shows_all_about_its_trial(found: Any) -> None:
         assert words in text
     assert found["video"] == VIDEO
     assert found["heat"] == 6
+
+
+def test_the_panel_tells_the_time_of_rotations_and_rounding_or_that_they_are_fused(
+    found: Any,
+) -> None:
+    clocked, fused = found["stages"]
+    assert clocked == ["of these, rotations 1.75 ms", "of these, rounding 1.25 ms"]
+    assert fused == ["of these, rotations and rounding fused with other work, not separable"]
 
 
 def test_intervals_are_those_of_the_front_and_of_the_trial_that_is_looked_at(found: Any) -> None:

@@ -56,6 +56,7 @@ def undisturbed(directory: Path, count: int) -> list[FinishedTrial]:
     return study.history()
 
 
+@pytest.mark.fault("database of the study locked", "waits with back-off, one line")
 def test_a_locked_database_is_waited_out_with_one_line(tmp_path: Path) -> None:
     path = tmp_path / "study.db"
     study = opened(tmp_path / "a", f"storage.url='sqlite:///{path}?timeout=0.05'")
@@ -112,6 +113,7 @@ class LosesAnswers:
         return acted
 
 
+@pytest.mark.fault("database's answer lost after it carried out a write", "the write counts once")
 def test_a_write_whose_answer_was_lost_is_not_carried_out_twice() -> None:
     lossy = LosesAnswers()
     storage = PatientStorage(lossy, "")  # type: ignore[arg-type]
@@ -175,6 +177,7 @@ def server() -> Iterator[Server]:
     shutil.rmtree(folder)
 
 
+@pytest.mark.fault("PostgreSQL stopped, restarted, slow", "waits; the same study as undisturbed")
 def test_postgresql_that_is_stopped_restarted_and_slow_is_waited_out(
     server: Server, tmp_path: Path
 ) -> None:
@@ -206,6 +209,10 @@ def test_postgresql_that_is_stopped_restarted_and_slow_is_waited_out(
     assert not [line for line in said if "hidden" in line]
 
 
+@pytest.mark.fault(
+    "folder of a sweep with `storage.url` moved",
+    "one line names `storage.moved_from`, which resumes it",
+)
 def test_a_sweep_whose_folder_was_moved_takes_its_study_along(tmp_path: Path) -> None:
     url = f"storage.url=sqlite:///{tmp_path}/study.db"
     study = opened(tmp_path / "old", url)

@@ -295,6 +295,7 @@ def test_a_fault_of_the_machine_leaves_the_trial_open_and_the_next_start_tries_i
     assert again.outcomes == {0: "complete"}
 
 
+@pytest.mark.fault("result appears after its job was given up", "taken in while the sweep runs")
 def test_a_result_that_appears_late_is_taken_in_by_the_running_controller(tmp_path):
     ran = run(tmp_path, {0: [dies("cancelled")], 1: [brings_a_result_of(0), measures, completes]})
     assert [view.number for view in ran.search.told] == [0, 1]  # while 1 still ran
@@ -312,6 +313,9 @@ def test_a_cancelled_job_is_not_submitted_again_and_its_trial_stays_open(tmp_pat
     assert list(ran.loop.deaths.open) == [0]
 
 
+@pytest.mark.fault(
+    "controller dead, its jobs cancelled meanwhile", "another job resumes each trial"
+)
 def test_a_job_that_was_cancelled_while_no_controller_ran_is_replaced(tmp_path):
     write_trial(tmp_path, make_trial(0))
     jobs = Scripted(
@@ -323,11 +327,13 @@ def test_a_job_that_was_cancelled_while_no_controller_ran_is_replaced(tmp_path):
     assert [view.outcome for view in listed.told] == ["complete"]
 
 
+@pytest.mark.fault("preempted again and again", "resumed each time")
 def test_preemption_is_retried_without_a_limit(tmp_path):
     ran = run(tmp_path, {0: [*[dies("preempted")] * (3 * RETRIES), completes]})
     assert ran.outcomes == {0: "complete"}
 
 
+@pytest.mark.fault("every job dies before its first word", "the sweep ends, its trials stay open")
 def test_a_sweep_ends_early_when_every_job_dies_before_its_first_word(tmp_path):
     ran = run(tmp_path, {number: [dies("setup")] * 9 for number in range(4)})
     assert ran.ending == "broken"
@@ -350,6 +356,9 @@ def test_a_sweep_that_gets_somewhere_goes_on_among_deaths(tmp_path):
     assert (ran.ending, ran.outcomes) == ("finished", {1: "complete", 3: "complete"})
 
 
+@pytest.mark.fault(
+    "policy crashes at the same episode", "failed after three crashes, with its episodes"
+)
 def test_a_policy_that_keeps_crashing_fails_for_good_and_what_is_known_is_kept(tmp_path):
     deaths: list[Event] = [measures, *[dies("crash")] * (RETRIES + 1)]
     ran = run(tmp_path, {0: deaths, 1: [completes]})
@@ -372,6 +381,7 @@ def test_crashes_under_earlier_controllers_count_until_a_person_retries(tmp_path
     assert run(tmp_path, {0: [dies("crash"), completes]}).outcomes == {0: "complete"}
 
 
+@pytest.mark.fault("policy runs out of memory twice", "failed")
 def test_running_out_of_memory_twice_at_one_episode_is_the_trials_own_fault(tmp_path):
     ran = run(tmp_path, {0: [dies("oom")] * 2, 1: [dies("oom"), completes]})
     assert ran.outcomes == {0: "failed", 1: "complete"}
@@ -380,6 +390,7 @@ def test_running_out_of_memory_twice_at_one_episode_is_the_trials_own_fault(tmp_
     assert final.startswith("trial 0")
 
 
+@pytest.mark.fault("job ends without a result", "the trial is retried")
 def test_a_job_that_ends_without_a_result_counts_as_lost(tmp_path):
     ran = run(tmp_path, {0: [vanishes, completes]})
     assert ran.outcomes == {0: "complete"}
@@ -388,6 +399,7 @@ def test_a_job_that_ends_without_a_result_counts_as_lost(tmp_path):
     assert never.outcomes == {}
 
 
+@pytest.mark.fault("job dies after it wrote its result", "the result counts")
 def test_a_job_that_dies_after_its_result_was_written_has_not_failed(tmp_path):
     def completes_and_dies(jobs: Scripted, assignment: Assignment) -> Ended:
         completes(jobs, assignment)
@@ -461,6 +473,7 @@ def test_an_assignment_that_is_reached_pauses_the_trial_unless_the_search_says_i
     assert ran.mirror.fronts == 1
 
 
+@pytest.mark.fault("result written while no controller ran", "processed by the next start")
 def test_a_result_that_no_dispatcher_reports_is_processed_at_the_next_start(tmp_path):
     jobs = Scripted(tmp_path, {})
     for number, outcome in enumerate(["complete", "stopped"]):
@@ -561,6 +574,9 @@ def test_the_front_is_up_to_date_after_an_interrupt(tmp_path):
     assert [point["trial"] for point in shown(tmp_path)["points"]] == [0, 1]
 
 
+@pytest.mark.fault(
+    "controller killed between a result and the front", "the next start writes front.json"
+)
 def test_a_start_with_nothing_to_do_writes_the_front_that_a_killed_controller_did_not(tmp_path):
     run(tmp_path, {0: [completes], 1: [completes]})
     written = shown(tmp_path)

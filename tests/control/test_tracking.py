@@ -8,6 +8,8 @@ import http.server
 import json
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -17,6 +19,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from composed import composed_in
 from synthetic_sweep import (
     OBJECTIVES,
     SUITE,
@@ -30,17 +33,21 @@ from synthetic_sweep import (
 
 from duqsweep import files
 from duqsweep.control.front.content import compute_front
-from duqsweep.control.front.records import read_front
+from duqsweep.control.front.factors import TWINS_DIR
+from duqsweep.control.front.records import Front, read_front
 from duqsweep.control.report.report import write_report
 from duqsweep.control.tracking import mlflow_client, register, shared_view
+from duqsweep.control.tracking.copied_runs import KEY_TAG
 from duqsweep.control.tracking.links import links
-from duqsweep.control.tracking.mirror import KEY_TAG, NOTE_TAG, Mirror, mirror
+from duqsweep.control.tracking.mirror import NOTE_TAG, Mirror, mirror
 from duqsweep.control.tracking.runids import known_runs, sweep_key
 from duqsweep.control.tracking.runs import trial_record
 from duqsweep.control.tracking.tracker import MlflowTracker, NullTracker, open_tracker
 from duqsweep.control.trials.reader import read_trial, read_trials
+from duqsweep.control.twins import read_timings, twin_trials, untimed
 from duqsweep.errors import ConfigError, DuqsweepError
 from duqsweep.fingerprint import digest
+from duqsweep.verbs.screens import update_screens
 from duqsweep.worker.ledger import make_ledger, write_ledger
 
 # MLflow 3.17 uses what SQLAlchemy 2.1 calls outdated.
@@ -89,7 +96,6 @@ def everything(sweep_dir: Path) -> dict[str, Any]:
     held = {}
     for run in mlflow.search_runs([experiment], max_results=1000):
         parent = run.data.tags.pop("mlflow.parentRunId", None)
-        run.data.tags.pop("duqsweep.synced")  # covers the parent's id
         history = {
             key: sorted((m.step, m.value, m.timestamp) for m in history_of(mlflow, run, key))
             for key in run.data.metrics
@@ -152,7 +158,14 @@ def run_of(sweep_dir: Path, number: int) -> Any:
 def test_child_has_its_files_without_passwords_and_what_it_played(sweep_dir: Path) -> None:
     child = everything(sweep_dir)[f"{sweep_key(sweep_dir)}/3"]
     films = {"trial_0003_episode_0001.mp4", "trial_0003_beside_0000_episode_0002.mp4"}
-    assert set(child["artifacts"]) == {"spec.json", "vitals.json", "result.json", "log.txt", *films}
+    assert set(child["artifacts"]) == {
+        "spec.json",
+        "vitals.json",
+        "result.json",
+        "episodes.jsonl",
+        "log.txt",
+        *films,
+    }
     run = run_of(sweep_dir, 3)
     folder = Path(run.info.artifact_uri.removeprefix("file://"))
     assert (folder / "log.txt").read_text() == "load: 0.76 s from s3://me:***@host/weights\n"
@@ -196,6 +209,25 @@ def test_the_experiment_opens_on_the_front(sweep_dir: Path) -> None:
     assert f"viewStateShareKey={known['view']}&compareRunsMode=CHART" in lines["front:"]
 
 
+def test_the_chart_of_settings_has_those_that_trials_have_together(sweep_dir: Path) -> None:
+    front = compute_front(sweep_dir, OBJECTIVES)
+    points = [
+        dataclasses.replace(
+            point,
+            params=point.params | ({"quant.kernel": f"k{point.trial}"} if point.name else {}),
+        )
+        for point in front.points
+    ]
+    with_plans = dataclasses.replace(front, points=tuple(points))
+    view = json.loads(shared_view.view_tag(with_plans, "a" * 32, 0))
+    packed = base64.b64decode(view["state"].removeprefix("deflate;"))
+    state = json.loads(zlib.decompress(packed))
+    assert "params.`kernel`" in state["selectedColumns"]
+    chosen = state["compareRunCharts"][1]["selectedParams"]
+    assert "kernel" not in chosen  # only plans have it
+    assert {"w_bits", "num_steps"} <= set(chosen)
+
+
 def test_a_view_of_many_settings_fits_into_a_tag(sweep_dir: Path) -> None:
     front = compute_front(sweep_dir, OBJECTIVES)
     params = {f"quant.weight_bits.layers.{n}": n for n in range(200)}
@@ -223,6 +255,18 @@ def test_episodes_are_logged_in_ledger_order_up_to_the_first_gap(tmp_path: Path)
     assert steps_after(0, 2, 1, 5) == [0, 1, 2]
     assert steps_after(3, 2, 1) == []
     assert steps_after(5, 4, 3, 2, 1, 0) == list(range(6))
+
+
+def test_the_settling_success_rate_has_ten_points_per_tenfold_of_episodes(tmp_path: Path) -> None:
+    trial, played = make_trial(0), make_episodes(0, 300, 0.5)
+    write_trial(tmp_path, trial, make_vitals(trial, 2.0), played, None)
+    record = trial_record(read_trial(files.trial_dir(tmp_path, 0)), None, None)
+    series = {step + 1: value for key, value, _, step in record.metrics if key.startswith("epis")}
+    assert list(series)[:9] == list(range(1, 10))
+    assert list(series)[9:20] == [10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 90]
+    assert list(series)[20:] == [100, 150, 200, 250, 300]
+    for count, rate in series.items():
+        assert rate == sum(record.success for record in played[:count]) / count
 
 
 def test_states_and_times_are_the_trials_own(sweep_dir: Path) -> None:
@@ -279,6 +323,8 @@ def test_links_open_the_sweep_its_trials_and_the_fronts_comparison(sweep_dir: Pa
     assert known is not None
     assert lines["MLflow:"].endswith(f"ui --backend-store-uri sqlite:///{sweep_dir}/mlflow.db")
     assert known["parent"] in lines["sweep:"]
+    assert f"viewStateShareKey={known['view']}&compareRunsMode=CHART" in lines["front:"]
+    assert f"viewStateShareKey={known['view']}&compareRunsMode=TABLE" in lines["trials:"]
     content = json.loads((sweep_dir / files.FRONT_JSON).read_text())
     front = [known["trials"][str(p["trial"])] for p in content["points"] if p["on_front"]]
     runs = unquote(lines["compare:"].split("runs=")[1].split("&")[0])
@@ -359,6 +405,9 @@ class Refusing(http.server.BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.fault(
+    "MLflow's server down, silent or broken", "the sweep does not wait; `sync` catches up"
+)
 def test_a_broken_server_is_asked_ever_less_often(copy: Path) -> None:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -433,3 +482,135 @@ def test_a_finished_run_is_not_ended_again_when_its_place_on_the_front_changes(c
     kept.update(final=True, changed=(), front=dataclasses.replace(front, points=points))
     assert run_of(copy, 3).data.tags["duqsweep.p_front"] == "0.50"
     assert ended == []
+
+
+class Written:
+    """Notes what a mirror writes with `log_batch`."""
+
+    def __init__(self, mirror: Mirror) -> None:
+        self.batches: list[tuple[str, int, int, set[str]]] = []  # key, metrics, params, tags
+        assert mirror._runs is not None
+        keys = {run_id: key for key, run_id in mirror._runs.ids().items()}
+        send = mirror._client.log_batch
+
+        def log_batch(run: str, metrics: Any = (), params: Any = (), tags: Any = ()) -> None:
+            names = {tag.key.removeprefix("duqsweep.") for tag in tags}
+            number = keys[run].partition("/")[2]
+            self.batches.append((number, len(metrics), len(params), names))
+            send(run, metrics=metrics, params=params, tags=tags)
+
+        mirror._client.log_batch = log_batch
+
+    def of_trials(self) -> list[tuple[str, int, int, set[str]]]:
+        """Of the trials since the last call."""
+        batches, self.batches = [batch for batch in self.batches if batch[0]], []
+        return batches
+
+
+def with_p_front(front: Front, chances: dict[int, float]) -> Front:
+    """A front with these trials' p(front)."""
+    points = (
+        dataclasses.replace(point, p_front=chances.get(point.trial, point.p_front))
+        for point in front.points
+    )
+    return dataclasses.replace(front, points=tuple(points))
+
+
+def test_after_a_restart_only_what_has_changed_much_is_written_until_the_end(copy: Path) -> None:
+    found = read_front(copy)
+    assert found is not None
+    chances = {point.trial: 0.5 for point in found.points}
+    Mirror(copy).update(final=True, front=with_p_front(found, chances))
+    kept = Mirror(copy)
+    kept._runs = kept._connect()  # a restarted controller, before its first look
+    kept._key = sweep_key(copy)
+    written = Written(kept)
+    front = with_p_front(found, chances | {3: 0.55, 4: 0.7})
+    kept.update(front=front)
+    assert written.of_trials() == [("4", 0, 0, {"p_front"})]
+    front = with_p_front(found, chances | {3: 0.58, 4: 0.7, 5: 0.2})
+    kept._due_s = 0.0  # as if half a minute had passed
+    kept.update(changed=(), front=front)
+    assert written.of_trials() == [("5", 0, 0, {"p_front"})]
+    kept.update(final=True, changed=(), front=front)
+    assert written.of_trials() == [("3", 0, 0, {"p_front"})]
+    assert run_of(copy, 3).data.tags["duqsweep.p_front"] == "0.58"
+
+
+def test_of_a_trial_that_runs_only_new_numbers_are_written(copy: Path) -> None:
+    number = TRIALS - 1
+    trial = make_trial(number, 8, 5)
+    vitals, episodes = make_vitals(trial, 1.5), make_episodes(number, 15, 0.95)
+    kept = Mirror(copy)
+    write_trial(copy, trial, vitals, episodes[:3], None)
+    kept.update()
+    written = Written(kept)
+    write_trial(copy, trial, vitals, episodes[:12], None)
+    kept._due_s = 0.0
+    kept.update()
+    assert written.of_trials() == [(str(number), 7, 0, {"metrics"})]  # episodes 4 to 10
+    write_trial(copy, trial, vitals, episodes, make_result(episodes))
+    kept.update()
+    ((_, metrics, params, tags),) = written.of_trials()
+    assert (params, tags >= {"metrics", "outcome", "reason", "artifacts", "ledger"}) == (0, True)
+    held = everything(copy)[f"{sweep_key(copy)}/{number}"]["metrics"]
+    ended = read_trial(files.trial_dir(copy, number)).ended_ms
+    assert metrics == 1 + sum(at == ended for series in held.values() for _, _, at in series)
+    assert [step for step, _, _ in held["episode.success_so_far"]] == [*range(10), 14]
+
+
+IMPORTS = """
+import sys
+from duqsweep.control.tracking import mlflow_client
+
+assert "pandas" not in sys.modules
+mlflow_client.import_client()
+assert "mlflow" in sys.modules and "pandas" not in sys.modules
+import pandas  # for whoever asks for it
+
+taken = sys.modules["mlflow"]
+really, asked = mlflow_client._import, []
+
+def needs_pandas():
+    asked.append(1)
+    if len(asked) == 1:
+        raise ModuleNotFoundError("pandas is left out")
+    assert "mlflow" not in sys.modules
+    return really()
+
+mlflow_client._import = needs_pandas
+assert mlflow_client.import_client().__name__ == "MlflowClient"
+assert sys.modules["mlflow"] is not taken
+"""
+
+
+def test_mlflow_is_imported_without_pandas_where_it_can_be() -> None:
+    subprocess.run([sys.executable, "-c", IMPORTS], check=True, timeout=300)
+
+
+def test_timed_twins_reach_the_report_and_the_copy(copy: Path) -> None:
+    config = composed_in(copy, "+sweep=dit_speed")
+    views = read_trials(copy)
+    update_screens(config, compute_front(copy, OBJECTIVES, views), views)
+    assert not (copy / files.MLFLOW_DB).exists()  # no copy was there to be brought up to date
+    mirror(copy)
+    forms = untimed(compute_front(copy, OBJECTIVES, views), views, read_timings(copy, views))
+    for twin in twin_trials(copy, forms, SUITE):
+        steps = 10 / twin.spec.policy.num_steps
+        vitals = make_vitals(twin, 2 * steps if twin.spec.runtime.compile else steps)
+        write_trial(copy / TWINS_DIR, twin, vitals)
+    front = compute_front(copy, OBJECTIVES, views)
+    update_screens(config, front, views)
+    assert "What made them fast" in (copy / files.REPORT_HTML).read_text()
+    point = next(p for p in front.members if p.factors is not None and p.layers_quantized)
+    held = everything(copy)[f"{sweep_key(copy)}/{point.trial}"]
+    assert point.factors is not None
+    found = {key: values[0][1] for key, values in held["metrics"].items() if "speedup." in key}
+    assert found == {
+        "speedup.steps": pytest.approx(point.factors.steps),
+        "speedup.compile": pytest.approx(point.factors.compile),
+        "speedup.quantization": pytest.approx(point.factors.quantization),
+        "speedup.replan": pytest.approx(point.factors.replan),
+        "speedup.episode": pytest.approx(point.factors.episode),
+    }
+    assert held["tags"]["duqsweep.twin"] == point.factors.twin

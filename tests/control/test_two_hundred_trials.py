@@ -175,6 +175,11 @@ def play(folder: Path, faults: dict[int, str], monkeypatch: pytest.MonkeyPatch) 
     raise AssertionError("the sweep does not end")
 
 
+@pytest.mark.fault(
+    "twenty random ones of these in 200 trials",
+    "the undisturbed run's front.json",
+    repeated="damaged ones",
+)
 def test_twenty_random_faults_leave_the_front_as_it_is(tmp_path, monkeypatch, capsys) -> None:
     make_light(monkeypatch)
     undisturbed, disturbed = tmp_path / "a" / "odd", tmp_path / "b" / "odd"

@@ -82,6 +82,13 @@ def played(tmp_path: Path) -> list[tuple[str, int]]:
     return [(trial, i) for trial, i in files.read_lines(tmp_path / "played")]
 
 
+@pytest.mark.fault(
+    "controller is a job, and is told that its time ends",
+    "it hands over, requeues itself and goes on; its workers work meanwhile",
+)
+@pytest.mark.fault(
+    "controller is a job, and SLURM requeues it", "it goes on; its workers work meanwhile"
+)
 def test_a_controller_that_hands_over_and_is_requeued_ends_the_sweep_as_any_other(
     start: Start, slurm: SlurmLab, folder: Path, tmp_path: Path
 ) -> None:

@@ -20,6 +20,9 @@ pytestmark = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.fault(
+    "evaluation crashes, exits, is out of memory", "its cause is recorded, the worker continues"
+)
 @pytest.mark.parametrize(
     ("mishap", "kind", "words"),
     [
@@ -46,6 +49,9 @@ def test_a_dead_evaluation_is_told_by_whose_doing_it_was_and_its_worker_goes_on(
     assert len(read_lines(folder / EPISODES_JSONL)) == 1
 
 
+@pytest.mark.fault(
+    "worker killed, with its evaluation", "another worker resumes at the next episode"
+)
 def test_a_killed_worker_takes_its_evaluation_along_and_is_replaced(lab: Lab) -> None:
     folder = lab.trial(0, "kill the worker")
     dispatcher = lab.open()
@@ -148,6 +154,7 @@ def test_ending_the_jobs_leaves_no_process_and_is_no_failure_later(lab: Lab) -> 
     assert numbers == list(range(len(numbers)))
 
 
+@pytest.mark.fault("worker's time limit comes", "another job resumes the trial")
 @pytest.mark.parametrize(("timeout_min", "kind"), [(1, "timeout"), (60, "preempted")])
 def test_a_job_that_is_told_of_its_end_leaves_its_episode(
     lab: Lab, timeout_min: int, kind: str
@@ -162,6 +169,7 @@ def test_a_job_that_is_told_of_its_end_leaves_its_episode(
     assert (ended.failure.kind, ended.failure.retry) == (kind, True)
 
 
+@pytest.mark.fault("worker terminated (SIGTERM)", "counts as preempted, resumed at once")
 def test_a_terminated_worker_was_preempted(lab: Lab) -> None:
     folder = lab.trial(0, episode_s=0.1)
     dispatcher = lab.open()

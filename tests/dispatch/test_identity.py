@@ -53,6 +53,7 @@ def plays_on(lab: Lab, number: int = 0) -> bool:
     return True
 
 
+@pytest.mark.fault("folder of a running sweep copied and started", "the original's jobs continue")
 def test_a_copy_of_a_running_sweep_ends_none_of_its_jobs(
     lab: Lab, running: Mailbox, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -122,6 +123,7 @@ def test_a_worker_of_another_user_is_left_alone(lab: Lab, running: Mailbox) -> N
     os.chown(running.folder, 0, 0)
 
 
+@pytest.mark.fault("worker's file damaged", "left alone, its trial goes to another")
 def test_a_damaged_worker_is_left_alone_and_said(
     lab: Lab, running: Mailbox, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -133,6 +135,7 @@ def test_a_damaged_worker_is_left_alone_and_said(
     (running.folder / "worker.json").write_text(text)
 
 
+@pytest.mark.fault("folder moved", "resumes there")
 def test_a_sweep_that_was_moved_resumes_in_its_new_place(lab: Lab, running: Mailbox) -> None:
     os.kill(running.heartbeat().pid, signal.SIGKILL)
     wait_until(lambda: start_ticks(running.heartbeat().pid) is None)

@@ -31,6 +31,10 @@ def walked(lab: Lab) -> list[int]:
     return [line["i"] for line in read_lines(lab.folder / "trials" / "0000" / EPISODES_JSONL)]
 
 
+@pytest.mark.fault(
+    "worker's alive.json, job.json, worker.json or assignment damaged while it works",
+    "said once, counts as missing; the worker goes on",
+)
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -52,6 +56,9 @@ def test_a_worker_goes_on_and_its_outcome_counts(
     assert len([line for line in caplog.messages if "counts as missing" in line]) <= 1
 
 
+@pytest.mark.fault(
+    "worker's outcome or last word damaged", "counts as lost, the trial is given again"
+)
 @pytest.mark.parametrize("name", ["done/000001.json", "ended.json"])
 def test_an_unreadable_end_is_no_end_and_the_trial_is_given_again(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, name: str
@@ -69,6 +76,10 @@ def test_an_unreadable_end_is_no_end_and_the_trial_is_given_again(
     assert walked(lab) == list(range(EPISODES))
 
 
+@pytest.mark.fault(
+    "assignment damaged, controller started again",
+    "the trial is given again when the first evaluation has ended",
+)
 def test_an_assignment_that_nobody_can_read_is_given_again_after_a_restart(lab: Lab) -> None:
     dispatcher, folder = at_work(lab)
     dispatcher.close(end_jobs=False)

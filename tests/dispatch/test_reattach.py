@@ -69,6 +69,9 @@ def check_everything_was_done_once(lab: Lab, ended: list[Ended]) -> None:
         assert read_json(trial_dir(lab.folder, number) / JOB_JSON)["attempts"] == 1
 
 
+@pytest.mark.fault(
+    "controller killed, workers live on", "the next controller takes its workers up again"
+)
 def test_kill_9_of_the_controller_loses_nothing_and_repeats_nothing(lab: Lab) -> None:
     with controller(lab) as process:
         process.kill()
@@ -89,6 +92,7 @@ def test_what_ended_while_no_controller_lived_is_told_by_the_next(lab: Lab) -> N
     assert lab.open().reattach() == []
 
 
+@pytest.mark.fault("Ctrl-C at the terminal", "workers continue")
 def test_ctrl_c_at_the_terminal_does_not_reach_the_workers(lab: Lab) -> None:
     with controller(lab) as process:
         os.killpg(process.pid, signal.SIGINT)
@@ -98,6 +102,7 @@ def test_ctrl_c_at_the_terminal_does_not_reach_the_workers(lab: Lab) -> None:
         check_everything_was_done_once(lab, wait_for_ends(dispatcher, 2))
 
 
+@pytest.mark.fault("controller killed after an end was reported", "the end is reported once more")
 def test_an_end_that_was_not_followed_by_a_poll_is_told_again(lab: Lab) -> None:
     lab.trial(0)
     first = lab.open()
@@ -110,6 +115,7 @@ def test_an_end_that_was_not_followed_by_a_poll_is_told_again(lab: Lab) -> None:
     assert lab.open().reattach() == []
 
 
+@pytest.mark.fault("worker died while no controller ran", "its trial is retried")
 def test_a_worker_that_died_meanwhile_is_a_failure_to_be_retried(lab: Lab) -> None:
     lab.trial(0, episode_s=0.1)
     lab.open().submit(Assignment(0, 500))

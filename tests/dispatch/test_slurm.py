@@ -30,6 +30,7 @@ def one_running(lab: Lab, **changes: object) -> object:
     return dispatcher
 
 
+@pytest.mark.fault("job cancelled by a person", "its trial stays open for the next start")
 def test_a_cancelled_job_is_told_and_not_retried(lab: Lab, slurm: SlurmLab) -> None:
     dispatcher = one_running(lab)
     slurm.run("scancel", mailboxes(lab)[0].job().job_id)
@@ -37,6 +38,7 @@ def test_a_cancelled_job_is_told_and_not_retried(lab: Lab, slurm: SlurmLab) -> N
     assert (ended.failure.kind, ended.failure.retry) == ("cancelled", False)
 
 
+@pytest.mark.fault("pending job cancelled", "its trial stays open for the next start")
 def test_a_job_cancelled_before_it_ran_is_told(lab: Lab, slurm: SlurmLab) -> None:
     lab.trial(0)
     later = {"begin": "now+1hour"}
@@ -48,6 +50,7 @@ def test_a_job_cancelled_before_it_ran_is_told(lab: Lab, slurm: SlurmLab) -> Non
     assert lab.visits(0) == 0
 
 
+@pytest.mark.fault("job preempted by SLURM", "resumed at once")
 def test_a_preempted_job_is_told_and_may_be_given_again(lab: Lab, slurm: SlurmLab) -> None:
     dispatcher = one_running(lab, partition="low")
     filler = ["--exclusive", "--nodes=2", "--partition=high", "--output=/dev/null"]
@@ -64,6 +67,7 @@ def test_a_job_over_its_memory_is_told_as_such(lab: Lab) -> None:
     assert (ended.failure.kind, ended.failure.retry) == ("oom", True)
 
 
+@pytest.mark.fault("job suspended by SLURM", "waits for it")
 def test_a_suspended_job_has_not_ended(lab: Lab, slurm: SlurmLab) -> None:
     dispatcher = one_running(lab)
     job_id = mailboxes(lab)[0].job().job_id

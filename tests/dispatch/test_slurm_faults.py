@@ -51,6 +51,7 @@ def poll_until(dispatcher: Dispatcher, condition: Callable[[], bool]) -> list:
     return ended
 
 
+@pytest.mark.fault("slurmctld away for a while", "work waits for it")
 def test_a_controller_that_is_away_for_a_while_ends_nothing_and_new_work_waits_for_it(
     lab: Lab, slurm: SlurmLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,6 +71,7 @@ def test_a_controller_that_is_away_for_a_while_ends_nothing_and_new_work_waits_f
     assert (lab.visits(0), lab.visits(1)) == (1, 1)
 
 
+@pytest.mark.fault("slurmctld forgot the job", "lost, its trial is retried")
 def test_a_job_that_the_controller_forgot_is_lost_and_its_trial_goes_on(
     lab: Lab, slurm: SlurmLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +90,7 @@ def test_a_job_that_the_controller_forgot_is_lost_and_its_trial_goes_on(
     assert walked(folder) == list(range(len(walked(folder))))
 
 
+@pytest.mark.fault("node dies", "resumed on another node")
 def test_work_of_a_dead_node_goes_on_at_the_next_episode_on_another(
     lab: Lab, slurm: SlurmLab
 ) -> None:
@@ -108,6 +111,7 @@ def test_work_of_a_dead_node_goes_on_at_the_next_episode_on_another(
     slurm.start_node(alive.node)
 
 
+@pytest.mark.fault("node cannot begin a job", "the node's fault, retried")
 def test_a_node_that_cannot_begin_a_job_is_a_fault_of_the_node(lab: Lab, slurm: SlurmLab) -> None:
     """SLURM drains such a node and says CANCELLED, as if a user had cancelled the job."""
     lab.trial(0)

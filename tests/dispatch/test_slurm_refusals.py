@@ -74,6 +74,7 @@ def finish(dispatcher: Dispatcher, lab: Lab) -> None:
     assert (lab.visits(0), lab.visits(1)) == (1, 1)
 
 
+@pytest.mark.fault("sbatch refuses: limits, busy, garbage, time-outs", "waited out, one warning")
 @pytest.mark.parametrize(
     ("shell", "words", "seconds"),  # in which most are asked more than once
     [
@@ -112,6 +113,7 @@ def test_whatever_sbatch_says_is_waited_out_while_own_jobs_run(
     finish(dispatcher, lab)
 
 
+@pytest.mark.fault("sbatch fails and took the job", "found by its name")
 def test_a_job_that_was_taken_though_sbatch_failed_is_found_and_not_submitted_twice(
     lab: Lab, sbatch: Wrapped, monkeypatch: pytest.MonkeyPatch, slurm: SlurmLab
 ) -> None:
@@ -176,6 +178,7 @@ def test_refusals_that_pass_are_known(launcher: str, said: str, is_final: bool) 
     assert refusal(said, "sbatch").is_final == is_final
 
 
+@pytest.mark.fault("no permission to submit at a restart", "running jobs are taken up")
 def test_reattaching_needs_no_permission_to_submit(lab: Lab, sbatch: Wrapped) -> None:
     one_running(lab)
     with sbatch.doing("echo 'Access/permission denied' >&2; exit 1"):
@@ -188,6 +191,7 @@ def test_reattaching_needs_no_permission_to_submit(lab: Lab, sbatch: Wrapped) ->
             open_dispatcher(config, lab.folder / "another")
 
 
+@pytest.mark.fault("squeue lists nothing", "workers that beat are alive")
 @pytest.mark.parametrize(
     "shell", ["exit 0", "exit 1", "head -c 4000 /dev/urandom; exit 0", "sleep 60"]
 )
@@ -208,6 +212,7 @@ def test_a_squeue_that_lists_nothing_ends_nothing(
     finish(dispatcher, lab)
 
 
+@pytest.mark.fault("a job named in another encoding", "ignored")
 def test_a_job_with_a_name_of_another_encoding_disturbs_nothing(lab: Lab, slurm: SlurmLab) -> None:
     name = b"--job-name=caf\xe9"
     command = [b"sbatch", name, b"--output=/dev/null", b"--wrap=sleep 60"]
@@ -219,6 +224,7 @@ def test_a_job_with_a_name_of_another_encoding_disturbs_nothing(lab: Lab, slurm:
     finish(dispatcher, lab)
 
 
+@pytest.mark.fault("slurmd killed, its process lives", "the trial is finished by it")
 def test_a_process_that_outlives_its_node_daemon_finishes_its_trial(
     lab: Lab, slurm: SlurmLab
 ) -> None:
@@ -239,6 +245,7 @@ def test_a_process_that_outlives_its_node_daemon_finishes_its_trial(
     assert len(mailboxes(lab)) == 1
 
 
+@pytest.mark.fault("job held", "its trial goes to another worker")
 def test_the_trial_of_a_held_job_goes_to_another_worker(
     lab: Lab, slurm: SlurmLab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -256,6 +263,7 @@ def test_the_trial_of_a_held_job_goes_to_another_worker(
     assert len(mailboxes(lab)) == 2
 
 
+@pytest.mark.fault("few jobs admitted", "they do all the work")
 def test_few_admitted_jobs_do_the_work_of_those_that_wait(lab: Lab, slurm: SlurmLab) -> None:
     dispatcher = lab.open(jobs=6, cpus_per_task=8, idle_s=60.0)  # two nodes of eight CPUs
     for number in range(6):

@@ -40,6 +40,7 @@ def orphan(folder: Path) -> int:
     return int(line["pid"])
 
 
+@pytest.mark.fault("evaluation hangs", "ended after `launcher.hang_min`, resumed elsewhere")
 def test_an_evaluation_that_hangs_is_ended_with_all_it_started_and_resumes_elsewhere(
     lab: Lab,
 ) -> None:
@@ -58,6 +59,7 @@ def test_an_evaluation_that_hangs_is_ended_with_all_it_started_and_resumes_elsew
     assert len(mailboxes(lab)) == 2
 
 
+@pytest.mark.fault("episodes far slower than usual", "waits for them")
 def test_slow_episodes_are_no_hang(lab: Lab) -> None:
     lab.trial(0, episode_s=3.5)
     dispatcher = lab.open(hang_min=SIX_S)
@@ -65,6 +67,7 @@ def test_slow_episodes_are_no_hang(lab: Lab) -> None:
     assert wait_for_ends(dispatcher, 1) == [Ended(Assignment(0, 3), None)]
 
 
+@pytest.mark.fault("worker stands still", "ended, its trial resumes")
 def test_a_worker_that_stands_still_is_ended_by_the_dispatcher(lab: Lab) -> None:
     folder = lab.trial(0, episode_s=0.1)
     dispatcher = lab.open(hang_min=SIX_S)
@@ -81,6 +84,9 @@ def test_a_worker_that_stands_still_is_ended_by_the_dispatcher(lab: Lab) -> None
         wait_until(lambda pid=pid: start_ticks(pid) is None)
 
 
+@pytest.mark.fault(
+    "a crashed evaluation leaves an orphan", "the orphan is ended, the trial resumes"
+)
 def test_an_orphan_of_a_crashed_evaluation_is_ended_and_holds_no_lock(lab: Lab) -> None:
     folder = lab.trial(0, "crash")
     dispatcher = lab.open()
@@ -93,6 +99,7 @@ def test_an_orphan_of_a_crashed_evaluation_is_ended_and_holds_no_lock(lab: Lab) 
     assert wait_for_ends(dispatcher, 1) == [Ended(Assignment(0, 2), None)]
 
 
+@pytest.mark.fault("files visible seconds after the outcome", "awaited, never overwritten")
 @pytest.mark.parametrize("name", [RESULT_JSON, EPISODES_JSONL])
 def test_files_that_appear_after_the_outcome_are_awaited(lab: Lab, name: str) -> None:
     folder = lab.trial(0)
@@ -108,6 +115,7 @@ def test_files_that_appear_after_the_outcome_are_awaited(lab: Lab, name: str) ->
     assert wait_for_ends(dispatcher, 1) == [Ended(Assignment(0, 2), None)]
 
 
+@pytest.mark.fault("files of an outcome never appear", "counts as lost, the trial is retried")
 def test_files_that_never_appear_are_no_result(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(member, "VISIBLE_S", 1.0)
     folder = lab.trial(0)
@@ -174,6 +182,7 @@ dispatcher.close(end_jobs=False)
 """
 
 
+@pytest.mark.fault("host gets another name", "nothing ends")
 def test_a_host_that_changes_its_name_ends_nothing(lab: Lab, launcher: str) -> None:
     if launcher == "slurm" or subprocess.run(["unshare", "--uts", "true"]).returncode:
         pytest.skip("needs a name of its own for a host, without a SLURM that depends on it")
@@ -192,6 +201,7 @@ def test_a_host_that_changes_its_name_ends_nothing(lab: Lab, launcher: str) -> N
     assert lab.visits(0) == 1
 
 
+@pytest.mark.fault("launcher answers late", "the loop continues")
 def test_a_held_up_answer_of_the_launcher_does_not_hold_up_the_loop(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +244,7 @@ def test_stop_without_a_controller_ends_the_jobs(
     assert lab.open().reattach() == []
 
 
+@pytest.mark.fault("evaluation suspended (SIGSTOP)", "waits for it")
 def test_a_suspended_evaluation_did_not_hang(
     lab: Lab, launcher: str, request: pytest.FixtureRequest
 ) -> None:

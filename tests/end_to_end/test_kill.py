@@ -168,6 +168,9 @@ def test_the_ledger_never_changes(battered: Battered, finished: Finished) -> Non
     assert set(battered.ledgers) == {undisturbed}
 
 
+@pytest.mark.fault(
+    "controller killed at any moment", "SIGKILL at seeded moments; the same command resumes"
+)
 def test_no_episode_is_walked_twice_and_none_is_left_out(battered: Battered) -> None:
     for folder in trial_dirs(battered.folder):
         lines = files.read_lines(folder / files.EPISODES_JSONL)

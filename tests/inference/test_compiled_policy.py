@@ -29,20 +29,20 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Pi05Policy:
     return load_policy(PolicySpec("pi05_libero", str(folder)), "cuda")
 
 
-def seen() -> Observation:
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+def seen(instruction: str = INSTRUCTION, seed: int = 0) -> Observation:
+    pixels = np.random.default_rng(seed).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
     return Observation(
         images={"agentview": pixels[0], "wrist": pixels[1]},
         eef_pos=np.array([0.1, -0.2, 0.9]),
         eef_quat=np.array([0.98, 0.1, -0.1, 0.14]),
         gripper_qpos=np.array([0.03, -0.03]),
-        instruction=INSTRUCTION,
+        instruction=instruction,
     )
 
 
-def noise_of(policy: Pi05Policy) -> np.ndarray:
+def noise_of(policy: Pi05Policy, seed: int = 1) -> np.ndarray:
     shape = (policy.horizon, policy.action_dim)
-    return np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def test_launches_are_those_of_one_call(policy: Pi05Policy) -> None:
@@ -52,6 +52,39 @@ def test_launches_are_those_of_one_call(policy: Pi05Policy) -> None:
     assert launched["expert_attention"] == layers * policy.num_steps
     assert launched["expert_euler_step"] == policy.num_steps + 1
     assert policy.launches(seen(), noise_of(policy)) == {}
+
+
+def test_calls_that_follow_each_other_at_once_do_not_mix_their_inputs(policy: Pi05Policy) -> None:
+    fast = compile_policy(policy)
+    words = (INSTRUCTION, f"{INSTRUCTION} and the bowl")
+    cases = [(seen(words[i % 2], seed=i), noise_of(policy, seed=i)) for i in range(6)]
+    first = [fast.act_normalised(*case) for case in cases]
+    for _ in range(20):
+        for case, expected in zip(cases, first, strict=True):
+            assert np.array_equal(fast.act_normalised(*case), expected)
+
+
+def test_prompts_of_different_lengths_share_the_graph_of_the_images(policy: Pi05Policy) -> None:
+    from duqsweep.inference.graphed_call import GraphedCall  # needs Triton
+
+    call = compile_policy(policy).call
+    assert isinstance(call, GraphedCall)
+    graphs = [
+        call.graphs(policy.frontend.inputs(seen(words), noise_of(policy)))
+        for words in (INSTRUCTION, f"{INSTRUCTION} and the bowl")
+    ]
+    assert graphs[0][0] is graphs[1][0]
+    assert graphs[0][1] is not graphs[1][1]
+
+
+@pytest.mark.parametrize("side", [224, 256, 360])
+def test_gpu_and_cpu_make_the_same_pixels_of_a_picture(policy: Pi05Policy, side: int) -> None:
+    pictures = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)
+    here = policy.preprocessing.pixels(pictures)
+    there = policy.preprocessing.pixels(pictures.cuda()).cpu()
+    steps = (here - there).abs() * 127.5
+    assert steps.max() < 1.01  # sums that end on a half may be rounded to either side
+    assert (steps > 0.01).float().mean() < 1e-3
 
 
 def test_no_weight_is_held_beside_the_graphs_own(policy: Pi05Policy) -> None:

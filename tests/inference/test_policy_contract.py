@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from duqsweep.errors import EvaluationError
 from duqsweep.inference.compile import compile_policy
 from duqsweep.policy.load import load_policy
 from duqsweep.policy.pi05_policy import Pi05Policy
@@ -46,8 +47,8 @@ def policy(reference: Pi05Policy, request: pytest.FixtureRequest) -> Policy:
     return KINDS[request.param](reference)
 
 
-def seen(instruction: str = INSTRUCTIONS[0], seed: int = 0) -> Observation:
-    pixels = np.random.default_rng(seed).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+def seen(instruction: str = INSTRUCTIONS[0], seed: int = 0, side: int = 224) -> Observation:
+    pixels = np.random.default_rng(seed).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
     return Observation(
         images={"agentview": pixels[0], "wrist": pixels[1]},
         eef_pos=np.array([0.1, -0.2, 0.9]),
@@ -100,6 +101,30 @@ def test_equal_inputs_give_equal_actions_whatever_came_between(policy: Policy) -
     between = policy.act_normalised(seen(seed=5), noise_of(policy, 6))
     assert np.array_equal(policy.act_normalised(seen(), noise_of(policy)), first)
     assert np.abs(between - first).max() > 1e-3
+
+
+def test_pictures_of_any_size_are_read_the_same_in_every_policy(
+    policy: Policy, reference: Pi05Policy
+) -> None:
+    for side in (256, 224, 300):
+        arguments = seen(seed=side, side=side), noise_of(policy, side)
+        expected = reference.act_normalised(*arguments)
+        error = np.linalg.norm(policy.act_normalised(*arguments) - expected)
+        assert error <= BOUND * np.linalg.norm(expected)
+
+
+def test_a_refused_prompt_leaves_the_policy_as_it_was(policy: Policy) -> None:
+    before = policy.act_normalised(seen(), noise_of(policy))
+    with pytest.raises(EvaluationError, match="reads 200 tokens"):
+        policy.act_normalised(seen("pick up " * 200, seed=5), noise_of(policy, 6))
+    assert np.array_equal(policy.act_normalised(seen(), noise_of(policy)), before)
+
+
+def test_actions_are_not_overwritten_by_the_next_call(policy: Policy) -> None:
+    first = policy.act_normalised(seen(), noise_of(policy))
+    kept = first.copy()
+    policy.act_normalised(seen(seed=5), noise_of(policy, 6))
+    assert np.array_equal(first, kept)
 
 
 def test_its_parts_are_timed(policy: Policy) -> None:

@@ -53,7 +53,7 @@ def test_channels_that_fill_cache_lines_change_nothing() -> None:
     x = torch.randn(5, 16)
     norm = Norm(torch.ones(16), torch.zeros(16))
     expected = x + last(torch.nn.functional.gelu(first(norm.apply(x)), approximate="tanh"))
-    made = mlp(norm, [first, last])
+    made = mlp(norm, [first, last], torch.float32)
     assert isinstance(made, GeluMlp)
     assert len(made.weight) == made.last.weight.shape[1] == 128
     torch.testing.assert_close(made(x), expected)

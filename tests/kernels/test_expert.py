@@ -40,7 +40,7 @@ CUT = (
     if GPU
     else dict.fromkeys((16, 8, 4), LayerTileConfigs(TileConfig(16, 2, 4), WIDE, WIDE, WIDE))
 )
-CHUNKS = 16 if GPU else 4
+CHUNKS = 32 if GPU else 4
 CASES = [
     # tokens, bits of the weights, block, groups of 32
     (1, 4, 16, False),
@@ -52,7 +52,7 @@ PREFIXES = [(1, 1), (10, 534), (50, 77)]
 if GPU:
     CASES += [(10, 4, 16, False), (16, 4, 128, False), (50, 4, 16, False), (64, 4, 16, False)]
     CASES += [(1, 8, 1, True), (10, 8, 16, False), (10, 16, 1, False), (50, 16, 1, False)]
-    PREFIXES += [(16, 77), (50, 534), (51, 64), (64, 960)]
+    PREFIXES += [(16, 77), (50, 534), (51, 64), (64, 960), (50, 790), (64, 1024), (10, 1984)]
 
 
 @dataclass

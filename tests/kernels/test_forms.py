@@ -17,7 +17,7 @@ from duqsweep.inference.merged_expert import ExpertSource
 from duqsweep.inference.prefix import FusedPrefix
 from duqsweep.inference.triton_expert import TritonExpert
 from duqsweep.kernels.launches import counted
-from duqsweep.policy.pi05 import Pi05, euler_times
+from duqsweep.policy.pi05 import Pi05
 from duqsweep.quant.calibrate import calibrate
 from duqsweep.quant.freeze import freeze
 from duqsweep.quant.select import select_layers
@@ -59,7 +59,17 @@ FORMS = {
     "w4a8 in the MLPs of the expert": QuantSpec(
         rules=(LayerRule(r"gemma_expert.*mlp", 4, 8),), kernel="w4a8", block_size=32
     ),
+    "fp8": QuantSpec(rules=(LayerRule(r"_proj$|fc[12]$", 8, 8),), kernel="fp8"),
+    "fp8 in the MLPs, without a rotation": QuantSpec(
+        rules=(LayerRule(r"mlp", 8, 8),), kernel="fp8", rotation="none", permutation="none"
+    ),
+    "fp8, not to be merged": QuantSpec(
+        rules=(LayerRule(r"(q|up|down|out)_proj$", 8, 8),), kernel="fp8"
+    ),
     "fake": QuantSpec(rules=LLM_AND_EXPERT),
+    "fake in e4m3": QuantSpec(
+        rules=(LayerRule(r"_proj$|fc[12]$", 8, 8),), number_format="e4m3", rotation="svd"
+    ),
     "fake, not to be merged": QuantSpec(
         rules=(LayerRule(r"gemma_expert.*(q|up|down)_proj", 4, 8),), rotation="svd"
     ),
@@ -88,7 +98,7 @@ def one_by_one(module: Pi05, inputs: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     pixels, tokens, noise = inputs
     cache = module.prefix(module.encode_images(pixels[None]), tokens[None])
     actions = noise[None]
-    for modulation in module.modulation(euler_times(STEPS).to(DEVICE)).unbind(1):
+    for modulation in module.modulations(STEPS).unbind(1):
         actions = actions - module.velocity(actions, cache, modulation[:, None]) / STEPS
     return actions[0]
 

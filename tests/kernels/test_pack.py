@@ -89,14 +89,23 @@ def test_scales_and_permutations_are_packed_too(bits: int) -> None:
 
 def test_the_kernel_is_compiled_for_the_given_constants() -> None:
     constants = Constants(10, format=4, block=16, qmax=127.0, layers=18, action=32, clusters=15)
-    assert constants.definitions()["QMAX"] == "127.0f"
-    assert constants.definitions()["FORMAT"] == 4
+    assert constants.definitions(chunked=False)["QMAX"] == "127.0f"
+    assert constants.definitions(chunked=False)["FORMAT"] == 4
+    assert [constants.definitions(chunked)["CHUNKED"] for chunked in (False, True)] == [0, 1]
+
+
+def test_keys_come_in_chunks_only_where_they_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvrtc, "build", lambda _, definitions: definitions["CHUNKED"])
+    constants = Constants(50, format=8, block=16, qmax=127.0, layers=18, action=32, clusters=15)
+    loop = SimpleNamespace(constants=constants, longest_at_once=718)
+    chunked = [PersistentLoop.kernel(loop, prefix) for prefix in (1, 534, 718, 719, 1024)]
+    assert chunked == [0, 0, 0, 1, 1]
 
 
 def test_a_product_that_one_cta_did_not_compute_is_not_counted() -> None:
     loop = SimpleNamespace(
         name="w4a8",
-        kernel=nvrtc.Kernel(None, {}, CTAS, threads=512),
+        ctas=CTAS,
         counters=torch.tensor([7, 180 * CTAS, 180 * CTAS, 180 * CTAS - 1, 0]),
     )
     done = {"qkv": 180, "o": 180, "gate_up": 179, "down": 0}
@@ -109,7 +118,7 @@ def test_the_reason_names_what_the_kernel_cannot_run() -> None:
 
     def reason(layers: list[LayerWeights], width: int = 1024, **other: torch.dtype) -> str | None:
         dtype = other.get("dtype", torch.bfloat16)
-        return unsupported_reason(replace(SHAPE, width=width), layers, dtype, longest_prefix=712)
+        return unsupported_reason(replace(SHAPE, width=width), layers, dtype)
 
     plain = replace(weights, down=ProjectionWeights(torch.zeros(1024, 4096)))
     assert reason([weights, plain]) == "1 of 8 products do not multiply integers"
@@ -128,15 +137,13 @@ def test_the_reason_names_what_the_gpu_lacks(monkeypatch: pytest.MonkeyPatch) ->
     weights = [layer(4)]
 
     def reason(
-        capability: tuple[int, int] = (9, 0), cuda: str = "12.8", clusters: int = 15, keys: int = 96
+        capability: tuple[int, int] = (9, 0), cuda: str = "12.8", clusters: int = 15
     ) -> str | None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
         monkeypatch.setattr(torch.version, "cuda", cuda)
         monkeypatch.setattr(nvrtc, "max_active_clusters", lambda ctas, threads: clusters)
-        kernel = nvrtc.Kernel(None, {"max_keys": keys}, CTAS, threads=512)
-        monkeypatch.setattr(nvrtc, "build", lambda *_: kernel)
-        return unsupported_reason(SHAPE, weights, torch.bfloat16, longest_prefix=712)
+        return unsupported_reason(SHAPE, weights, torch.bfloat16)
 
     assert reason() is None
     assert (
@@ -144,5 +151,3 @@ def test_the_reason_names_what_the_gpu_lacks(monkeypatch: pytest.MonkeyPatch) ->
     )
     assert reason(cuda="12.6") == "torch's CUDA, 12.6, is older than 12.8"
     assert reason(clusters=13) == "fewer than 14 clusters fit on the GPU at once"
-    too_long = "a prefix may have 712 tokens, and a cluster holds 630"
-    assert reason(keys=80) == too_long  # 8 ranks of 80 keys, 10 of them for the action tokens

@@ -14,15 +14,16 @@ from test_triton_expert import moved, quantized, random_policy, random_prefix, s
 from torch import Tensor
 
 from duqsweep.checkpoint.sizes import EXPERT
-from duqsweep.errors import EvaluationError
 from duqsweep.inference.merged_expert import MergedExpert, merge_expert
-from duqsweep.inference.persistent_expert import PersistentExpert, PersistentPrefix
+from duqsweep.inference.persistent_expert import PersistentExpert
 from duqsweep.kernels import nvrtc
 from duqsweep.kernels.expert.limits import SIZES
 from duqsweep.kernels.expert.persistent import PRODUCTS, unsupported_reason
 from duqsweep.kernels.expert.tiling import ExpertShape
 from duqsweep.kernels.expert.weights import LayerProjections, LayerWeights, merge_layer
 from duqsweep.kernels.launches import counted
+from duqsweep.quant.quantizer import quantize_tokens
+from duqsweep.quant.rotation import hadamard, rotate_blocks
 from duqsweep.spec import Kernel, LayerRule, QuantSpec
 
 pytestmark = [
@@ -76,9 +77,11 @@ def kit(tokens: int, bits: int, block: int, prefix: int) -> Kit:
         modulations=modulations,
         longest_prefix=prefix,
     )
-    assert unsupported_reason(merged.shape, merged.layers, modulations.dtype, prefix) is None
-    # Not contiguous, like those of a real prefix.
-    keys, values = rows(1, prefix, 2, DIM).transpose(1, 2).split(1, dim=1)
+    assert unsupported_reason(merged.shape, merged.layers, modulations.dtype) is None
+    # Not contiguous, like those of a real prefix. Some keys have larger scores than others.
+    keys_values = rows(1, prefix, 2, DIM)
+    keys_values[:, :, 0] *= 3 * torch.rand(prefix, 1, device="cuda")
+    keys, values = keys_values.transpose(1, 2).split(1, dim=1)
     noise = torch.randn(tokens, ACTION, device="cuda")
     return Kit(merged, layer, PersistentExpert(merged), ((keys, values),), noise)
 
@@ -103,6 +106,27 @@ CASES = [
     (51, 4, 32, 333),
     (64, 8, 128, 534),
     (64, 4, 16, 640),
+    # Keys in two or more chunks per rank, some of whose ends lie within a tile of keys.
+    (1, 4, 16, 1024),
+    (1, 8, 16, 1600),
+    (10, 4, 16, 1024),
+    (10, 8, 64, 1024),
+    (10, 4, 16, 1900),
+    (10, 8, 16, 3000),
+    (17, 4, 16, 1100),
+    (50, 4, 16, 790),
+    (50, 8, 16, 718),
+    (50, 8, 16, 719),
+    (50, 8, 16, 790),
+    (50, 4, 16, 968),
+    (50, 4, 16, 1024),
+    (50, 8, 1, 1024),
+    (50, 4, 16, 2222),
+    (50, 8, 16, 2222),
+    (64, 4, 16, 832),
+    (64, 8, 128, 790),
+    (64, 4, 16, 1024),
+    (64, 8, 16, 1024),
 ]
 
 
@@ -131,7 +155,13 @@ def test_each_stage_is_that_of_float64(tokens: int, bits: int, block: int, prefi
     )
     queries = k.stage("queries").view(tokens, HEADS, DIM)
     mixed = (queries @ keys.T / DIM**0.5).softmax(-1) @ values
-    stream = stream + times(mixed.flatten(1), k.layer.o) * first[2].double()
+    o = k.layer.o
+    rotated = mixed.flatten(1)[:, o.permutation.long()]
+    if block > 1:
+        rotated = rotate_blocks(rotated, hadamard(block).to(rotated)[None])
+    codes = k.stage("attn_codes") * k.stage("attn_scales")
+    assert error(codes, quantize_tokens(rotated, 8)) < 2 * BOUND
+    stream = stream + times(mixed.flatten(1), o) * first[2].double()
     gate, up = times(normed(stream, second), k.layer.gate_up).chunk(2, dim=1)
     hidden = F.gelu(gate, approximate="tanh") * up
     down = replace(k.layer.down, permutation=None)  # the kernel stores permuted channels
@@ -174,19 +204,21 @@ def test_products_are_counted_where_they_are_computed() -> None:
     for steps in (3, 1):  # of a schedule of one step: the kernel counts what really runs
         given = {**k.expert.tensors, **prefix.tensors, "noise": k.noise}
         given["modulations"] = given["modulations"].repeat(3, 1, 1, 1)
+        given["step_sizes"] = torch.full((steps,), 1 / steps, device="cuda")
         given["actions"] = torch.empty_like(k.noise)
         k.expert.loop.run(given, prefix.length, steps)
         assert set(k.expert.products_done().values()) == {steps}
 
 
+@pytest.mark.parametrize(("tokens", "prefix"), [(10, 534), (50, 2222)])
 @torch.no_grad()
-def test_results_repeat_bit_for_bit_whatever_the_buffers_held() -> None:
-    k = kit(10, 4, 16, 534)
-    prefix = k.expert.prepare(k.cache)
+def test_results_repeat_bit_for_bit_whatever_the_buffers_held(tokens: int, prefix: int) -> None:
+    k = kit(tokens, 4, 16, prefix)
+    prepared = k.expert.prepare(k.cache)
     results = []
     for _ in range(50):
         poison(k.expert)
-        results.append(k.expert.denoise(k.noise, prefix))
+        results.append(k.expert.denoise(k.noise, prepared))
     assert all(torch.equal(result, results[0]) for result in results)
     assert not results[0].isnan().any()
 
@@ -202,19 +234,32 @@ def test_fewer_clusters_give_the_same_actions(monkeypatch: pytest.MonkeyPatch) -
 
 
 @torch.no_grad()
+def test_the_keys_of_two_pictures_and_a_long_prompt_fit_at_once() -> None:
+    assert kit(50, 8, 16, 3).expert.loop.longest_at_once == 718
+
+
+@torch.no_grad()
+def test_each_step_has_its_own_size() -> None:
+    k = kit(10, 4, 16, 77)
+    prefix = k.expert.prepare(k.cache)
+
+    def moved_by(*sizes: float) -> Tensor:
+        given = {**k.expert.tensors, **prefix.tensors, "noise": k.noise}
+        given["modulations"] = given["modulations"].repeat(len(sizes), 1, 1, 1)
+        given["step_sizes"] = torch.tensor(sizes, device="cuda")
+        given["actions"] = torch.empty_like(k.noise)
+        k.expert.loop.run(given, prefix.length, len(sizes))
+        return given["actions"] - k.noise
+
+    first = moved_by(1.0)
+    torch.testing.assert_close(moved_by(0.25), 0.25 * first)
+    torch.testing.assert_close(moved_by(0.25, 0.0, 0.0), 0.25 * first)
+    torch.testing.assert_close(moved_by(0.0, 0.25), 0.25 * first)
+
+
+@torch.no_grad()
 def test_merged_weights_stay_as_they_are() -> None:
     k = kit(1, 4, 16, 3)
     before = k.merged.modulations.clone()
     PersistentExpert(k.merged)
     assert torch.equal(k.merged.modulations, before)
-
-
-@torch.no_grad()
-def test_a_prefix_without_room_is_refused() -> None:
-    k = kit(50, 8, 16, 718)
-    assert k.expert.loop.longest_prefix == 718  # two pictures and a prompt of 200 tokens fit
-    assert isinstance(k.expert.prepare(k.cache), PersistentPrefix)
-    longer = tuple((F.pad(keys, (0, 0, 0, 1)), values) for keys, values in k.cache)
-    longer = tuple((keys, F.pad(values, (0, 0, 0, 1))) for keys, values in longer)
-    with pytest.raises(EvaluationError, match="718 prefix tokens at most, got 719"):
-        k.expert.prepare(longer)

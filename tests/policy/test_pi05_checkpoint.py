@@ -263,10 +263,12 @@ def test_lerobots_cameras_keep_their_order_and_masked_ones_are_dropped(lerobot: 
     names = ("observation.images.image2", "observation.images.image", "observation.empty_camera_0")
     change_config(lerobot, input_features=cameras(*names))
     policy, seen = load_policy(spec(lerobot), "cpu"), observation(56)
-    pixels = policy.preprocessing.images(seen, torch.device("cpu"))
-    assert pixels.shape == (1, 2, 3, 56, 56)
+    pixels = policy.preprocessing.pixels(
+        torch.from_numpy(np.stack(policy.preprocessing.pictures(seen)))
+    )
+    assert pixels.shape == (2, 3, 56, 56)
     first = torch.from_numpy(seen.images["wrist"][:, ::-1].copy()).permute(2, 0, 1)
-    torch.testing.assert_close(pixels[0, 0], first / 127.5 - 1)
+    torch.testing.assert_close(pixels[0], first / 127.5 - 1)
 
 
 def test_lerobots_renamed_cameras_are_found(lerobot: Path) -> None:

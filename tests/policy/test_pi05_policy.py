@@ -11,7 +11,6 @@ import torch
 from duqsweep.checkpoint.sizes import EXPERT, LLM, linear_layers
 from duqsweep.errors import EvaluationError
 from duqsweep.policy.pi05_policy import Pi05Policy
-from duqsweep.policy.preprocess import images, prompt
 from duqsweep.seams import Observation, Policy
 
 
@@ -70,10 +69,11 @@ def test_actions_are_eulers_of_the_flow(
     policy: Pi05Policy, observation: Observation, noise: np.ndarray, num_steps: int
 ) -> None:
     network = policy.module
-    px = policy.preprocessing.sizes.vision.image_px
+    inputs = policy.frontend.inputs(observation, noise)
+    pictures = torch.from_numpy(np.stack(inputs.pictures))
     with torch.no_grad():
-        encoded = network.encode_images(images(observation, px, torch.device("cpu")))
-        cache = network.prefix(encoded, prompt(observation, policy.preprocessing.config))
+        encoded = network.encode_images(policy.preprocessing.pixels(pictures)[None])
+        cache = network.prefix(encoded, torch.from_numpy(inputs.prompt())[None])
         x, time = torch.from_numpy(noise)[None], 1.0
         while time > 0.5 / num_steps:
             velocity = network.velocity(x, cache, network.modulation(torch.tensor([time])))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pi05_parts import observation
+from pi05_parts import TINY, observation, spec
 from PIL import Image
 
+from duqsweep.policy.load import load_policy
 from duqsweep.policy.pi05_preprocess import axis_angle, libero_state, resize_with_pad
+from duqsweep.policy.random_pi05 import RandomPi05, write_random
 
 
 @pytest.mark.parametrize(("height", "width"), [(256, 256), (128, 256), (300, 200), (64, 64)])
@@ -29,6 +32,20 @@ def test_pictures_are_fitted_as_pil_does(height: int, width: int) -> None:
     difference = np.abs(fitted.numpy() - np.asarray(canvas).astype(float))
     assert difference.max() <= 1  # PIL rounds after each of two passes
     assert difference.mean() < 0.2
+
+
+@pytest.mark.parametrize("side", [TINY.vision.image_px, 80])
+def test_pictures_are_mirrored_fitted_and_scaled(tmp_path: Path, side: int) -> None:
+    write_random(tmp_path, RandomPi05(TINY, dtype=torch.float32))
+    preprocessing = load_policy(spec(tmp_path), "cpu").preprocessing
+    seen = observation(side)
+    found = preprocessing.pixels(torch.from_numpy(np.stack(preprocessing.pictures(seen))))
+    px = TINY.vision.image_px
+    for camera, pixels in zip(("agentview", "wrist"), found, strict=True):
+        fitted = Image.fromarray(seen.images[camera]).resize((px, px), Image.Resampling.BILINEAR)
+        mirrored = np.asarray(fitted).astype(float)[:, ::-1].transpose(2, 0, 1)
+        steps = np.abs((pixels.numpy() + 1) * 127.5 - mirrored)
+        assert steps.max() < (1e-4 if side == px else 1.01)  # PIL rounds after each of two passes
 
 
 def test_without_antialiasing_each_pixel_is_made_of_its_neighbours() -> None:

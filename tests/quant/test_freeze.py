@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
-from quant_parts import LAYERS, calibrated, outputs, quantized, tiny_policy
+from quant_parts import LAYERS, calibrated, outputs, quantized, relative_error, tiny_policy
 from torch import nn
 
 from duqsweep.errors import ConfigError, EvaluationError
@@ -51,6 +52,28 @@ def test_a_frozen_policy_keeps_no_copy_of_the_full_weight() -> None:
 def test_freezing_is_deterministic() -> None:
     quant = QuantSpec(rotation="svd", smoothing=0.5)
     assert torch.equal(outputs(quantized(quant)), outputs(quantized(quant)))
+
+
+@pytest.mark.parametrize(
+    "change", [{"act_scale": "static"}, {"rotation": "svd"}, {"smoothing": 0.5}]
+)
+def test_e4m3_is_simulated_with_every_method(change: dict[str, object]) -> None:
+    exact = outputs(tiny_policy())
+    quant = QuantSpec(number_format="e4m3", **change)  # type: ignore[arg-type]
+    found = outputs(quantized(quant, (8, 8)))
+    integers = outputs(quantized(dataclasses.replace(quant, number_format="integer"), (8, 8)))
+    assert not torch.equal(found, integers)
+    assert relative_error(found, exact) <= 0.06
+
+
+def test_not_a_number_in_a_weight_is_refused() -> None:
+    policy = tiny_policy()
+    with torch.no_grad():
+        policy.get_submodule(LAYERS[0]).weight[0, 0] = torch.nan
+    bits, quant = {LAYERS[0]: (8, 8)}, QuantSpec(kernel="fp8")
+    stats = {LAYERS[0]: LayerStats(torch.ones(64), None)}
+    with pytest.raises(EvaluationError, match="holds NaN or infinity"):
+        freeze(policy, bits, quant, stats, None, "tiny")
 
 
 def test_missing_statistics_are_an_error() -> None:

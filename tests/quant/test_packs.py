@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from quant_parts import LAYERS, outputs, quantized
+from quant_parts import LAYERS, outputs, quantized, relative_error
 from safetensors.torch import load_file, save_file
 
 from duqsweep.errors import EvaluationError
@@ -53,6 +53,14 @@ def test_what_shapes_a_pack_changes_its_name(change: dict[str, object]) -> None:
 )
 def test_what_does_not_shape_a_pack_leaves_its_name(change: dict[str, object]) -> None:
     assert key(dataclasses.replace(BASE, **change)) == key()
+
+
+def test_e4m3_changes_the_name_of_rounded_weights_and_the_kernel_that_multiplies_it_shares_it() -> (
+    None
+):
+    simulated = QuantSpec(number_format="e4m3")
+    assert key(simulated, 8) == key(QuantSpec(kernel="fp8"), 8) != key(BASE, 8)
+    assert key(simulated, 16) == key(BASE, 16)
 
 
 def test_settings_without_effect_leave_the_name() -> None:
@@ -110,6 +118,18 @@ def test_the_same_settings_use_the_same_files(tmp_path: Path) -> None:
     assert torch.equal(outputs(quantized(BASE, pack_dir=tmp_path)), first)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == stamps
     assert torch.equal(outputs(quantized(BASE)), first)
+
+
+def test_packs_of_e4m3_survive_their_files_and_serve_both_kernels(tmp_path: Path) -> None:
+    simulated, real = QuantSpec(number_format="e4m3"), QuantSpec(kernel="fp8")
+    first = outputs(quantized(simulated, (8, 8), pack_dir=tmp_path))
+    files = sorted(tmp_path.iterdir())
+    assert load_file(files[0])["weight"].dtype == torch.float8_e4m3fn
+    assert torch.equal(outputs(quantized(simulated, (8, 8), pack_dir=tmp_path)), first)
+    product = outputs(quantized(real, (8, 8), pack_dir=tmp_path))
+    assert torch.equal(outputs(quantized(real, (8, 8))), product)
+    assert sorted(tmp_path.iterdir()) == files
+    assert relative_error(product, first) <= 1e-2
 
 
 def test_another_block_size_makes_other_files(tmp_path: Path) -> None:

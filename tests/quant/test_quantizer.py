@@ -56,6 +56,50 @@ def test_mse_scales_are_never_worse_than_absmax(values: np.ndarray, bits: int) -
     assert (errors[0] <= errors[1] * (1 + 1e-9)).all()
 
 
+@pytest.mark.parametrize("group", [0, 32])
+@pytest.mark.parametrize("how", ["mse", "absmax"])
+def test_e4m3_rounds_by_at_most_a_sixteenth_or_half_the_smallest_number(
+    how: str, group: int
+) -> None:
+    weight = NORMAL.clone()
+    weight[0] = 0
+    weight[1, 5:] *= 1e-5
+    scales = weight_scales(weight, 8, how, group, "e4m3")  # type: ignore[arg-type]
+    codes = weight_codes(weight, scales, 8, "e4m3")
+    assert codes.dtype == torch.float8_e4m3fn
+    error = (decode_weight(codes, scales) - weight).abs()
+    each = scales.repeat_interleave(weight.shape[1] // scales.shape[1], dim=1)
+    # A scale of least squared error may saturate the largest.
+    inside = weight.abs() <= 448 * each * (1 + 1e-9)
+    assert inside.all() or how == "mse"
+    bound = torch.maximum(weight.abs() / 16, each * 2.0**-10) * (1 + 1e-9)
+    assert (error <= bound)[inside].all()
+    assert not codes[0].float().any()
+
+
+@given(values=ROWS)
+def test_mse_scales_of_e4m3_are_never_worse_than_absmax(values: np.ndarray) -> None:
+    weight = torch.from_numpy(values)
+    errors = []
+    for how in ("mse", "absmax"):
+        scales = weight_scales(weight, 8, how, 0, "e4m3")  # type: ignore[arg-type]
+        found = decode_weight(weight_codes(weight, scales, 8, "e4m3"), scales)
+        errors.append((found - weight).square().sum(1))
+    assert (errors[0] <= errors[1] * (1 + 1e-9)).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_tokens_of_e4m3_keep_their_dtype_and_zeros(dtype: torch.dtype) -> None:
+    rows = NORMAL.to(dtype)
+    rows[0] = 0
+    found = quantize_tokens(rows, 8, "e4m3")
+    assert found.dtype == dtype
+    assert torch.equal(found[0], rows[0])
+    near = rows.abs().double() / 16 + rows.abs().double().amax(1, keepdim=True) / 448 * 2.0**-10
+    assert ((found - rows).abs().double() <= near * 1.07).all()  # bf16 rounds the result as well
+    assert (found - rows).norm() >= 0.01 * rows.norm()
+
+
 @given(values=ROWS, bits=st.integers(4, 8))
 def test_mse_scales_equal_a_slow_search(values: np.ndarray, bits: int) -> None:
     top = 2 ** (bits - 1) - 1

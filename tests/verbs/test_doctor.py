@@ -24,6 +24,16 @@ def test_each_broken_part_is_one_line(
     assert "Traceback" not in out + err
 
 
+def test_the_recorded_suite_needs_no_other_setting(
+    broken_checkpoint: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kernels"))
+    words = ["suite=recorded", f"policy.checkpoint={broken_checkpoint}"]
+    assert cli.main(["doctor", *words]) == exit_codes.ERROR  # the policy is broken
+    assert "[ ok ] simulator: " in capsys.readouterr().out
+
+
 def test_a_suite_that_does_not_exist_is_refused(capsys) -> None:
     assert cli.main(["doctor", "suite=libero_99"]) == exit_codes.CONFIG
     out, err = capsys.readouterr()

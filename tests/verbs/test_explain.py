@@ -29,6 +29,7 @@ def write_vitals(path: Path, num_steps: int, **reads: float) -> Path:
         modelled={"expert_forwards_per_call": num_steps, **reads},
         call_ms=LatencyStats(p50=12.34, p95=13.0, n=5),
         parts_ms={"vision": 1.25, "llm": 3.5, "dit": 7.75},
+        stages_ms=None,
         reference_call_ms=12.34,
         speedup=1.0,
         compile_s=0.0,

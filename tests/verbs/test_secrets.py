@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from refusing_server import refusing_server
 
 from duqsweep import cli, exit_codes, files
 from duqsweep.control.config.compose import as_yaml, load
@@ -35,13 +37,18 @@ def test_a_value_that_comes_from_the_environment_stays_a_reference(uri, monkeypa
     assert OmegaConf.create(text).tracking.uri == config.tracking.uri
 
 
-@pytest.mark.parametrize(
-    "uri", [SERVER, "${oc.env:SECRET_URI}"], ids=["literal", "from the environment"]
-)
+@pytest.fixture(scope="module")
+def out_of_order() -> Iterator[str]:
+    with refusing_server() as server:
+        yield server.uri
+
+
+@pytest.mark.parametrize("literal", [True, False], ids=["literal", "from the environment"])
 def test_a_password_is_in_no_file_that_others_read_and_in_no_output(
-    uri, broken_checkpoint, tmp_path: Path, capfd, monkeypatch
+    literal, out_of_order, broken_checkpoint, tmp_path: Path, capfd, monkeypatch
 ) -> None:
-    monkeypatch.setenv("SECRET_URI", SERVER)
+    monkeypatch.setenv("SECRET_URI", out_of_order)
+    uri = out_of_order if literal else "${oc.env:SECRET_URI}"
     folder = tmp_path / "sweep"
     where = [f"dir={folder}", f"policy.checkpoint={broken_checkpoint}", "tracking=server"]
     words = ["+sweep=tiny", "--config-dir", str(CONF), *where, f"tracking.uri={uri}"]
@@ -50,7 +57,7 @@ def test_a_password_is_in_no_file_that_others_read_and_in_no_output(
     assert cli.main([*words, "--cfg", "job"]) == exit_codes.OK
     assert "w0rd" not in "".join(capfd.readouterr())
     holding = [p for p in folder.rglob("*") if p.is_file() and b"w0rd" in p.read_bytes()]
-    if uri == SERVER:
+    if literal:
         assert holding == [folder / files.SWEEP_YAML]
         assert holding[0].stat().st_mode & 0o777 == 0o600
     else:

@@ -63,9 +63,12 @@ class LightEnvironment:
 
     def _mishap(self, init_state: int) -> None:
         for path in self._folder.iterdir():
-            if path.name == "built" or path.read_text() != str(init_state):
+            try:
+                if path.name == "built" or path.read_text() != str(init_state):
+                    continue
+                path.unlink()
+            except FileNotFoundError:  # another simulator's mishap
                 continue
-            path.unlink()
             if path.name == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
             elif path.name == "segfault":
@@ -78,6 +81,7 @@ class LightEnvironment:
 
 def open_light(suite: SuiteSpec) -> LightEnvironment:
     assert suite.assets is not None
-    if not Path(suite.assets).exists():
+    folder = Path(os.path.expandvars(suite.assets))
+    if not folder.exists():
         raise InfrastructureError("no renderer")
-    return LightEnvironment(Path(suite.assets))
+    return LightEnvironment(folder)

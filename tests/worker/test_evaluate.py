@@ -82,6 +82,9 @@ def test_a_trial_writes_vitals_episodes_and_result(
     for key, summed in (("flops", "flops_per_call"), ("packed_bytes", "bytes_per_call")):
         assert vitals.modelled[summed] == sum(getattr(cost, key) for cost in costs)
     assert vitals.parts_ms.keys() == {"vision", "llm", "dit"}
+    assert vitals.stages_ms is not None
+    assert vitals.stages_ms.keys() == {"rotations", "rounding"}
+    assert min(vitals.stages_ms.values()) > 0
     assert vitals.compile_s == 0.0
     assert vitals.action_error > 0
     assert vitals.speedup == vitals.reference_call_ms / vitals.call_ms.p50
@@ -126,6 +129,7 @@ def test_sixteen_bits_are_the_reference_exactly(
     evaluate(trial_dir, 0, bench)
     vitals = vitals_of(trial_dir)
     assert (vitals.action_error, vitals.kernel, vitals.bits) == (0.0, "none", {})
+    assert vitals.stages_ms == {}
 
 
 def test_fewer_bits_and_fewer_steps_lie_farther_from_the_reference(
@@ -145,9 +149,13 @@ def test_fewer_bits_and_fewer_steps_lie_farther_from_the_reference(
 
 
 def simulators_of(pid: int) -> list[int]:
-    """The processes of its simulators."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in children if b"simulator_process" in command_line(int(child))]
+    """The processes of its simulators: forks of their template."""
+    (template,) = [one for one in children(pid) if b"simulator_template" in command_line(one)]
+    return children(template)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def command_line(pid: int) -> bytes:
@@ -163,6 +171,9 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.fault(
+    "evaluation killed within an episode", "the torn line is cut, the episode is played"
+)
 @pytest.mark.slow
 def test_several_simulators_and_kills_change_no_number(
     sweep_dir: Path, trial_spec: TrialSpec, bench: WorkerCache

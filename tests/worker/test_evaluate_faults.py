@@ -31,6 +31,7 @@ def lines(trial_dir: Path) -> list[dict[str, object]]:
     return files.read_lines(trial_dir / files.EPISODES_JSONL)
 
 
+@pytest.mark.fault("simulator fails once", "the episode gets a second attempt")
 def test_a_simulator_that_fails_once_is_retried(tmp_path: Path, trial_spec: TrialSpec) -> None:
     simulator = PaperSimulator(broken_resets=(OBSERVATION_RESETS + 1,))
     trial_dir = make_trial(tmp_path, trial_spec)
@@ -55,6 +56,7 @@ def test_one_episode_that_cannot_run_is_counted_apart(
     assert result.success_rate == 0.0
 
 
+@pytest.mark.fault("simulator keeps failing", "the trial stays open")
 def test_a_simulator_that_keeps_failing_leaves_the_trial_open_until_it_is_mended(
     tmp_path: Path, trial_spec: TrialSpec
 ) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from duqsweep.errors import EvaluationError
 from duqsweep.worker.hardware import (
+    check_kernel,
     describe_hardware,
     describe_versions,
     git_commit,
@@ -40,6 +41,21 @@ def test_without_a_gpu_auto_is_the_cpu_and_cuda_is_refused() -> None:
     assert resolve_device("auto") == "cpu"
     with pytest.raises(EvaluationError, match="torch sees no GPU"):
         resolve_device("cuda")
+
+
+def test_a_cpu_runs_e4m3_and_no_integers() -> None:
+    for kernel in ("fake", "loop", "fp8"):
+        check_kernel(kernel, "cpu")
+    with pytest.raises(EvaluationError, match=r"kernel=int8 needs a CUDA GPU.*sees no GPU"):
+        check_kernel("int8", "cpu")
+
+
+def test_a_gpu_before_hopper_runs_integers_and_no_e4m3(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "an A100")
+    check_kernel("int8", "cuda")
+    with pytest.raises(EvaluationError, match=r"kernel=fp8 needs.*9\.0.*an A100 has"):
+        check_kernel("fp8", "cuda")
 
 
 def test_hardware_and_versions_are_plain_json() -> None:

@@ -39,6 +39,8 @@ simulator = RemoteSimulator(decode(SuiteSpec, json.loads(sys.argv[1])), sys.argv
 simulator.request(Reset(LedgerEntry(0, "duq_mini", 0, 0, 7)))
 while simulator.receive() is None:
     pass
+while simulator._process.pid is None:
+    simulator._process.wait(0.1)
 print(simulator._process.pid, flush=True)
 input()
 """
@@ -153,6 +155,10 @@ def test_simulators_that_take_turns_build_each_task_once() -> None:
     assert sorted(taken) == list(range(24))
 
 
+@pytest.mark.fault(
+    "the process of one of several simulators dies, or says nothing",
+    "that episode gets a second attempt, the other simulators continue",
+)
 @pytest.mark.parametrize(
     ("mishap", "said"),
     [
@@ -200,6 +206,7 @@ def test_a_simulator_that_cannot_be_opened_is_no_episodes_fault(light_suite: Sui
     pool.close()
 
 
+@pytest.mark.fault("policy's process dies, its simulators with it", "no simulator is left behind")
 def test_a_simulator_ends_with_the_process_of_the_policy(light_suite: SuiteSpec) -> None:
     import json
 

@@ -117,11 +117,11 @@ def _product(axes: Sequence[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
 
 
 def _telling(parameter: Parameter) -> Sequence[Scalar]:
-    """One value of each kind that the rules tell apart: 4 bits and fewer, 8 and fewer, 16."""
+    """One value of each kind that the rules tell apart: up to 4 bits, 5 to 7, 8, and 16."""
     values = values_to_try(parameter.domain)
     if _rule_key(parameter.key) not in _BITS:
         return values
-    kinds = {(bits > 4) + (bits > 8): bits for bits in values if isinstance(bits, int)}
+    kinds = {(bits > 4) + (bits > 7) + (bits > 8): bits for bits in values if isinstance(bits, int)}
     return tuple(kinds.values())
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
+import shlex
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +16,7 @@ from duqsweep.codec import encode
 from duqsweep.control.dispatch.batch import LOG, controller_flags, controller_script
 from duqsweep.control.dispatch.jobstate import SlurmJobs, readable, run
 from duqsweep.control.dispatch.launch import JobView, SubmissionError
-from duqsweep.control.dispatch.slurm import end_jobs, submit
+from duqsweep.control.dispatch.slurm import SCRIPT, end_jobs, submit
 from duqsweep.errors import ConfigError, DispatchError, DuqsweepError
 from duqsweep.files import CONTROLLER_DIR, read_record, write_json
 from duqsweep.mailbox import mark_of
@@ -44,6 +46,14 @@ class ControllerRecord:
         return f"duqsweep-{Path(self.folder).parent.name}-controller-{mark}"
 
 
+@dataclass(frozen=True)
+class _Job:
+    """What is known of a job without SLURM."""
+
+    name: str
+    id: str | None
+
+
 class ControllerJob:
     """The one job that may be the controller of a sweep."""
 
@@ -58,20 +68,21 @@ class ControllerJob:
         Raises:
             DispatchError: SLURM does not answer.
         """
-        record = self._record()
-        if record is None:
+        job = self._job()
+        if job is None:
             return None
-        view = SlurmJobs().named(record.job_name)
+        view = SlurmJobs().named(job.name)
         if view is None:
             raise DispatchError(
-                f"SLURM does not say whether the sweep's controller, job {record.job_id}, is there"
+                f"SLURM does not say whether the sweep's controller, job {job.id or job.name}, is "
+                "there"
             )
-        return view if view.job_id is not None else replace(view, job_id=record.job_id)
+        return view if view.job_id is not None else replace(view, job_id=job.id)
 
     def is_this_process(self) -> bool:
         """Whether this process runs in that job."""
-        record = self._record()
-        return record is not None and os.environ.get("SLURM_JOB_NAME") == record.job_name
+        job = self._job()
+        return job is not None and os.environ.get("SLURM_JOB_NAME") == job.name
 
     def submit(self, config: LauncherConfig, command: str) -> str:
         """Submit the job; returns its id. There must be none that could still run.
@@ -95,6 +106,7 @@ class ControllerJob:
         except SubmissionError as error:
             if not error.unclear:
                 (self.folder / RECORD).unlink()
+                (self.folder / SCRIPT).unlink(missing_ok=True)
             if error.is_final:
                 raise ConfigError(f"the controller: {error}") from error
             raise
@@ -107,24 +119,40 @@ class ControllerJob:
         Raises:
             DispatchError: SLURM does not answer, or does not take the order.
         """
-        record = self._record()
-        if record is not None and not end_jobs(lambda: _living_ids(record.job_name)):
+        job = self._job()
+        if job is not None and not end_jobs(lambda: _living_ids(job.name)):
             raise DispatchError(
-                f"SLURM did not take the order to end the sweep's controller, job {record.job_id}"
+                f"SLURM did not take the order to end the sweep's controller, job "
+                f"{job.id or job.name}"
             )
 
-    def _record(self) -> ControllerRecord | None:
+    def _job(self) -> _Job | None:
         """None where there is none, or where it was made by others or elsewhere."""
         try:
             if self.folder.is_symlink() or self.folder.stat().st_uid != os.geteuid():
                 return None
             record = read_record(ControllerRecord, self.folder / RECORD)
         except FileNotFoundError:
-            return None
+            return self._job_of_script()
         except DuqsweepError as error:
-            log.warning("the controller's job is not known: %s", error)
+            job = self._job_of_script()
+            if job is None:
+                log.warning("the controller's job is not known: %s", error)
+            return job
+        is_here = record.folder == str(self.folder)
+        return _Job(record.job_name, record.job_id) if is_here else None
+
+    def _job_of_script(self) -> _Job | None:
+        """The job by its script, which has its name; None where there is none, or not of here."""
+        try:
+            text = (self.folder / SCRIPT).read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
             return None
-        return record if record.folder == str(self.folder) else None
+        options = dict(re.findall(r"^#SBATCH --(job-name|output)=(.+)$", text, re.MULTILINE))
+        values = {name: "".join(shlex.split(value)) for name, value in options.items()}
+        if values.get("output") != str(self.log) or "job-name" not in values:
+            return None
+        return _Job(values["job-name"], None)
 
 
 def _living_ids(job_name: str) -> list[str] | None:

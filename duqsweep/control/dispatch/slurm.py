@@ -52,6 +52,7 @@ PASSING_TEXTS = (
 )
 NEVER_TEXTS = ("invalid",)  # e.g. "Invalid qos specification"
 
+SCRIPT = "submission.sh"  # of a job, in its folder
 CANCEL_WAITS_S = (1.0, 2.0, 4.0)  # between orders to end jobs that SLURM did not take
 
 log = logging.getLogger(__name__)
@@ -143,7 +144,7 @@ def submit(script: str, folder: Path, asked: Flags) -> str:
     Raises:
         SubmissionError: It was refused, or nobody answered.
     """
-    path = folder / "submission.sh"
+    path = folder / SCRIPT
     write_text(path, script, private=True)  # launcher.setup may hold a password
     with outside_of_any_job():
         answer = run(["sbatch", str(path)])

@@ -13,7 +13,7 @@ from duqsweep.kernels.expert.limits import (
     shape_reason,
 )
 from duqsweep.quant.select import PACKED_BITS, Bits, Shape
-from duqsweep.spec import FULL_PRECISION, INTEGER_KERNELS, QuantSpec, TrialSpec
+from duqsweep.spec import FEW_BIT_KERNELS, FULL_PRECISION, QuantSpec, TrialSpec
 
 # Layers that read the same input.
 ATTENTION, GATED = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")
@@ -23,7 +23,7 @@ PRODUCTS = (ATTENTION, ("o_proj",), GATED, ("down_proj",))
 def expert_remark(
     spec: TrialSpec, bits: Mapping[str, Bits], layers: Mapping[str, Shape], sizes: PolicySizes
 ) -> str | None:
-    """What an expert with integer layers will run on; None for other trials.
+    """What an expert that multiplies few bits will run on; None for other trials.
 
     Args:
         spec: The trial.
@@ -31,9 +31,11 @@ def expert_remark(
         layers: All layers of the policy, name → (out features, in features).
         sizes: Of the policy.
     """
-    integer = spec.quant.kernel in INTEGER_KERNELS and any(EXPERT in name for name in bits)
-    if not integer or not spec.runtime.compile:
+    few_bits = spec.quant.kernel in FEW_BIT_KERNELS and any(EXPERT in name for name in bits)
+    if not few_bits or not spec.runtime.compile:
         return None
+    if spec.quant.kernel == "fp8":
+        return "the expert runs on torch.compile, because its products multiply numbers of e4m3"
     reason = _halves(bits, layers) or shape_reason(_sizes(sizes))
     if reason is not None:
         return f"the expert runs on no backend, because {reason}"

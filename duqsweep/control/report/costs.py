@@ -11,7 +11,7 @@ from duqsweep.categories import SUCCESS_RATE
 from duqsweep.control.front.history import FrontHistory
 from duqsweep.control.front.measures import Measure
 from duqsweep.control.front.records import Front
-from duqsweep.control.report.importances import importances
+from duqsweep.control.report.associations import associations
 from duqsweep.control.trials.reader import TrialView
 from duqsweep.control.view.wording import percent_range, short_params
 
@@ -61,44 +61,49 @@ def growth_picture(front: Front, views: Sequence[TrialView]) -> str:
     )
 
 
-def importances_table(front: Front) -> str:
+def settings_that_matter(front: Front) -> str:
     """Bars of each setting's share, per objective; empty where they are not known.
 
-    Of success as the sweep's model sees it where the front has that; else what the trials show.
+    Importances for success, where the front has them; associations for all else.
     """
     return "".join(
-        _of_model(front)
+        _importances(front)
         if objective.name == SUCCESS_RATE and front.importances
-        else _of_trials(front, objective.measure)
+        else _associations(front, objective.measure)
         for objective in front.objectives
     )
 
 
-def _of_model(front: Front) -> str:
+def _importances(front: Front) -> str:
     found = short_params({importance.parameter: importance for importance in front.importances})
     bars = [
         _bar(name, each.share, f" ({percent_range(each.low, each.high)})")
         for name, each in found.items()
     ]
-    return _block("success rate", _OF_MODEL, bars)
+    return _block("success rate: importance", _IMPORTANCE, bars)
 
 
-def _of_trials(front: Front, measure: Measure) -> str:
-    shares = short_params(importances(front, measure))
-    return _block(measure.label, _OF_RANKS, [_bar(name, each) for name, each in shares.items()])
+def _associations(front: Front, measure: Measure) -> str:
+    shares = short_params(associations(front, measure))
+    bars = [_bar(name, each) for name, each in shares.items()]
+    return _block(f"{measure.label}: association", _ASSOCIATION, bars)
 
 
-_OF_RANKS = (
-    "Share of the differences between trials that a setting explains alone (adjusted R² of ranks)."
+_IMPORTANCE = (
+    "Share of its variance over the whole space that a setting explains alone, by a model of all "
+    "episodes, with a 90 % interval."
 )
-_OF_MODEL = "Share of its variance that a setting explains alone, with a 90 % interval."
+_ASSOCIATION = (
+    "Share of the differences between the trials of this sweep that a setting explains alone "
+    "(adjusted R² of ranks). A sampler chose these trials, so settings may stand for each other."
+)
 
 
 def _block(objective: str, note: str, bars: Sequence[str]) -> str:
     if not bars:
         return ""
     return (
-        f'<h3>for {escape(objective)}</h3><p class="note">{note}</p>'
+        f'<h3>{escape(objective)}</h3><p class="note">{note}</p>'
         f'<div class="weights">{"".join(bars)}</div>'
     )
 

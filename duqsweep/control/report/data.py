@@ -157,6 +157,7 @@ def _of_view(view: TrialView, bits: BitsTable) -> dict[str, Any]:
     vitals = view.vitals
     if vitals is not None:
         call = vitals.call_ms
+        found["stages"] = wording.stage_times(vitals)
         found["bits"] = bits.number(vitals.bits)
         found["parts"] = [
             [PARTS.get(part, part), ms, milliseconds(ms)] for part, ms in vitals.parts_ms.items()

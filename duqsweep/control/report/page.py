@@ -21,7 +21,7 @@ from duqsweep.control.front.measures import (
     Measure,
 )
 from duqsweep.control.front.records import Front, FrontPoint
-from duqsweep.control.report.costs import episodes_line, growth_picture, importances_table
+from duqsweep.control.report.costs import episodes_line, growth_picture, settings_that_matter
 from duqsweep.control.report.data import P_FRONT, report_data
 from duqsweep.control.report.films import Film, films
 from duqsweep.control.report.surroundings import Surroundings
@@ -127,7 +127,7 @@ def _costs(front: Front, views: Sequence[TrialView], budget: Mapping[str, Any]) 
     episodes = episodes_line(views, budget)
     left = f"<p>{escape(episodes)}</p>" if episodes else ""
     left += growth_picture(front, views)
-    shares = importances_table(front)
+    shares = settings_that_matter(front)
     right = f"<div><h3>Which settings matter</h3>{shares}</div>" if shares else ""
     return f'<div class="costs"><div>{left}</div>{right}</div>' if left or right else ""
 

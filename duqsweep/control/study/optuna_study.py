@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -18,6 +19,7 @@ from duqsweep.control.config.grammar import Choice, IntRange
 from duqsweep.control.config.parameters import Parameter, Params
 from duqsweep.control.config.space import GRID_LIMIT, ProposedTrial, Space
 from duqsweep.control.config.sweep_config import SweepConfig
+from duqsweep.control.study.for_people import write_dashboard
 from duqsweep.control.study.frozen import (
     DUPLICATE_OF,
     OUTSIDE,
@@ -171,6 +173,10 @@ class OptunaStudy:
             self._wait_for(original, number)
         else:
             self.tell(number, values, {})
+
+    def write_dashboard(self, directory: Path) -> None:
+        """Write the copy that people look at into the sweep's folder; see `for_people`."""
+        write_dashboard(directory, self._study, self._space)
 
     def history(self) -> list[FinishedTrial]:
         """Every told trial, by number."""

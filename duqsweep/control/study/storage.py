@@ -76,13 +76,14 @@ def open_storage(
     cut_torn_line(path)
     try:
         _check_last_line(path)
-        return _open_journal(path)
+        return open_journal(path)
     except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
         say(put_aside(directory, path, error))
-        return _open_journal(path)
+        return open_journal(path)
 
 
-def _open_journal(path: Path) -> BaseStorage:
+def open_journal(path: Path) -> BaseStorage:
+    """Optuna's journal in a file that no other process writes."""
     return JournalStorage(_Journal(str(path), lock_obj=cast(Any, _Unlocked())))
 
 

@@ -67,6 +67,19 @@ class WindowedTPE(TPESampler):
         best = TPESampler._compare(samples, gains)
         return {name: way.to_external_repr(best[name]) for name, way in search_space.items()}
 
+    def _get_internal_repr(
+        self,
+        trials: list[FrozenTrial],
+        search_space: dict[str, BaseDistribution],
+        study: optuna.Study,
+    ) -> dict[str, np.ndarray]:
+        """As Optuna's, but each value of a finished trial is converted once."""
+        if len(search_space) > 1:
+            return super()._get_internal_repr(trials, search_space, study)
+        ((name, distribution),) = search_space.items()
+        numbers = self._windows.numbers(name, distribution)
+        return {name: np.asarray([x for trial in trials if (x := numbers(trial)) is not None])}
+
 
 class Windows:
     """What the parameters of one trial are drawn from: the same trials for all of them."""
@@ -74,21 +87,75 @@ class Windows:
     def __init__(self) -> None:
         """No trial is known."""
         self._last: tuple[int, _Window] | None = None
+        self._numbers: dict[str, _Numbers] = {}
+        self._front = _Front()
 
     def of(self, study: optuna.Study, trial: FrozenTrial) -> _Window:
         """The study as this trial's sampler sees it."""
         if self._last is None or self._last[0] != trial.number:
-            self._last = (trial.number, _Window(study))
+            self._last = (trial.number, _Window(study, self._front))
         return self._last[1]
+
+    def numbers(self, name: str, distribution: BaseDistribution) -> _Numbers:
+        """A parameter's values as numbers."""
+        known = self._numbers.get(name)
+        if known is None or known.distribution != distribution:
+            known = self._numbers[name] = _Numbers(name, distribution)
+        return known
+
+
+class _Numbers:
+    """The values of one parameter as Optuna's numbers; those of finished trials do not change."""
+
+    def __init__(self, name: str, distribution: BaseDistribution) -> None:
+        self.distribution = distribution
+        self._name = name
+        self._known: dict[int, float | None] = {}  # by trial
+
+    def __call__(self, trial: FrozenTrial) -> float | None:
+        """The number of a finished trial; None for one without this parameter."""
+        try:
+            return self._known[trial._trial_id]
+        except KeyError:
+            has = self._name in trial.params
+            value = self.distribution.to_internal_repr(trial.params[self._name]) if has else None
+            self._known[trial._trial_id] = value
+            return value
+
+
+class _Front:
+    """The trials of a growing study that no other beats; each trial is compared once."""
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()  # ids of trials
+        self._members: list[FrozenTrial] = []
+
+    def of(
+        self, finished: list[FrozenTrial], directions: list[StudyDirection]
+    ) -> list[FrozenTrial]:
+        """Its members by number; each call has the trials of the one before, and new ones."""
+        new = [trial for trial in finished if trial._trial_id not in self._seen]
+        self._seen.update(trial._trial_id for trial in new)
+        valued = [trial for trial in new if trial.state == TrialState.COMPLETE]
+        if valued:
+            all_of_them = sorted([*self._members, *valued], key=lambda trial: trial.number)
+            signs = [-1.0 if way == StudyDirection.MAXIMIZE else 1.0 for way in directions]
+            losses = np.array([trial.values for trial in all_of_them]) * signs
+            self._members = [all_of_them[i] for i in np.flatnonzero(on_front(losses[None])[0])]
+        return self._members
 
 
 class _Window:
     """A study of which the sampler sees some finished trials only."""
 
-    def __init__(self, study: optuna.Study) -> None:
+    def __init__(self, study: optuna.Study, front: _Front) -> None:
         self._study = study
         finished = study._get_trials(deepcopy=False, states=_FINISHED, use_cache=True)
-        self._trials = finished if len(finished) <= RECENT else _chosen(finished, study.directions)
+        if len(finished) > RECENT:
+            best = front.of(finished, study.directions)[-BEST:]
+            chosen = {trial.number: trial for trial in [*best, *finished[-RECENT:]]}
+            finished = [chosen[number] for number in sorted(chosen)]
+        self._trials = finished
 
     @cached_property
     def divided(self) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
@@ -105,12 +172,3 @@ class _Window:
         self, deepcopy: bool, states: Container[TrialState], use_cache: bool
     ) -> list[FrozenTrial]:
         return [trial for trial in self._trials if trial.state in states]
-
-
-def _chosen(trials: list[FrozenTrial], directions: list[StudyDirection]) -> list[FrozenTrial]:
-    valued = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    signs = [-1.0 if way == StudyDirection.MAXIMIZE else 1.0 for way in directions]
-    losses = np.array([trial.values for trial in valued]) * signs
-    best = np.flatnonzero(on_front(losses[None])[0])[-BEST:].tolist() if valued else []
-    numbers = {valued[i].number for i in best} | {trial.number for trial in trials[-RECENT:]}
-    return [trial for trial in trials if trial.number in numbers]

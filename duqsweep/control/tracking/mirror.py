@@ -1,17 +1,18 @@
 """A sweep's files copied to MLflow, again and again without a trace of the repetition.
 
-Every run carries a key as a tag and is looked up before it is created; equal parameters, tags and
-metrics (same step, same timestamp) are no-ops for MLflow. Times come from the files, so that an
-emptied server is rebuilt as it was.
+Every run carries a key as a tag and is looked up before it is created; what it holds is not
+written again, and would be a no-op for MLflow. Times come from the files, so that an emptied server
+is rebuilt as it was.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,21 +22,19 @@ from duqsweep import files
 from duqsweep.control.front.history import FrontHistory
 from duqsweep.control.front.records import Front, FrontPoint, read_front
 from duqsweep.control.tracking import runs, shared_view
-from duqsweep.control.tracking.mlflow_client import check_database, default_uri, import_client
+from duqsweep.control.tracking.copied_runs import MOVED, CopiedRun, CopiedRuns
+from duqsweep.control.tracking.mlflow_client import default_uri, open_client
+from duqsweep.control.tracking.refusals import refused_or_failed
 from duqsweep.control.tracking.runids import remember_runs, sweep_key
-from duqsweep.control.tracking.runs import RunRecord
-from duqsweep.control.tracking.trial_files import gathered, stamp_of, trial_files
+from duqsweep.control.tracking.trial_files import put_files, stamp_of, trial_files
 from duqsweep.control.trials.reader import TrialReader, TrialView
 from duqsweep.control.trials.reference import Reference, sweep_reference
 from duqsweep.errors import DuqsweepError, EvaluationError, SpecError
 from duqsweep.fingerprint import digest
 from duqsweep.locking import try_lock
-from duqsweep.masking import masked
 
 log = logging.getLogger(__name__)
 
-KEY_TAG = "duqsweep.key"  # of one run: <sweep key>, or <sweep key>/<trial>
-SYNCED_TAG = "duqsweep.synced"  # digest of what was written last
 ARTIFACTS_TAG = "duqsweep.artifacts"  # digest of the files beside a run
 LEDGER_TAG = "duqsweep.ledger"  # digest of the ledger that is its dataset
 NOTE_TAG = "mlflow.note.content"
@@ -52,8 +51,6 @@ _REFRESH_SHARE = 20  # and so many times as long as the last one took, up to:
 _LONGEST_REFRESH_S = 600.0
 _PARENT_TAG = "mlflow.parentRunId"
 _LOCK_POLL_S = 0.1
-_BATCH = 800  # metrics per call; MLflow takes 1,000 metrics, parameters and tags together
-_PAGE = 1000
 
 
 def mirror(sweep_dir: Path, uri: str | None = None) -> int:
@@ -64,8 +61,9 @@ def mirror(sweep_dir: Path, uri: str | None = None) -> int:
         uri: MLflow's tracking URI; None: the database in the folder.
 
     Raises:
+        ConfigError: The server or database refuses, and will do so again.
         DuqsweepError: The folder's database was made when the folder was elsewhere; or the server
-            or database refused, was not reached, or is of another version.
+            or database failed, was silent, or is of another version.
     """
     with ask_mlflow(uri or default_uri(sweep_dir)):
         return Mirror(sweep_dir, uri).update(final=True)
@@ -73,26 +71,18 @@ def mirror(sweep_dir: Path, uri: str | None = None) -> int:
 
 @contextmanager
 def ask_mlflow(uri: str) -> Iterator[str]:
-    """Give `uri` to a block; whatever MLflow raises in it becomes DuqsweepError, in one line."""
+    """Give `uri` to a block; whatever MLflow raises in it becomes one line.
+
+    Raises:
+        ConfigError: The server or database refuses, and will do so again.
+        DuqsweepError: It failed; the same may succeed later.
+    """
     try:
         yield uri
     except DuqsweepError:
         raise
     except Exception as error:  # MLflow passes on whatever its stores raise
-        said = masked(" ".join(str(error).split())[:300]) or type(error).__name__
-        raise DuqsweepError(f"MLflow at {masked(uri)} cannot take the copy: {said}") from error
-
-
-@dataclass
-class _Run:
-    """What MLflow holds of a run, as far as it is known."""
-
-    id: str
-    status: str
-    tags: Mapping[str, str]
-    params: Mapping[str, str]
-    metrics: tuple[Any, ...] = ()  # that this process has written
-    ended_ms: int | None = None
+        raise refused_or_failed(uri, error) from error
 
 
 @dataclass(frozen=True)
@@ -100,18 +90,35 @@ class _Source:
     """What a trial's record comes from. What did not change is the same object."""
 
     view: TrialView
-    point: FrontPoint | None
+    place: tuple[bool, str, float | None] | None  # on the front, state and p(front)
     reference: Reference | None
 
-    def needs_writing(self, before: _Source | None, refresh: bool) -> bool:
-        """Whether a record is to be written after that of `before`."""
-        if before is None or before.reference != self.reference:
+    @classmethod
+    def of(cls, view: TrialView, point: FrontPoint | None, reference: Reference | None) -> _Source:
+        """Of a trial and its point of the front; None before it has one."""
+        place = (point.on_front, point.state, point.p_front) if point else None
+        return cls(view, place, reference)
+
+    def is_news(self, before: _Source) -> bool:
+        """Whether a record is to be written at once after that of `before`."""
+        if before.reference is not self.reference:
             return True
-        if before.view is self.view and before.point is self.point:
+        if before.view is self.view:
             return False
         began = (before.view.vitals is None) != (self.view.vitals is None)
         ended = before.view.result is not self.view.result and self.view.outcome != "running"
-        return refresh or began or ended
+        return began or ended
+
+    def has_moved(self, before: _Source, exactly: bool) -> bool:
+        """Whether anything has changed since `before`; if not exactly, p(front) by `MOVED`."""
+        if before.view is not self.view:
+            return True
+        if exactly:
+            return before.place != self.place
+        if before.place is None or self.place is None or before.place[:2] != self.place[:2]:
+            return before.place != self.place
+        was, now = before.place[2], self.place[2]
+        return was != now and (was is None or now is None or abs(was - now) >= MOVED)
 
 
 class Mirror:
@@ -138,7 +145,8 @@ class Mirror:
         self._experiment = ""
         self._experiment_tags: dict[str, str] = {}  # that MLflow holds
         self._ledger: Any = None  # as a dataset; None: not looked at yet
-        self._runs: dict[str, _Run] = {}  # by key
+        self._runs: CopiedRuns | None = None  # None: not connected
+        self._reference: Reference | None = None
         self._described: dict[int, _Source] = {}  # trial → what its last record came from
         self._history = FrontHistory()
         self._due_s = -math.inf  # by the monotonic clock: no refreshment before
@@ -170,37 +178,59 @@ class Mirror:
             raise
 
     def _update(self, final: bool, changed: Collection[int] | None, front: Front | None) -> int:
-        views = self._views(None if self._client is None else changed)
+        views = self._views(None if self._runs is None else changed)
         if not views:
             return 0
         front = read_front(self._dir) if front is None else front
-        reference = sweep_reference(self._dir)
-        if self._client is None:
+        if (reference := sweep_reference(self._dir)) != self._reference:
+            self._reference = reference
+        if self._runs is None:
             self._key = sweep_key(self._dir)
-            self._connect()
+            self._runs = self._connect()
         points = {point.trial: point for point in front.points} if front else {}
         begun_s = time.monotonic()
         refresh = final or begun_s >= self._due_s
-        parent = runs.sweep_record(self._dir.name, views, front, final, self._history)
-        parent_id = self._write(self._key, parent, {})
+        record = runs.sweep_record(self._dir.name, views, front, final, self._history)
+        parent = self._runs.get(self._key, record, {})
+        self._runs.bring(parent, record, {})
         for view in views:
-            source = _Source(view, points.get(view.number), reference)
-            if source.needs_writing(self._described.get(view.number), refresh):
-                record = runs.trial_record(view, source.point, reference)
-                run_id = self._write(f"{self._key}/{view.number}", record, {_PARENT_TAG: parent_id})
-                self._described[view.number] = source
-                if view.result is not None:
-                    self._upload_trial(f"{self._key}/{view.number}", run_id, view.number)
+            source = _Source.of(view, points.get(view.number), self._reference)
+            self._write_trial(source, points.get(view.number), parent.id, refresh, final)
         if refresh:
-            self._upload(parent_id)
-            self._note_ledger(self._key, parent_id)
+            self._upload(parent)
+            self._runs.tag(parent, self._note_ledger(parent))
             if front is not None:
-                self._share_view(front, parent_id, parent.started_ms)
-            self._remember_runs(parent_id)
+                self._share_view(front, parent.id, record.started_ms)
+            self._remember_runs(parent.id)
             ended_s = time.monotonic()
             pause_s = min(_REFRESH_SHARE * (ended_s - begun_s), _LONGEST_REFRESH_S)
             self._due_s = ended_s + max(REFRESH_S, pause_s)
         return len(views)
+
+    def _write_trial(
+        self,
+        source: _Source,
+        point: FrontPoint | None,
+        parent_id: str,
+        refresh: bool,
+        final: bool,
+    ) -> None:
+        """Write a trial's run, unless nothing has changed that is worth it."""
+        view, before = source.view, self._described.get(source.view.number)
+        if (
+            before is not None
+            and not source.is_news(before)
+            and not (refresh and source.has_moved(before, exactly=final))
+        ):
+            return
+        assert self._runs is not None
+        tags = {_PARENT_TAG: parent_id}
+        record = runs.trial_record(view, point, source.reference)
+        run = self._runs.get(f"{self._key}/{view.number}", record, tags)
+        stamps = self._upload_trial(run, view.number) if view.result is not None else {}
+        is_exact = final or before is not None
+        self._runs.bring(run, record, tags | stamps, is_exact)
+        self._described[view.number] = source
 
     def _views(self, changed: Collection[int] | None) -> list[TrialView]:
         """All trials, by number; only those that changed or run are looked at again."""
@@ -213,19 +243,17 @@ class Mirror:
         return self._reader.known()
 
     def _remember_runs(self, parent_id: str) -> None:
-        trials = {
-            name.rpartition("/")[2]: run.id for name, run in self._runs.items() if "/" in name
-        }
+        assert self._runs is not None
+        ids_by_key = self._runs.ids().items()
+        trials = {key.rpartition("/")[2]: run_id for key, run_id in ids_by_key if "/" in key}
         ids = {"experiment": self._experiment, "parent": parent_id, "trials": trials}
         view = shared_view.view_key(self._key)
         if f"{shared_view.TAG}{view}" in self._experiment_tags:
             ids["view"] = view
         remember_runs(self._dir, self._uri, ids)
 
-    def _connect(self) -> None:
-        check_database(self._uri)
-        mlflow_client = import_client()
-        client = mlflow_client(tracking_uri=self._uri)
+    def _connect(self) -> CopiedRuns:
+        client = open_client(self._uri)
         name = f"duqsweep/{self._dir.name}"
         local = self._uri == default_uri(self._dir)
         artifacts = (self._dir / files.MLFLOW_ARTIFACTS).as_uri() if local else None
@@ -243,76 +271,7 @@ class Mirror:
             if experiment.lifecycle_stage == "deleted":
                 client.restore_experiment(self._experiment)
         self._client = client
-        self._find_runs()
-
-    def _find_runs(self) -> None:
-        """Look up every run of this sweep; of two with one key (a lost answer) the older stays."""
-        wanted = f"tags.`{KEY_TAG}` LIKE '{sweep_key(self._dir)}%'"
-        token = None
-        while True:
-            page = self._client.search_runs(
-                [self._experiment],
-                wanted,
-                max_results=_PAGE,
-                order_by=["attributes.start_time ASC"],
-                page_token=token,
-            )
-            for run in page:
-                key = run.data.tags[KEY_TAG]
-                if key in self._runs:
-                    self._client.delete_run(run.info.run_id)
-                    continue
-                data = run.data
-                self._runs[key] = _Run(
-                    run.info.run_id,
-                    run.info.status,
-                    data.tags,
-                    data.params,
-                    ended_ms=run.info.end_time,
-                )
-            token = page.token
-            if not token:
-                return
-
-    def _write(self, key: str, record: RunRecord, tags: Mapping[str, str]) -> str:
-        """Find or create the run of `key` and bring it to `record`; returns its id."""
-        tags = {**record.tags, **tags, KEY_TAG: key}
-        run = self._runs.get(key)
-        if run is None:
-            created = self._client.create_run(
-                self._experiment, start_time=record.started_ms, tags=tags, run_name=record.name
-            )
-            run = self._runs[key] = _Run(created.info.run_id, "RUNNING", tags, {})
-            if not record.metrics and record.status == "RUNNING":
-                return run.id  # its parameters come with its first numbers
-        stamp = record.digest(tags)
-        if run.tags.get(SYNCED_TAG) == stamp:
-            return run.id
-        if record.status == "RUNNING" and run.status != "RUNNING":
-            self._client.update_run(run.id, status="RUNNING")
-        elif record.status != "RUNNING" and (
-            (record.status, record.ended_ms) != (run.status, run.ended_ms)
-        ):
-            self._client.set_terminated(run.id, record.status, record.ended_ms)
-        run.status, run.ended_ms = record.status, record.ended_ms
-        self._log(run, record, {**tags, SYNCED_TAG: stamp})
-        return run.id
-
-    def _log(self, run: _Run, record: RunRecord, tags: Mapping[str, str]) -> None:
-        """Write what the run does not have yet; its digest comes last."""
-        from mlflow.entities import Metric, Param, RunTag
-
-        metrics = record.metrics
-        begins = metrics[: len(run.metrics)] == run.metrics
-        fresh = metrics[len(run.metrics) :] if begins else metrics
-        *whole, last = [fresh[i : i + _BATCH] for i in range(0, max(1, len(fresh)), _BATCH)]
-        for batch in whole:
-            self._client.log_batch(run.id, metrics=[Metric(*metric) for metric in batch])
-        new_tags = [RunTag(*item) for item in tags.items() if item not in run.tags.items()]
-        params = [Param(*item) for item in record.params.items() if item[0] not in run.params]
-        metrics_left = [Metric(*metric) for metric in last]
-        self._client.log_batch(run.id, metrics=metrics_left, params=params, tags=new_tags)
-        run.metrics, run.params, run.tags = metrics, record.params, {**run.tags, **tags}
+        return CopiedRuns(client, self._experiment, self._key)
 
     def _share_view(self, front: Front, parent_id: str, started_ms: int) -> None:
         """Let the experiment say what the sweep found, and open on its front."""
@@ -326,47 +285,37 @@ class Mirror:
                 self._client.set_experiment_tag(self._experiment, key, value)
                 self._experiment_tags[key] = value
 
-    def _note_ledger(self, key: str, run_id: str) -> None:
-        """The ledger, as the dataset that the run was evaluated on."""
+    def _note_ledger(self, run: CopiedRun) -> dict[str, str]:
+        """Add the ledger, as the dataset that the run was evaluated on; returns a tag for it."""
         from mlflow.entities import DatasetInput, InputTag
 
         if self._ledger is None:
             self._ledger = ledger_dataset(self._dir)
-        known = self._runs[key]
-        if self._ledger is None or known.tags.get(LEDGER_TAG) == self._ledger.digest:
-            return
-        context = InputTag("mlflow.data.context", "evaluation")
-        self._client.log_inputs(run_id, datasets=[DatasetInput(self._ledger, [context])])
-        self._tag(key, LEDGER_TAG, self._ledger.digest)
+        stamp = {} if self._ledger is None else {LEDGER_TAG: self._ledger.digest}
+        if not run.has(stamp):
+            context = InputTag("mlflow.data.context", "evaluation")
+            datasets = [DatasetInput(self._ledger, [context])]
+            self._client.log_inputs(run.id, datasets=datasets)
+        return stamp
 
-    def _tag(self, key: str, name: str, value: str) -> None:
-        run = self._runs[key]
-        self._client.set_tag(run.id, name, value)
-        run.tags = {**run.tags, name: value}
-
-    def _upload_trial(self, key: str, run_id: str, number: int) -> None:
-        """The files of a trial that has ended, unless they are there."""
-        self._note_ledger(key, run_id)
+    def _upload_trial(self, run: CopiedRun, number: int) -> dict[str, str]:
+        """Copy the files of a trial that has ended, unless they are there; returns tags for it."""
         paths = trial_files(self._dir, number)
-        stamp = stamp_of(paths)
-        if self._runs[key].tags.get(ARTIFACTS_TAG) == stamp:
-            return
-        with gathered(paths) as folder:
-            self._client.log_artifacts(run_id, str(folder))
-        self._tag(key, ARTIFACTS_TAG, stamp)
+        stamp = {ARTIFACTS_TAG: stamp_of(paths)}
+        if not run.has(stamp):
+            self._put(run, paths)
+        return stamp | self._note_ledger(run)
 
-    def _upload(self, parent_id: str) -> None:
+    def _upload(self, parent: CopiedRun) -> None:
+        assert self._runs is not None
         paths = [path for name in ARTIFACTS if (path := self._dir / name).exists()]
-        stamp = digest({path.name: path.read_bytes().hex() for path in paths})
-        if self._runs[self._key].tags.get(ARTIFACTS_TAG) == stamp:
-            return
-        for path in paths:
-            if path.name == files.SWEEP_YAML:  # it may hold a password
-                text = masked(path.read_text(encoding="utf-8"))
-                self._client.log_text(parent_id, text, path.name)
-            else:
-                self._client.log_artifact(parent_id, str(path))
-        self._tag(self._key, ARTIFACTS_TAG, stamp)
+        content = digest({p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in paths})
+        if not parent.has({ARTIFACTS_TAG: content}):
+            self._put(parent, paths)
+            self._runs.tag(parent, {ARTIFACTS_TAG: content})
+
+    def _put(self, run: CopiedRun, paths: list[Path]) -> None:
+        put_files(paths, run.artifacts, lambda folder: self._client.log_artifacts(run.id, folder))
 
 
 def ledger_dataset(sweep_dir: Path) -> Any:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import getpass
-import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from duqsweep.categories import named_category
@@ -21,12 +20,12 @@ from duqsweep.control.trials.reference import Reference
 from duqsweep.control.view import wording
 from duqsweep.control.view.headline import first_line
 from duqsweep.control.view.simulation import simulator_line, warnings
-from duqsweep.fingerprint import digest
 
 # Outcomes of trials; all others are FINISHED.
 _STATUSES = {"running": "RUNNING", "open": "KILLED", "failed": "FAILED", "stopped": "KILLED"}
 _TAG_LIMIT = 4000  # characters; MLflow's is 5000
-_Metric = tuple[str, float, int, int]  # key, value, timestamp in ms, step
+P_FRONT_TAG = "duqsweep.p_front"
+Metric = tuple[str, float, int, int]  # key, value, timestamp in ms, step
 
 
 @dataclass(frozen=True)
@@ -35,17 +34,11 @@ class RunRecord:
 
     name: str
     params: dict[str, str]
-    metrics: tuple[_Metric, ...]
+    metrics: tuple[Metric, ...]  # in an order in which later ones are only added at the end
     tags: dict[str, str]
     status: str  # RUNNING, FINISHED, FAILED or KILLED
     started_ms: int
     ended_ms: int | None
-
-    def digest(self, tags: Mapping[str, str]) -> str:
-        """A digest of the run with these tags."""
-        metrics = hashlib.sha256(repr(self.metrics).encode()).hexdigest()
-        times = [self.status, self.started_ms, self.ended_ms]
-        return digest([self.name, self.params, dict(tags), *times, metrics])
 
 
 def trial_record(
@@ -72,7 +65,9 @@ def trial_record(
     if trial.name:
         tags["duqsweep.name"] = trial.name
     if point and point.p_front is not None:
-        tags["duqsweep.p_front"] = formats.probability(point.p_front)
+        tags[P_FRONT_TAG] = formats.probability(point.p_front)
+    if point and point.factors:
+        tags["duqsweep.twin"] = point.factors.twin
     if view.vitals:
         tags["duqsweep.kernel"] = view.vitals.kernel
         if view.vitals.git:
@@ -81,9 +76,11 @@ def trial_record(
         tags["duqsweep.reason"] = view.result.reason[:_TAG_LIMIT]
         tags["mlflow.note.content"] = trial_note(view, point)
     metrics = [
-        *_measure_metrics(view, reference),
+        *_measure_metrics(view, reference, of_episodes=False),
         *_vitals_metrics(view),
+        *_factor_metrics(view, point),
         *_episode_metrics(view),
+        *_measure_metrics(view, reference, of_episodes=True),
         *_success_metrics(view),
     ]
     return RunRecord(
@@ -131,18 +128,20 @@ def _text(value: bool | int | float | str) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
 
-def _measure_metrics(view: TrialView, reference: Reference | None) -> list[_Metric]:
-    """Every measure that the trial has so far; of a category: `success_rate/object`."""
-    metrics: list[_Metric] = []
+def _measure_metrics(
+    view: TrialView, reference: Reference | None, of_episodes: bool
+) -> list[Metric]:
+    """The measures that the trial has so far; of a category: `success_rate/object`."""
+    metrics: list[Metric] = []
+    at = view.ended_ms if of_episodes else view.measured_ms
     for name, measure in measures_of(view.trial.spec.suite).items():
-        value = measure.read(view, reference)
-        at = view.ended_ms if measure.needs_episodes else view.measured_ms
+        value = measure.read(view, reference) if measure.needs_episodes == of_episodes else None
         if value is not None and at is not None:
             metrics.append((name.replace(".", "/"), float(value), at, 0))
     return metrics
 
 
-def _vitals_metrics(view: TrialView) -> list[_Metric]:
+def _vitals_metrics(view: TrialView) -> list[Metric]:
     vitals, at = view.vitals, view.measured_ms
     if vitals is None or at is None:
         return []
@@ -153,6 +152,7 @@ def _vitals_metrics(view: TrialView) -> list[_Metric]:
         "node_reference_call_ms": vitals.reference_call_ms,
         "compile_s": vitals.compile_s,
         **{f"part_ms.{name}": value for name, value in vitals.parts_ms.items()},
+        **{f"stage_ms.{name}": value for name, value in (vitals.stages_ms or {}).items()},
         **{f"modelled.{name}": value for name, value in vitals.modelled.items()},
     }
     if vitals.allocated_mb is not None:
@@ -160,14 +160,25 @@ def _vitals_metrics(view: TrialView) -> list[_Metric]:
     return [(name, float(value), at, 0) for name, value in values.items()]
 
 
-def _episode_metrics(view: TrialView) -> list[_Metric]:
-    """One step per episode; keys differ from the objectives', which stay single values.
+def _factor_metrics(view: TrialView, point: FrontPoint | None) -> list[Metric]:
+    """What the speed-up of an episode is the product of; nothing before the twin was timed."""
+    if point is None or point.factors is None or view.measured_ms is None:
+        return []
+    factors = encode(point.factors)
+    del factors["twin"]  # a tag
+    values = {**factors, "episode": point.factors.episode}
+    return [(f"speedup.{name}", value, view.measured_ms, 0) for name, value in values.items()]
+
+
+def _episode_metrics(view: TrialView) -> list[Metric]:
+    """How the success rate settled; the key differs from the objective's, a single value.
 
     Episodes end in any order. Steps are in ledger order, up to the first one that has not ended,
-    so that what is once logged stays true. The clock runs as if they were played one by one.
+    so that what is once logged stays true; there are about ten per tenfold, because MLflow takes
+    long for each. The clock runs as if they were played one by one.
     """
     clock = float(view.measured_ms or view.started_ms)
-    metrics: list[_Metric] = []
+    metrics: list[Metric] = []
     successes = ran = 0
     for i, record in enumerate(view.episodes):
         if record.i != i:
@@ -177,13 +188,18 @@ def _episode_metrics(view: TrialView) -> list[_Metric]:
             continue
         ran += 1
         successes += record.success
-        at = int(clock)
-        metrics.append(("episode.success_so_far", successes / ran, at, record.i))
-        metrics.append(("episode.steps", float(record.steps), at, record.i))
+        if _is_shown(ran):
+            metrics.append(("episode.success_so_far", successes / ran, int(clock), record.i))
     return metrics
 
 
-def _success_metrics(view: TrialView) -> list[_Metric]:
+def _is_shown(count: int) -> bool:
+    """Whether a success rate over so many episodes is a point of the series."""
+    tens: int = 10 ** (len(str(count)) - 1)
+    return count % tens == 0 or 2 * count in (3 * tens, 5 * tens)
+
+
+def _success_metrics(view: TrialView) -> list[Metric]:
     """The counts and the interval of the success rate."""
     if view.result is None or view.ended_ms is None:
         return []
@@ -248,14 +264,14 @@ def _simulator_tags(simulator: SweepSimulator | None) -> dict[str, str]:
 
 def _history_metrics(
     views: Sequence[TrialView], front: Front | None, history: FrontHistory
-) -> list[_Metric]:
+) -> list[Metric]:
     """Hypervolume and best success after each trial, as far as all earlier trials have ended.
 
     A value that was written can then not change when an older trial ends late.
     """
     if front is None or front.reference is None:
         return []
-    metrics: list[_Metric] = []
+    metrics: list[Metric] = []
     at = 0
     for step in history.steps(front, views):
         at = max(at, step.ended_ms)

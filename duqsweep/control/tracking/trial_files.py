@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from urllib.request import url2pathname
 
 from duqsweep import files
 from duqsweep.fingerprint import digest
 from duqsweep.masking import masked
 
-COPIED = (files.SPEC_JSON, files.VITALS_JSON, files.RESULT_JSON)
+COPIED = (files.SPEC_JSON, files.VITALS_JSON, files.RESULT_JSON, files.EPISODES_JSONL)
+
+
+_MASKED = (files.LOG_TXT, files.SWEEP_YAML)  # they may hold passwords
 
 
 def trial_files(sweep_dir: Path, number: int) -> list[Path]:
-    """Those that are there: spec, vitals, result and log, and videos that begin with this trial."""
+    """Those that are there: what its numbers come from, its log, its videos."""
     folder = files.trial_dir(sweep_dir, number)
     paths = [folder / name for name in (*COPIED, files.LOG_TXT)]
     films = (sweep_dir / files.VIDEOS_DIR).glob(f"trial_{number:04d}_*.mp4")
@@ -29,15 +32,29 @@ def stamp_of(paths: list[Path]) -> str:
     return digest(seen)
 
 
-@contextmanager
-def gathered(paths: list[Path]) -> Iterator[Path]:
-    """A folder with copies of them, so that one call takes all; the log without passwords."""
+def put_files(paths: list[Path], artifacts: str, log_artifacts: Callable[[str], None]) -> None:
+    """Copy files to where a run's artifacts are; logs without passwords.
+
+    Args:
+        paths: Of the files.
+        artifacts: The address of the run's artifacts. A folder of this machine is written without
+            MLflow's client, which would look up the run first.
+        log_artifacts: Takes a folder, whose files it sends to any other address.
+    """
+    if artifacts.startswith("file:///"):
+        folder = Path(url2pathname(artifacts.removeprefix("file://")))
+        folder.mkdir(parents=True, exist_ok=True)
+        _copy(paths, folder)
+        return
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for path in paths:
-            if path.name == files.LOG_TXT:
-                text = path.read_text(encoding="utf-8", errors="replace")
-                (folder / path.name).write_text(masked(text), encoding="utf-8")
-            else:
-                shutil.copyfile(path, folder / path.name)
-        yield folder
+        _copy(paths, Path(name))
+        log_artifacts(name)
+
+
+def _copy(paths: list[Path], folder: Path) -> None:
+    for path in paths:
+        if path.name in _MASKED:
+            text = path.read_text(encoding="utf-8", errors="replace")
+            (folder / path.name).write_text(masked(text), encoding="utf-8")
+        else:
+            shutil.copyfile(path, folder / path.name)

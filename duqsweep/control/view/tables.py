@@ -35,6 +35,7 @@ _KERNELS = {
     "int8": "products of 8-bit integers on the GPU; counted while they ran",
     "w4a8": "8-bit inputs times weights of 4 bits, two in a byte; wider weights as int8; counted "
     "while they ran",
+    "fp8": "products of 8-bit floats (e4m3), on a CPU exact and slow; counted while they ran",
 }
 
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from duqsweep.control.front.formats import NONE, duration, number, percent, ratio
+from duqsweep.control.front.formats import (
+    NONE,
+    duration,
+    milliseconds,
+    number,
+    percent,
+    ratio,
+)
 from duqsweep.control.front.measures import (
     ACTION_ERROR,
     CALL_MS,
@@ -28,6 +35,7 @@ _KERNEL_NOTES = {
     "loop": "loop (the slow baseline)",
     "int8": "int8 (multiplies integers)",
     "w4a8": "w4a8 (multiplies integers, weights of 4 bits packed)",
+    "fp8": "fp8 (multiplies 8-bit floats, e4m3)",
 }
 
 
@@ -56,6 +64,16 @@ class CategoryPoint(Protocol):
 def counted(number: int, noun: str) -> str:
     """`1 plan`, `2 plans`."""
     return f"{number} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def stage_times(vitals: Vitals) -> list[tuple[str, str]]:
+    """What of a call goes into rotating and rounding activations: stage, time as timed there.
+
+    Empty where nothing is quantized.
+    """
+    if vitals.stages_ms is None:
+        return [("rotations and rounding", "fused with other work, not separable")]
+    return [(stage, milliseconds(ms)) for stage, ms in vitals.stages_ms.items()]
 
 
 def interval(estimate: SuccessEstimate) -> str:

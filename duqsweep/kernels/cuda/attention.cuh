@@ -1,7 +1,8 @@
 // Attention of the action tokens over the prefix and over one another.
 //
 // A cluster computes a few tokens, all heads. The keys are divided among its ranks (CTAs); rank h then combines the
-// partial results of head h.
+// partial results of head h. If CHUNKED, a rank whose keys do not fit into its shared memory handles them in chunks: after
+// each one, it rescales the sums so far to the largest score so far.
 #pragma once
 #include "quantize.cuh"
 #include "products.cuh"
@@ -10,31 +11,36 @@ constexpr int COLUMNS = CLUSTER_TOKENS * HEADS;   // (token, head) pairs
 // (key tile, token) pairs per warp.
 constexpr int UNITS = (MAX_KEYS / 16 * CLUSTER_TOKENS + WARPS - 1) / WARPS;
 
-// Copies queries and the action tokens' own keys and values to shared memory, and waits for the prefix's, whose
-// copy started earlier.
-DEVICE void gather(const Arguments &g, int first, int parity, const ThreadPosition &p) {
+// Copies the queries to shared memory; `gather_own` waits for them.
+DEVICE void gather_queries(const Arguments &g, int first, const ThreadPosition &p) {
     for (int i = p.thread; i < COLUMNS * 32; i += THREADS)
         if (first + i / 32 / HEADS < TOKENS)
             copy_async(smem_addr(AT_QUERIES + i / 32 * KEY_PITCH + i % 32 * 16),
                        g.queries + first * ATTN_WIDTH + i * 8);
-    wait_bytes(KEYS_IN, parity);
-    for (int row = max(0, g.prefix - p.first_key) + p.warp; row < p.keys; row += WARPS) {
-        const int own = (p.first_key + row - g.prefix) * DIM + p.lane * 8, to = row * KEY_PITCH + p.lane * 16;
-        copy_async(smem_addr(AT_KEYS + to), g.keys + own);
-        copy_async(smem_addr(AT_VALUES + to), g.values + own);
+}
+
+// Waits for a chunk of the prefix's keys and values, whose copy started earlier, and copies the action tokens' own
+// ones behind them.
+DEVICE void gather_own(const Arguments &g, const KeyChunk &chunk, const ThreadPosition &p) {
+    const int end = CHUNKED ? min(p.keys, chunk.first_row + chunk.rows) : p.keys;
+    for (int row = max(chunk.first_row, g.prefix - p.first_key) + p.warp; row < end; row += WARPS) {
+        const int own = (p.first_key + row - g.prefix) * DIM + p.lane * 8;
+        const int to = (row - chunk.first_row) * KEY_PITCH + p.lane * 16;
+        copy_async(smem_addr(chunk.at_keys + to), g.keys + own);
+        copy_async(smem_addr(chunk.at_values + to), g.values + own);
     }
     wait_copies();
 }
 
 // Scores of a warp's (key tile, token) pairs; stores the maximum of each key tile.
-DEVICE void compute_scores(float (&scores)[UNITS][4], const ThreadPosition &p) {
-    const int tiles = p.key_rows / 16;
+DEVICE void compute_scores(float (&scores)[UNITS][4], const KeyChunk &chunk, const ThreadPosition &p) {
+    const int tiles = chunk.rows / 16, keys = p.keys - chunk.first_row;
 #pragma unroll
     for (int unit = 0; unit < UNITS; unit++) {
         const int number = p.warp + unit * WARPS, tile = number / CLUSTER_TOKENS, n = number % CLUSTER_TOKENS;
         if (tile >= tiles) continue;
         float parts[4][4] = {};
-        const u32 key = smem_addr(AT_KEYS) + (tile * 16 + p.lane % 16) * KEY_PITCH + p.lane / 16 * 16;
+        const u32 key = smem_addr(chunk.at_keys) + (tile * 16 + p.lane % 16) * KEY_PITCH + p.lane / 16 * 16;
         const u32 query = smem_addr(AT_QUERIES) + (n * HEADS + p.lane % 8) * KEY_PITCH + p.lane / 8 * 16;
 #pragma unroll
         for (int step = 0; step < DIM / 16; step += 2) {
@@ -49,7 +55,7 @@ DEVICE void compute_scores(float (&scores)[UNITS][4], const ThreadPosition &p) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const float sum = parts[0][i] + parts[1][i] + (parts[2][i] + parts[3][i]);
-            scores[unit][i] = row + i / 2 * 8 < p.keys ? sum * 0.0625f : LOWEST;
+            scores[unit][i] = row + i / 2 * 8 < keys ? sum * 0.0625f : LOWEST;
         }
         float even = fmaxf(scores[unit][0], scores[unit][2]), odd = fmaxf(scores[unit][1], scores[unit][3]);
 #pragma unroll
@@ -61,19 +67,23 @@ DEVICE void compute_scores(float (&scores)[UNITS][4], const ThreadPosition &p) {
     }
 }
 
-// Unnormalised softmax over the rank's keys, stored in bfloat16, and its sum in float.
-DEVICE void softmax(const float (&scores)[UNITS][4], const ThreadPosition &p) {
-    const int tiles = p.key_rows / 16;
+// Unnormalised softmax over the chunk's keys, stored in bfloat16, and its sum in float.
+DEVICE void softmax(const float (&scores)[UNITS][4], const KeyChunk &chunk, const ThreadPosition &p) {
+    const int tiles = chunk.rows / 16;
 #pragma unroll
     for (int unit = 0; unit < UNITS; unit++) {
         const int number = p.warp + unit * WARPS, tile = number / CLUSTER_TOKENS, n = number % CLUSTER_TOKENS;
         if (tile >= tiles) continue;
         const int column = n * HEADS + p.lane % 4 * 2;
         float2 largest = {LOWEST, LOWEST}, sum = {0.f, 0.f};
+        if (CHUNKED && chunk.number > 0) largest = shared<float2>(AT_EARLIER_MAX + column * 4);
+        const float2 earlier = largest;
         for (int other = 0; other < tiles; other++) {
             const float2 found = shared<float2>(AT_KEY_MAX + (other * COLUMNS + column) * 4);
             largest = {fmaxf(largest.x, found.x), fmaxf(largest.y, found.y)};
         }
+        if (CHUNKED && chunk.number > 0 && tile == 0 && p.lane < 4)
+            shared<float2>(AT_RESCALE + column * 4) = {__expf(earlier.x - largest.x), __expf(earlier.y - largest.y)};
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const float maximum = i % 2 ? largest.y : largest.x;
@@ -91,12 +101,17 @@ DEVICE void softmax(const float (&scores)[UNITS][4], const ThreadPosition &p) {
     }
 }
 
-// Probabilities times the rank's values (transposed): 16 channels of all heads per warp. The partial result of head h
-// is sent to rank h.
-DEVICE void weigh_values(const ThreadPosition &p) {
-    const int tiles = p.key_rows / 16;
-    float sums[CLUSTER_TOKENS][4] = {};
-    const u32 value = smem_addr(AT_VALUES) + (p.lane % 8 + p.lane / 16 * 8) * KEY_PITCH + p.warp * 32 +
+// Adds the probabilities times the chunk's values (transposed): 16 channels of all heads per warp.
+DEVICE void weigh_values(float (&sums)[CLUSTER_TOKENS][4], const KeyChunk &chunk, const ThreadPosition &p) {
+    const int tiles = chunk.rows / 16;
+    if (CHUNKED && chunk.number > 0) {
+#pragma unroll
+        for (int n = 0; n < CLUSTER_TOKENS; n++) {
+            const float2 factors = shared<float2>(AT_RESCALE + (n * HEADS + p.lane % 4 * 2) * 4);
+            sums[n][0] *= factors.x, sums[n][1] *= factors.y, sums[n][2] *= factors.x, sums[n][3] *= factors.y;
+        }
+    }
+    const u32 value = smem_addr(chunk.at_values) + (p.lane % 8 + p.lane / 16 * 8) * KEY_PITCH + p.warp * 32 +
                       p.lane / 8 % 2 * 16;
     const u32 prob = smem_addr(AT_PROBS) + p.lane % 8 * PROB_PITCH + p.lane / 8 % 2 * 16;
 #pragma unroll 4
@@ -110,30 +125,47 @@ DEVICE void weigh_values(const ThreadPosition &p) {
             mma(sums[n], a, b0, b1);
         }
     }
+}
+
+// The largest score and the sum of the softmax of a column, from the first key to the end of the chunk.
+DEVICE float2 stats_of(const KeyChunk &chunk, int column) {
+    float2 stats = {LOWEST, 0.f};
+    for (int tile = 0; tile < chunk.rows / 16; tile++) {
+        stats.x = fmaxf(stats.x, shared<float>(AT_KEY_MAX + (tile * COLUMNS + column) * 4));
+        stats.y += shared<float>(AT_KEY_SUMS + (tile * COLUMNS + column) * 4);
+    }
+    if (CHUNKED && chunk.number > 0) {
+        stats.x = fmaxf(stats.x, shared<float>(AT_EARLIER_MAX + column * 4));
+        stats.y += shared<float>(AT_EARLIER_SUMS + column * 4) * shared<float>(AT_RESCALE + column * 4);
+    }
+    return stats;
+}
+
+// Sends the rank's partial result of head h to rank h, after the last chunk.
+DEVICE void send_partials(
+    const float (&sums)[CLUSTER_TOKENS][4], const KeyChunk &chunk, const ThreadPosition &p) {
+    // (tokens, HEADS, DIM + 4) float, where no warp reads any more.
+    const int at_own = chunk.number % 2 ? AT_VALUES : AT_KEYS;
 #pragma unroll
     for (int n = 0; n < CLUSTER_TOKENS; n++)
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const int d = p.warp * 16 + p.lane / 4 + i / 2 * 8, head = p.lane % 4 * 2 + i % 2;
-            shared<float>(AT_OWN_PARTIALS + ((n * HEADS + head) * (DIM + 4) + d) * 4) = sums[n][i];
+            shared<float>(at_own + ((n * HEADS + head) * (DIM + 4) + d) * 4) = sums[n][i];
         }
     __syncthreads();
 #pragma unroll
     for (int i = p.thread; i < COLUMNS * DIM / 4; i += THREADS) {
         const int n = i / (DIM / 4) / HEADS, head = i / (DIM / 4) % HEADS, d = i % (DIM / 4) * 4;
-        const uint4 part = shared<uint4>(AT_OWN_PARTIALS + ((n * HEADS + head) * (DIM + 4) + d) * 4);
+        const uint4 part = shared<uint4>(at_own + ((n * HEADS + head) * (DIM + 4) + d) * 4);
         const int to = AT_PARTIALS + ((p.rank * CLUSTER_TOKENS + n) * DIM + d) * 4;
         remote_store(to, head, PARTIALS_IN, part.x, part.y, part.z, part.w);
     }
     fence_before_bulk_load();   // gate_up's fragments overwrite the keys
     if (p.thread < COLUMNS) {
-        float largest = LOWEST, sum = 0.f;
-        for (int tile = 0; tile < tiles; tile++) {
-            largest = fmaxf(largest, shared<float>(AT_KEY_MAX + (tile * COLUMNS + p.thread) * 4));
-            sum += shared<float>(AT_KEY_SUMS + (tile * COLUMNS + p.thread) * 4);
-        }
+        const float2 stats = stats_of(chunk, p.thread);
         const int to = AT_SOFTMAX_STATS + (p.rank * CLUSTER_TOKENS + p.thread / HEADS) * 8;
-        remote_store(to, p.thread % HEADS, PARTIALS_IN, __float_as_uint(largest), __float_as_uint(sum));
+        remote_store(to, p.thread % HEADS, PARTIALS_IN, __float_as_uint(stats.x), __float_as_uint(stats.y));
     }
 }
 
@@ -177,6 +209,22 @@ DEVICE void quantize_attention(const Arguments &g, int token, int parity, const 
     if (p.rank == 0 && p.lane == 0) g.attn_scales[token] = scale;
 }
 
+// Adds a chunk of keys to the sums, and starts the copy of the next chunk, if there is one.
+DEVICE void attend_to_chunk(
+    float (&sums)[CLUSTER_TOKENS][4], const Arguments &g, const KeyChunk &chunk, int layer, const ThreadPosition &p) {
+    const bool more = CHUNKED && chunk.first_row + chunk.rows < p.key_rows;
+    gather_own(g, chunk, p);
+    __syncthreads();
+    float scores[UNITS][4];
+    compute_scores(scores, chunk, p);
+    if (more) fence_before_bulk_load();
+    __syncthreads();
+    if (more) bulk_load_keys(g, keys_after(chunk, p), layer, p);
+    softmax(scores, chunk, p);
+    __syncthreads();
+    weigh_values(sums, chunk, p);
+}
+
 DEVICE void attention_phase(
     const Arguments &g, GridBarrier &grid_barrier, const Iteration &it, const ThreadPosition &p) {
     const int first = p.cluster * CLUSTER_TOKENS, own = min(CLUSTER_TOKENS, TOKENS - first);
@@ -188,14 +236,24 @@ DEVICE void attention_phase(
     const int destination = __ldg(g.permutations + (it.layer * 4 + 2) * WIDTH + p.rank * DIM + p.thread % DIM);
     grid_barrier.wait();
     if (own > 0) {
-        gather(g, first, it.parity, p);
-        __syncthreads();
-        float scores[UNITS][4];
-        compute_scores(scores, p);
-        __syncthreads();
-        softmax(scores, p);
-        __syncthreads();
-        weigh_values(p);
+        gather_queries(g, first, p);
+        wait_bytes(KEYS_IN, it.parity);
+        float sums[CLUSTER_TOKENS][4] = {};
+        KeyChunk chunk = first_keys(p);
+        const int more = (p.key_rows - chunk.rows + MORE_KEYS - 1) / MORE_KEYS;   // chunks
+#pragma unroll 1
+        while (true) {
+            attend_to_chunk(sums, g, chunk, it.layer, p);
+            if (!CHUNKED || chunk.number == more) break;
+            if (p.thread < COLUMNS) {
+                const float2 stats = stats_of(chunk, p.thread);
+                shared<float>(AT_EARLIER_MAX + p.thread * 4) = stats.x;
+                shared<float>(AT_EARLIER_SUMS + p.thread * 4) = stats.y;
+            }
+            wait_bytes(MORE_KEYS_IN, (it.parity * more + chunk.number) & 1);
+            chunk = keys_after(chunk, p);
+        }
+        send_partials(sums, chunk, p);
         wait_bytes(PARTIALS_IN, it.parity);
         combine_partials(first, destination, p);
         wait_bytes(ATTN_IN, it.parity);

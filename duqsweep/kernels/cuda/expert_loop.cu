@@ -16,8 +16,8 @@
 // and load.
 //
 // The compiler command defines TOKENS (1 to 64), FORMAT (4 or 8: bits of a stored weight), BLOCK (channels per rotation
-// block; 1: no rotation), QMAX (largest quantized activation), LAYERS, ACTION (channels of an action) and CLUSTERS
-// (active at the same time).
+// block; 1: no rotation), QMAX (largest quantized activation), LAYERS, ACTION (channels of an action), CLUSTERS
+// (active at the same time) and CHUNKED (1: a rank may have more keys than fit into its shared memory; 0: it has not).
 #include "attention.cuh"
 #include "euler_step.cuh"
 #include "linear_residual.cuh"
@@ -36,7 +36,7 @@ expert_loop(const __grid_constant__ Arguments g) {
                      rank * per_rank, max(0, min(per_rank, total - rank * per_rank)), (per_rank + 15) / 16 * 16};
     GridBarrier grid_barrier = {g.arrivals, 0};
     init_mbarriers();   // from here on, other CTAs write into this one's shared memory
-    bulk_load_prefix(g, 0, p);
+    bulk_load_keys(g, first_keys(p), 0, p);
     euler_step_phase(g, 0, p);
     grid_barrier.arrive();
     for (int step = 0; step < g.steps; step++) {
@@ -54,7 +54,7 @@ expert_loop(const __grid_constant__ Arguments g) {
             bulk_load_weight(AT_WEIGHT, g.down, DOWN_BYTES, WEIGHT_IN, layer, p);
             gate_up_phase(g, grid_barrier, it, p);
             if (TILES_M > 1) quantize_hidden_phase(g, grid_barrier, p);
-            if (!last) bulk_load_prefix(g, it.next, p);
+            if (!last) bulk_load_keys(g, first_keys(p), it.next, p);
             linear_residual_phase<DOWN_SLICE>(g, grid_barrier, g.down_scales, modulation + 5 * WIDTH, it, p);
         }
         grid_barrier.wait();

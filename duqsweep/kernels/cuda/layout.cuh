@@ -8,7 +8,7 @@ __host__ __device__ constexpr int max_of(int a, int b) { return a > b ? a : b; }
 __host__ __device__ constexpr int lines(int bytes) { return (bytes + 127) / 128 * 128; }
 enum Mbarrier {
     KEYS_IN, WEIGHT_IN, GATE_UP_IN, CODES_IN, PARTIALS_IN, ATTN_IN, ATTN_AMAX_IN, HIDDEN_AMAX_IN, PARTIAL_SUMS_IN,
-    MBARRIERS
+    MORE_KEYS_IN, MBARRIERS = MORE_KEYS_IN + CHUNKED
 };
 constexpr int AT_MBARRIERS = 0;
 constexpr int AT_COUNTS = AT_MBARRIERS + 8 * 12;           // (PRODUCTS) u32
@@ -31,19 +31,24 @@ constexpr int AT_PARTIALS = AT_QUERIES + CLUSTER_TOKENS * HEADS * KEY_PITCH;   /
 constexpr int AT_SOFTMAX_STATS = AT_PARTIALS + RANKS * CLUSTER_TOKENS * DIM * 4;     // (RANKS, tokens) maximum, sum
 constexpr int AT_KEY_MAX = AT_SOFTMAX_STATS + RANKS * CLUSTER_TOKENS * 8;       // (tiles, tokens * HEADS) float
 constexpr int AT_KEY_SUMS = AT_KEY_MAX + 8 * CLUSTER_TOKENS * HEADS * 4;
-constexpr int AT_PROBS = lines(AT_KEY_SUMS + 8 * CLUSTER_TOKENS * HEADS * 4);
+// Of earlier chunks of keys, each (tokens * HEADS) float: maxima, sums, and the factors that rescale the sums.
+constexpr int AT_EARLIER_MAX = AT_KEY_SUMS + 8 * CLUSTER_TOKENS * HEADS * 4;
+constexpr int AT_EARLIER_SUMS = AT_EARLIER_MAX + CLUSTER_TOKENS * HEADS * 4;
+constexpr int AT_RESCALE = AT_EARLIER_SUMS + CLUSTER_TOKENS * HEADS * 4;
+constexpr int AT_PROBS = lines(CHUNKED ? AT_RESCALE + CLUSTER_TOKENS * HEADS * 4 : AT_EARLIER_MAX);
 constexpr int PROB_PITCH = 2 * 128 + 16;
 constexpr int AT_ATTN = lines(AT_PROBS + CLUSTER_TOKENS * HEADS * PROB_PITCH);  // (tokens, DIM) words
 constexpr int ATTEND_END = AT_ATTN + CLUSTER_TOKENS * DIM * 4;
 constexpr int PARTIAL_SUMS_END = AT_PARTIAL_SUMS + RESIDUAL_ROUNDS * RANKS * ROWS * 32;
 constexpr int AT_KEYS = lines(max_of(max_of(AT_SUMS + SUMS_BYTES, PARTIAL_SUMS_END), ATTEND_END));
 constexpr int AT_GATE_UP = AT_KEYS;                    // fragments, after attention has read the keys
-constexpr int AT_OWN_PARTIALS = AT_KEYS;                  // (tokens, HEADS, DIM + 4) float, after the scores
 constexpr int MAX_SMEM = 232448;                    // limit per CTA on Hopper
 constexpr int FITTING_KEYS = (MAX_SMEM - AT_KEYS) / (2 * KEY_PITCH) / 16 * 16;
-constexpr int MAX_KEYS = FITTING_KEYS < 128 ? FITTING_KEYS : 128;   // per rank
+// If CHUNKED, a rank's keys and values come in chunks. The first one fills the space of the keys and that of the values;
+// of more keys than that, each further chunk, both keys and values, goes into one of the two spaces, once it is free.
+constexpr int MAX_KEYS = FITTING_KEYS < 128 ? FITTING_KEYS : 128, MORE_KEYS = MAX_KEYS / 32 * 16;
 constexpr int AT_VALUES = AT_KEYS + MAX_KEYS * KEY_PITCH;
 constexpr int SMEM_BYTES = max_of(AT_VALUES + MAX_KEYS * KEY_PITCH, AT_GATE_UP + GATE_UP_BYTES);
-static_assert(CLUSTER_TOKENS * HEADS * (DIM + 4) * 4 <= MAX_KEYS * KEY_PITCH,
-              "the partial results do not fit into the space of the keys");
+static_assert(MORE_KEYS > 0 && CLUSTER_TOKENS * HEADS * (DIM + 4) * 4 <= MAX_KEYS * KEY_PITCH,
+              "the keys do not fit, or the partial results do not fit into their space");
 static_assert(SMEM_BYTES <= MAX_SMEM, "more shared memory than a CTA may have");

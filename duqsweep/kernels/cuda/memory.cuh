@@ -77,14 +77,27 @@ DEVICE void bulk_load_weight(
     expect_bytes(which, bytes);
     bulk_load(to, weight + ((u64)layer * CTAS + p.cta) * bytes, bytes, which);
 }
-// One thread starts the copy of this rank's keys and values of the prefix.
-DEVICE void bulk_load_prefix(const Arguments &g, int layer, const ThreadPosition &p) {
+// A chunk of a rank's keys, where `number` counts from 0.
+struct KeyChunk {
+    int number, first_row, rows, at_keys, at_values;
+};
+DEVICE KeyChunk first_keys(const ThreadPosition &p) {
+    return {0, 0, CHUNKED ? min(p.key_rows, MAX_KEYS) : p.key_rows, AT_KEYS, AT_VALUES};
+}
+DEVICE KeyChunk keys_after(const KeyChunk &chunk, const ThreadPosition &p) {
+    const int first = chunk.first_row + chunk.rows, at = chunk.number % 2 ? AT_VALUES : AT_KEYS;
+    return {chunk.number + 1, first, min(p.key_rows - first, MORE_KEYS), at, at + MORE_KEYS * KEY_PITCH};
+}
+// One thread starts the copy of a chunk of this rank's keys and values of the prefix.
+DEVICE void bulk_load_keys(const Arguments &g, const KeyChunk &chunk, int layer, const ThreadPosition &p) {
     if (p.cluster * CLUSTER_TOKENS >= TOKENS || p.thread != COPY_THREAD) return;
-    const u32 bytes = p.key_rows * KEY_PITCH;
-    const unsigned char *from = g.keys_values + ((u64)layer * 2 * RANKS + p.rank) * bytes;
-    expect_bytes(KEYS_IN, 2 * bytes);
-    bulk_load(AT_KEYS, from, bytes, KEYS_IN);
-    bulk_load(AT_VALUES, from + RANKS * bytes, bytes, KEYS_IN);
+    const u32 of_rank = p.key_rows * KEY_PITCH, bytes = chunk.rows * KEY_PITCH;
+    const unsigned char *from =
+        g.keys_values + ((u64)layer * 2 * RANKS + p.rank) * of_rank + chunk.first_row * KEY_PITCH;
+    const Mbarrier which = chunk.number ? MORE_KEYS_IN : KEYS_IN;
+    expect_bytes(which, 2 * bytes);
+    bulk_load(chunk.at_keys, from, bytes, which);
+    bulk_load(chunk.at_values, from + RANKS * of_rank, bytes, which);
 }
 
 DEVICE u32 map_to_rank(u32 address, int rank) {

@@ -9,7 +9,6 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from duqsweep.errors import EvaluationError
 from duqsweep.kernels import nvrtc
 from duqsweep.kernels.expert.limits import (
     SIZES,
@@ -43,16 +42,20 @@ class Constants:
     action: int  # channels of an action
     clusters: int  # active at the same time
 
-    def definitions(self) -> dict[str, int | str]:
-        """The preprocessor definitions."""
+    def definitions(self, chunked: bool) -> dict[str, int | str]:
+        """The preprocessor definitions.
+
+        Args:
+            chunked: Whether a rank may have more keys than fit into its shared memory.
+        """
         found: dict[str, int | str] = {
             field.name.upper(): getattr(self, field.name) for field in fields(self)
         }
-        return {**found, "QMAX": f"{self.qmax:.1f}f"}
+        return {**found, "QMAX": f"{self.qmax:.1f}f", "CHUNKED": int(chunked)}
 
 
 def unsupported_reason(
-    shape: ExpertShape, layers: Sequence[LayerWeights], dtype: torch.dtype, longest_prefix: int
+    shape: ExpertShape, layers: Sequence[LayerWeights], dtype: torch.dtype
 ) -> str | None:
     """Why the kernel cannot run this expert on the current device; None: it can.
 
@@ -60,7 +63,6 @@ def unsupported_reason(
         shape: Sizes of the expert.
         layers: Weights of its layers.
         dtype: Dtype of the residual stream.
-        longest_prefix: The most prefix tokens that the policy can produce.
     """
     weights = [weight for layer in layers for weight in layer.products()]
     reason = loop_formats_reason(
@@ -82,9 +84,6 @@ def unsupported_reason(
         return f"torch's CUDA, {torch.version.cuda}, is older than {MIN_CUDA[0]}.{MIN_CUDA[1]}"
     if nvrtc.max_active_clusters(RANKS, THREADS) < MIN_CLUSTERS:
         return f"fewer than {MIN_CLUSTERS} clusters fit on the GPU at once"
-    room = max_prefix_tokens(constants_of(shape, layers))
-    if room < longest_prefix:
-        return f"a prefix may have {longest_prefix} tokens, and a cluster holds {room}"
     return None
 
 
@@ -102,33 +101,29 @@ def constants_of(shape: ExpertShape, layers: Sequence[LayerWeights]) -> Constant
     )
 
 
-def compiled(constants: Constants) -> nvrtc.Kernel:
-    """The compiled kernel; the first call in a process compiles it."""
-    ctas = RANKS * constants.clusters
-    return nvrtc.build("expert_loop", constants.definitions(), ctas, THREADS)
-
-
-def max_prefix_tokens(constants: Constants) -> int:
-    """The most prefix tokens whose keys and values fit into a cluster."""
-    return RANKS * compiled(constants).exported["max_keys"] - constants.tokens
-
-
 class PersistentLoop:
     """The compiled kernel with its scratch buffers."""
 
-    def __init__(self, constants: Constants, name: str, device: torch.device) -> None:
+    def __init__(
+        self, constants: Constants, name: str, device: torch.device, longest_prefix: int
+    ) -> None:
         """Compile the kernel, unless this process has already, and allocate its buffers.
 
         Args:
             constants: What to compile the kernel for.
             name: Format of the weights ("w4a8" or "w8a8"), for the names of counted products.
             device: A GPU.
+            longest_prefix: The most prefix tokens that the policy can produce.
 
         Raises:
             EvaluationError: The kernel does not compile.
         """
         self.constants, self.name = constants, name
-        self.kernel = compiled(constants)
+        kernel = nvrtc.build("expert_loop", constants.definitions(chunked=False))
+        # The most prefix tokens whose keys and values fit into the shared memory of a cluster.
+        self.longest_at_once = RANKS * kernel.constant("max_keys") - constants.tokens
+        self.kernel(longest_prefix)  # compiled now, not in a call
+        self.ctas = RANKS * constants.clusters
         attn = SIZES["heads"] * SIZES["head_dim"]
 
         def rows(columns: int, dtype: torch.dtype) -> Tensor:
@@ -147,30 +142,27 @@ class PersistentLoop:
         }
         self.counters = torch.zeros(1 + len(PRODUCTS), dtype=torch.int32, device=device)
 
-    @property
-    def longest_prefix(self) -> int:
-        """The most prefix tokens that fit."""
-        return max_prefix_tokens(self.constants)
+    def kernel(self, prefix: int) -> nvrtc.Kernel:
+        """The kernel for that many prefix tokens.
+
+        The form that also takes keys in chunks is slower, even where there is only one chunk: its
+        attention needs more registers than there are.
+        """
+        chunked = prefix > self.longest_at_once
+        return nvrtc.build("expert_loop", self.constants.definitions(chunked))
 
     def divide_among_ranks(self, prefix: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         """Divide the keys and values among the ranks of a cluster.
 
         Args:
-            prefix: Keys and values of each layer, each (1, tokens, head_dim).
+            prefix: Keys and values of each layer, each (1, tokens, head_dim), of any number of
+                tokens; a rank whose part does not fit into its shared memory handles it in chunks.
 
         Returns:
             (layers * 2, ranks, rows, padded head_dim), zeros where there is no prefix token.
-
-        Raises:
-            EvaluationError: The prefix has more tokens than fit.
         """
         together = torch.stack([part[0] for layer in prefix for part in layer])
         length = together.shape[1]
-        if length > self.longest_prefix:
-            raise EvaluationError(
-                f"the expert's kernel attends to {self.longest_prefix} prefix tokens at most, "
-                f"got {length}"
-            )
         keys = -(-(length + self.constants.tokens) // RANKS)
         rows = -(-keys // KEY_TILE) * KEY_TILE
         whole, rest = divmod(length, keys)
@@ -193,7 +185,8 @@ class PersistentLoop:
         counters = {"arrivals": self.counters[:1], "product_counts": self.counters[1:]}
         given = {**tensors, **self.buffers, **counters}
         pointers = (given[name].data_ptr() for name in POINTERS)
-        self.kernel.launch(_Arguments(*pointers, prefix, steps))
+        arguments = _Arguments(*pointers, prefix, steps)
+        self.kernel(prefix).launch_at_once(arguments, self.ctas, THREADS)
         note("expert_loop")
 
     def products_done(self) -> dict[str, int]:
@@ -202,7 +195,7 @@ class PersistentLoop:
         A product counts once all CTAs have computed their part of it.
         """
         return {
-            f"expert_loop_{product}_{self.name}": total // self.kernel.ctas
+            f"expert_loop_{product}_{self.name}": total // self.ctas
             for product, total in zip(PRODUCTS, self.counters[1:].tolist(), strict=True)
         }
 
@@ -211,7 +204,7 @@ POINTERS = (
     *PRODUCTS,
     *("qkv_scales", "o_scales", "gate_up_scales", "down_scales"),
     *("permutations", "modulations", "out_weight", "out_bias", "in_weight", "in_bias"),
-    *("noise", "actions", "cosines", "sines"),
+    *("step_sizes", "noise", "actions", "cosines", "sines"),
     *("stream", "queries", "keys", "values", "hidden", "attn_codes", "hidden_codes"),
     *("attn_scales", "hidden_scales", "keys_values", "arrivals", "product_counts"),
 )

@@ -111,6 +111,7 @@ def combine_partials_kernel(
     HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     CHUNKS: tl.constexpr,
+    READ: tl.constexpr,
     BLOCK: tl.constexpr,
     PERMUTED: tl.constexpr,
     INTEGER: tl.constexpr,
@@ -120,13 +121,14 @@ def combine_partials_kernel(
     """Combine attention's results of the chunks of keys; then quantize, if INTEGER.
 
     pairs: (token, head of a group) pairs per chunk of the buffers.
+    CHUNKS: of the buffers. READ: a power of two that is at least `chunks`.
     """
     WIDTH: tl.constexpr = HEADS * HEAD_DIM
     source = tl.arange(0, WIDTH)
     if PERMUTED:
         source = tl.load(permutation + source)
     wait_then_launch(PDL)
-    h, d, s = tl.arange(0, HEADS), tl.arange(0, HEAD_DIM), tl.arange(0, CHUNKS)
+    h, d, s = tl.arange(0, HEADS), tl.arange(0, HEAD_DIM), tl.arange(0, READ)
     # Heads first: warps then divide the heads, and each thread adds up chunks by itself.
     pair = h // GROUP * CHUNKS * pairs + tl.program_id(0) * GROUP + h % GROUP
     place = pair[:, None] + s[None, :] * pairs

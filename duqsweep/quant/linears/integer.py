@@ -98,11 +98,22 @@ def _check(parts: LinearParts) -> None:
             f"kernels int8 and w4a8 take 2 to {MAX_BITS} bits for weights and activations, got "
             f"W{parts.weight_bits}A{parts.act_bits}"
         )
+    check_methods(parts, "kernels int8 and w4a8")
+
+
+def check_methods(parts: LinearParts, kernels: str) -> None:
+    """Raise EvaluationError unless codes of tokens and weights can be multiplied as they are.
+
+    Args:
+        parts: The layer.
+        kernels: Who asks, for the message.
+    """
+    pack = parts.pack
     if parts.act_scale is not None:
-        raise EvaluationError("kernels int8 and w4a8 take act_scale per_token, got static")
+        raise EvaluationError(f"{kernels} take act_scale per_token, got static")
     if pack.row_rotation is not None or pack.factors is not None:
-        raise EvaluationError("kernels int8 and w4a8 support neither row_rotation nor smoothing")
+        raise EvaluationError(f"{kernels} support neither row_rotation nor smoothing")
     if pack.rotation is not None:
         expected = hadamard(pack.rotation.shape[-1]).to(pack.rotation)
         if len(pack.rotation) > 1 or not torch.equal(pack.rotation[0], expected):
-            raise EvaluationError("kernels int8 and w4a8 take rotation hadamard or none")
+            raise EvaluationError(f"{kernels} take rotation hadamard or none")

@@ -55,6 +55,9 @@ function times(trial) {
     return [element("dt", {}, element("span", { class: `swatch part-${i + 1}` }), name),
       element("dd", {}, twin ? `${text}; unquantized ${twin[1]}` : text)];
   });
+  for (const [stage, text] of trial.stages) {
+    rows.push(element("dt", { class: "stage" }, `of these, ${stage}`), element("dd", {}, text));
+  }
   const rotated = !trial.rotations || trial.rotations === "0" ? ""
     : ` ${trial.rotations} rotations of a block per call, in ${trial.layers} quantized layers.`;
   return [element("h3", {}, "Where a call's time goes"), bar, element("dl", {}, ...rows),

@@ -1,4 +1,8 @@
-"""Which settings decide an objective: the differences between trials that each explains."""
+"""How an objective goes along with each setting, among the trials that a sweep ran.
+
+An importance (`control/kghv/importances.py`) is something else: what success depends on over the
+whole space, as a model sees it. docs/search.md tells the two apart.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ LEAST_TRIALS = 10  # fewer say more about chance than about a setting
 _GROUPS = 6  # of trials, at most; a number with more values is cut into as many ranges
 
 
-def importances(front: Front, measure: Measure) -> dict[str, float]:
+def associations(front: Front, measure: Measure) -> dict[str, float]:
     """Setting → share of the differences in `measure` between trials, 0 to 1; largest first.
 
     It is the adjusted R² of a one-way analysis of variance of ranks (Kruskal and Wallis), over the

@@ -1,0 +1,293 @@
+// out = epilogue(tokens x weightᵀ): products of int8 or FP8 (e4m3) codes for many tokens, on wgmma.
+//
+// A CTA computes tiles of 256 outputs x TILE_TOKENS tokens. One thread copies tiles of both operands to shared memory
+// by TMA, STAGES steps of 128 input channels ahead; two warp groups multiply 128 outputs each. Outputs are the rows of
+// wgmma (m64, two per group), tokens its columns, so that a number of tokens that is no multiple of 64 wastes little.
+// CTAs stay and take one tile after another.
+//
+//   SHARED_BY > 1   clusters of SHARED_BY CTAs compute neighbouring tiles of outputs for the same tokens: each copies a
+//                   part of the tokens' codes into the shared memory of all.
+//   SPLIT > 1       SPLIT CTAs divide the input channels of one tile, and store their sums; the kernel gemm_finish adds
+//                   them up, always in the same order. For products with few tiles.
+//
+// The rows of the weight are in the order of `gemm.row_order`: after the tokens and outputs of a result are transposed
+// in registers, a lane holds neighbouring outputs of one token.
+//
+// The compiler command defines FP8 (0 or 1), TILE_TOKENS (multiple of 16), STAGES, SHARED_BY, SPLIT, EPILOGUE (0:
+// nothing, 1: GELU, 2: gated, 3: rotary), BIASED, RESIDUAL, HEAD_DIM, ROTARY_HEADS and CONSTANT_WEIGHT (1: the weight
+// may be read before the previous kernel has ended). `gemm.wgmma_header` writes wgmma.cuh for TILE_TOKENS.
+#include "hopper.cuh"
+#include "wgmma.cuh"
+
+constexpr int OUTPUTS = 256, CHANNELS = 128, GROUPS = 2, WARPS = 4 * GROUPS, THREADS = 128 * (1 + GROUPS);
+constexpr int COLUMNS = TILE_TOKENS / 8;   // of eight tokens
+constexpr int WEIGHT_BYTES = OUTPUTS * CHANNELS, TOKEN_BYTES = TILE_TOKENS * CHANNELS;
+constexpr int STAGE_BYTES = WEIGHT_BYTES + TOKEN_BYTES, PART = TILE_TOKENS / SHARED_BY;   // tokens a CTA copies
+constexpr int SMEM_BYTES = 1024 + STAGES * STAGE_BYTES;   // the first 1,024 for alignment
+enum { NOTHING, GELU, GATED, ROTARY };
+static_assert(SHARED_BY == 1 || SPLIT == 1, "a split product has too few tiles to share tokens");
+static_assert(PART % 8 == 0, "TMA's swizzle repeats after eight rows");
+
+#if FP8
+using Sum = float;
+#else
+using Sum = int;
+#endif
+using Map = struct { u64 words[16]; };   // CUtensorMap
+
+struct alignas(64) Arguments {
+    alignas(64) Map weight, codes;   // (outputs, channels), (tokens, channels)
+    const float *weight_scales, *token_scales;   // (outputs), (tokens)
+    const u16 *bias, *residual;      // (outputs), (tokens, out)
+    const float *cosines, *sines;    // (tokens, HEAD_DIM / 2)
+    u16 *out;                        // (tokens, out); bfloat16, as bias and residual
+    int4 *parts;                     // (SPLIT, tiles, COLUMNS, 2, 256): sums of the parts of a split product
+    int tokens, outputs, channels;
+};
+
+// Waits for the threads of both warp groups that multiply.
+DEVICE void sync_consumers() { asm volatile("bar.sync 1, 256;" ::: "memory"); }
+
+extern "C" __constant__ int shared_bytes = SMEM_BYTES;
+
+extern __shared__ unsigned char smem[];
+
+DEVICE float low(u32 pair) { return __uint_as_float(pair << 16); }
+DEVICE float high(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
+DEVICE u32 to_bf16(float low, float high) {
+    u32 pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+}
+DEVICE float gelu(float x) {
+    float tanh, inner = 0.7978845608f * (x + 0.044715f * x * x * x);
+    asm("tanh.approx.f32 %0, %1;" : "=f"(tanh) : "f"(inner));
+    return 0.5f * x * (1.f + tanh);
+}
+DEVICE u32 add(u32 pair, u32 other) { return to_bf16(low(pair) + low(other), high(pair) + high(other)); }
+DEVICE uint2 add(uint2 a, uint2 b) { return {add(a.x, b.x), add(a.y, b.y)}; }
+DEVICE uint4 add(uint4 a, uint4 b) { return {add(a.x, b.x), add(a.y, b.y), add(a.z, b.z), add(a.w, b.w)}; }
+
+// Where a thread's results belong: warp group, warp in it, lane; the tile's first output row and first token.
+struct Place {
+    int group, warp, lane, row, token;
+};
+
+// Adds the residual and stores neighbouring outputs of a token.
+template <typename Vector> DEVICE void store(const Arguments &g, int token, int output, int width, Vector values) {
+    if (token >= g.tokens || output >= width) return;
+    const u64 at = (u64)token * width + output;
+    if (RESIDUAL) values = add(values, __ldg((const Vector *)(g.residual + at)));
+    *(Vector *)(g.out + at) = values;
+}
+
+// Scales of a lane's four output rows, and their bias.
+struct RowFactors {
+    float scale[2][2], bias[2][2];   // of slab (64 rows) and half (8 rows)
+    DEVICE void load(const Arguments &g, const Place &p) {
+#pragma unroll
+        for (int slab = 0; slab < 2; slab++)
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                const int row = p.row + p.group * 128 + slab * 64 + p.warp * 16 + half * 8 + p.lane / 4;
+                const bool inside = row < g.outputs;
+                scale[slab][half] = inside ? __ldg(g.weight_scales + row) : 0.f;
+                bias[slab][half] = BIASED && inside ? __uint_as_float((u32)__ldg(g.bias + row) << 16) : 0.f;
+            }
+    }
+};
+
+// Finishes eight tokens. token_scale: of tokens 2 * (lane % 4) and the next. sums: of slab; then, as wgmma orders them,
+// half and token.
+DEVICE void finish(const Arguments &g, const Place &p, const RowFactors &factors, float2 token_scale, int column,
+                   const float (&sums)[2][4]) {
+    const int pair = p.lane % 4;
+    u32 turned[2][2];   // of slab and half: two neighbouring outputs of token `token`
+#pragma unroll
+    for (int slab = 0; slab < 2; slab++) {
+        float v[2][2];
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const float scale = factors.scale[slab][half], bias = factors.bias[slab][half];
+            v[half][0] = sums[slab][2 * half] * scale * token_scale.x + bias;
+            v[half][1] = sums[slab][2 * half + 1] * scale * token_scale.y + bias;
+        }
+        if (EPILOGUE == GATED) {
+            turned[slab][0] = transpose(to_bf16(gelu(v[0][0]) * v[1][0], gelu(v[0][1]) * v[1][1]));
+        } else {
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                if (EPILOGUE == GELU) v[half][0] = gelu(v[half][0]), v[half][1] = gelu(v[half][1]);
+                turned[slab][half] = transpose(to_bf16(v[half][0], v[half][1]));
+            }
+        }
+    }
+    const int token = p.token + column * 8 + p.lane / 4;
+    if (EPILOGUE == GATED) {
+        const int output = p.row / 2 + p.group * 64 + p.warp * 16 + pair * 4;
+        store(g, token, output, g.outputs / 2, uint2{turned[0][0], turned[1][0]});
+    } else if (EPILOGUE == ROTARY) {
+        constexpr int HALF = HEAD_DIM / 2;
+        const int number = p.row / 2 + p.group * 64 + p.warp * 16 + pair * 4, head = number / HALF, d = number % HALF;
+        uint2 first_half = {turned[0][0], turned[1][0]}, second_half = {turned[0][1], turned[1][1]};
+        if (head < ROTARY_HEADS && token < g.tokens) {
+            const float4 c = __ldg((const float4 *)(g.cosines + token * HALF + d));
+            const float4 s = __ldg((const float4 *)(g.sines + token * HALF + d));
+            const float a[4] = {low(first_half.x), high(first_half.x), low(first_half.y), high(first_half.y)};
+            const float b[4] = {low(second_half.x), high(second_half.x), low(second_half.y), high(second_half.y)};
+            first_half = {to_bf16(a[0] * c.x - b[0] * s.x, a[1] * c.y - b[1] * s.y),
+                          to_bf16(a[2] * c.z - b[2] * s.z, a[3] * c.w - b[3] * s.w)};
+            second_half = {to_bf16(b[0] * c.x + a[0] * s.x, b[1] * c.y + a[1] * s.y),
+                           to_bf16(b[2] * c.z + a[2] * s.z, b[3] * c.w + a[3] * s.w)};
+        }
+        store(g, token, head * HEAD_DIM + d, g.outputs, first_half);
+        store(g, token, head * HEAD_DIM + HALF + d, g.outputs, second_half);
+    } else {
+        const int output = p.row + p.group * 128 + p.warp * 32 + pair * 8;
+        store(g, token, output, g.outputs, uint4{turned[0][0], turned[0][1], turned[1][0], turned[1][1]});
+    }
+}
+
+// Where the sums of a column and slab of a part are kept, for one thread.
+DEVICE int4 *part_of(const Arguments &g, int part, int tiles, int tile, int column, int slab, int thread) {
+    return g.parts + ((((u64)part * tiles + tile) * COLUMNS + column) * 2 + slab) * 256 + thread;
+}
+
+// One CTA: eight tokens of a tile. Grid: (COLUMNS, tiles), 256 threads.
+extern "C" __global__ void __launch_bounds__(256) gemm_finish(const __grid_constant__ Arguments g) {
+    const int column = blockIdx.x, tile = blockIdx.y, tiles = gridDim.y;
+    const int token_tiles = (g.tokens + TILE_TOKENS - 1) / TILE_TOKENS;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const Place p = {warp / 4, warp % 4, lane, tile / token_tiles * OUTPUTS, tile % token_tiles * TILE_TOKENS};
+    const int first = p.token + column * 8 + lane % 4 * 2;
+    launch_dependents();
+    RowFactors factors;
+    factors.load(g, p);
+    wait_for_previous_kernel();
+    if (p.token + column * 8 >= g.tokens) return;
+    const float2 token_scale = {__ldg(g.token_scales + min(first, g.tokens - 1)),
+                                __ldg(g.token_scales + min(first + 1, g.tokens - 1))};
+    float total[2][4];
+#pragma unroll
+    for (int slab = 0; slab < 2; slab++) {
+        Sum sum[4] = {};
+#pragma unroll
+        for (int part = 0; part < SPLIT; part++) {
+            const int4 found = __ldcg(part_of(g, part, tiles, tile, column, slab, threadIdx.x));
+            Sum added[4];
+            memcpy(added, &found, 16);
+#pragma unroll
+            for (int i = 0; i < 4; i++) sum[i] += added[i];
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++) total[slab][i] = (float)sum[i];
+    }
+    finish(g, p, factors, token_scale, column, total);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1) gemm(const __grid_constant__ Arguments g) {
+    __shared__ __align__(8) u64 barriers[2 * STAGES];
+    __shared__ float2 token_scales[2][TILE_TOKENS / 2];   // of this tile and the next
+    const u32 full = (u32)__cvta_generic_to_shared(barriers), empty = full + 8 * STAGES;
+    const u32 buffer = ((u32)__cvta_generic_to_shared(smem) + 1023) / 1024 * 1024;
+    const int warp = threadIdx.x / 32, rank = SHARED_BY > 1 ? cluster_rank() : 0;
+    if (threadIdx.x == 0) {
+        prefetch_map(&g.weight), prefetch_map(&g.codes);
+        for (int i = 0; i < STAGES; i++) mbarrier_init(full + 8 * i, 1), mbarrier_init(empty + 8 * i, WARPS * SHARED_BY);
+        fence_mbarrier_init();
+    }
+    if (SHARED_BY > 1) cluster_sync(); else __syncthreads();
+    launch_dependents();
+
+    const int token_tiles = (g.tokens + TILE_TOKENS - 1) / TILE_TOKENS;
+    const int output_tiles = (g.outputs + OUTPUTS * SHARED_BY - 1) / (OUTPUTS * SHARED_BY);
+    const int tiles = token_tiles * output_tiles, teams = gridDim.x / (SHARED_BY * SPLIT);   // of CTAs
+    const int team = blockIdx.x / (SHARED_BY * SPLIT), part = blockIdx.x % SPLIT;
+    const int all_steps = (g.channels + CHANNELS - 1) / CHANNELS;
+    const int first_step = all_steps * part / SPLIT, last_step = all_steps * (part + 1) / SPLIT;
+    int stage = 0;
+    u32 parity = 0;
+
+    if (warp < 4) {
+        give_registers<24>();
+        if (threadIdx.x == 0) {
+            if (!CONSTANT_WEIGHT) wait_for_previous_kernel();
+            bool waited = !CONSTANT_WEIGHT;   // for the kernel before this one, which writes the codes
+            for (int tile = team; tile < tiles; tile += teams) {
+                const int token = tile % token_tiles * TILE_TOKENS;
+                const int row = (tile / token_tiles * SHARED_BY + rank) * OUTPUTS;
+                for (int step = first_step; step < last_step; step++) {
+                    const u32 to = buffer + stage * STAGE_BYTES, barrier = full + 8 * stage;
+                    mbarrier_wait(empty + 8 * stage, parity ^ 1);
+                    mbarrier_expect(barrier, STAGE_BYTES);
+                    load_box(to, &g.weight, step * CHANNELS, row, barrier);
+                    if (!waited) wait_for_previous_kernel();
+                    waited = true;
+                    if (SHARED_BY > 1)
+                        load_box_multicast(to + WEIGHT_BYTES + rank * PART * CHANNELS, &g.codes, step * CHANNELS,
+                                           token + rank * PART, barrier, (1 << SHARED_BY) - 1);
+                    else
+                        load_box(to + WEIGHT_BYTES, &g.codes, step * CHANNELS, token, barrier);
+                    if (++stage == STAGES) stage = 0, parity ^= 1;
+                }
+            }
+        }
+        __syncwarp();
+    } else {
+        take_registers<240>();
+        wait_for_previous_kernel();
+        const int group = warp / 4 - 1, lane = threadIdx.x % 32;
+        Sum sums[2][TILE_TOKENS / 2];
+        for (int tile = team; tile < tiles; tile += teams) {
+            const Place p = {group, warp % 4, lane,
+                             (tile / token_tiles * SHARED_BY + rank) * OUTPUTS,
+                             tile % token_tiles * TILE_TOKENS};
+            RowFactors factors;
+            factors.load(g, p);
+            const int thread = threadIdx.x - 128, turn = (tile - team) / teams % 2;
+            if (thread < TILE_TOKENS)
+                ((float *)token_scales[turn])[thread] = __ldg(g.token_scales + min(p.token + thread, g.tokens - 1));
+            int before = 0;   // the stage of the previous step
+            for (int step = first_step; step < last_step; step++) {
+                const u32 weight = buffer + stage * STAGE_BYTES + group * 128 * CHANNELS;
+                const u32 codes = buffer + stage * STAGE_BYTES + WEIGHT_BYTES;
+                mbarrier_wait(full + 8 * stage, parity);
+                hold(sums[0]), hold(sums[1]);
+                wgmma_begin();
+#pragma unroll
+                for (int k = 0; k < CHANNELS; k += 32) {
+                    const u64 columns = wgmma_rows(codes + k);
+                    wgmma(sums[0], wgmma_rows(weight + k), columns, step > first_step || k > 0);
+                    wgmma(sums[1], wgmma_rows(weight + 64 * CHANNELS + k), columns, step > first_step || k > 0);
+                }
+                wgmma_commit();
+                if (step > first_step) {
+                    wgmma_wait<1>();
+                    if (lane < SHARED_BY) mbarrier_arrive(empty + 8 * before, lane);
+                }
+                before = stage;
+                if (++stage == STAGES) stage = 0, parity ^= 1;
+            }
+            wgmma_wait<0>();
+            hold(sums[0]), hold(sums[1]);
+            if (lane < SHARED_BY) mbarrier_arrive(empty + 8 * before, lane);
+            sync_consumers();
+#pragma unroll
+            for (int column = 0; column < COLUMNS; column++) {
+                float found[2][4];
+#pragma unroll
+                for (int slab = 0; slab < 2; slab++) {
+                    if (SPLIT > 1) {
+                        int4 stored;
+                        memcpy(&stored, &sums[slab][4 * column], 16);
+                        *part_of(g, part, tiles, tile, column, slab, thread) = stored;
+                    }
+#pragma unroll
+                    for (int i = 0; i < 4; i++) found[slab][i] = (float)sums[slab][4 * column + i];
+                }
+                if (SPLIT == 1) finish(g, p, factors, token_scales[turn][column * 4 + lane % 4], column, found);
+            }
+        }
+    }
+    if (SHARED_BY > 1) cluster_sync();   // no CTA may end while others write into its shared memory
+}

@@ -1,0 +1,82 @@
+// Instructions of Hopper that CUDA C++ has no functions for. Addresses of shared memory are 32-bit.
+#pragma once
+
+#define DEVICE __device__ __forceinline__
+
+using u16 = unsigned short;
+using u32 = unsigned int;
+using u64 = unsigned long long;
+
+// mbarriers: count arrivals, and the bytes of asynchronous copies. The phase parity alternates with every use.
+DEVICE void mbarrier_init(u32 barrier, u32 arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+DEVICE void mbarrier_expect(u32 barrier, u32 bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+// Arrives at the same barrier of a CTA of the cluster.
+DEVICE void mbarrier_arrive(u32 barrier, u32 rank) {
+    asm volatile("{ .reg .b32 remote; mapa.shared::cluster.u32 remote, %0, %1;"
+                 "  mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote]; }"
+                 ::"r"(barrier), "r"(rank) : "memory");
+}
+DEVICE void mbarrier_wait(u32 barrier, u32 parity) {
+    u32 done;
+    do
+        asm volatile("{ .reg .pred p;"
+                     "  mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;"
+                     "  selp.u32 %0, 1, 0, p; }"
+                     : "=r"(done) : "r"(barrier), "r"(parity) : "memory");
+    while (!done);
+}
+DEVICE void fence_mbarrier_init() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+
+// Clusters.
+DEVICE u32 cluster_rank() {
+    u32 rank;
+    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+DEVICE void cluster_sync() {
+    asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+}
+
+// Tensor memory accelerator (TMA): copies a box of a two-dimensional tensor to shared memory.
+DEVICE void load_box(u32 to, const void *map, int column, int row, u32 barrier) {
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+                 " [%0], [%1, {%2, %3}], [%4];"
+                 ::"r"(to), "l"(map), "r"(column), "r"(row), "r"(barrier) : "memory");
+}
+// The same, to the same place of every CTA in the mask; each CTA's own barrier counts the bytes.
+DEVICE void load_box_multicast(u32 to, const void *map, int column, int row, u32 barrier, u16 ctas) {
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster"
+                 " [%0], [%1, {%2, %3}], [%4], %5;"
+                 ::"r"(to), "l"(map), "r"(column), "r"(row), "r"(barrier), "h"(ctas) : "memory");
+}
+DEVICE void prefetch_map(const void *map) {
+    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
+// Programmatic dependent launch.
+DEVICE void launch_dependents() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+DEVICE void wait_for_previous_kernel() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+
+// Warp groups.
+template <int N> DEVICE void give_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }
+template <int N> DEVICE void take_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
+DEVICE void wgmma_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int GROUPS> DEVICE void wgmma_wait() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(GROUPS) : "memory");
+}
+// Describes rows of 128 bytes, as TMA writes them with a swizzle of 128 bytes; eight rows are 1,024 bytes.
+DEVICE u64 wgmma_rows(u32 address) {
+    return (u64)(address >> 4) | (u64)1 << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62;
+}
+
+// Transposes a matrix of 8 x 8 16-bit values: a lane holds two neighbours of a row, before and after.
+DEVICE u32 transpose(u32 pair) {
+    u32 turned;
+    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(turned) : "r"(pair));
+    return turned;
+}

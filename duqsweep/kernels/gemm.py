@@ -1,0 +1,284 @@
+"""Large products of int8 or FP8 codes on the warp groups of Hopper: launches `cuda/gemm.cu`.
+
+Triton's kernel (`products.py`) is faster for small weights: it loads fewer bytes at once, and so
+divides them among all multiprocessors.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import asdict, dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from duqsweep.kernels import nvrtc
+from duqsweep.kernels.epilogue import NOTHING, Epilogue, EpilogueKind
+from duqsweep.kernels.launches import note
+from duqsweep.kernels.machine import HOPPER
+from duqsweep.kernels.norms import Norm
+from duqsweep.kernels.per_token_quant import per_token_quant
+from duqsweep.kernels.products import unpack_on_gpu
+from duqsweep.kernels.projection_weights import ProjectionWeights, take_rows
+from duqsweep.kernels.rotary import Rotary
+
+OUTPUTS, CHANNELS = 256, 128  # of a tile, and per step
+GROUP = 128  # outputs of a warp group: `row_order` permutes within it
+THREADS, FINISH_THREADS = 384, 256
+KINDS = ("nothing", "gelu", "gated", "rotary")  # the values of EPILOGUE
+STAGE_LIMIT = 226 * 1024  # bytes of shared memory for all stages
+TILE_STEP, WIDEST_TILE = 16, 208  # tokens; wider tiles leave too few registers for the epilogue
+SMALLEST = 1 << 25  # channels times outputs, from which it is faster than Triton's kernel
+
+
+@dataclass(frozen=True)
+class Division:
+    """How a product is divided; see `cuda/gemm.cu`."""
+
+    tile_tokens: int  # a multiple of 16, at most 208
+    shared_by: int = 1
+    split: int = 1
+
+    @property
+    def stages(self) -> int:
+        """As many steps as fit into shared memory, at most 6."""
+        return min(6, STAGE_LIMIT // ((OUTPUTS + self.tile_tokens) * CHANNELS))
+
+
+def division_for(tokens: int, outputs: int, channels: int, multiprocessors: int) -> Division:
+    """Tiles of tokens that waste least, and work for all multiprocessors."""
+    tiles = -(-tokens // WIDEST_TILE)
+    tile_tokens = -(-tokens // (tiles * TILE_STEP)) * TILE_STEP
+    split = min(multiprocessors // (tiles * -(-outputs // OUTPUTS)), -(-channels // CHANNELS))
+    return Division(tile_tokens, split=split) if split > 1 else Division(tile_tokens, shared_by=2)
+
+
+def unsupported_reason(weight: ProjectionWeights, dtype: torch.dtype) -> str | None:
+    """Why Triton's kernel computes this product instead; None: this one does.
+
+    Args:
+        weight: Integer weight, or one in e4m3.
+        dtype: Of the rows that are multiplied.
+    """
+    if weight.values.device.type != "cuda" or torch.cuda.get_device_capability() != HOPPER:
+        return "warp groups are a feature of Hopper"
+    if dtype != torch.bfloat16:
+        return f"it stores bfloat16, not {str(dtype).removeprefix('torch.')}"
+    if weight.groups > 1:
+        return "the weight has a scale per group of channels"
+    if weight.out_features % GROUP or weight.in_features % (2 * TILE_STEP):
+        return f"{weight.out_features} x {weight.in_features} is no multiple of its tiles"
+    if weight.out_features * weight.in_features < SMALLEST:
+        return "Triton's kernel is faster for a weight of this size"
+    return None
+
+
+def row_order(outputs: int, pairs: bool) -> Tensor:
+    """(outputs,): which row of a weight stands where, in the order that the kernel reads.
+
+    Args:
+        outputs: A multiple of 128.
+        pairs: Outputs 2i and 2i + 1 belong together, for the epilogues "gated" and "rotary".
+    """
+    group, slab, warp, half, pair, one = torch.meshgrid(
+        *(torch.arange(count) for count in (outputs // GROUP, 2, 4, 2, 4, 2)), indexing="ij"
+    )
+    if pairs:
+        number = group * (GROUP // 2) + warp * 16 + pair * 4 + slab * 2 + one
+        return (2 * number + half).flatten()
+    return (group * GROUP + warp * 32 + pair * 8 + slab * 4 + half * 2 + one).flatten()
+
+
+def ordered(weight: ProjectionWeights, pairs: bool) -> ProjectionWeights:
+    """The weight with its rows in `row_order`."""
+    return take_rows(weight, row_order(weight.out_features, pairs).to(weight.values.device))
+
+
+@torch.library.custom_op("duqsweep::gemm_linear", mutates_args=())
+def gemm_linear(
+    rows: Tensor,
+    values: Tensor,
+    scales: Tensor,
+    bias: Tensor | None,
+    permutation: Tensor | None,
+    block: int,
+    bits: int,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    kind: str,
+    residual: Tensor | None,
+) -> Tensor:
+    """Norm, permute, rotate and quantize tokens, and multiply them.
+
+    An operator, so that torch.compile calls it as it is.
+
+    Args:
+        rows: (tokens, in) bfloat16.
+        values: (out, in) int8 or float8_e4m3fn, or (out, in / 2) packed int4; `ordered`.
+        scales: (out, 1) float32.
+        bias: (out,) bfloat16.
+        permutation: (in,) int32, the input channel of each permuted position.
+        block: Channels per Hadamard block; 1: no rotation.
+        bits: Bits of an integer code.
+        norm_weight: (in,) float32, permuted; None: no norm.
+        norm_bias: (in,) float32, permuted; None: an RMS norm.
+        kind: Of the epilogue, but "rotary".
+        residual: (tokens, out) bfloat16, added last.
+
+    Returns:
+        (tokens, out) in bfloat16, or (tokens, out / 2) for epilogue "gated".
+    """
+    norm = None if norm_weight is None else Norm(norm_weight, norm_bias)
+    e4m3 = values.dtype == torch.float8_e4m3fn
+    codes, token_scales = per_token_quant(rows, permutation, block, bits, norm, e4m3=e4m3)
+    packed = values.dtype == torch.uint8
+    values = unpack_on_gpu(values) if packed else values
+    outputs, channels = values.shape
+    division = division_for(len(rows), outputs, channels, nvrtc.multiprocessors())
+    epilogue = Epilogue(cast(EpilogueKind, kind), residual)
+    made = gemm(codes, token_scales, values, scales, bias, division, epilogue, not packed)
+    note("gemm_e4m3" if e4m3 else "gemm_w4a8" if packed else "gemm_w8a8")
+    return made
+
+
+@gemm_linear.register_fake
+def _(
+    rows: Tensor,
+    values: Tensor,
+    scales: Tensor,
+    bias: Tensor | None,
+    permutation: Tensor | None,
+    block: int,
+    bits: int,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    kind: str,
+    residual: Tensor | None,
+) -> Tensor:
+    return rows.new_empty(len(rows), len(values) // 2 if kind == "gated" else len(values))
+
+
+def gemm(
+    codes: Tensor,
+    token_scales: Tensor,
+    values: Tensor,
+    scales: Tensor,
+    bias: Tensor | None,
+    division: Division,
+    epilogue: Epilogue = NOTHING,
+    constant_weight: bool = True,
+) -> Tensor:
+    """Multiply quantized tokens by a weight whose rows, scales and bias are in `row_order`.
+
+    Args:
+        codes: (tokens, in) int8 or float8_e4m3fn.
+        token_scales: (tokens,) float32.
+        values: (out, in), of the same dtype.
+        scales: (out, 1) float32.
+        bias: (out,) bfloat16.
+        division: How to divide the work.
+        epilogue: Applied to the product before it is stored.
+        constant_weight: No kernel that still runs writes the weight.
+
+    Returns:
+        (tokens, out) in bfloat16, or (tokens, out / 2) for epilogue "gated".
+    """
+    tokens, (outputs, channels) = len(codes), values.shape
+    width = outputs // 2 if epilogue.kind == "gated" else outputs
+    out = torch.empty(tokens, width, dtype=torch.bfloat16, device=codes.device)
+    rotary = epilogue.rotary or Rotary(2, 0)
+    cosines, sines = epilogue.table or (None, None)
+    constants = {
+        "FP8": int(codes.dtype == torch.float8_e4m3fn),
+        **{name.upper(): value for name, value in asdict(division).items()},
+        "STAGES": division.stages,
+        "EPILOGUE": KINDS.index(epilogue.kind),
+        "BIASED": int(bias is not None),
+        "RESIDUAL": int(epilogue.residual is not None),
+        "HEAD_DIM": rotary.head_dim,
+        "ROTARY_HEADS": rotary.heads,
+        "CONSTANT_WEIGHT": int(constant_weight),
+    }
+    header = wgmma_header(division.tile_tokens, codes.dtype == torch.float8_e4m3fn)
+    kernel = nvrtc.build("gemm", constants, headers={"wgmma.cuh": header})
+    tiles = -(-tokens // division.tile_tokens) * -(-outputs // (OUTPUTS * division.shared_by))
+    ctas = division.shared_by * division.split  # that work together
+    teams = min(tiles, max(1, nvrtc.multiprocessors() // ctas))
+    parts = None
+    if division.split > 1:
+        sizes = (division.split, tiles, division.tile_tokens // 8, 2, 256, 4)
+        parts = torch.empty(sizes, dtype=torch.int32, device=codes.device)
+    arguments = _Arguments(
+        nvrtc.row_major_map(values, OUTPUTS, CHANNELS),
+        nvrtc.row_major_map(codes, division.tile_tokens // division.shared_by, CHANNELS),
+        *(
+            None if tensor is None else tensor.data_ptr()
+            for tensor in (
+                scales,
+                token_scales,
+                bias,
+                epilogue.residual,
+                cosines,
+                sines,
+                out,
+                parts,
+            )
+        ),
+        tokens,
+        outputs,
+        channels,
+    )
+    kernel.launch_early(arguments, (teams * ctas, 1), THREADS, division.shared_by)
+    if parts is not None:
+        finish = nvrtc.build(
+            "gemm", constants, headers={"wgmma.cuh": header}, function="gemm_finish"
+        )
+        finish.launch_early(arguments, (division.tile_tokens // 8, tiles), FINISH_THREADS)
+    return out
+
+
+def wgmma_header(tokens: int, fp8: bool) -> str:
+    """The header wgmma.cuh: one instruction, 64 outputs times `tokens` tokens times 32 channels."""
+    count = tokens // 2  # registers of a lane
+    kind, letter = ("f32.e4m3.e4m3", "f") if fp8 else ("s32.s8.s8", "r")
+    value = "float" if fp8 else "int"
+    places = ", ".join(f"%{i}" for i in range(count))
+    sums = ", ".join(f'"+{letter}"(d[{i}])' for i in range(count))
+    signs = ", 1, 1" if fp8 else ""
+    return f"""#pragma once
+// d (+)= weight x tokens; the sum starts at zero unless `more`.
+DEVICE void wgmma({value} (&d)[{count}], u64 weight, u64 tokens, bool more) {{
+    asm volatile("{{ .reg .pred p; setp.ne.b32 p, %{count + 2}, 0;"
+                 "  wgmma.mma_async.sync.aligned.m64n{tokens}k32.{kind}"
+                 " {{{places}}}, %{count}, %{count + 1}, p{signs}; }}"
+                 : {sums} : "l"(weight), "l"(tokens), "r"((int)more));
+}}
+// The compiler may not move accesses to d across this.
+DEVICE void hold({value} (&d)[{count}]) {{
+#pragma unroll
+    for (int i = 0; i < {count}; i++) asm volatile("" : "+{letter}"(d[i])::"memory");
+}}
+"""
+
+
+class _Arguments(ctypes.Structure):
+    _fields_ = (
+        ("weight", ctypes.c_ubyte * 128),
+        ("codes", ctypes.c_ubyte * 128),
+        *(
+            (name, ctypes.c_void_p)
+            for name in (
+                "weight_scales",
+                "token_scales",
+                "bias",
+                "residual",
+                "cosines",
+                "sines",
+                "out",
+                "parts",
+            )
+        ),
+        *((name, ctypes.c_int) for name in ("tokens", "outputs", "channels")),
+        ("padding", ctypes.c_ubyte * 64),
+    )
