@@ -47,7 +47,8 @@ def errors_of(spec: TrialSpec, bench: WorkerCache) -> Errors:
     layers = linear_layers(sizes_of(spec.policy.name))
     bits = select_layers(spec.quant, layers)
     stats = bench.statistics(reference, observations, bits, spec.quant, layers)
-    exact, policy = reference.policy, reference.policy.copy(spec.policy.num_steps)
+    exact = reference.policy
+    policy = reference.policy.copy(spec.policy.num_steps, spec.policy.times, False)
     freeze(policy.module, bits, spec.quant, stats, None, reference.id)
     seen = inputs_of(exact, list(bits), lambda: act(exact, observations.measured))
     squares = [

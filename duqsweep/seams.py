@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from duqsweep.spec import LedgerEntry
+    from duqsweep.spec import LedgerEntry, Schedule
 
 
 ACTION_DIM = 7  # of an action: position and rotation of the gripper, and its fingers
@@ -111,5 +111,5 @@ class EagerPolicy(Policy, Protocol):
     def module(self) -> torch.nn.Module:
         """The network, whose linear layers may be replaced; parameter names are openpi's."""
 
-    def copy(self, num_steps: int) -> EagerPolicy:
-        """The same weights in new modules (tensors shared) with another number of steps."""
+    def copy(self, num_steps: int, schedule: Schedule, reuse_images: bool) -> EagerPolicy:
+        """The same weights in new modules (tensors shared), called as `PolicySpec` says."""

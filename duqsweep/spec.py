@@ -45,6 +45,7 @@ WeightScale = Literal["mse", "absmax"]
 ActScale = Literal["per_token", "static"]
 Kernel = Literal["fake", "loop", "int8", "w4a8", "fp8"]
 Numbers = Literal["integer", "e4m3"]
+ScheduleKind = Literal["uniform", "shifted", "cosine"]
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -236,6 +237,31 @@ class QuantSpec:
 
 
 @dataclass(frozen=True)
+class Schedule:
+    """How a call's denoising steps divide the flow's time; `policy.schedule` has the arithmetic."""
+
+    kind: ScheduleKind = "uniform"
+    shift: float = 3.0  # of kind "shifted"
+
+
+UNIFORM = Schedule()
+
+
+def _divides_time(policy: PolicySpec) -> bool:
+    """Whether a schedule has an effect; the uniform one, the first, is not recorded."""
+    return policy.schedule != UNIFORM.kind and policy.num_steps > 1
+
+
+def _reuses_images(policy: PolicySpec) -> bool:
+    """Without reuse nothing is recorded."""
+    return policy.reuse_images
+
+
+def _is_shifted(policy: PolicySpec) -> bool:
+    return policy.schedule == "shifted" and policy.num_steps > 1
+
+
+@dataclass(frozen=True)
 class PolicySpec:
     """Which policy, and how it is called."""
 
@@ -257,9 +283,39 @@ class PolicySpec:
     num_steps: int = field(
         default=10, metadata=setting("denoising (Euler) steps of the flow", low=1, high=100)
     )
+    schedule: ScheduleKind = field(
+        default=UNIFORM.kind,
+        metadata=setting(
+            "times of the steps: equally far apart, shifted, or cosine (short at both ends)",
+            used=_divides_time,
+        ),
+    )
+    schedule_shift: float = field(
+        default=UNIFORM.shift,
+        metadata=setting(
+            "s of schedule shifted, which turns time t into s·t / (1 + (s - 1)·t); above 1 steps "
+            "near the noise are shorter",
+            above=0,
+            high=100,
+            used=_is_shifted,
+        ),
+    )
+    reuse_images: bool = field(
+        default=False,
+        metadata=setting(
+            "encode cameras one by one, and none again while its picture is the same to the bit; "
+            "not in CUDA graphs",
+            used=_reuses_images,
+        ),
+    )
 
     def __post_init__(self) -> None:
         check_settings(self, "policy")
+
+    @property
+    def times(self) -> Schedule:
+        """How the steps divide the flow's time."""
+        return Schedule(self.schedule, self.schedule_shift)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from duqsweep.checkpoint.sizes import PolicySizes, StackSizes, sizes_of
 from duqsweep.checkpoint.tokenizer import NAMES
 from duqsweep.codec import encode
 from duqsweep.policy.load import load_policy
-from duqsweep.policy.pi05 import Pi05, euler_times
+from duqsweep.policy.pi05 import Pi05
 from duqsweep.policy.pi05_policy import Pi05Policy
 from duqsweep.policy.random_pi05 import train_tokenizer
 from duqsweep.seams import Observation
@@ -65,7 +65,7 @@ def our_actions(module: Pi05, images: Tensor, prompt: Tensor, noise: Tensor, ste
     """Actions from two images and a prompt without padding."""
     cache = module.prefix(module.encode_images(images), prompt)
     actions = noise
-    for modulation in module.modulation(euler_times(steps)).unbind(1):
+    for modulation in module.modulations(steps).unbind(1):
         actions = actions - module.velocity(actions, cache, modulation[:, None]) / steps
     return actions
 

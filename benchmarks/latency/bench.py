@@ -11,7 +11,7 @@ from torch import Tensor
 
 from duqsweep.checkpoint.sizes import linear_layers, sizes_of
 from duqsweep.control.explain.cost import CAMERAS_SEEN, PROMPT_TOKENS
-from duqsweep.policy.pi05 import Pi05, PrefixCache, euler_times
+from duqsweep.policy.pi05 import Pi05, PrefixCache
 from duqsweep.quant.calibrate import calibrate
 from duqsweep.quant.freeze import freeze
 from duqsweep.quant.select import select_layers
@@ -53,7 +53,7 @@ class Bench:
         self.every_image = every.to(self.dtype)
         words = (1, self.sizes.prompt_tokens)
         self.longest_prompt = torch.randint(self.sizes.vocabulary, words, device=device)
-        self.modulations = self.module.modulation(euler_times(num_steps).to(device)).unbind(1)
+        self.modulations = self.module.modulations(num_steps).unbind(1)
         self._frozen: dict[QuantSpec, Pi05] = {}
         tokens = PROMPT_TOKENS[policy] if prompt_tokens is None else prompt_tokens
         self._set_shape(horizon or self.sizes.horizon, cameras, tokens)

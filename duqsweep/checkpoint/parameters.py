@@ -62,7 +62,8 @@ def parameter_shapes(sizes: PolicySizes) -> dict[str, Shape]:
         shapes |= _linear(f"{EXPERT}.{norm}.dense", 3 * expert.width, expert.width)
     shapes |= _linear("action_in_proj", expert.width, sizes.action_dim)
     shapes |= _linear("action_out_proj", sizes.action_dim, expert.width)
-    for name in ("time_mlp_in", "time_mlp_out"):
+    times = ("time_mlp_in", "time_mlp_out")
+    for name in (*times, *(f"target_{name}" for name in times if sizes.target_time)):
         shapes |= _linear(name, expert.width, expert.width)
     return shapes
 

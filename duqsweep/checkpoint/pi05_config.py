@@ -12,7 +12,9 @@ from typing import Any, Literal
 
 from duqsweep.checkpoint.json_file import decode_known, read_object
 from duqsweep.checkpoint.sizes import PolicySizes, sizes_of
-from duqsweep.errors import ConfigError
+from duqsweep.errors import ConfigError, SpecError
+from duqsweep.setting import declared_settings
+from duqsweep.spec import PolicySpec
 
 CONFIG_JSON = "config.json"
 BEFORE, AFTER = "policy_preprocessor.json", "policy_postprocessor.json"  # only LeRobot writes them
@@ -25,7 +27,25 @@ LEROBOT_OTHERS = ("dtype", "output_features")
 
 
 @dataclass(frozen=True)
-class OpenpiConfig:
+class Distilled:
+    """What a distilled student's `config.json` says beside its teacher's keys; they are our own.
+
+    No author has published a format, and SnapFlow (arXiv:2604.05656) no weights. Its target time
+    has an MLP like the time's, whose output is added to the condition.
+    """
+
+    distilled_steps: tuple[int, ...] = ()  # the numbers of denoising steps it was trained for
+    target_time: bool = False  # it is told where a step ends: `target_time_mlp_in` and `_out`
+
+    def __post_init__(self) -> None:
+        if self.target_time and not self.distilled_steps:
+            raise SpecError("target_time needs distilled_steps, the numbers of steps, e.g. [1]")
+        for steps in self.distilled_steps:
+            declared_settings(PolicySpec)["num_steps"].check("distilled_steps", steps)
+
+
+@dataclass(frozen=True)
+class OpenpiConfig(Distilled):
     """What openpi's converter writes, and three keys that may be added to it.
 
     Two are settings of its training: `discrete_state_input` (false in openpi's pi05_libero) and
@@ -43,17 +63,18 @@ class OpenpiConfig:
 
     def policy_sizes(self) -> PolicySizes:
         """The sizes that it states."""
-        return self.sizes or replace(
+        sizes = self.sizes or replace(
             sizes_of(NAME),
             llm=VARIANTS[self.paligemma_variant],
             expert=VARIANTS[self.action_expert_variant],
             horizon=self.action_horizon,
             action_dim=self.action_dim,
         )
+        return replace(sizes, target_time=self.target_time)
 
 
 @dataclass(frozen=True)
-class LerobotConfig:
+class LerobotConfig(Distilled):
     """What LeRobot writes, with its defaults; `sizes` may be added as for openpi."""
 
     type: Literal["pi05"] = "pi05"
@@ -68,7 +89,7 @@ class LerobotConfig:
 
     def policy_sizes(self) -> PolicySizes:
         """The sizes that it states."""
-        return self.sizes or replace(
+        sizes = self.sizes or replace(
             sizes_of(NAME),
             llm=VARIANTS[self.paligemma_variant],
             expert=VARIANTS[self.action_expert_variant],
@@ -76,6 +97,7 @@ class LerobotConfig:
             action_dim=self.max_action_dim,
             prompt_tokens=self.tokenizer_max_length,
         )
+        return replace(sizes, target_time=self.target_time)
 
 
 def read_config(folder: Path) -> OpenpiConfig | LerobotConfig:

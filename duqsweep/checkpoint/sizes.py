@@ -18,7 +18,7 @@ DEEPEST, WIDEST = 1000, 10_000_000
 def _check_range(record: object) -> None:
     for name, value in vars(record).items():
         most = DEEPEST if name == "depth" else WIDEST
-        if isinstance(value, int) and not 1 <= value <= most:
+        if type(value) is int and not 1 <= value <= most:
             raise SpecError(
                 f"{name} must be at least 1 and at most {most}, got {str(value)[:20]} in "
                 f"{type(record).__name__}"
@@ -84,6 +84,7 @@ class PolicySizes:
     vocabulary: int
     prompt_tokens: int  # at most; instruction and discretised state
     cameras: int
+    target_time: bool = False  # a distilled student's expert also knows where a step ends
 
     def __post_init__(self) -> None:
         _check_range(self)

@@ -13,7 +13,7 @@ from duqsweep.control.front.factors import TWINS_DIR, Form, Timings
 from duqsweep.control.front.records import Front
 from duqsweep.control.trials.reader import TrialView, read_trials
 from duqsweep.fingerprint import fingerprint
-from duqsweep.spec import QuantSpec, SuiteSpec, Trial, TrialSpec
+from duqsweep.spec import PolicySpec, QuantSpec, SuiteSpec, Trial, TrialSpec
 
 
 def read_timings(sweep_dir: Path, views: Sequence[TrialView]) -> Timings:
@@ -54,4 +54,6 @@ def _trial(number: int, form: Form, suite: SuiteSpec) -> Trial:
         "policy.num_steps": form.policy.num_steps,
         "runtime.compile": form.runtime.compile,
     }
+    if form.policy.schedule != PolicySpec.schedule:
+        params["policy.schedule"] = form.policy.schedule
     return Trial(number, None, params, fingerprint(spec, {}), spec)

@@ -106,7 +106,9 @@ EXPERT_BACKENDS = (
     Backend(
         "torch",
         torch_reason,
-        lambda source: CompiledExpert(source.module, source.num_steps, PAD_MULTIPLE),
+        lambda source: CompiledExpert(
+            source.module, source.num_steps, PAD_MULTIPLE, source.schedule
+        ),
     ),
 )
 

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from duqsweep.checkpoint.sizes import StackSizes
 from duqsweep.inference.expert_products import adaptive_norm_linear, gated_linear, plain_linear
 from duqsweep.policy.gemma import ExpertLayer, KeysValues, normalise, rotary_table, rotate
-from duqsweep.policy.pi05 import Pi05, PrefixCache, euler_times
+from duqsweep.policy.pi05 import Pi05, PrefixCache
+from duqsweep.policy.schedule import step_sizes
+from duqsweep.spec import UNIFORM, Schedule
 
 Result = TypeVar("Result")
 
@@ -107,7 +109,13 @@ class PaddedPrefix:
 class CompiledExpert(nn.Module):
     """Runs all denoising steps of one observation; an `Expert` of `backends`."""
 
-    def __init__(self, module: Pi05, num_steps: int, pad_multiple: int = 1) -> None:
+    def __init__(
+        self,
+        module: Pi05,
+        num_steps: int,
+        pad_multiple: int = 1,
+        schedule: Schedule = UNIFORM,
+    ) -> None:
         """Merge the expert's weights; those of `module` are not changed.
 
         Args:
@@ -115,6 +123,7 @@ class CompiledExpert(nn.Module):
             num_steps: Number of Euler steps.
             pad_multiple: Caches are padded to a multiple of this many keys, because each length
                 needs its own compiled code.
+            schedule: Of the steps.
         """
         super().__init__()
         self.pad_multiple = pad_multiple
@@ -129,8 +138,11 @@ class CompiledExpert(nn.Module):
         self._euler_step: Callable[..., Tensor] = CompiledExpert.euler_step
         device, dtype = module.action_in_proj.weight.device, module.dtype
         with torch.no_grad():
-            table = module.modulation(euler_times(num_steps).to(device)).to(dtype)
+            table = module.modulations(num_steps, schedule).to(dtype)
         self.modulations = [step.contiguous() for step in table.unbind(1)]
+        # Tensors, so that the steps share one compiled form.
+        rates = [1.0 / size for size in step_sizes(num_steps, schedule)]
+        self.rates = torch.tensor(rates, device=device).unbind()
         self._zeros = torch.zeros(self.horizon, self.sizes.width, dtype=dtype, device=device)
         self._ones = torch.ones_like(self._zeros[0])
 
@@ -162,14 +174,14 @@ class CompiledExpert(nn.Module):
         The space for the tokens' keys and values in `prefix` is overwritten.
         """
         actions = noise
-        for modulation in self.modulations:
+        for modulation, rate in zip(self.modulations, self.rates, strict=True):
             residual = (self._zeros, self._embed(self, actions), self._ones)
             for i, layer in enumerate(self.layers):
                 pair = (modulation[2 * i], modulation[2 * i + 1])
                 residual = self._run_layer(
                     layer, residual, pair, prefix.caches[i], prefix.table, prefix.bias
                 )
-            actions = self._euler_step(self, actions, residual, modulation[-1])
+            actions = self._euler_step(self, actions, residual, modulation[-1], rate)
         return actions
 
     def products_done(self) -> dict[str, int]:
@@ -186,14 +198,18 @@ class CompiledExpert(nn.Module):
         return cast(Tensor, x.to(self._zeros.dtype))
 
     def euler_step(
-        self, actions: Tensor, residual: tuple[Tensor, Tensor, Tensor], modulation: Tensor
+        self,
+        actions: Tensor,
+        residual: tuple[Tensor, Tensor, Tensor],
+        modulation: Tensor,
+        rate: Tensor,
     ) -> Tensor:
-        """The last norm and projection, and one Euler step along the resulting velocity."""
+        """The last norm and projection, and one Euler step of 1 / `rate` along the velocity."""
         x = torch.addcmul(*residual)
         factor, shift, _ = modulation
         normed = torch.addcmul(shift, normalise(x), factor).to(x.dtype)
         velocity = cast(Tensor, self.action_out_proj(normed.to(self.action_out_proj.weight.dtype)))
-        return actions - velocity.float() / self.num_steps
+        return actions - velocity.float() / rate
 
 
 def _compiled(function: Callable[..., Result]) -> Callable[..., Result]:

@@ -24,7 +24,9 @@ from duqsweep.kernels.expert.weights import (
 )
 from duqsweep.kernels.projection_weights import ProjectionWeights
 from duqsweep.policy.gemma import ExpertLayer
-from duqsweep.policy.pi05 import Pi05, euler_times
+from duqsweep.policy.pi05 import Pi05
+from duqsweep.policy.schedule import step_sizes
+from duqsweep.spec import UNIFORM, Schedule
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,17 @@ class MergedExpert:
     projections: tuple[Tensor, Tensor, Tensor, Tensor]
     modulations: Tensor  # (norms, steps, 3, width): factor, shift and gate
     longest_prefix: int  # the most prefix tokens that the policy can produce
+    schedule: Schedule = UNIFORM
 
     @property
     def num_steps(self) -> int:
         """Number of Euler steps."""
         return self.modulations.shape[1]
+
+    @property
+    def step_sizes(self) -> tuple[float, ...]:
+        """By how much time falls in each step."""
+        return step_sizes(self.num_steps, self.schedule)
 
     @property
     def quantized(self) -> bool:
@@ -55,6 +63,7 @@ class ExpertSource:
 
     module: Pi05
     num_steps: int
+    schedule: Schedule = UNIFORM
 
     def merge_reason(self) -> str | None:
         """Why the expert cannot be merged for fused kernels; None: `merged` does it."""
@@ -96,14 +105,14 @@ class ExpertSource:
         out_proj, in_proj = module.action_out_proj, module.action_in_proj
         tensors = (out_proj.weight, out_proj.bias, in_proj.weight, in_proj.bias)
         projections = tuple(tensor.detach().to(module.dtype).contiguous() for tensor in tensors)
-        times = euler_times(self.num_steps).to(in_proj.weight.device)
         pictures = min(module.sizes.cameras, len(CAMERAS))
         return MergedExpert(
             shape=ExpertShape(**self._sizes()),
             layers=[merge_layer(part) for part in parts if part is not None],
             projections=cast("tuple[Tensor, Tensor, Tensor, Tensor]", projections),
-            modulations=module.modulation(times).to(module.dtype),
+            modulations=module.modulations(self.num_steps, self.schedule).to(module.dtype),
             longest_prefix=rows_a_pass(module.sizes, pictures, module.sizes.prompt_tokens)[LLM],
+            schedule=self.schedule,
         )
 
     def _weights(self) -> Iterator[ProjectionWeights]:
@@ -126,9 +135,9 @@ class ExpertSource:
         }
 
 
-def merge_expert(module: Pi05, num_steps: int) -> MergedExpert:
+def merge_expert(module: Pi05, num_steps: int, schedule: Schedule = UNIFORM) -> MergedExpert:
     """`ExpertSource.merged` of a policy."""
-    return ExpertSource(module, num_steps).merged
+    return ExpertSource(module, num_steps, schedule).merged
 
 
 def _linears(layer: ExpertLayer) -> list[nn.Module]:

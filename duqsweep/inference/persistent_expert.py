@@ -43,8 +43,11 @@ class PersistentExpert:
             table[:, i, :2] = table[:, i, :2].index_select(-1, permutation)
         names = ("out_weight", "out_bias", "in_weight", "in_bias")
         projections = dict(zip(names, merged.projections, strict=True))
-        self.tensors = {**vars(packed), **projections, "modulations": table}
-        self.loop = PersistentLoop(constants, merged.layers[0].qkv.format, table.device)
+        sizes = torch.tensor(merged.step_sizes, device=table.device)
+        schedule = {"modulations": table, "step_sizes": sizes}
+        self.tensors = {**vars(packed), **projections, **schedule}
+        name = merged.layers[0].qkv.format
+        self.loop = PersistentLoop(constants, name, table.device, merged.longest_prefix)
 
     def compile(self) -> None:
         """Nothing to compile: the whole loop is one kernel."""

@@ -54,7 +54,8 @@ class TritonExpert:
             raise EvaluationError(
                 f"the expert's kernels run on a CUDA GPU, got {modulations.device}"
             )
-        self.shape, self.num_steps = merged.shape, merged.num_steps
+        self.shape, self.step_sizes = merged.shape, merged.step_sizes
+        self.num_steps = merged.num_steps
         self.layers, self.projections = merged.layers, merged.projections
         self.configs = configs or TILE_CONFIGS
         self.chunks = triton.next_power_of_2(
@@ -99,7 +100,9 @@ class TritonExpert:
     def _euler_step(self, actions: Tensor, step: int) -> Tensor:
         new_actions = torch.empty_like(actions) if step else actions
         mod = self.modulations[-1][max(step - 1, 0)]
-        self.kernels.euler_step(actions, mod, self.projections, new_actions, step, self.num_steps)
+        size = self.step_sizes[step - 1] if step else 0.0
+        last = step == self.num_steps
+        self.kernels.euler_step(actions, mod, self.projections, new_actions, step, last, size)
         return new_actions
 
     def _layer(self, i: int, step: int, stream: Tensor, prefix: TritonPrefix) -> None:

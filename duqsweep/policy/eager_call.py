@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from time import perf_counter
 
 import numpy as np
@@ -12,18 +13,30 @@ from torch import Tensor
 
 from duqsweep.kernels.launches import counted
 from duqsweep.policy.frontend import CallInputs, Pixels
-from duqsweep.policy.pi05 import Pi05, PrefixCache, euler_times
+from duqsweep.policy.kept_images import KeptImages
+from duqsweep.policy.pi05 import Pi05, PrefixCache
+from duqsweep.policy.schedule import step_sizes
+from duqsweep.spec import UNIFORM, Schedule
 
 
 class EagerCall:
     """Computes actions by calling the network's modules one after the other; a `frontend.Call`."""
 
-    def __init__(self, module: Pi05, num_steps: int, pixels: Pixels) -> None:
+    def __init__(
+        self,
+        module: Pi05,
+        num_steps: int,
+        pixels: Pixels,
+        schedule: Schedule = UNIFORM,
+        reuse_images: bool = False,
+    ) -> None:
         """Compute the modulations of the fixed schedule; they depend only on the flow's time."""
-        self.module, self.num_steps, self.pixels = module, num_steps, pixels
+        self.kept = KeptImages(lambda picture: self._encode([picture])) if reuse_images else None
+        self.module, self.pixels = module, pixels
+        self.step_sizes = step_sizes(num_steps, schedule)
         self.device = module.action_in_proj.weight.device
         with torch.no_grad():
-            table = module.modulation(euler_times(num_steps).to(self.device))
+            table = module.modulations(num_steps, schedule)
         self.modulations = [step[:, None].contiguous() for step in table.unbind(1)]
 
     @torch.no_grad()
@@ -35,6 +48,7 @@ class EagerCall:
     @torch.no_grad()
     def seconds(self, inputs: CallInputs) -> dict[str, float]:
         """Seconds of one call's parts "vision", "llm" and "dit", each with its inputs."""
+        self._forget()
         marks = [self._now()]
         encoded = self._see(inputs)
         marks.append(self._now())
@@ -47,6 +61,7 @@ class EagerCall:
 
     def launches(self, inputs: CallInputs) -> dict[str, int]:
         """How often one call launches each of this package's kernels, counted at their launch."""
+        self._forget()
         with counted() as counts:
             self.run(inputs)
         return dict(counts)
@@ -56,8 +71,18 @@ class EagerCall:
         return [*self.module.parameters(), *self.module.buffers()]
 
     def _see(self, inputs: CallInputs) -> Tensor:
-        pictures = torch.from_numpy(np.stack(inputs.pictures)).to(self.device)
-        return self.module.encode_images(self.pixels(pictures)[None])
+        if self.kept is None:
+            return self._encode(inputs.pictures)
+        return torch.cat(self.kept.features(inputs.pictures), dim=1)
+
+    def _encode(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
+        stacked = torch.from_numpy(np.stack(pictures)).to(self.device)
+        return self.module.encode_images(self.pixels(stacked)[None])
+
+    def _forget(self) -> None:
+        """What is timed and counted is a whole call."""
+        if self.kept is not None:
+            self.kept.forget()
 
     def _read(self, inputs: CallInputs, encoded: Tensor) -> PrefixCache:
         tokens = torch.from_numpy(inputs.prompt()).to(self.device)
@@ -65,9 +90,9 @@ class EagerCall:
 
     def _denoise(self, inputs: CallInputs, cache: PrefixCache) -> NDArray[np.float32]:
         actions = torch.from_numpy(inputs.noise)[None].to(self.device)
-        for modulation in self.modulations:
+        for modulation, size in zip(self.modulations, self.step_sizes, strict=True):
             velocity = self.module.velocity(actions, cache, modulation)
-            actions = actions - velocity.float() / self.num_steps
+            actions = actions - velocity.float() / (1.0 / size)  # as openpi: divided by the number
         return actions[0].cpu().numpy()
 
     def _now(self) -> float:

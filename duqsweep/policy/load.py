@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from duqsweep.checkpoint.distilled import check_steps, distilled_steps
 from duqsweep.checkpoint.embedded_config import STATE_VALUES, EmbeddedConfig, read_embedded
 from duqsweep.checkpoint.io_spec import ACTIONS
 from duqsweep.checkpoint.locate import WEIGHTS, check_checkpoint, checkpoint_dir
@@ -34,7 +35,7 @@ from duqsweep.policy.weight_loading import (
     read_tensors,
     weight_dtype,
 )
-from duqsweep.spec import PolicySpec
+from duqsweep.spec import PolicySpec, Schedule
 
 
 def load_policy(spec: PolicySpec, device: str) -> Pi05Policy:
@@ -59,12 +60,13 @@ def load_policy(spec: PolicySpec, device: str) -> Pi05Policy:
     config = read_embedded(folder / CONFIG_JSON)
     module = _without_values(config.sizes)
     _load_weights(module, folder / WEIGHTS, device)
-    return Pi05Policy(module.eval(), EmbeddedPreprocessing(config), spec.num_steps)
+    return Pi05Policy(module.eval(), EmbeddedPreprocessing(config), *_called(spec))
 
 
 def load_pi05(spec: PolicySpec, device: str, dtype: torch.dtype) -> Pi05Policy:
     """Load a pi0.5 from a checkpoint folder of openpi or LeRobot; errors as in `load_policy`."""
     folder = read_folder(checkpoint_dir(spec), spec.tokenizer)
+    check_steps(spec, distilled_steps(spec))
     needed = bytes_needed(folder.parameters, dtype)
     check_memory(folder.weights, needed, bytes_free(device), device)
     sizes = folder.io_spec.sizes
@@ -72,7 +74,11 @@ def load_pi05(spec: PolicySpec, device: str, dtype: torch.dtype) -> Pi05Policy:
     tensors = read_tensors(folder.weights, folder.parameters, device, dtype)
     module.load_state_dict(tensors, assign=True)
     preprocessing = Pi05Preprocessing(folder.io_spec, folder.tokenizer)
-    return Pi05Policy(module.eval().requires_grad_(False), preprocessing, spec.num_steps)
+    return Pi05Policy(module.eval().requires_grad_(False), preprocessing, *_called(spec))
+
+
+def _called(spec: PolicySpec) -> tuple[int, Schedule, bool]:
+    return spec.num_steps, spec.times, spec.reuse_images
 
 
 def save_checkpoint(folder: Path, module: nn.Module, config: EmbeddedConfig) -> None:

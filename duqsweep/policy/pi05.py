@@ -22,7 +22,9 @@ from duqsweep.policy.gemma import (
     RmsNorm,
     rotary_table,
 )
+from duqsweep.policy.schedule import flow_times
 from duqsweep.policy.siglip import SiglipVision, merge_patches
+from duqsweep.spec import UNIFORM, Schedule
 
 MIN_PERIOD, MAX_PERIOD = 4e-3, 4.0  # openpi: embed_suffix of pi0.py
 
@@ -95,6 +97,9 @@ class Pi05(nn.Module):
         self.action_out_proj = nn.Linear(width, sizes.action_dim)
         self.time_mlp_in = nn.Linear(width, width)
         self.time_mlp_out = nn.Linear(width, width)
+        if sizes.target_time:
+            self.target_time_mlp_in = nn.Linear(width, width)
+            self.target_time_mlp_out = nn.Linear(width, width)
 
     @property
     def language_model(self) -> LanguageModel:
@@ -145,17 +150,31 @@ class Pi05(nn.Module):
             caches.append(cache)
         return tuple(caches)
 
-    def modulation(self, times: Tensor) -> Tensor:
+    def modulations(self, num_steps: int, schedule: Schedule = UNIFORM) -> Tensor:
+        """`modulation` at each step of a schedule: (2 * depth + 1, num_steps, 3, width)."""
+        times = flow_times(num_steps, schedule).to(self.time_mlp_in.weight.device)
+        return self.modulation(times[:-1], times[1:])
+
+    def modulation(self, times: Tensor, targets: Tensor | None = None) -> Tensor:
         """What the flow's time does to the expert.
 
         Args:
             times: (n,) in [0, 1]; 1 is noise.
+            targets: (n,), the times that steps from `times` lead to; only a student with
+                `target_time` looks at them. None: `times`, where a student's velocity is the
+                flow's own.
 
         Returns:
             (2 * depth + 1, n, 3, width): factor, shift and gate of each norm in forward order.
         """
-        condition = time_features(times, self.sizes.expert.width).to(self.time_mlp_in.weight.dtype)
+        width, dtype = self.sizes.expert.width, self.time_mlp_in.weight.dtype
+        condition = time_features(times, width).to(dtype)
         condition = F.silu(self.time_mlp_out(F.silu(self.time_mlp_in(condition))))
+        if self.sizes.target_time:
+            target = self.target_time_mlp_in(
+                time_features(times if targets is None else targets, width).to(dtype)
+            )
+            condition = condition + self.target_time_mlp_out(F.silu(target))
         norms = [norm for norm in self.expert.modules() if isinstance(norm, AdaptiveRmsNorm)]
         return torch.stack([norm.modulation(condition) for norm in norms])
 
@@ -178,11 +197,6 @@ class Pi05(nn.Module):
             x = layer(x, table, cache[i], (modulation[2 * i], modulation[2 * i + 1]))
         normed = self.expert.norm(x, modulation[-1])
         return cast(Tensor, self.action_out_proj(normed.to(self.action_out_proj.weight.dtype)))
-
-
-def euler_times(num_steps: int) -> Tensor:
-    """Times at which the velocity is evaluated: 1, 1 - 1/n, ..., 1/n."""
-    return 1.0 - torch.arange(num_steps) / num_steps
 
 
 def time_features(times: Tensor, width: int) -> Tensor:

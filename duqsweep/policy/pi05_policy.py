@@ -13,19 +13,28 @@ from duqsweep.policy.eager_call import EagerCall
 from duqsweep.policy.frontend import Frontend, Preprocessing
 from duqsweep.policy.pi05 import Pi05
 from duqsweep.seams import Observation
+from duqsweep.spec import UNIFORM, Schedule
 
 
 class Pi05Policy:
     """A pi0.5 as a `seams.EagerPolicy`; linear layers of `module` may be replaced in place."""
 
-    def __init__(self, module: Pi05, preprocessing: Preprocessing, num_steps: int) -> None:
+    def __init__(
+        self,
+        module: Pi05,
+        preprocessing: Preprocessing,
+        num_steps: int,
+        schedule: Schedule = UNIFORM,
+        reuse_images: bool = False,
+    ) -> None:
         self.module = module
         self.preprocessing = preprocessing
-        self.num_steps = num_steps
+        self.num_steps, self.schedule = num_steps, schedule
+        self.reuse_images = reuse_images
         self.horizon = preprocessing.sizes.horizon
         self.action_dim = preprocessing.sizes.action_dim
         self.frontend = Frontend(preprocessing, module.action_in_proj.weight.device)
-        self.call = EagerCall(module, num_steps, preprocessing.pixels)
+        self.call = EagerCall(module, num_steps, preprocessing.pixels, schedule, reuse_images)
 
     def act(self, observation: Observation, noise: NDArray[np.float32]) -> NDArray[np.float64]:
         """(horizon, 7) actions in [-1, 1]; noise: (horizon, action_dim), standard normal."""
@@ -41,11 +50,14 @@ class Pi05Policy:
         """Seconds of one call's parts "vision", "llm" and "dit", each with its inputs."""
         return self.call.seconds(self.frontend.inputs(observation, noise))
 
-    def copy(self, num_steps: int) -> Pi05Policy:
-        """A policy of new modules that share this one's tensors, with `num_steps` steps."""
+    def copy(
+        self, num_steps: int, schedule: Schedule = UNIFORM, reuse_images: bool = False
+    ) -> Pi05Policy:
+        """A policy of new modules that share this one's tensors, called in another way."""
         tensors = itertools.chain(self.module.parameters(), self.module.buffers())
         memo = {id(tensor): tensor for tensor in tensors}
-        return Pi05Policy(copy.deepcopy(self.module, memo), self.preprocessing, num_steps)
+        module = copy.deepcopy(self.module, memo)
+        return Pi05Policy(module, self.preprocessing, num_steps, schedule, reuse_images)
 
     def weights(self) -> list[Tensor]:
         """Every tensor that a call reads; some may share memory."""

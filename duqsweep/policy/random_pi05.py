@@ -50,6 +50,7 @@ class RandomPi05:
     dtype: torch.dtype = torch.bfloat16
     device: str = "cpu"  # on which the numbers are generated
     seed: int = 0
+    distilled_steps: tuple[int, ...] = ()  # what a distilled student's config says; `Distilled`
 
 
 def small_sizes() -> PolicySizes:
@@ -68,9 +69,13 @@ def write_random(folder: Path, asked: RandomPi05) -> None:
     """Write weights, config, statistics and a tokenizer; the folder is created if missing."""
     folder.mkdir(parents=True, exist_ok=True)
     if asked.layout == "openpi":
-        _write_openpi(folder, asked.sizes)
+        config = _write_openpi(folder, asked.sizes)
     else:
-        _write_lerobot(folder, asked.sizes)
+        config = _write_lerobot(folder, asked.sizes)
+    if asked.distilled_steps:
+        config["distilled_steps"] = list(asked.distilled_steps)
+        config["target_time"] = asked.sizes.target_time
+    write_json(folder / CONFIG_JSON, {**config, "sizes": encode(asked.sizes)})
     train_tokenizer(folder / NAMES[0])
     # openpi's converter saves the embedding under the name of the head that it is tied to.
     names = {EMBEDDING: LLM_HEAD} if asked.layout == "openpi" else {}
@@ -111,13 +116,8 @@ def train_tokenizer(path: Path) -> None:
     path.write_bytes(model.getvalue())
 
 
-def _write_openpi(folder: Path, sizes: PolicySizes) -> None:
-    config = {
-        "action_dim": sizes.action_dim,
-        "action_horizon": sizes.horizon,
-        "sizes": encode(sizes),
-    }
-    write_json(folder / CONFIG_JSON, config)
+def _write_openpi(folder: Path, sizes: PolicySizes) -> dict[str, Any]:
+    """Write the statistics; returns the configuration."""
     stats = {
         of: {name: values.tolist() for name, values in _stats(count).items()}
         for of, count in (("state", STATE_VALUES), ("actions", ACTIONS))
@@ -125,9 +125,11 @@ def _write_openpi(folder: Path, sizes: PolicySizes) -> None:
     assets = folder / "assets" / "random"
     assets.mkdir(parents=True, exist_ok=True)
     write_json(assets / NORM_STATS, {"norm_stats": stats})
+    return {"action_dim": sizes.action_dim, "action_horizon": sizes.horizon}
 
 
-def _write_lerobot(folder: Path, sizes: PolicySizes) -> None:
+def _write_lerobot(folder: Path, sizes: PolicySizes) -> dict[str, Any]:
+    """Write the processors and statistics; returns the configuration."""
     side = sizes.vision.image_px
     picture = {"type": "VISUAL", "shape": [3, side, side]}
     config = {
@@ -139,9 +141,7 @@ def _write_lerobot(folder: Path, sizes: PolicySizes) -> None:
             **dict.fromkeys(LEROBOT_CAMERAS, picture),
             "observation.state": {"type": "STATE", "shape": [STATE_VALUES]},
         },
-        "sizes": encode(sizes),
     }
-    write_json(folder / CONFIG_JSON, config)
     stats = {
         f"{feature}.{name}": values
         for feature, count in (("observation.state", STATE_VALUES), ("action", ACTIONS))
@@ -158,6 +158,7 @@ def _write_lerobot(folder: Path, sizes: PolicySizes) -> None:
         settings: dict[str, Any] = {"eps": 1e-8, "norm_map": modes}
         entry = {"registry_name": step, "config": settings, "state_file": file}
         write_json(path, {"name": path.stem, "steps": [entry, *more]})
+    return config
 
 
 def _stats(count: int) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:

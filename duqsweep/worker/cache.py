@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from duqsweep.checkpoint.distilled import reference_policy
 from duqsweep.checkpoint.locate import weights_id
 from duqsweep.envs.assets import RECORDED, find_recording
 from duqsweep.envs.rendering import resolve_renderer
@@ -32,6 +33,7 @@ from duqsweep.worker.observations import (
     shared_file,
 )
 from duqsweep.worker.remote_simulator import RemoteSimulator
+from duqsweep.worker.shared_gpu import SharedGpu
 from duqsweep.worker.simulator import check_node
 from duqsweep.worker.simulator_pool import SimulatorPool
 
@@ -77,6 +79,7 @@ class WorkerCache:
         self.prepared: tuple[TrialSpec, Prepared] | None = None  # the latest, for more episodes
         self.meter: Meter | None = None  # of the trial whose episodes are played now or were last
         self._reference: ReferencePolicy | None = None
+        self._gpu: tuple[str, SharedGpu] | None = None
         self._pool: tuple[SuiteSpec, SimulatorPool] | None = None
         self._simulators: dict[tuple[Path, SuiteSpec], SimulatorInfo | None] = {}
         self._observations: dict[tuple[str, SuiteSpec, Path], FixedObservations] = {}
@@ -84,8 +87,8 @@ class WorkerCache:
         self._statistics: dict[str, tuple[object, dict[str, LayerStats]]] = {}
 
     def reference(self, spec: PolicySpec, device: str) -> ReferencePolicy:
-        """The unquantized form of `spec`'s policy; its `num_steps` is not taken over."""
-        unquantized = replace(spec, num_steps=PolicySpec.num_steps)
+        """The unquantized form of `spec`'s policy; its denoising steps are not taken over."""
+        unquantized = reference_policy(spec)
         kept = self._reference
         if kept is None or (kept.spec, kept.device) != (unquantized, device):
             self._observations.clear()
@@ -96,6 +99,16 @@ class WorkerCache:
             kept = ReferencePolicy(unquantized, device, policy, identity.result())
             self._reference = kept
         return kept
+
+    def has_prepared(self, spec: TrialSpec) -> bool:
+        """Whether the latest policy that was prepared is that of `spec`."""
+        return self.prepared is not None and self.prepared[0] == spec
+
+    def gpu(self, device: str) -> SharedGpu:
+        """This process's turns on a device."""
+        if self._gpu is None or self._gpu[0] != device:
+            self._gpu = device, SharedGpu.of(device)
+        return self._gpu[1]
 
     def simulator(self, sweep_dir: Path, suite: SuiteSpec) -> SimulatorInfo | None:
         """What plays the episodes of a sweep here; see `worker.simulator.check_node`."""
@@ -199,7 +212,10 @@ class WorkerCache:
         return kept[1]
 
     def close(self) -> None:
-        """Free the simulators; policies go with the process."""
+        """Free the simulators and the GPU; policies go with the process."""
+        if self._gpu is not None:
+            kept_gpu, self._gpu = self._gpu[1], None
+            kept_gpu.close()
         if self._pool is not None:
             kept, self._pool = self._pool[1], None
             kept.close()

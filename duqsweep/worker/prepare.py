@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from duqsweep.checkpoint.distilled import check_steps, distilled_steps
 from duqsweep.checkpoint.locate import policy_sizes
 from duqsweep.checkpoint.sizes import linear_layers
 from duqsweep.errors import EvaluationError
@@ -54,7 +55,7 @@ def prepare(spec: TrialSpec, bench: WorkerCache, cache_dir: Path) -> Prepared:
         ConfigError: The checkpoint is missing, or a rule does not fit the policy's layers.
         EvaluationError: The policy cannot be built or run as specified.
     """
-    if bench.prepared is not None and bench.prepared[0] == spec:
+    if bench.prepared is not None and bench.has_prepared(spec):
         return bench.prepared[1]
     bench.prepared = None  # its memory is free before the next policy is built
     prepared = _prepare(spec, bench, cache_dir)
@@ -64,6 +65,7 @@ def prepare(spec: TrialSpec, bench: WorkerCache, cache_dir: Path) -> Prepared:
 
 def _prepare(spec: TrialSpec, bench: WorkerCache, cache_dir: Path) -> Prepared:
     torch.set_num_threads(spec.runtime.threads)
+    check_steps(spec.policy, distilled_steps(spec.policy))
     with phase("load"):
         reference = bench.reference(spec.policy, resolve_device(spec.runtime.device))
     if spec.suite.replan_steps > reference.policy.horizon:
@@ -77,7 +79,8 @@ def _prepare(spec: TrialSpec, bench: WorkerCache, cache_dir: Path) -> Prepared:
         expected = bench.reference_actions(reference, observations, spec.suite.seed)
     before = allocated_bytes(reference.device)
     policy: Policy
-    policy = eager = reference.policy.copy(spec.policy.num_steps)
+    called = spec.policy
+    policy = eager = reference.policy.copy(called.num_steps, called.times, called.reuse_images)
     layers = linear_layers(policy_sizes(spec.policy))
     bits = select_layers(spec.quant, layers)
     if bits:

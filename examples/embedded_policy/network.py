@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from duqsweep.checkpoint.embedded_config import STATE_VALUES, EmbeddedConfig
 from duqsweep.checkpoint.io_spec import STATE_BINS
 from duqsweep.policy.gemma import AdaptiveRmsNorm
-from duqsweep.policy.pi05 import Pi05, euler_times
+from duqsweep.policy.pi05 import Pi05
 from duqsweep.policy.preprocess import scale_pixels
 
 FOURIER_OCTAVES = 6
@@ -126,7 +126,7 @@ def flow_loss(
 def predict(module: Pi05, images: Tensor, prompt: Tensor, noise: Tensor, num_steps: int) -> Tensor:
     """(n, horizon, 7) normalised actions by Euler's method."""
     cache = module.prefix(module.encode_images(images), prompt)
-    modulation = module.modulation(euler_times(num_steps).to(noise.device))
+    modulation = module.modulations(num_steps)
     actions = noise
     for i in range(num_steps):
         actions = actions - module.velocity(actions, cache, modulation[:, i : i + 1]) / num_steps

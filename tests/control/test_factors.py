@@ -122,3 +122,10 @@ def test_the_report_shows_factors_and_the_parts_of_the_twin(sweep_dir: Path) -> 
     assert "What made them fast" in page
     assert '["quantization","1.20×"]' in page
     assert '"twin":[["vision","2.1 ms"]' in page
+
+
+def test_other_times_of_the_steps_are_another_form_than_the_references() -> None:
+    form = Form.twin(trial(0, 16, 10, compiled=False).spec)
+    assert form.is_reference
+    shifted = replace(form, policy=replace(form.policy, schedule="shifted"))
+    assert not shifted.is_reference

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 
@@ -267,3 +268,36 @@ def test_a_condition_keeps_impossible_kernels_out_of_a_space():
     for point in (space.random_point(random.Random(seed)) for seed in range(50)):
         assert "quant.rotation" not in point or point["quant.kernel"] == "fake"
         space.trial(0, point)
+
+
+@pytest.fixture
+def student(tmp_path):
+    """The words of a checkpoint that is distilled to one or two steps."""
+    text = json.dumps({"distilled_steps": [2, 1], "target_time": True})
+    (tmp_path / "config.json").write_text(text)
+    return ["policy=pi05_libero", f"policy.checkpoint={tmp_path}"]
+
+
+def test_the_steps_of_a_distilled_checkpoint_are_searched_and_its_reference_has_the_most(student):
+    words = ["policy.num_steps=1", "enqueue=[reference]"]
+    words += ["+space.policy.num_steps=choice(1, 2)", "+space.quant.weight_bits.default=choice(4)"]
+    space = space_of(*student, *words)
+    assert {point["policy.num_steps"] for point in space.points()} == {1, 2}
+    assert space.plans["reference"]["policy.num_steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "base configuration: checkpoint .* is distilled for 1 or 2 .*got 10"),
+        (
+            ["policy.num_steps=1", "+space.policy.num_steps=choice(1, 4)"],
+            r"space \(policy.num_steps=4\): checkpoint .* must be 1 or 2, got 4",
+        ),
+        (["policy.num_steps=2", "policy.schedule=cosine"], "must be uniform, got cosine"),
+        (["policy.num_steps=1", "enqueue=[plan_a]"], r"plan plan_a .*got 10"),
+    ],
+)
+def test_other_steps_than_those_of_a_distilled_checkpoint_are_refused(student, words, message):
+    with pytest.raises(ConfigError, match=message):
+        space_of(*student, "enqueue=[reference]", *words)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from duqsweep.checkpoint.sizes import PolicySizes, StackSizes, VisionSizes, sizes_of
 from duqsweep.inference.compiled_expert import CompiledExpert
-from duqsweep.policy.pi05 import Pi05, PrefixCache, euler_times
+from duqsweep.policy.pi05 import Pi05, PrefixCache
 
 MANY_HEADS_ONE_KEY = PolicySizes(
     vision=VisionSizes(width=16, depth=1, mlp=16, heads=2, patch_px=8, image_px=16),
@@ -44,7 +44,7 @@ def prefix_of(module: Pi05, prompt_tokens: int) -> PrefixCache:
 
 def step_by_step(module: Pi05, cache: PrefixCache, noise: Tensor, steps: int) -> Tensor:
     actions = noise[None]
-    for modulation in module.modulation(euler_times(steps)).unbind(1):
+    for modulation in module.modulations(steps).unbind(1):
         actions = actions - module.velocity(actions, cache, modulation[:, None]) / steps
     return actions[0]
 

@@ -17,7 +17,7 @@ from duqsweep.inference.merged_expert import ExpertSource
 from duqsweep.inference.prefix import FusedPrefix
 from duqsweep.inference.triton_expert import TritonExpert
 from duqsweep.kernels.launches import counted
-from duqsweep.policy.pi05 import Pi05, euler_times
+from duqsweep.policy.pi05 import Pi05
 from duqsweep.quant.calibrate import calibrate
 from duqsweep.quant.freeze import freeze
 from duqsweep.quant.select import select_layers
@@ -98,7 +98,7 @@ def one_by_one(module: Pi05, inputs: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     pixels, tokens, noise = inputs
     cache = module.prefix(module.encode_images(pixels[None]), tokens[None])
     actions = noise[None]
-    for modulation in module.modulation(euler_times(STEPS).to(DEVICE)).unbind(1):
+    for modulation in module.modulations(STEPS).unbind(1):
         actions = actions - module.velocity(actions, cache, modulation[:, None]) / STEPS
     return actions[0]
 

@@ -23,11 +23,12 @@ from duqsweep.kernels.expert.tiling import (
     TileConfig,
 )
 from duqsweep.kernels.launches import counted
-from duqsweep.policy.pi05 import Pi05, PrefixCache, euler_times
+from duqsweep.policy.pi05 import Pi05, PrefixCache
+from duqsweep.policy.schedule import step_sizes
 from duqsweep.quant.calibrate import calibrate
 from duqsweep.quant.freeze import freeze
 from duqsweep.quant.select import select_layers
-from duqsweep.spec import Kernel, LayerRule, QuantSpec
+from duqsweep.spec import UNIFORM, Kernel, LayerRule, QuantSpec, Schedule
 
 # The interpreter computes the rows behind the tokens, which hold NaN here, with numpy.
 pytestmark = pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning")
@@ -74,11 +75,14 @@ def random_prefix(module: Pi05, tokens: int) -> PrefixCache:
     return tuple((rows(), rows()) for _ in range(stack.depth))
 
 
-def step_by_step(module: Pi05, cache: PrefixCache, noise: Tensor) -> Tensor:
+def step_by_step(
+    module: Pi05, cache: PrefixCache, noise: Tensor, schedule: Schedule = UNIFORM
+) -> Tensor:
     actions = noise[None]
-    for modulation in module.modulation(euler_times(STEPS).to(DEVICE)).unbind(1):
+    sizes = step_sizes(STEPS, schedule)
+    for modulation, size in zip(module.modulations(STEPS, schedule).unbind(1), sizes, strict=True):
         velocity = module.velocity(actions.to(DTYPE), cache, modulation[:, None])
-        actions = actions - velocity.float() / STEPS
+        actions = actions - velocity.float() * size
     return actions[0]
 
 
@@ -105,16 +109,21 @@ def poison(expert: TritonExpert) -> None:
             tensor.fill_(7 if name == "codes" else torch.nan)
 
 
-@pytest.mark.parametrize(("horizon", "prefix"), [(17, 37)])
+@pytest.mark.parametrize(
+    ("horizon", "prefix", "schedule"), [(17, 37, UNIFORM), (3, 5, Schedule("shifted", 4.0))]
+)
 @torch.no_grad()
-def test_unquantized_loop_gives_the_actions_of_the_network(horizon: int, prefix: int) -> None:
+def test_unquantized_loop_gives_the_actions_of_the_network(
+    horizon: int, prefix: int, schedule: Schedule
+) -> None:
     module = random_policy(horizon)
     cache = random_prefix(module, prefix)
     noise = torch.randn(horizon, module.sizes.action_dim, device=DEVICE)
-    expert = TritonExpert(merge_expert(module, STEPS), TILE_CONFIGS if GPU else FEW_PROGRAMS)
+    merged = merge_expert(module, STEPS, schedule)
+    expert = TritonExpert(merged, TILE_CONFIGS if GPU else FEW_PROGRAMS)
     poison(expert)
     actions = expert.denoise(noise, expert.prepare(cache))
-    expected = step_by_step(module, cache, noise)
+    expected = step_by_step(module, cache, noise, schedule)
     assert moved(actions, noise, expected) < (2e-2 if GPU else 1e-5)
 
 

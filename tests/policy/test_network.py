@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duqsweep.checkpoint.sizes import PolicySizes
-from duqsweep.policy.pi05 import Pi05, euler_times, time_features
+from duqsweep.policy.pi05 import Pi05, time_features
 from duqsweep.policy.siglip import merge_patches
 
 
@@ -196,10 +196,6 @@ def test_merging_joins_neighbouring_squares() -> None:
 def test_merging_one_patch_changes_nothing() -> None:
     patches = torch.randn(2, 16, 3)
     assert merge_patches(patches, 1) is patches
-
-
-def test_euler_times_run_from_one_down_to_the_last_step() -> None:
-    torch.testing.assert_close(euler_times(4), torch.tensor([1.0, 0.75, 0.5, 0.25]))
 
 
 def test_time_features_are_sines_then_cosines_of_geometric_periods() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from duqsweep.checkpoint.sizes import PolicySizes
-from duqsweep.policy.pi05 import Pi05, euler_times
+from duqsweep.policy.pi05 import Pi05
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "embedded_policy"
 
@@ -32,7 +32,7 @@ def test_the_output_stays_and_the_channels_grow(
 
     def run() -> torch.Tensor:
         cache = network.prefix(network.encode_images(images), prompt)
-        return network.velocity(noise, cache, network.modulation(euler_times(4)))
+        return network.velocity(noise, cache, network.modulations(4))
 
     before = run()
     planting.plant(network, run, planting.Plan())

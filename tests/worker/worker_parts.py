@@ -15,7 +15,7 @@ from duqsweep.errors import InfrastructureError
 from duqsweep.fingerprint import fingerprint
 from duqsweep.quant.select import select_layers
 from duqsweep.seams import Observation
-from duqsweep.spec import LayerRule, LedgerEntry, QuantSpec, Trial, TrialSpec
+from duqsweep.spec import LayerRule, LedgerEntry, QuantSpec, Schedule, Trial, TrialSpec
 from duqsweep.worker.ledger import make_ledger, write_ledger
 
 Act = Callable[[NDArray[np.float32]], NDArray[np.float64]]
@@ -78,7 +78,7 @@ class PaperPolicy:
     def time_parts(self, observation: Observation, noise: NDArray[np.float32]) -> dict[str, float]:
         return {"vision": 0.001, "llm": 0.001, "dit": 0.001}
 
-    def copy(self, num_steps: int) -> PaperPolicy:
+    def copy(self, num_steps: int, schedule: Schedule, reuse_images: bool) -> PaperPolicy:
         return PaperPolicy(self._act_of_copies, num_steps=num_steps)
 
     def weights(self) -> list[torch.Tensor]:

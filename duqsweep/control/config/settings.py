@@ -22,6 +22,7 @@ WEIGHT_BITS = "quant.weight_bits.default"
 FIRST_LAST = "quant.weight_bits.first_last"
 LAYERS = "quant.weight_bits.layers."  # then a layer's number, or a dotted path
 ACT_BITS = "quant.act_bits"
+NUM_STEPS = "policy.num_steps"
 # What decides which layers are quantized, with how many bits.
 SELECTION = (INCLUDE, WEIGHT_BITS, ACT_BITS, FIRST_LAST, LAYERS)
 
@@ -99,6 +100,7 @@ class Base:
     settings: Settings  # settable key → value
     layers: Mapping[str, tuple[int, int]]  # linear layers by name, from checkpoint.sizes
     horizon: int  # actions that the policy predicts at once
+    distilled_steps: tuple[int, ...]  # of the policy's checkpoint; empty: any number of steps
     cores: int  # of a trial's job
 
     def spec(self, changes: Settings) -> TrialSpec:

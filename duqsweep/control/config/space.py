@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from duqsweep.checkpoint.distilled import check_steps
 from duqsweep.codec import encode
 from duqsweep.control.config.grammar import Domain, FloatRange
 from duqsweep.control.config.parameters import (
@@ -181,6 +182,7 @@ class Space:
 
     def _check_host(self, spec: TrialSpec) -> None:
         """What depends on the policy and on the job that a trial runs in."""
+        check_steps(spec.policy, self.base.distilled_steps)
         horizon, replan = self.base.horizon, spec.suite.replan_steps
         if replan > horizon:
             raise ConfigError(

@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from duqsweep.checkpoint.distilled import distilled_steps
 from duqsweep.checkpoint.locate import check_checkpoint, policy_sizes
 from duqsweep.checkpoint.sizes import linear_layers
 from duqsweep.checkpoint.vocabulary import check_words
@@ -34,6 +35,7 @@ from duqsweep.control.config.schema import (
 )
 from duqsweep.control.config.settings import (
     LAYERS,
+    NUM_STEPS,
     SETTABLE,
     Base,
     check_settable,
@@ -66,6 +68,7 @@ LAUNCHERS = ("inline", "local", "slurm")
 SHARES_OUT = "kghv"  # the sampler that decides on batches of episodes, not on whole trials
 SAMPLERS = (SHARES_OUT, "tpe", "nsga2", "gp", "random", "grid")
 TRACKINGS = ("sqlite", "server", "none")
+REFERENCE = "reference"  # the plan of the unquantized policy
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,7 @@ def to_config(config: DictConfig) -> SweepConfig:
         base=base,
         space=root.space,
         when=root.when,
-        plans=root.plans,
+        plans=_plans(root.plans, base),
         enqueue=_enqueue(root),
         objectives=objectives,
         budget=budget,
@@ -193,6 +196,14 @@ def to_config(config: DictConfig) -> SweepConfig:
         moved_from=_absolute(root.storage.moved_from) if root.storage.moved_from else None,
         yaml=as_yaml(config),
     )
+
+
+def _plans(plans: Mapping[str, dict[str, Any]], base: Base) -> dict[str, dict[str, Any]]:
+    """The plans; the reference of a distilled checkpoint has the student's most steps."""
+    if not base.distilled_steps or REFERENCE not in plans:
+        return dict(plans)
+    steps = {NUM_STEPS: base.distilled_steps[-1]}
+    return {**plans, REFERENCE: {**plans[REFERENCE], **steps}}
 
 
 def _absolute(folder: str) -> Path:
@@ -242,6 +253,7 @@ def _base(root: RootConfig) -> Base:
         settings=settings,
         layers=linear_layers(sizes),
         horizon=sizes.horizon,
+        distilled_steps=distilled_steps(policy),
         cores=_cores(root.launcher),
     )
     base.spec({})  # refuses impossible values; layers are resolved with the space

@@ -34,7 +34,7 @@ DEVICE void euler_step_phase(const Arguments &g, int step, const ThreadPosition 
             if (p.lane == 0) {
                 const float *from = step > 1 ? g.actions : g.noise;
                 const float velocity = round_bf16(dot + to_float(__ldg(g.out_bias + a)));
-                const float now = __ldcg(from + token * ACTION + a) - velocity * (1.f / g.steps);
+                const float now = __ldcg(from + token * ACTION + a) - velocity * __ldg(g.step_sizes + step - 1);
                 g.actions[token * ACTION + a] = now;
                 noisy[a] = round_bf16(now);
             }

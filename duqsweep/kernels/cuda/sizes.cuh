@@ -45,6 +45,7 @@ struct Arguments {
     const u16 *modulations;
     const u16 *out_weight, *out_bias;       // (ACTION, WIDTH), (ACTION)
     const u16 *in_weight, *in_bias;         // (WIDTH, ACTION), (WIDTH)
+    const float *step_sizes;                // (steps): by how much time decreases in each step
     const float *noise;                     // (TOKENS, ACTION)
     float *actions;                         // (TOKENS, ACTION)
     const float *cosines, *sines;           // (ROWS, DIM / 2)

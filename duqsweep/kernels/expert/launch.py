@@ -221,7 +221,8 @@ class ExpertKernels:
         projections: tuple[Tensor, Tensor, Tensor, Tensor],
         new_actions: Tensor,
         index: int,
-        num_steps: int,
+        last: bool,
+        step_size: float,
     ) -> None:
         """Finish denoising step `index` - 1 and start step `index`, where such steps exist.
 
@@ -230,11 +231,11 @@ class ExpertKernels:
             mod: (3, width): factor, shift and gate of the last norm.
             projections: Weight and bias of action_out_proj, then of action_in_proj.
             new_actions: Where the updated actions are stored; not written for index 0.
-            index: Of the step that starts, 0 to `num_steps`.
-            num_steps: Of the schedule.
+            index: Of the step that starts; 0 for the first.
+            last: Whether no step starts.
+            step_size: By how much time falls in the step that is finished.
         """
         shape, buffers = self.shape, self.buffers
-        last = index == num_steps
         columns = min(64, shape.width)
         euler_step_kernel[(shape.padded // TOKENS, 1 if last else shape.width // columns)](
             actions,
@@ -245,7 +246,7 @@ class ExpertKernels:
             new_actions,
             buffers.streams[index % 2],
             shape.tokens,
-            1.0 / num_steps,
+            step_size,
             ACTION=shape.action_dim,
             CHANNELS=max(triton.next_power_of_2(shape.action_dim), 16),
             FINISH=index > 0,
