@@ -25,7 +25,7 @@ from duqsweep.control.front.measures import (
 from duqsweep.errors import ConfigError
 from duqsweep.quant.cost import H200, Work, mean_weight_bits, modelled, modelled_seconds, weights_mb
 from duqsweep.quant.select import Bits
-from duqsweep.spec import INTEGER_KERNELS, TrialSpec
+from duqsweep.spec import FEW_BIT_KERNELS, TrialSpec
 
 Floats = NDArray[np.float64]
 
@@ -76,7 +76,7 @@ class ModelledCosts:
             return None
         steps = spec.policy.num_steps
         work = {root: Work(steps if root == EXPERT else 1, n) for root, n in self._rows.items()}
-        if name == MODELLED_TIME_S.name or quant.kernel in INTEGER_KERNELS:
+        if name == MODELLED_TIME_S.name or quant.kernel in FEW_BIT_KERNELS:
             time = modelled_seconds(layers, bits, quant, work, H200)
         else:
             # Simulated bits make nothing faster: it computes in full precision.
