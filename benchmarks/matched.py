@@ -63,15 +63,13 @@ def main(arguments: list[str] | None = None) -> int:
     best = ceilings(bench)
     facts = machine(bench, best)
     card = device_name(options.device)
-    ours: dict[Shape, list[Ours]] = {}
-    for shape in dict.fromkeys(row.shape for row in rows if row.shape):
-        at = _at(bench, shape)
-        forms = _forms(options.device, options.forms)
-        measured = ours.setdefault(shape, [])
-        for form in forms:
+    ours: dict[Shape, list[Ours]] = {row.shape: [] for row in rows if row.shape}
+    benches = {shape: _at(bench, shape) for shape in ours}
+    for form in _forms(options.device, options.forms):  # the most important one at all shapes first
+        for shape, at in benches.items():
             left = options.total - (perf_counter() - begun)
-            measured.append(_measured(at, form, best, left, options))
-            print(f"{_words(shape):48} {_line(measured[-1])}", flush=True)
+            ours[shape].append(_measured(at, form, best, left, options))
+            print(f"{_words(shape):48} {_line(ours[shape][-1])}", flush=True)
             if options.out:
                 write_json(options.out, document(facts, card, rows, ours))
     print("", *table(card, rows, ours), sep="\n")

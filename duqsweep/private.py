@@ -31,6 +31,27 @@ def cache_folder(name: str) -> Path:
     return Path(tempfile.mkdtemp(prefix=f"duqsweep-{name}-"))
 
 
+def machine_folder(name: str) -> Path:
+    """A folder on this machine's own disk or memory, the same for all processes of this user.
+
+    Under XDG_RUNTIME_DIR or the folder for temporary files; where another user could change it, a
+    new folder with a random name.
+
+    Args:
+        name: One word.
+    """
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    above = Path(runtime) if runtime else Path(tempfile.gettempdir())
+    folder = above / f"duqsweep-{os.geteuid()}-{name}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if is_private(folder):
+            return folder
+    except OSError:
+        pass  # a place that is missing, full or read-only
+    return Path(tempfile.mkdtemp(prefix=f"duqsweep-{name}-"))
+
+
 def is_private(folder: Path) -> bool:
     """Whether no user but the owner of this process (and root) can change or replace a folder.
 

@@ -21,7 +21,7 @@ from duqsweep.control.config.grammar import Choice, IntRange
 from duqsweep.control.config.parameters import Parameter, Params
 from duqsweep.control.front.measures import EPISODE_TIME_S
 from duqsweep.control.front.pareto import Candidate, non_dominated, p_front
-from duqsweep.control.kghv.chooser import CRASH_EPISODES, Chooser, Known, Prices, Region
+from duqsweep.control.kghv.chooser import Chooser, Known, Prices, Region
 from search.simulation import (
     FLOOR,
     SIMULATOR_S,
@@ -110,10 +110,10 @@ class KGHV:
                 number=trial.number,
                 params=trial.params,
                 successes=trial.successes,
-                # A crash is a policy that never succeeds.
-                episodes=CRASH_EPISODES if trial.crashed else trial.episodes,
+                episodes=trial.episodes,
                 costs=(trial.log_time,),
                 pending=trial.pending,
+                has_failed=trial.crashed,
                 is_done=trial.crashed or trial.episodes >= self._truth.states,
             )
             for trial in trials

@@ -268,6 +268,9 @@ class _Run:
                 print(repeats)
             print(f"files:    {self._dir}")
             print(f"report:   {self._dir / files.REPORT_HTML}")
+            dashboard = self._dir / files.DASHBOARD_LOG
+            if dashboard.exists():  # a folder of an older version has none
+                print(f"Optuna:   optuna-dashboard {shlex.quote(str(dashboard))}")
         if missing:
             print(missing)
         elif self._config.tracking.name != "none":

@@ -33,6 +33,7 @@ from duqsweep.worker.observations import (
     shared_file,
 )
 from duqsweep.worker.remote_simulator import RemoteSimulator
+from duqsweep.worker.shared_gpu import SharedGpu
 from duqsweep.worker.simulator import check_node
 from duqsweep.worker.simulator_pool import SimulatorPool
 
@@ -78,6 +79,7 @@ class WorkerCache:
         self.prepared: tuple[TrialSpec, Prepared] | None = None  # the latest, for more episodes
         self.meter: Meter | None = None  # of the trial whose episodes are played now or were last
         self._reference: ReferencePolicy | None = None
+        self._gpu: tuple[str, SharedGpu] | None = None
         self._pool: tuple[SuiteSpec, SimulatorPool] | None = None
         self._simulators: dict[tuple[Path, SuiteSpec], SimulatorInfo | None] = {}
         self._observations: dict[tuple[str, SuiteSpec, Path], FixedObservations] = {}
@@ -97,6 +99,16 @@ class WorkerCache:
             kept = ReferencePolicy(unquantized, device, policy, identity.result())
             self._reference = kept
         return kept
+
+    def has_prepared(self, spec: TrialSpec) -> bool:
+        """Whether the latest policy that was prepared is that of `spec`."""
+        return self.prepared is not None and self.prepared[0] == spec
+
+    def gpu(self, device: str) -> SharedGpu:
+        """This process's turns on a device."""
+        if self._gpu is None or self._gpu[0] != device:
+            self._gpu = device, SharedGpu.of(device)
+        return self._gpu[1]
 
     def simulator(self, sweep_dir: Path, suite: SuiteSpec) -> SimulatorInfo | None:
         """What plays the episodes of a sweep here; see `worker.simulator.check_node`."""
@@ -200,7 +212,10 @@ class WorkerCache:
         return kept[1]
 
     def close(self) -> None:
-        """Free the simulators; policies go with the process."""
+        """Free the simulators and the GPU; policies go with the process."""
+        if self._gpu is not None:
+            kept_gpu, self._gpu = self._gpu[1], None
+            kept_gpu.close()
         if self._pool is not None:
             kept, self._pool = self._pool[1], None
             kept.close()

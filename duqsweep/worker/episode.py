@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,9 +39,22 @@ class Stopwatch:
 class Rollout:
     """The state of one episode; `run` plays it to its end."""
 
-    def __init__(self, policy: Policy, entry: LedgerEntry, suite: SuiteSpec) -> None:
-        """Prepare the episode `entry`; nothing moves yet."""
-        self.policy, self.entry, self.suite = policy, entry, suite
+    def __init__(
+        self,
+        policy: Policy,
+        entry: LedgerEntry,
+        suite: SuiteSpec,
+        turn: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """Prepare the episode `entry`; nothing moves yet.
+
+        Args:
+            policy: Called with one observation at a time.
+            entry: What is played.
+            suite: Its number of steps, and how many of a chunk's actions are executed.
+            turn: Within what it gives, the policy may be called; waiting for it is not call time.
+        """
+        self.policy, self.entry, self.suite, self._turn = policy, entry, suite, turn
         self.success = False
         self.steps = self.calls = 0
         self.sim_s = 0.0
@@ -103,7 +117,7 @@ class Rollout:
     def _next_actions(self, observation: Observation) -> NDArray[np.float64]:
         key = episode_key(self.entry, self.calls)
         noise = flow_noise(key, self.policy.horizon, self.policy.action_dim)
-        with self.policy_time:
+        with self._turn(), self.policy_time:
             self.policy.synchronize()
             actions = self.policy.act(observation, noise)
             self.policy.synchronize()

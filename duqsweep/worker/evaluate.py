@@ -6,7 +6,7 @@ import logging
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 from duqsweep import files
@@ -20,6 +20,7 @@ from duqsweep.worker.cache import WorkerCache
 from duqsweep.worker.checkpoint import check_contents
 from duqsweep.worker.episode import Rollout
 from duqsweep.worker.episode_queue import Attempt, EpisodeQueue
+from duqsweep.worker.hardware import resolve_device
 from duqsweep.worker.ledger import read_ledger
 from duqsweep.worker.lock import exclusive
 from duqsweep.worker.meter import Meter
@@ -169,14 +170,18 @@ class _Evaluation:
         check_contents(self._sweep_dir, self._spec.policy)
         if episodes:
             self._bench.simulators(self._spec.suite).begin_to_open(episodes)
-        prepared = prepare(self._spec, self._bench, cache_dir)
-        if episodes:  # nothing else may use the machine while latency is measured
-            with phase("simulators"):
-                self._bench.simulators(self._spec.suite).wait_until_open()
-        if self._vitals is None:
-            self._vitals = measure_vitals(self._spec, prepared, simulator)
-            files.write_json(self._dir / files.VITALS_JSON, self._vitals.to_json())
-        elif self._vitals.bits != prepared.bits:
+        gpu = self._bench.gpu(resolve_device(self._spec.runtime.device))
+        is_ready = self._vitals is not None and self._bench.has_prepared(self._spec)
+        with nullcontext() if is_ready else gpu.preparing():
+            prepared = prepare(self._spec, self._bench, cache_dir)
+            if episodes:  # nothing else may use the machine while latency is measured
+                with phase("simulators"):
+                    self._bench.simulators(self._spec.suite).wait_until_open()
+            if self._vitals is None:
+                with gpu.alone():
+                    self._vitals = measure_vitals(self._spec, prepared, simulator)
+                files.write_json(self._dir / files.VITALS_JSON, self._vitals.to_json())
+        if self._vitals.bits != prepared.bits:
             raise EvaluationError(
                 f"vitals.json of trial {self._trial.number} belongs to another spec: "
                 "its quantized layers are not those that spec.json selects"
@@ -193,13 +198,14 @@ class _Evaluation:
         attempts: list[Attempt] = [(entry, self._first_attempt(entry.i)) for entry in entries]
         waiting = EpisodeQueue(attempts, WINDOW * suite.total_tasks)
         simulators = self._bench.simulators(suite)
+        gpu = self._bench.gpu(resolve_device(self._spec.runtime.device))
         meter = self._bench.meter = Meter(len(simulators.simulators))
 
         def begin(simulator: Simulator) -> tuple[tuple[Rollout, int], Episode] | None:
             if not waiting or self._asked_to_stop() is not None:
                 return None
             entry, attempt = waiting.take(simulator, simulators.simulators)
-            rollout = Rollout(policy, entry, suite)
+            rollout = Rollout(policy, entry, suite, gpu.calling)
             meter.begin(rollout)
             return (rollout, attempt), rollout.run()
 

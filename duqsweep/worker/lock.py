@@ -32,7 +32,7 @@ def exclusive(path: Path, wait_s: float) -> Iterator[None]:
         InfrastructureError: Another process still held it after `wait_s` seconds.
         DuqsweepError: The file system has no locks.
     """
-    with path.open("a") as file, _not_inherited(file.fileno()):
+    with path.open("a") as file, not_inherited(file.fileno()):
         deadline = time.monotonic() + wait_s
         while not try_lock(file.fileno(), path):
             if time.monotonic() >= deadline:
@@ -44,7 +44,7 @@ def exclusive(path: Path, wait_s: float) -> Iterator[None]:
 
 
 @contextmanager
-def _not_inherited(descriptor: int) -> Iterator[None]:
+def not_inherited(descriptor: int) -> Iterator[None]:
     """Processes that are forked in the block do not have the open file `descriptor`."""
     _descriptors.add(descriptor)
     try:

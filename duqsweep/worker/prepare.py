@@ -55,7 +55,7 @@ def prepare(spec: TrialSpec, bench: WorkerCache, cache_dir: Path) -> Prepared:
         ConfigError: The checkpoint is missing, or a rule does not fit the policy's layers.
         EvaluationError: The policy cannot be built or run as specified.
     """
-    if bench.prepared is not None and bench.prepared[0] == spec:
+    if bench.prepared is not None and bench.has_prepared(spec):
         return bench.prepared[1]
     bench.prepared = None  # its memory is free before the next policy is built
     prepared = _prepare(spec, bench, cache_dir)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -326,6 +327,45 @@ def test_a_plan_outside_the_space_says_nothing_of_the_points_in_it():
     np.testing.assert_allclose(with_plan[:6], before)
     assert with_plan[6] < 0.02
     assert sd[6] < 0.02
+
+
+def test_a_trial_that_failed_says_nothing_of_the_success_of_others():
+    chooser = Chooser(SPACE, draw, costs=1, batch=20)
+    inside = known_trials(6)
+    before = chooser.posterior(inside)
+    broken = Known(6, POINTS[3], 0, 0, (1.0,), is_done=True, has_failed=True)
+    found = Chooser(SPACE, draw, costs=1, batch=20).posterior([*inside, broken])
+    np.testing.assert_allclose(found.means[:6], before.means)
+    assert found.means[6] < 0.001
+    assert found.sds[6] < 0.001
+
+
+def test_new_points_are_sound_unless_points_like_them_failed():
+    def trials(fails: bool) -> list[Known]:
+        return [
+            replace(trial, has_failed=True, is_done=True, successes=0)
+            if fails and trial.params[f"{BITS}0"] == 8
+            else trial
+            for trial in known_trials(20)
+        ]
+
+    chooser = Chooser(SPACE, draw, costs=1, batch=20)
+    assert (chooser.new_points(trials(False), random.Random(0)).sound == 1.0).all()
+    new = chooser.new_points(trials(True), random.Random(0))
+    alike = np.array([point[f"{BITS}0"] == 8 for point in new.points])
+    assert new.sound[alike].mean() < 0.6 * new.sound[~alike].mean()
+    assert new.sound[~alike].mean() > 0.5
+    assert (new.sound >= 0.05).all()
+    assert (new.sound <= 1.0).all()
+
+
+def test_a_space_whose_trials_all_failed_is_still_searched():
+    known = [
+        replace(t, has_failed=True, is_done=True, successes=0, episodes=0) for t in known_trials(3)
+    ]
+    chosen = choose(known)
+    assert chosen is not None
+    assert chosen.params is not None
 
 
 def test_a_trial_that_is_not_measured_yet_has_predicted_costs():

@@ -22,7 +22,6 @@ from duqsweep.control.front.records import Front
 from duqsweep.control.report.page import report_page
 from duqsweep.control.report.picture import draw_png, draw_svg
 from duqsweep.control.report.report import front_csv, print_front
-from duqsweep.control.tracking.links import trials_link
 from duqsweep.control.tracking.runs import description, sweep_record
 from duqsweep.control.trials.reader import read_trials
 from duqsweep.control.trials.reference import ensure_reference
@@ -153,8 +152,6 @@ def test_mlflow_gets_calls_and_no_best_success(sweep_dir: Path, front: Front) ->
     record = sweep_record("latency", views, front, True, FrontHistory())
     assert {name for name, *_ in record.metrics} == {"hypervolume"}
     assert "| 1 | 6.83 ms |" in description(front)
-    link = trials_link("http://host", "1", "run", "call_ms", True)
-    assert "orderByKey=metrics.%60call_ms%60&orderByAsc=true" in link
 
 
 def test_watchers_show_no_episodes(sweep_dir: Path, front: Front) -> None:

@@ -137,7 +137,7 @@ def test_page_needs_nothing_from_elsewhere(sweep_dir: Path) -> None:
             None,
             "Verdict: none yet. No trial is shown to lose at most 5 points of success, with 95 %",
         ),
-        (1, "loses 1 points, and less than 4.2, over 160 common episodes."),
+        (1, "over 160 common episodes it loses 1 points, and a loss of 4.2 or more is excluded."),
     ],
 )
 def test_the_verdict_is_on_the_terminal_and_the_page(
@@ -246,6 +246,17 @@ def test_placed_labels_overlap_neither_each_other_nor_the_edge(
         assert place.inside(area)
         assert not any(place.overlaps(other) for other in placed[:i])
         assert not any(place.x0 < x < place.x1 and place.y0 < y < place.y1 for x, y in anchors)
+
+
+def test_a_label_lies_on_the_fronts_line_only_where_no_other_side_is_free() -> None:
+    size, area = (30.0, 12.0), Box(0, 0, 200, 200)
+    above = Box(0, 106, 200, 108)
+    (place,) = place_labels([(100.0, 100.0)], [size], [(100.0, 100.0)], 6.0, area, [above])
+    assert place is not None
+    assert not place.overlaps(above)
+    everywhere = Box(0, 0, 200, 200)
+    (place,) = place_labels([(100.0, 100.0)], [size], [(100.0, 100.0)], 6.0, area, [everywhere])
+    assert place is not None
 
 
 @pytest.mark.parametrize(

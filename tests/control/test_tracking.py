@@ -209,6 +209,25 @@ def test_the_experiment_opens_on_the_front(sweep_dir: Path) -> None:
     assert f"viewStateShareKey={known['view']}&compareRunsMode=CHART" in lines["front:"]
 
 
+def test_the_chart_of_settings_has_those_that_trials_have_together(sweep_dir: Path) -> None:
+    front = compute_front(sweep_dir, OBJECTIVES)
+    points = [
+        dataclasses.replace(
+            point,
+            params=point.params | ({"quant.kernel": f"k{point.trial}"} if point.name else {}),
+        )
+        for point in front.points
+    ]
+    with_plans = dataclasses.replace(front, points=tuple(points))
+    view = json.loads(shared_view.view_tag(with_plans, "a" * 32, 0))
+    packed = base64.b64decode(view["state"].removeprefix("deflate;"))
+    state = json.loads(zlib.decompress(packed))
+    assert "params.`kernel`" in state["selectedColumns"]
+    chosen = state["compareRunCharts"][1]["selectedParams"]
+    assert "kernel" not in chosen  # only plans have it
+    assert {"w_bits", "num_steps"} <= set(chosen)
+
+
 def test_a_view_of_many_settings_fits_into_a_tag(sweep_dir: Path) -> None:
     front = compute_front(sweep_dir, OBJECTIVES)
     params = {f"quant.weight_bits.layers.{n}": n for n in range(200)}
@@ -304,6 +323,8 @@ def test_links_open_the_sweep_its_trials_and_the_fronts_comparison(sweep_dir: Pa
     assert known is not None
     assert lines["MLflow:"].endswith(f"ui --backend-store-uri sqlite:///{sweep_dir}/mlflow.db")
     assert known["parent"] in lines["sweep:"]
+    assert f"viewStateShareKey={known['view']}&compareRunsMode=CHART" in lines["front:"]
+    assert f"viewStateShareKey={known['view']}&compareRunsMode=TABLE" in lines["trials:"]
     content = json.loads((sweep_dir / files.FRONT_JSON).read_text())
     front = [known["trials"][str(p["trial"])] for p in content["points"] if p["on_front"]]
     runs = unquote(lines["compare:"].split("runs=")[1].split("&")[0])

@@ -45,7 +45,8 @@ def new_points(rates: list[float], sd: float, log_times: list[float]) -> NewPoin
     angles = np.arcsin(np.sqrt(rates))
     costs = np.array(log_times)[:, None]
     points = [{"policy.num_steps": i} for i in range(count)]
-    return NewPoints(points, angles, np.full(count, sd**2), costs, np.full((count, 1), 1e-4))
+    variances = (np.full(count, sd**2), np.full((count, 1), 1e-4))
+    return NewPoints(points, angles, variances[0], costs, variances[1], np.ones(count))
 
 
 def test_the_fastest_is_the_first_whose_rate_is_high_enough():

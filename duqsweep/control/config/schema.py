@@ -12,7 +12,7 @@ import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal, TypeVar
 
 from omegaconf import MISSING
@@ -205,7 +205,7 @@ class LauncherConfig:
     """Group launcher/: where the trials run."""
 
     name: str = MISSING  # inline, local or slurm
-    jobs: int = 0  # at once; 0: one per CPU core
+    jobs: int = 0  # at once; 0: one per GPU, or per core without one; local: several may share one
     reuse: bool = True  # a job takes one assignment after another
     timeout_min: int = 240  # of one job; a trial that it cuts short is resumed by another
     hang_min: float = 60.0  # without any progress, after which an evaluation is ended
@@ -277,8 +277,9 @@ class RootConfig:
     storage: StorageConfig = field(default_factory=StorageConfig)
 
 
+@cache
 def register() -> None:
-    """Make the schema known to Hydra; may be called again."""
+    """Make the schema known to Hydra; may be called again, at no cost."""
     from hydra.core.config_store import ConfigStore  # Hydra takes long to import
 
     ConfigStore.instance().store(name=ROOT, node=RootConfig, provider="duqsweep")

@@ -14,6 +14,7 @@ from duqsweep.control.config.parameters import Parameter, Params
 from duqsweep.control.config.space import random_value
 from duqsweep.control.kghv.acquisition import Staircase, gain_of_known, gain_of_new
 from duqsweep.control.kghv.angles import angle, angle_noise, rate, rate_sd
+from duqsweep.control.kghv.costs import CostSurrogate, Modelled, learn_cost_model
 from duqsweep.control.kghv.encoding import Encoding
 from duqsweep.control.kghv.posterior import Posterior
 from duqsweep.control.kghv.surrogate import Kernel, Surrogate
@@ -23,7 +24,6 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Draw = Callable[[Callable[[Parameter], Scalar]], Params]
 
-CRASH_EPISODES = 20  # a trial that failed counts as so many episodes without a success
 FRONT_SHARE = 0.04  # of all episodes so far, which each point of the front gets at least
 CANDIDATES = 400  # new points that are compared in each decision
 _MUTANTS = 0.8  # share of them that vary or cross points of the front; the others are random
@@ -32,8 +32,9 @@ _FIT_STEPS = 20
 _FIT_EVERY = 1.1  # the hyperparameters are fitted again when there are so many times more trials
 # The angle of a typical success rate, and how far the mean over a space may lie from it.
 _CENTER, _OFFSET = float(np.arcsin(np.sqrt(0.7))), 0.25
-_COST_OFFSET = 1.0  # prior variance of a space's mean cost, in squared logarithms
-_COST_NOISE = 1e-3  # variance of a measured logarithm
+_SOUND_OFFSET = 0.01  # prior variance of the share of a space's points that can be evaluated
+_LEAST_SOUND = 0.05  # no point is given up altogether
+_CERTAIN = 1e-6  # variance of the angle of a trial that failed: it has no success
 _UNKNOWN = 1e6  # noise of a trial of which nothing is known yet
 
 
@@ -48,6 +49,7 @@ class Known:
     costs: tuple[float, ...] | None  # the other objectives, see `Region`; None: not measured yet
     pending: int = 0  # episodes that are being evaluated now
     is_done: bool = False  # gets no more episodes
+    has_failed: bool = False  # it cannot be evaluated; it says nothing of the rates of others
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class NewPoints:
     variances: Floats  # of the angles (m,)
     costs: Floats  # predicted (m, k)
     cost_variances: Floats  # of the predictions (m, k)
+    sound: Floats  # probability that it can be evaluated (m,)
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,7 @@ class Chooser:
         costs: int,
         batch: int,
         least: int = 0,
+        modelled: Modelled | None = None,
     ) -> None:
         """Nothing is known yet.
 
@@ -124,27 +128,36 @@ class Chooser:
             costs: How many objectives there are beside the success rate, at least one.
             batch: Episodes that one decision assigns.
             least: Episodes that a point of the front gets before anything else.
+            modelled: The cost model, whose logarithms are the prior mean of the costs; it is asked
+                at the first decision.
         """
         self._parameters, self._draw = tuple(parameters), draw
         self._batch, self._least = batch, least
         self._rates, self._encoding = rate_model(self._parameters)
         columns = self._encoding.columns
         self._groups = {column.key: column.group for column in columns}
-        self._costs = [Surrogate(Kernel(columns, _COST_OFFSET), 0.0) for _ in range(costs)]
+        self._costs = [CostSurrogate(columns) for _ in range(costs)]
+        self._modelled = modelled
+        self._soundness = Surrogate(Kernel(columns, _SOUND_OFFSET), 0.0)
+        self._soundness_at = 1.0  # share of the trials that did not fail
         self._fitted_at = [0, 0]  # number of trials when rates and costs were last fitted
 
     @property
     def hyperparameters(self) -> list[list[float]]:
         """What must survive a restart for the same decisions, as plain JSON data."""
-        thetas = [surrogate.theta.tolist() for surrogate in (self._rates, *self._costs)]
+        thetas = [surrogate.theta.tolist() for surrogate in self._fitted]
         return [[float(count) for count in self._fitted_at], *thetas]
 
     @hyperparameters.setter
     def hyperparameters(self, saved: list[list[float]]) -> None:
         counts, *thetas = saved
         self._fitted_at = [int(count) for count in counts]
-        for surrogate, theta in zip((self._rates, *self._costs), thetas, strict=True):
+        for surrogate, theta in zip(self._fitted, thetas, strict=True):
             surrogate.theta = np.array(theta)
+
+    @property
+    def _fitted(self) -> list[Surrogate]:
+        return [self._rates, *(cost.process for cost in self._costs)]
 
     def choose(
         self,
@@ -189,7 +202,7 @@ class Chooser:
         """What is believed of the success rates of all trials."""
         state = self._fit(known)
         covariances = np.diag(state.variances)
-        inside = np.flatnonzero([trial.params is not None for trial in known])
+        inside = np.flatnonzero([t.params is not None and not t.has_failed for t in known])
         if len(inside) and self._parameters:
             covariances[np.ix_(inside, inside)] = self._rates.covariance_at_observed()
         return Posterior(state.angles, covariances)
@@ -207,6 +220,7 @@ class Chooser:
         inside = np.array([trial.params is not None for trial in known], dtype=bool)
         x = self._encoding.encode(points)
         angles, variances = self._angles(known, inside, x)
+        self._learn_soundness(known, x)
         costs = np.zeros((len(known), len(self._costs)))
         has_costs = np.array([trial.costs is not None for trial in known], dtype=bool)
         for row, trial in enumerate(known):
@@ -215,14 +229,24 @@ class Chooser:
         timed = has_costs[inside]
         if timed.any():
             steps = self._steps(1, int(timed.sum()))
+            self._ask_cost_model()
             for k, surrogate in enumerate(self._costs):
-                seen = costs[inside, k][timed]
-                surrogate.fit(x[timed], seen, np.full(len(seen), _COST_NOISE), steps)
+                surrogate.fit(x[timed], costs[inside, k][timed], steps)
             guessed = np.flatnonzero(inside & ~has_costs)
             if len(guessed):
                 costs[guessed] = self._predicted_costs(x[~timed])[0]
                 has_costs[guessed] = True
         return _State(angles, variances, costs, has_costs)
+
+    def _ask_cost_model(self) -> None:
+        """Once, because it takes a while."""
+        if self._modelled is not None and self._parameters:
+            models = learn_cost_model(
+                self._encoding, self._random, self._modelled, len(self._costs)
+            )
+            for surrogate, model in zip(self._costs, models, strict=True):
+                surrogate.modelled = model
+            self._modelled = None
 
     def _angles(self, known: Sequence[Known], inside: Flags, x: Floats) -> tuple[Floats, Floats]:
         """Posterior mean and variance of each trial's angle."""
@@ -238,7 +262,9 @@ class Chooser:
         # Episodes that are on their way shrink the variance and leave the mean.
         noise_then = np.where(total > 0, angle_noise(total), _UNKNOWN)
         variances = prior * noise_then / (prior + noise_then)
+        failed = np.array([trial.has_failed for trial in known], dtype=bool)
         if inside.any() and self._parameters:
+            x, inside = x[~failed[inside]], inside & ~failed
             steps = self._steps(0, int((episodes[inside] > 0).sum()))
             self._rates.fit(x, seen[inside], noise[inside], steps)
             if pending[inside].any():
@@ -249,7 +275,25 @@ class Chooser:
                 )
                 self._rates.observe(mixed, noise_then[inside])
             angles[inside], variances[inside] = self._rates.at_observed()
+        angles[failed], variances[failed] = 0.0, _CERTAIN
         return angles, variances
+
+    def _learn_soundness(self, known: Sequence[Known], x: Floats) -> None:
+        """Which points of the space can be evaluated; its hyperparameters stay at their prior."""
+        failed = np.array([t.has_failed for t in known if t.params is not None], dtype=bool)
+        self._soundness_at = 1.0
+        if failed.any() and self._parameters:
+            sound = 1.0 - failed.sum() / (len(failed) + 1)
+            self._soundness_at = sound
+            noise = np.full(len(failed), sound * (1 - sound))
+            self._soundness.fit(x, np.where(failed, 0.0, 1.0) - sound, noise, 0)
+
+    def _sound(self, x: Floats) -> Floats:
+        """The probability of encoded points (m, width) to be such that they can be evaluated."""
+        if self._soundness_at == 1.0:
+            return np.ones(len(x))
+        found, _ = self._soundness.predict(x)
+        return np.clip(self._soundness_at + found, _LEAST_SOUND, 1.0)
 
     def _steps(self, which: int, count: int) -> int:
         """How many steps to fit hyperparameters; 0 until there are enough new trials."""
@@ -319,13 +363,14 @@ class Chooser:
         new = self._candidates(parents, rng)
         sds = self._step_sd(new.angles, new.variances)
         rates = rate(new.angles)
-        seconds = prices.start_s + self._batch * prices.episode_s(new.costs)
+        seconds = prices.start_s + self._batch * new.sound * prices.episode_s(new.costs)
         return [
             Choice(
                 None,
                 new.points[i],
                 self._batch,
-                gain_of_new(rates[i], sds[i], stairs.heights, stairs.volumes(new.costs[i]))
+                new.sound[i]
+                * gain_of_new(rates[i], sds[i], stairs.heights, stairs.volumes(new.costs[i]))
                 / seconds[i],
             )
             for i in np.flatnonzero((new.costs < corner).all(axis=1))
@@ -334,7 +379,8 @@ class Chooser:
     def _candidates(self, parents: Sequence[Params], rng: random.Random) -> NewPoints:
         points = [self._candidate(parents, rng) for _ in range(CANDIDATES)]
         x = self._encoding.encode(points)
-        return NewPoints(points, *self._rates.predict(x), *self._predicted_costs(x))
+        rates, costs = self._rates.predict(x), self._predicted_costs(x)
+        return NewPoints(points, *rates, *costs, self._sound(x))
 
     def _step_sd(self, angles: Floats, variances: Floats) -> Floats:
         """Standard deviation of the posterior mean rate after one more batch."""

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from duqsweep.control.config.grammar import Choice, Domain, FloatRange, IntRange
 from duqsweep.control.config.parameters import Parameter, Params
-from duqsweep.control.kghv.chooser import CRASH_EPISODES, Chooser, Known, Prices, Region
+from duqsweep.control.kghv.chooser import Chooser, Known, Prices, Region
 
 EPISODES, SUCCESSES = "episodes", "successes"  # user attributes that every trial is given
 SLACK = 1.5  # times the worst known cost: the corner of the hypervolume
@@ -220,10 +220,11 @@ class KghvSampler(BaseSampler):
             number=number,
             params=point.params,
             successes=0 if point.has_failed else point.successes,
-            episodes=CRASH_EPISODES if point.has_failed else point.episodes,
+            episodes=point.episodes,
             costs=costs,
             pending=point.pending,
             is_done=point.has_failed,
+            has_failed=point.has_failed,
         )
 
     def _region(self, known: Sequence[Known]) -> Region:

@@ -163,7 +163,7 @@ def choose_for_fastest(
     ]
     seconds = prices.start_s + batch * prices.episode_s(new.costs)
     doubts = _doubts(new.angles, new.variances, until.least_success)
-    gains = doubts * _faster(new, time, limit) / seconds
+    gains = new.sound * doubts * _faster(new, time, limit) / seconds
     for i in np.argsort(-gains, kind="stable"):
         if not taken(new.points[i]):
             choices.append(Choice(None, new.points[i], batch, float(gains[i])))
@@ -208,7 +208,7 @@ def best_rival(
     Both are predicted, as if independent of each other.
     """
     margins = (new.angles - math.asin(math.sqrt(least_success))) / np.sqrt(new.variances)
-    chances = ndtr(margins) * _faster(new, time, log_time)
+    chances = new.sound * ndtr(margins) * _faster(new, time, log_time)
     for i in np.argsort(-chances, kind="stable"):
         if not taken(new.points[i]):
             return float(chances[i])
@@ -247,7 +247,8 @@ def best_gain(
     inside = np.flatnonzero((new.costs < corner).all(axis=1))
     gains = np.array(
         [
-            gain_of_new(rates[i], sds[i], stairs.heights, stairs.volumes(new.costs[i]))
+            new.sound[i]
+            * gain_of_new(rates[i], sds[i], stairs.heights, stairs.volumes(new.costs[i]))
             for i in inside
         ]
     )

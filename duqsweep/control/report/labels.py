@@ -36,6 +36,7 @@ def place_labels(
     marks: Sequence[tuple[float, float]],
     gap: float,
     area: Box,
+    lines: Sequence[Box] = (),
 ) -> list[Box | None]:
     """A free box for each label, tried on eight sides of its anchor at two distances.
 
@@ -45,6 +46,7 @@ def place_labels(
         marks: Every point that must stay visible.
         gap: Distance from anchor to label, and half the side of a mark.
         area: No label leaves it.
+        lines: What a label covers only where no other side is free.
 
     Returns:
         One box per label; None where no side is free.
@@ -54,12 +56,13 @@ def place_labels(
     places: list[Box | None] = []
     for anchor, size in zip(anchors, sizes, strict=True):
         candidates = _around(anchor, size, gap) + _around(anchor, size, 2 * gap)
-        free = (
+        free = [
             box
             for box in candidates
             if box.inside(area) and not any(box.overlaps(other) for other in taken)
-        )
-        place = next(free, None)
+        ]
+        clear = [box for box in free if not any(box.overlaps(line) for line in lines)]
+        place = next(iter(clear or free), None)
         places.append(place)
         if place is not None:
             taken.append(place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Sequence
 from html import escape
 from typing import Any, NamedTuple
@@ -63,11 +64,12 @@ def _figure(front: Front) -> Any:
     _set_axes(axes, front, drawn, x_axis, y_axis)
     joined = is_joined(front)
     members = sorted((place for place in drawn if place.point.on_front), key=lambda p: p.x)
+    steps = []
     if joined and members:
-        _draw_staircase(axes, front.objectives, members, x_axis)
+        steps = _draw_staircase(axes, front.objectives, members, x_axis)
     points = [place.point for place in drawn]
     draw_legend(axes, points, bool(timed_only), y_axis, joined)
-    _draw_labels(figure, axes, drawn)
+    _draw_labels(figure, axes, drawn, steps)
     return figure
 
 
@@ -149,7 +151,8 @@ def _lowest(points: Sequence[FrontPoint], rate: Measure) -> float:
 
 def _draw_staircase(
     axes: Any, objectives: Sequence[Objective], members: Sequence[_Drawn], x_axis: Measure
-) -> None:
+) -> list[tuple[float, float]]:
+    """Join the front; returns the corners of the line, from left to right."""
     directions = {objective.name: objective.direction for objective in objectives}
     xs, ys = [place.x for place in members], [place.y for place in members]
     limits = axes.get_xlim()
@@ -159,9 +162,17 @@ def _draw_staircase(
         xs, ys, where = [limits[0], *xs], [ys[0], *ys], "pre"
     axes.step(xs, ys, where=where, color=FRONT_COLOUR, linewidth=1.8, alpha=0.8, zorder=4)
     axes.set_xlim(limits)
+    corners = []
+    for i, (x, y) in enumerate(zip(xs, ys, strict=True)):
+        corners.append((x, y))
+        if i + 1 < len(xs):
+            corners.append((xs[i + 1], y) if where == "post" else (x, ys[i + 1]))
+    return corners
 
 
-def _draw_labels(figure: Any, axes: Any, drawn: Sequence[_Drawn]) -> None:
+def _draw_labels(
+    figure: Any, axes: Any, drawn: Sequence[_Drawn], steps: Sequence[tuple[float, float]]
+) -> None:
     """Trial numbers beside their points, front first; one that finds no free place is left out."""
     from matplotlib.patheffects import withStroke
 
@@ -181,6 +192,10 @@ def _draw_labels(figure: Any, axes: Any, drawn: Sequence[_Drawn]) -> None:
         marks=[(float(x), float(y)) for x, y in marks],
         gap=6 * pixel,
         area=Box(area.x0, area.y0, area.x1, area.y1),
+        lines=[
+            Box(min(a, c) - 1, min(b, d) - 1, max(a, c) + 1, max(b, d) + 1)
+            for (a, b), (c, d) in itertools.pairwise(axes.transData.transform(steps or [(0, 0)]))
+        ],
     )
     for (point, _x, _y), text, place in zip(wanted, texts, places, strict=True):
         if place is None:

@@ -15,7 +15,7 @@ from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig
 from duqsweep.control.front.content import SLACK
 from duqsweep.control.front.measures import EPISODE_TIME_S
-from duqsweep.control.kghv.chooser import CRASH_EPISODES, Known, Prices, Region
+from duqsweep.control.kghv.chooser import Known, Prices, Region
 from duqsweep.control.kghv.encoding import Floats
 from duqsweep.control.trials.reader import TrialView
 from duqsweep.control.trials.reference import Reference
@@ -69,9 +69,10 @@ class KnownTrials:
             number=view.number,
             params=self._space.point_of_trial(view.trial),
             successes=0 if failed else seen.successes,
-            episodes=CRASH_EPISODES if failed else seen.ran,
+            episodes=seen.ran,
             costs=self._measured(view, reference),
             pending=trial.until - len(view.episodes) if trial.is_waiting else 0,
+            has_failed=failed,
             is_done=failed or pruned or trial.is_waiting or trial.until >= self.ledger,
         )
 

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from urllib.parse import quote
 
-from duqsweep.control.front.measures import CALL_MS, SUCCESS_RATE
 from duqsweep.control.front.records import read_front
 from duqsweep.control.tracking.mlflow_client import default_uri
 from duqsweep.control.tracking.runids import known_runs
@@ -37,36 +36,33 @@ def links(sweep_dir: Path, uri: str | None = None) -> list[str]:
     remote = uri is not None and uri.startswith(("http://", "https://"))
     base = without_user(uri).rstrip("/") if uri and remote else LOCAL_UI
     lines = [] if remote else [f"MLflow:   {_ui_command(sweep_dir, uri)}"]
-    if known.get("view"):
-        lines.append(f"front:    {front_link(base, known['experiment'], known['view'])}")
-    lines.append(f"sweep:    {run_link(base, known['experiment'], known['parent'])}")
+    experiment, parent = known["experiment"], known["parent"]
     front = read_front(sweep_dir)
-    by_success = front is None or front.plays
-    success = front.success.name.replace(".", "/") if front else SUCCESS_RATE.name
-    best_first = (success, False) if by_success else (CALL_MS.name, True)
-    lines.append(
-        f"trials:   {trials_link(base, known['experiment'], known['parent'], *best_first)}"
-    )
+    if known.get("view"):
+        lines.append(f"front:    {front_link(base, experiment, known['view'])}")
+    lines.append(f"sweep:    {run_link(base, experiment, parent)}")
+    if known.get("view"):
+        lines.append(f"trials:   {trials_link(base, experiment, known['view'])}")
     numbers = [str(point.trial) for point in front.members] if front else []
     compared = [known["trials"][number] for number in numbers if number in known["trials"]]
     if len(compared) > 1:
-        lines.append(f"compare:  {compare_link(base, known['experiment'], compared)}")
+        lines.append(f"compare:  {compare_link(base, experiment, compared)}")
     return lines
 
 
 def front_link(base: str, experiment: str, view: str) -> str:
     """The page of a sweep's trials as `shared_view` sets it up: the front as a chart."""
-    shared = f"viewStateShareKey={quote(view)}&compareRunsMode=CHART"
+    return _view_link(base, experiment, view, "CHART")
+
+
+def trials_link(base: str, experiment: str, view: str) -> str:
+    """The same page as a table: the front first, with the columns of its view."""
+    return _view_link(base, experiment, view, "TABLE")
+
+
+def _view_link(base: str, experiment: str, view: str, mode: str) -> str:
+    shared = f"viewStateShareKey={quote(view)}&compareRunsMode={mode}"
     return f"{base}/#/experiments/{experiment}/runs?{_MODE}&{shared}"
-
-
-def trials_link(
-    base: str, experiment: str, parent: str, metric: str = SUCCESS_RATE.name, rising: bool = False
-) -> str:
-    """The page of a sweep's trials, ordered by a metric; best success first by default."""
-    wanted = quote(f"tags.`mlflow.parentRunId` = '{parent}'")
-    order = f"orderByKey={quote(f'metrics.`{metric}`')}&orderByAsc={str(rising).lower()}"
-    return f"{base}/#/experiments/{experiment}/runs?{_MODE}&searchFilter={wanted}&{order}"
 
 
 def run_link(base: str, experiment: str, run_id: str) -> str:

@@ -109,7 +109,7 @@ def _state(front: Front, parent: str) -> dict[str, Any]:
         "hideEmptyCharts": True,
         "groupBy": None,
         "groupsExpanded": {},
-        "compareRunCharts": [_scatter(x, y), _parallel(params, (y, x))],
+        "compareRunCharts": [_scatter(x, y), _parallel(_shared(params, front), (y, x))],
         "compareRunSections": [section],
         "globalLineChartConfig": {
             "xAxisKey": "step",
@@ -161,3 +161,19 @@ def _params(front: Front) -> list[str]:
         for name in wording.telling_params(point.params, front):
             names[name] = names.get(name, 0) + 1
     return sorted(names, key=lambda name: -names[name])[:MOST_PARAMS]
+
+
+def _shared(params: Sequence[str], front: Front) -> list[str]:
+    """Of some settings, most common first, those that enough trials have together.
+
+    MLflow draws a run only where it has every setting of the chart, and hides a chart of no run;
+    some settings only plans have.
+    """
+    drawn = [wording.telling_params(point.params, front).keys() for point in front.points]
+    chosen = []
+    for name in params:
+        having = [names for names in drawn if name in names]
+        if 2 * len(having) >= len(drawn):
+            chosen.append(name)
+            drawn = having
+    return chosen

@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 _FIRST_PAUSE_S = 30.0  # after a failed update; doubles with each further one
 _LONGEST_PAUSE_S = 600.0
 _GATHER_S = 2.0  # events of this long become one update; of longer after a slow one:
-_SHARE = 5  # events of at least so many times as long as the last update took
+_SHARE = 5  # events of at least so many times as long as the last update took, up to:
+_LONGEST_GATHER_S = 60.0
 
 
 class SweepTracker(Protocol):
@@ -133,7 +134,8 @@ class MlflowTracker:
             last = self._closing.is_set()
             begun_s = time.monotonic()
             succeeded = self._update(last)
-            gather_s = max(_GATHER_S, _SHARE * (time.monotonic() - begun_s))
+            took_s = time.monotonic() - begun_s
+            gather_s = min(max(_GATHER_S, _SHARE * took_s), _LONGEST_GATHER_S)
             if succeeded:
                 pause_s = self._first_pause_s
             elif not last:
