@@ -78,7 +78,9 @@ def verdict_line(front: Front) -> str | None:
         return said
     return (
         f"{said} About {verdict.episodes_needed} common episodes would decide on trial "
-        f"{labels.get(verdict.next_trial, verdict.next_trial)}, if it continues like this."
+        f"{labels.get(verdict.next_trial, verdict.next_trial)}, if it continues like this. "
+        f"python -m duqsweep confirm DIR --trials {verdict.next_trial} tests it on states that no "
+        "search uses."
     )
 
 
