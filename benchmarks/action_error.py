@@ -48,7 +48,7 @@ def errors_of(spec: TrialSpec, bench: WorkerCache) -> Errors:
     bits = select_layers(spec.quant, layers)
     stats = bench.statistics(reference, observations, bits, spec.quant, layers)
     exact = reference.policy
-    policy = reference.policy.copy(spec.policy.num_steps, spec.policy.times)
+    policy = reference.policy.copy(spec.policy.num_steps, spec.policy.times, False)
     freeze(policy.module, bits, spec.quant, stats, None, reference.id)
     seen = inputs_of(exact, list(bits), lambda: act(exact, observations.measured))
     squares = [

@@ -111,5 +111,5 @@ class EagerPolicy(Policy, Protocol):
     def module(self) -> torch.nn.Module:
         """The network, whose linear layers may be replaced; parameter names are openpi's."""
 
-    def copy(self, num_steps: int, schedule: Schedule) -> EagerPolicy:
-        """The same weights in new modules (tensors shared) with other denoising steps."""
+    def copy(self, num_steps: int, schedule: Schedule, reuse_images: bool) -> EagerPolicy:
+        """The same weights in new modules (tensors shared), called as `PolicySpec` says."""

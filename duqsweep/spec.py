@@ -252,6 +252,11 @@ def _divides_time(policy: PolicySpec) -> bool:
     return policy.schedule != UNIFORM.kind and policy.num_steps > 1
 
 
+def _reuses_images(policy: PolicySpec) -> bool:
+    """Without reuse nothing is recorded."""
+    return policy.reuse_images
+
+
 def _is_shifted(policy: PolicySpec) -> bool:
     return policy.schedule == "shifted" and policy.num_steps > 1
 
@@ -293,6 +298,14 @@ class PolicySpec:
             above=0,
             high=100,
             used=_is_shifted,
+        ),
+    )
+    reuse_images: bool = field(
+        default=False,
+        metadata=setting(
+            "encode cameras one by one, and none again while its picture is the same to the bit; "
+            "not in CUDA graphs",
+            used=_reuses_images,
         ),
     )
 

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -59,15 +60,22 @@ def module_name(path: Path) -> str:
     return name.removesuffix(".__init__")
 
 
-def imports(path: Path, top_level_only: bool = False) -> Iterator[str]:
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
+def imports(path: Path, top_level_only: bool = False) -> tuple[str, ...]:
     """Absolute names of what a file imports, without type-checking blocks."""
-    tree = ast.parse(path.read_text())
-    for node in _statements(tree, top_level_only):
+    names: list[str] = []
+    for node in _statements(parsed(path), top_level_only):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names.append(node.module)
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return tuple(names)
 
 
 def _statements(node: ast.AST, top_level_only: bool) -> Iterator[ast.AST]:
@@ -186,7 +194,7 @@ def test_light_files_are_light(path: Path) -> None:
 def test_only_the_command_line_and_the_views_print(path: Path) -> None:
     if module_name(path).startswith(("control.report", "control.view")):
         return
-    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    calls = [node for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)]
     assert not [
         call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"
     ]

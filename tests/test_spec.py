@@ -162,7 +162,7 @@ def test_other_bits_of_one_layer_make_another_fingerprint() -> None:
     assert fingerprint(spec(), BITS) != fingerprint(spec(), {**BITS, "a.layers.0.q_proj": (8, 8)})
 
 
-def test_a_schedule_counts_where_it_moves_a_time() -> None:
+def test_a_schedule_counts_where_it_moves_a_time_and_reuse_where_it_is_on() -> None:
     base = spec()
 
     def of(**changes: object) -> str:
@@ -174,6 +174,7 @@ def test_a_schedule_counts_where_it_moves_a_time() -> None:
     assert found[0] == fingerprint(base, BITS) == of(schedule_shift=2.0)
     assert found[2] == of(schedule="cosine", schedule_shift=2.0)
     assert of(num_steps=1) == of(num_steps=1, schedule="shifted")
+    assert of(reuse_images=True) != found[0]
 
 
 def test_a_number_format_counts_only_where_a_kernel_can_choose_it() -> None:

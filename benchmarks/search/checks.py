@@ -168,8 +168,7 @@ def false_differences(
 def looks(runs: int, trials: int, every: int, most: int, seed: int = 0) -> Share:
     """Sweeps whose verdict ever names one of the trials, all of which lose exactly the margin.
 
-    The verdict looks again after each batch of `every` episodes, up to `most`, and is not corrected
-    for that.
+    The verdict looks again after each batch of `every` episodes, up to `most`.
     """
     rates = [REFERENCE_RATE, *[REFERENCE_RATE - MARGIN] * trials]
     named = 0

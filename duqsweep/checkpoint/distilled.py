@@ -44,6 +44,7 @@ def check_steps(policy: PolicySpec, distilled: Sequence[int]) -> None:
 
 
 def reference_policy(policy: PolicySpec) -> PolicySpec:
-    """The policy with the steps of the reference: the default ones, or a student's most."""
+    """The policy called as the reference is: with the default steps, or a student's most."""
     steps = max(distilled_steps(policy), default=PolicySpec.num_steps)
-    return replace(policy, num_steps=steps, schedule=UNIFORM.kind, schedule_shift=UNIFORM.shift)
+    plain = replace(policy, schedule=UNIFORM.kind, schedule_shift=UNIFORM.shift)
+    return replace(plain, num_steps=steps, reuse_images=False)

@@ -16,9 +16,9 @@ from pathlib import Path
 from duqsweep import files
 from duqsweep.assignment import Assignment
 from duqsweep.control.front.intervals import clopper_pearson
+from duqsweep.control.front.pairs import Pairs
 from duqsweep.control.front.reserved import Confirmation, ConfirmedPoint
 from duqsweep.control.front.success import Interval, SuccessEstimate
-from duqsweep.control.front.verdict import Pairs
 from duqsweep.control.trials.reader import TrialView, read_trials
 from duqsweep.errors import ConfigError
 from duqsweep.spec import LedgerEntry, Trial

@@ -8,7 +8,14 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 
 from duqsweep.errors import ConfigError
-from duqsweep.spec import FEW_BIT_KERNELS, FULL_PRECISION, QuantSpec, Trial, numbers_of
+from duqsweep.spec import (
+    FEW_BIT_KERNELS,
+    FULL_PRECISION,
+    UNIFORM,
+    QuantSpec,
+    Trial,
+    numbers_of,
+)
 
 _NUMBERED = re.compile(r"(.*\blayers)\.(\d+)\.(.*)")
 
@@ -38,6 +45,11 @@ def as_openpi_env(
         "# Denoising steps have no variable: give sample_actions "
         f"num_steps={spec.policy.num_steps}.",
     ]
+    if spec.policy.num_steps > 1 and spec.policy.schedule != UNIFORM.kind:
+        lines.append(
+            f"# Measured with schedule={spec.policy.schedule}; openpi's steps are {UNIFORM.kind}: "
+            "expect another success rate."
+        )
     if bits:
         variables = _variables(spec.quant, bits, layers, trial.fingerprint)
         lines += _differences(spec.quant)

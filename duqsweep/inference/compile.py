@@ -37,7 +37,7 @@ def compile_policy(policy: EagerPolicy) -> CompiledPolicy:
 def _compiled_layers(policy: Pi05Policy) -> Call:
     # Dynamo limits the compiled forms per function, and every trial would add one.
     torch.compiler.reset()
-    twin = policy.copy(policy.num_steps, policy.schedule)
+    twin = policy.copy(policy.num_steps, policy.schedule, policy.reuse_images)
     for layer in twin.module.layers():
         layer.compile(fullgraph=True)
     return twin.call
@@ -45,6 +45,11 @@ def _compiled_layers(policy: Pi05Policy) -> Call:
 
 @torch.no_grad()
 def _graphed(policy: Pi05Policy) -> Call:
+    if policy.reuse_images:
+        raise EvaluationError(
+            "policy.reuse_images must be false where runtime.compile is true on a GPU: CUDA graphs "
+            "always encode all images"
+        )
     from duqsweep.inference.backends import build_expert  # these need Triton
     from duqsweep.inference.graphed_call import GraphedCall
     from duqsweep.inference.merged_expert import ExpertSource

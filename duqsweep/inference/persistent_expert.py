@@ -46,7 +46,8 @@ class PersistentExpert:
         sizes = torch.tensor(merged.step_sizes, device=table.device)
         schedule = {"modulations": table, "step_sizes": sizes}
         self.tensors = {**vars(packed), **projections, **schedule}
-        self.loop = PersistentLoop(constants, merged.layers[0].qkv.format, table.device)
+        name = merged.layers[0].qkv.format
+        self.loop = PersistentLoop(constants, name, table.device, merged.longest_prefix)
 
     def compile(self) -> None:
         """Nothing to compile: the whole loop is one kernel."""

@@ -34,6 +34,11 @@ class Kernel:
 
     function: Any
     shared_bytes: int = 0  # dynamic shared memory per CTA
+    module: Any = None
+
+    def constant(self, name: str) -> int:
+        """The value of an integer constant of the source."""
+        return _read(self.module, name)
 
     def launch_at_once(self, arguments: ctypes.Structure, ctas: int, threads: int) -> None:
         """Launch a grid whose CTAs are all on the GPU at the same time, on the current stream.
@@ -177,11 +182,11 @@ def _build(
     module = _load(_compile(name, source, ["-std=c++17", target, *defined], dict(headers)))
     kernel = _checked(driver.cuModuleGetFunction(module, function.encode()))
     if function != name:
-        return Kernel(kernel)
+        return Kernel(kernel, module=module)
     shared_bytes = _read(module, "shared_bytes")
     _allow(kernel, shared_bytes)
     log.info("compiled %s.cu for %s: %.1f s", name, dict(constants), time.perf_counter() - start)
-    return Kernel(kernel, shared_bytes)
+    return Kernel(kernel, shared_bytes, module)
 
 
 def _target() -> str:

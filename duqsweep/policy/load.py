@@ -35,7 +35,7 @@ from duqsweep.policy.weight_loading import (
     read_tensors,
     weight_dtype,
 )
-from duqsweep.spec import PolicySpec
+from duqsweep.spec import PolicySpec, Schedule
 
 
 def load_policy(spec: PolicySpec, device: str) -> Pi05Policy:
@@ -60,7 +60,7 @@ def load_policy(spec: PolicySpec, device: str) -> Pi05Policy:
     config = read_embedded(folder / CONFIG_JSON)
     module = _without_values(config.sizes)
     _load_weights(module, folder / WEIGHTS, device)
-    return Pi05Policy(module.eval(), EmbeddedPreprocessing(config), spec.num_steps, spec.times)
+    return Pi05Policy(module.eval(), EmbeddedPreprocessing(config), *_called(spec))
 
 
 def load_pi05(spec: PolicySpec, device: str, dtype: torch.dtype) -> Pi05Policy:
@@ -74,9 +74,11 @@ def load_pi05(spec: PolicySpec, device: str, dtype: torch.dtype) -> Pi05Policy:
     tensors = read_tensors(folder.weights, folder.parameters, device, dtype)
     module.load_state_dict(tensors, assign=True)
     preprocessing = Pi05Preprocessing(folder.io_spec, folder.tokenizer)
-    return Pi05Policy(
-        module.eval().requires_grad_(False), preprocessing, spec.num_steps, spec.times
-    )
+    return Pi05Policy(module.eval().requires_grad_(False), preprocessing, *_called(spec))
+
+
+def _called(spec: PolicySpec) -> tuple[int, Schedule, bool]:
+    return spec.num_steps, spec.times, spec.reuse_images
 
 
 def save_checkpoint(folder: Path, module: nn.Module, config: EmbeddedConfig) -> None:

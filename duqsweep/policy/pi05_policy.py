@@ -25,14 +25,16 @@ class Pi05Policy:
         preprocessing: Preprocessing,
         num_steps: int,
         schedule: Schedule = UNIFORM,
+        reuse_images: bool = False,
     ) -> None:
         self.module = module
         self.preprocessing = preprocessing
         self.num_steps, self.schedule = num_steps, schedule
+        self.reuse_images = reuse_images
         self.horizon = preprocessing.sizes.horizon
         self.action_dim = preprocessing.sizes.action_dim
         self.frontend = Frontend(preprocessing, module.action_in_proj.weight.device)
-        self.call = EagerCall(module, num_steps, preprocessing.pixels, schedule)
+        self.call = EagerCall(module, num_steps, preprocessing.pixels, schedule, reuse_images)
 
     def act(self, observation: Observation, noise: NDArray[np.float32]) -> NDArray[np.float64]:
         """(horizon, 7) actions in [-1, 1]; noise: (horizon, action_dim), standard normal."""
@@ -48,12 +50,14 @@ class Pi05Policy:
         """Seconds of one call's parts "vision", "llm" and "dit", each with its inputs."""
         return self.call.seconds(self.frontend.inputs(observation, noise))
 
-    def copy(self, num_steps: int, schedule: Schedule = UNIFORM) -> Pi05Policy:
-        """A policy of new modules that share this one's tensors, with other steps."""
+    def copy(
+        self, num_steps: int, schedule: Schedule = UNIFORM, reuse_images: bool = False
+    ) -> Pi05Policy:
+        """A policy of new modules that share this one's tensors, called in another way."""
         tensors = itertools.chain(self.module.parameters(), self.module.buffers())
         memo = {id(tensor): tensor for tensor in tensors}
         module = copy.deepcopy(self.module, memo)
-        return Pi05Policy(module, self.preprocessing, num_steps, schedule)
+        return Pi05Policy(module, self.preprocessing, num_steps, schedule, reuse_images)
 
     def weights(self) -> list[Tensor]:
         """Every tensor that a call reads; some may share memory."""

@@ -79,7 +79,8 @@ def _prepare(spec: TrialSpec, bench: WorkerCache, cache_dir: Path) -> Prepared:
         expected = bench.reference_actions(reference, observations, spec.suite.seed)
     before = allocated_bytes(reference.device)
     policy: Policy
-    policy = eager = reference.policy.copy(spec.policy.num_steps, spec.policy.times)
+    called = spec.policy
+    policy = eager = reference.policy.copy(called.num_steps, called.times, called.reuse_images)
     layers = linear_layers(policy_sizes(spec.policy))
     bits = select_layers(spec.quant, layers)
     if bits:

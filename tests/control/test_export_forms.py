@@ -134,6 +134,17 @@ def test_bits_that_the_prototype_would_round_to_zero_are_off() -> None:
     assert variables(as_openpi_env(trial, "x", bits, layers))["WBITS_DEFAULT"] == "0"
 
 
+def test_what_the_prototype_cannot_do_is_said() -> None:
+    words = ["policy.schedule=shifted", "quant.kernel=fp8", "quant.weight_bits.default=8"]
+    words += ["quant.include=dit_mlp", "policy.num_steps=4", "enqueue=[reference]", "name=mine"]
+    space = Space.from_config(compose(words))
+    trial = space.trial(0, {})
+    text = as_openpi_env(trial, "mine", space.bits(trial.spec), space.base.layers)
+    assert "# Measured with schedule=shifted; openpi's steps are uniform" in text
+    assert "# Measured with number_format=e4m3; the prototype only has integer" in text
+    assert "# Measured with kernel=fp8; the prototype simulates" in text
+
+
 def test_two_widths_of_activations_are_refused() -> None:
     layers = linear_layers(sizes_of("embedded"))
     one, two = list(layers)[:2]

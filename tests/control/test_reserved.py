@@ -20,9 +20,9 @@ from duqsweep.control.confirmation import confirmation
 from duqsweep.control.export import pick, remarks
 from duqsweep.control.front.content import FrontBuilder, compute_front
 from duqsweep.control.front.intervals import wilson
+from duqsweep.control.front.pairs import Pairs, loss_above, score
 from duqsweep.control.front.records import Front
 from duqsweep.control.front.reserved import CONFIRM_DIR, CONFIRM_JSON, read_confirmation
-from duqsweep.control.front.verdict import Pairs, loss_above, score
 from duqsweep.control.report.page import report_page
 from duqsweep.control.report.report import front_csv
 from duqsweep.control.trials.reader import read_trials

@@ -17,15 +17,11 @@ from synthetic_sweep import (
 )
 
 from duqsweep.control.config.sweep_config import compose
+from duqsweep.control.front.betting import BETS, episodes_needed, log_evidence, loss_bound
 from duqsweep.control.front.content import compute_front
+from duqsweep.control.front.pairs import Pairs, loss_below, score
 from duqsweep.control.front.records import Front
-from duqsweep.control.front.verdict import (
-    Pairs,
-    episodes_needed,
-    loss_below,
-    score,
-    verdict,
-)
+from duqsweep.control.front.verdict import verdict
 from duqsweep.control.trials.reader import TrialView, read_trials
 from duqsweep.control.trials.reference import ensure_reference
 from duqsweep.errors import ConfigError
@@ -89,19 +85,50 @@ def test_a_trial_at_the_margin_passes_in_about_one_of_twenty(episodes, wins):
     assert 0.02 <= passing <= 0.07
 
 
-def test_without_a_discordant_pair_it_takes_as_many_episodes_as_a_margin_needs():
-    needed = episodes_needed(Pairs(12, 0, 0), 0.05, Z)
-    assert needed == math.ceil(Z**2 * 0.95 / 0.05)
-    assert score(Pairs(needed, 0, 0), 0.05) <= -Z
-    assert score(Pairs(needed - 1, 0, 0), 0.05) > -Z
+@pytest.mark.parametrize("wins", [0.0, 0.02, 0.1])
+def test_no_bet_wins_on_average_where_a_trial_loses_the_margin(wins):
+    """Exact: the mean over an episode's three outcomes is 1, and above it where it loses less."""
+
+    def mean(losses: float) -> float:
+        outcomes = ((Pairs(1, 1, 0), wins), (Pairs(1, 0, 1), losses))
+        tie = 1 - wins - losses
+        money = sum(chance * math.exp(log_evidence(pair, 0.05)) for pair, chance in outcomes)
+        return money + tie * math.exp(log_evidence(Pairs(1, 0, 0), 0.05))
+
+    assert mean(wins + 0.05) == pytest.approx(1.0)
+    assert mean(wins + 0.06) < 1.0
+    assert mean(wins + 0.04) > 1.0
+
+
+def test_evidence_is_the_mean_over_bets_of_what_each_episode_brings():
+    pairs, margin = Pairs(30, wins=2, losses=3), 0.05
+    each = [-1.0] * 2 + [1.0] * 3 + [0.0] * 25
+    money = [math.prod(1 + bet * (margin - loss) for loss in each) for bet in BETS]
+    assert log_evidence(pairs, margin) == pytest.approx(math.log(sum(money) / len(BETS)))
+
+
+def test_the_bound_is_the_margin_that_the_evidence_speaks_against():
+    pairs = Pairs(200, wins=4, losses=7)
+    bound = loss_bound(pairs, 20.0)
+    assert log_evidence(pairs, bound) == pytest.approx(math.log(20.0))
+    assert bound > loss_below(pairs, Z)  # to look again and again is not free
+    assert loss_bound(Pairs(3, 0, 0), 20.0) == pytest.approx(1.0)
+    assert loss_bound(Pairs(0, 0, 0), 20.0) == pytest.approx(1.0)
+
+
+def test_as_many_episodes_as_needed_are_enough_and_one_less_is_not():
+    needed = episodes_needed(Pairs(12, 0, 0), 0.05, 20.0)
+    assert needed is not None
+    assert log_evidence(Pairs(needed, 0, 0), 0.05) >= math.log(20.0)
+    assert log_evidence(Pairs(needed - 1, 0, 0), 0.05) < math.log(20.0)
 
 
 def test_nothing_is_needed_of_a_trial_that_loses_more_than_the_margin():
-    assert episodes_needed(Pairs(60, wins=0, losses=11), 0.05, Z) is None
-    assert episodes_needed(Pairs(0, 0, 0), 0.05, Z) is None
+    assert episodes_needed(Pairs(60, wins=0, losses=11), 0.05, 20.0) is None
+    assert episodes_needed(Pairs(0, 0, 0), 0.05, 20.0) is None
 
 
-GOOD, LESS = [True] * 100, [True] * 60 + [False] * 40
+GOOD, LESS = [True] * 150, [True] * 90 + [False] * 60
 
 
 def test_the_fastest_that_passes_is_named_and_a_faster_one_that_may_pass():
@@ -110,18 +137,19 @@ def test_the_fastest_that_passes_is_named_and_a_faster_one_that_may_pass():
         [(reference, 4.0), (view(1, GOOD), 3.0), (view(2, GOOD[:20]), 2.0), (view(3, LESS), 1.0)],
         reference,
     )
-    assert (found.trial, found.loss, found.episodes, found.tested) == (1, 0.0, 100, 3)
+    assert (found.trial, found.loss, found.episodes, found.tested) == (1, 0.0, 150, 3)
     assert found.loss_high is not None
     assert 0 < found.loss_high <= 0.05
     assert found.next_trial == 2
     assert found.episodes_needed is not None
-    assert 20 < found.episodes_needed <= 100
+    assert 20 < found.episodes_needed <= 150
 
 
 def test_with_few_episodes_there_is_none_yet():
     reference = view(0, GOOD[:12])
     found = verdict([(reference, 4.0), (view(1, GOOD[:12]), 3.0)], reference)
-    assert (found.trial, found.loss, found.next_trial, found.episodes_needed) == (None, None, 1, 52)
+    assert (found.trial, found.loss, found.next_trial) == (None, None, 1)
+    assert found.episodes_needed == episodes_needed(Pairs(12, 0, 0), 0.05, 20.0)
 
 
 def test_more_tested_trials_need_more_episodes():
@@ -132,6 +160,8 @@ def test_more_tested_trials_need_more_episodes():
     )
     assert many.tested == 5
     assert (many.episodes_needed or 0) > (few.episodes_needed or 0)
+    chosen = verdict([(reference, 4.0), (view(1, GOOD[:20]), 3.0)], reference, trials=5)
+    assert chosen.episodes_needed == many.episodes_needed  # of five, it was chosen
 
 
 def test_nothing_faster_than_the_reference_means_nothing_to_test():

@@ -17,14 +17,16 @@ NVCC = shutil.which("nvcc")
 @pytest.mark.slow
 @pytest.mark.skipif(NVCC is None, reason="needs nvcc")
 @pytest.mark.parametrize(
-    "constants",
+    ("constants", "chunked"),
     [
-        Constants(10, format=4, block=16, qmax=127.0, layers=18, action=32, clusters=15),
-        Constants(64, format=8, block=128, qmax=7.0, layers=2, action=7, clusters=14),
+        (Constants(10, format=4, block=16, qmax=127.0, layers=18, action=32, clusters=15), False),
+        (Constants(64, format=8, block=128, qmax=7.0, layers=2, action=7, clusters=14), True),
     ],
 )
-def test_the_loop_compiles_without_a_warning(constants: Constants, tmp_path: Path) -> None:
-    defined = [f"-D{key}={value}" for key, value in constants.definitions().items()]
+def test_the_loop_compiles_without_a_warning(
+    constants: Constants, chunked: bool, tmp_path: Path
+) -> None:
+    defined = [f"-D{key}={value}" for key, value in constants.definitions(chunked).items()]
     command = [str(NVCC), "-std=c++17", "-arch=sm_90", "-Werror=all-warnings", "-cubin", *defined]
     command += ["-o", str(tmp_path / "out"), str(SOURCES / "expert_loop.cu")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)

@@ -89,8 +89,17 @@ def test_scales_and_permutations_are_packed_too(bits: int) -> None:
 
 def test_the_kernel_is_compiled_for_the_given_constants() -> None:
     constants = Constants(10, format=4, block=16, qmax=127.0, layers=18, action=32, clusters=15)
-    assert constants.definitions()["QMAX"] == "127.0f"
-    assert constants.definitions()["FORMAT"] == 4
+    assert constants.definitions(chunked=False)["QMAX"] == "127.0f"
+    assert constants.definitions(chunked=False)["FORMAT"] == 4
+    assert [constants.definitions(chunked)["CHUNKED"] for chunked in (False, True)] == [0, 1]
+
+
+def test_keys_come_in_chunks_only_where_they_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvrtc, "build", lambda _, definitions: definitions["CHUNKED"])
+    constants = Constants(50, format=8, block=16, qmax=127.0, layers=18, action=32, clusters=15)
+    loop = SimpleNamespace(constants=constants, longest_at_once=718)
+    chunked = [PersistentLoop.kernel(loop, prefix) for prefix in (1, 534, 718, 719, 1024)]
+    assert chunked == [0, 0, 0, 1, 1]
 
 
 def test_a_product_that_one_cta_did_not_compute_is_not_counted() -> None:

@@ -115,6 +115,7 @@ CASES = [
     (10, 8, 16, 3000),
     (17, 4, 16, 1100),
     (50, 4, 16, 790),
+    (50, 8, 16, 718),
     (50, 8, 16, 719),
     (50, 8, 16, 790),
     (50, 4, 16, 968),
@@ -203,6 +204,7 @@ def test_products_are_counted_where_they_are_computed() -> None:
     for steps in (3, 1):  # of a schedule of one step: the kernel counts what really runs
         given = {**k.expert.tensors, **prefix.tensors, "noise": k.noise}
         given["modulations"] = given["modulations"].repeat(3, 1, 1, 1)
+        given["step_sizes"] = torch.full((steps,), 1 / steps, device="cuda")
         given["actions"] = torch.empty_like(k.noise)
         k.expert.loop.run(given, prefix.length, steps)
         assert set(k.expert.products_done().values()) == {steps}
@@ -229,6 +231,30 @@ def test_fewer_clusters_give_the_same_actions(monkeypatch: pytest.MonkeyPatch) -
     expert = PersistentExpert(k.merged)
     assert expert.loop.constants.clusters == 14
     assert torch.equal(expert.denoise(k.noise, expert.prepare(k.cache)), expected)
+
+
+@torch.no_grad()
+def test_the_keys_of_two_pictures_and_a_long_prompt_fit_at_once() -> None:
+    assert kit(50, 8, 16, 3).expert.loop.longest_at_once == 718
+
+
+@torch.no_grad()
+def test_each_step_has_its_own_size() -> None:
+    k = kit(10, 4, 16, 77)
+    prefix = k.expert.prepare(k.cache)
+
+    def moved_by(*sizes: float) -> Tensor:
+        given = {**k.expert.tensors, **prefix.tensors, "noise": k.noise}
+        given["modulations"] = given["modulations"].repeat(len(sizes), 1, 1, 1)
+        given["step_sizes"] = torch.tensor(sizes, device="cuda")
+        given["actions"] = torch.empty_like(k.noise)
+        k.expert.loop.run(given, prefix.length, len(sizes))
+        return given["actions"] - k.noise
+
+    first = moved_by(1.0)
+    torch.testing.assert_close(moved_by(0.25), 0.25 * first)
+    torch.testing.assert_close(moved_by(0.25, 0.0, 0.0), 0.25 * first)
+    torch.testing.assert_close(moved_by(0.0, 0.25), 0.25 * first)
 
 
 @torch.no_grad()

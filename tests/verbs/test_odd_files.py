@@ -93,7 +93,7 @@ def state(folder: Path) -> dict[Path, bytes]:
 def test_a_damaged_file_is_named_in_one_line(
     name, verb, content, sweep, command, capsys, monkeypatch
 ) -> None:
-    monkeypatch.setattr("duqsweep.control.tracking.mirror.import_client", _unreached)
+    monkeypatch.setattr("duqsweep.control.tracking.mlflow_client.import_client", _unreached)
     (sweep / name).write_bytes(CONTENTS[content])
     before = state(sweep)
     code = command(verb, sweep)

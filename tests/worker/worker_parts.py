@@ -78,7 +78,7 @@ class PaperPolicy:
     def time_parts(self, observation: Observation, noise: NDArray[np.float32]) -> dict[str, float]:
         return {"vision": 0.001, "llm": 0.001, "dit": 0.001}
 
-    def copy(self, num_steps: int, schedule: Schedule) -> PaperPolicy:
+    def copy(self, num_steps: int, schedule: Schedule, reuse_images: bool) -> PaperPolicy:
         return PaperPolicy(self._act_of_copies, num_steps=num_steps)
 
     def weights(self) -> list[torch.Tensor]:

@@ -12,7 +12,7 @@ import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal, TypeVar
 
 from omegaconf import MISSING
@@ -277,8 +277,9 @@ class RootConfig:
     storage: StorageConfig = field(default_factory=StorageConfig)
 
 
+@cache
 def register() -> None:
-    """Make the schema known to Hydra; may be called again."""
+    """Make the schema known to Hydra; may be called again, at no cost."""
     from hydra.core.config_store import ConfigStore  # Hydra takes long to import
 
     ConfigStore.instance().store(name=ROOT, node=RootConfig, provider="duqsweep")

@@ -238,7 +238,7 @@ def _verdict(
         if (time := points[number].value(EPISODE_TIME_S)) is not None
     }
     candidates = [(view, times[view.number]) for view in views if view.number in times]
-    return verdict(candidates, named, margin)
+    return verdict(candidates, named, margin, trials=len(views) - 1)
 
 
 def count_outcomes(views: Sequence[TrialView]) -> dict[str, int]:

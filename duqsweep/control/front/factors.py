@@ -60,9 +60,9 @@ class Form:
     @property
     def is_reference(self) -> bool:
         """Whether it is what every trial is timed beside."""
-        steps = (PolicySpec.num_steps, PolicySpec.schedule)
-        same = (self.policy.num_steps, self.policy.schedule) == steps
-        return same and not self.runtime.compile
+        called = (self.policy.num_steps, self.policy.schedule, self.policy.reuse_images)
+        plainly = called == (PolicySpec.num_steps, PolicySpec.schedule, PolicySpec.reuse_images)
+        return plainly and not self.runtime.compile
 
 
 @dataclass(frozen=True)

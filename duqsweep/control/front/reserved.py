@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from duqsweep import files
 from duqsweep.codec import FLAT, decode, encode
+from duqsweep.control.front.pairs import Pairs, loss_above, loss_below, score
 from duqsweep.control.front.success import SuccessEstimate
-from duqsweep.control.front.verdict import Pairs, loss_above, loss_below, score
 
 CONFIRM_DIR = "confirm"  # in the sweep's folder, laid out as a sweep's folder
 CONFIRM_JSON = "confirm.json"

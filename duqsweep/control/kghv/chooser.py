@@ -14,6 +14,7 @@ from duqsweep.control.config.parameters import Parameter, Params
 from duqsweep.control.config.space import random_value
 from duqsweep.control.kghv.acquisition import Staircase, gain_of_known, gain_of_new
 from duqsweep.control.kghv.angles import angle, angle_noise, rate, rate_sd
+from duqsweep.control.kghv.costs import CostSurrogate, Modelled, learn_cost_model
 from duqsweep.control.kghv.encoding import Encoding
 from duqsweep.control.kghv.posterior import Posterior
 from duqsweep.control.kghv.surrogate import Kernel, Surrogate
@@ -31,8 +32,6 @@ _FIT_STEPS = 20
 _FIT_EVERY = 1.1  # the hyperparameters are fitted again when there are so many times more trials
 # The angle of a typical success rate, and how far the mean over a space may lie from it.
 _CENTER, _OFFSET = float(np.arcsin(np.sqrt(0.7))), 0.25
-_COST_OFFSET = 1.0  # prior variance of a space's mean cost, in squared logarithms
-_COST_NOISE = 1e-3  # variance of a measured logarithm
 _SOUND_OFFSET = 0.01  # prior variance of the share of a space's points that can be evaluated
 _LEAST_SOUND = 0.05  # no point is given up altogether
 _CERTAIN = 1e-6  # variance of the angle of a trial that failed: it has no success
@@ -119,6 +118,7 @@ class Chooser:
         costs: int,
         batch: int,
         least: int = 0,
+        modelled: Modelled | None = None,
     ) -> None:
         """Nothing is known yet.
 
@@ -128,13 +128,16 @@ class Chooser:
             costs: How many objectives there are beside the success rate, at least one.
             batch: Episodes that one decision assigns.
             least: Episodes that a point of the front gets before anything else.
+            modelled: The cost model, whose logarithms are the prior mean of the costs; it is asked
+                at the first decision.
         """
         self._parameters, self._draw = tuple(parameters), draw
         self._batch, self._least = batch, least
         self._rates, self._encoding = rate_model(self._parameters)
         columns = self._encoding.columns
         self._groups = {column.key: column.group for column in columns}
-        self._costs = [Surrogate(Kernel(columns, _COST_OFFSET), 0.0) for _ in range(costs)]
+        self._costs = [CostSurrogate(columns) for _ in range(costs)]
+        self._modelled = modelled
         self._soundness = Surrogate(Kernel(columns, _SOUND_OFFSET), 0.0)
         self._soundness_at = 1.0  # share of the trials that did not fail
         self._fitted_at = [0, 0]  # number of trials when rates and costs were last fitted
@@ -142,15 +145,19 @@ class Chooser:
     @property
     def hyperparameters(self) -> list[list[float]]:
         """What must survive a restart for the same decisions, as plain JSON data."""
-        thetas = [surrogate.theta.tolist() for surrogate in (self._rates, *self._costs)]
+        thetas = [surrogate.theta.tolist() for surrogate in self._fitted]
         return [[float(count) for count in self._fitted_at], *thetas]
 
     @hyperparameters.setter
     def hyperparameters(self, saved: list[list[float]]) -> None:
         counts, *thetas = saved
         self._fitted_at = [int(count) for count in counts]
-        for surrogate, theta in zip((self._rates, *self._costs), thetas, strict=True):
+        for surrogate, theta in zip(self._fitted, thetas, strict=True):
             surrogate.theta = np.array(theta)
+
+    @property
+    def _fitted(self) -> list[Surrogate]:
+        return [self._rates, *(cost.process for cost in self._costs)]
 
     def choose(
         self,
@@ -222,14 +229,24 @@ class Chooser:
         timed = has_costs[inside]
         if timed.any():
             steps = self._steps(1, int(timed.sum()))
+            self._ask_cost_model()
             for k, surrogate in enumerate(self._costs):
-                seen = costs[inside, k][timed]
-                surrogate.fit(x[timed], seen, np.full(len(seen), _COST_NOISE), steps)
+                surrogate.fit(x[timed], costs[inside, k][timed], steps)
             guessed = np.flatnonzero(inside & ~has_costs)
             if len(guessed):
                 costs[guessed] = self._predicted_costs(x[~timed])[0]
                 has_costs[guessed] = True
         return _State(angles, variances, costs, has_costs)
+
+    def _ask_cost_model(self) -> None:
+        """Once, because it takes a while."""
+        if self._modelled is not None and self._parameters:
+            models = learn_cost_model(
+                self._encoding, self._random, self._modelled, len(self._costs)
+            )
+            for surrogate, model in zip(self._costs, models, strict=True):
+                surrogate.modelled = model
+            self._modelled = None
 
     def _angles(self, known: Sequence[Known], inside: Flags, x: Floats) -> tuple[Floats, Floats]:
         """Posterior mean and variance of each trial's angle."""

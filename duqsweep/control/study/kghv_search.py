@@ -18,6 +18,7 @@ from duqsweep.control.front.beliefs import Answer, Beliefs, write_beliefs
 from duqsweep.control.kghv.chooser import Choice, Chooser
 from duqsweep.control.kghv.decider import Decider, Questioned, Situation
 from duqsweep.control.protocols import EarlyStopping
+from duqsweep.control.study.modelled_costs import ModelledCosts
 from duqsweep.control.study.proposed import ProposedTrials, Study, counts
 from duqsweep.control.study.situation import KnownTrials, OpenTrial
 from duqsweep.control.trial_status import FINAL
@@ -285,6 +286,7 @@ def _decider(config: SweepConfig, space: Space, known: KnownTrials, until: Until
         costs=len(known.costs),
         batch=config.batch,
         least=LEAST_BATCHES * config.batch,
+        modelled=ModelledCosts(space, known.costs),
     )
     time = next((k for k, measure in enumerate(known.costs) if measure.name in TIMES), 0)
     noise = tuple(measure.noise for measure in known.costs)

@@ -23,7 +23,7 @@ from duqsweep.control.front.history import FrontHistory
 from duqsweep.control.front.records import Front, FrontPoint, read_front
 from duqsweep.control.tracking import runs, shared_view
 from duqsweep.control.tracking.copied_runs import MOVED, CopiedRun, CopiedRuns
-from duqsweep.control.tracking.mlflow_client import check_database, default_uri, import_client
+from duqsweep.control.tracking.mlflow_client import default_uri, open_client
 from duqsweep.control.tracking.refusals import refused_or_failed
 from duqsweep.control.tracking.runids import remember_runs, sweep_key
 from duqsweep.control.tracking.trial_files import put_files, stamp_of, trial_files
@@ -217,6 +217,8 @@ class Mirror:
     ) -> None:
         """Write a trial's run, unless nothing has changed that is worth it."""
         view, before = source.view, self._described.get(source.view.number)
+        if view.result is not None and point is None and not refresh:
+            return  # the front that has its point follows in a moment, and both are one writing
         if (
             before is not None
             and not source.is_news(before)
@@ -253,9 +255,7 @@ class Mirror:
         remember_runs(self._dir, self._uri, ids)
 
     def _connect(self) -> CopiedRuns:
-        check_database(self._uri)
-        mlflow_client = import_client()
-        client = mlflow_client(tracking_uri=self._uri)
+        client = open_client(self._uri)
         name = f"duqsweep/{self._dir.name}"
         local = self._uri == default_uri(self._dir)
         artifacts = (self._dir / files.MLFLOW_ARTIFACTS).as_uri() if local else None

@@ -15,6 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from duqsweep import files
+from duqsweep.control.tracking.tables import (
+    copy_tables,
+    database_path,
+    keep_tables,
+    kept_tables,
+)
 
 
 def default_uri(sweep_dir: Path) -> str:
@@ -22,16 +28,34 @@ def default_uri(sweep_dir: Path) -> str:
     return f"sqlite:///{(sweep_dir / files.MLFLOW_DB).absolute()}"
 
 
+def open_client(uri: str) -> Any:
+    """A client of the MLflow at `uri`; a SQLite database is made where there is none.
+
+    Raises:
+        sqlite3.Error: A SQLite file is no database or cannot be opened.
+        Exception: MLflow's own.
+    """
+    database = database_path(uri)
+    kept = kept_tables() if database is not None and not database.exists() else None
+    if database is not None and kept is not None and kept.exists():
+        copy_tables(kept, database)
+    check_database(uri)
+    client = import_client()(tracking_uri=uri)
+    if database is not None and kept is not None and not kept.exists():
+        client.search_experiments(max_results=1)  # now the tables are there
+        keep_tables(database, kept)
+    return client
+
+
 def check_database(uri: str) -> None:
     """Raise sqlite3.Error for a SQLite file that is no database or cannot be opened.
 
     MLflow tries such a file again and again for minutes.
     """
-    if not uri.startswith("sqlite:///"):
-        return
-    path = uri.removeprefix("sqlite:///").partition("?")[0]
-    with closing(sqlite3.connect(path)) as database:
-        database.execute("PRAGMA schema_version")
+    database = database_path(uri)
+    if database is not None:
+        with closing(sqlite3.connect(database)) as opened:
+            opened.execute("PRAGMA schema_version")
 
 
 def import_client() -> Any:

@@ -67,8 +67,8 @@ def verdict_line(front: Front) -> str | None:
     if verdict.trial is not None and verdict.loss is not None and verdict.loss_high is not None:
         said = (
             f"Verdict: trial {labels.get(verdict.trial, verdict.trial)} is the fastest that loses "
-            f"at most {points} against the reference, {sure}: over {verdict.episodes} common "
-            f"episodes it {'gains' if verdict.loss < 0 else 'loses'} "
+            f"at most {points} against the reference, {sure} over all looks: over "
+            f"{verdict.episodes} common episodes it {'gains' if verdict.loss < 0 else 'loses'} "
             f"{100 * abs(verdict.loss):.3g} points, and a loss of {100 * verdict.loss_high:.3g} or "
             "more is excluded."
         )

@@ -1,8 +1,8 @@
 // Attention of the action tokens over the prefix and over one another.
 //
 // A cluster computes a few tokens, all heads. The keys are divided among its ranks (CTAs); rank h then combines the
-// partial results of head h. A rank whose keys do not fit into its shared memory handles them in chunks: after each
-// one, it rescales the sums so far to the largest score so far.
+// partial results of head h. If CHUNKED, a rank whose keys do not fit into its shared memory handles them in chunks: after
+// each one, it rescales the sums so far to the largest score so far.
 #pragma once
 #include "quantize.cuh"
 #include "products.cuh"
@@ -22,7 +22,7 @@ DEVICE void gather_queries(const Arguments &g, int first, const ThreadPosition &
 // Waits for a chunk of the prefix's keys and values, whose copy started earlier, and copies the action tokens' own
 // ones behind them.
 DEVICE void gather_own(const Arguments &g, const KeyChunk &chunk, const ThreadPosition &p) {
-    const int end = min(p.keys, chunk.first_row + chunk.rows);
+    const int end = CHUNKED ? min(p.keys, chunk.first_row + chunk.rows) : p.keys;
     for (int row = max(chunk.first_row, g.prefix - p.first_key) + p.warp; row < end; row += WARPS) {
         const int own = (p.first_key + row - g.prefix) * DIM + p.lane * 8;
         const int to = (row - chunk.first_row) * KEY_PITCH + p.lane * 16;
@@ -76,13 +76,13 @@ DEVICE void softmax(const float (&scores)[UNITS][4], const KeyChunk &chunk, cons
         if (tile >= tiles) continue;
         const int column = n * HEADS + p.lane % 4 * 2;
         float2 largest = {LOWEST, LOWEST}, sum = {0.f, 0.f};
-        if (chunk.number > 0) largest = shared<float2>(AT_EARLIER_MAX + column * 4);
+        if (CHUNKED && chunk.number > 0) largest = shared<float2>(AT_EARLIER_MAX + column * 4);
         const float2 earlier = largest;
         for (int other = 0; other < tiles; other++) {
             const float2 found = shared<float2>(AT_KEY_MAX + (other * COLUMNS + column) * 4);
             largest = {fmaxf(largest.x, found.x), fmaxf(largest.y, found.y)};
         }
-        if (chunk.number > 0 && tile == 0 && p.lane < 4)
+        if (CHUNKED && chunk.number > 0 && tile == 0 && p.lane < 4)
             shared<float2>(AT_RESCALE + column * 4) = {__expf(earlier.x - largest.x), __expf(earlier.y - largest.y)};
 #pragma unroll
         for (int i = 0; i < 4; i++) {
@@ -104,7 +104,7 @@ DEVICE void softmax(const float (&scores)[UNITS][4], const KeyChunk &chunk, cons
 // Adds the probabilities times the chunk's values (transposed): 16 channels of all heads per warp.
 DEVICE void weigh_values(float (&sums)[CLUSTER_TOKENS][4], const KeyChunk &chunk, const ThreadPosition &p) {
     const int tiles = chunk.rows / 16;
-    if (chunk.number > 0) {
+    if (CHUNKED && chunk.number > 0) {
 #pragma unroll
         for (int n = 0; n < CLUSTER_TOKENS; n++) {
             const float2 factors = shared<float2>(AT_RESCALE + (n * HEADS + p.lane % 4 * 2) * 4);
@@ -134,7 +134,7 @@ DEVICE float2 stats_of(const KeyChunk &chunk, int column) {
         stats.x = fmaxf(stats.x, shared<float>(AT_KEY_MAX + (tile * COLUMNS + column) * 4));
         stats.y += shared<float>(AT_KEY_SUMS + (tile * COLUMNS + column) * 4);
     }
-    if (chunk.number > 0) {
+    if (CHUNKED && chunk.number > 0) {
         stats.x = fmaxf(stats.x, shared<float>(AT_EARLIER_MAX + column * 4));
         stats.y += shared<float>(AT_EARLIER_SUMS + column * 4) * shared<float>(AT_RESCALE + column * 4);
     }
@@ -212,7 +212,7 @@ DEVICE void quantize_attention(const Arguments &g, int token, int parity, const 
 // Adds a chunk of keys to the sums, and starts the copy of the next chunk, if there is one.
 DEVICE void attend_to_chunk(
     float (&sums)[CLUSTER_TOKENS][4], const Arguments &g, const KeyChunk &chunk, int layer, const ThreadPosition &p) {
-    const bool more = chunk.first_row + chunk.rows < p.key_rows;
+    const bool more = CHUNKED && chunk.first_row + chunk.rows < p.key_rows;
     gather_own(g, chunk, p);
     __syncthreads();
     float scores[UNITS][4];
@@ -244,7 +244,7 @@ DEVICE void attention_phase(
 #pragma unroll 1
         while (true) {
             attend_to_chunk(sums, g, chunk, it.layer, p);
-            if (chunk.number == more) break;
+            if (!CHUNKED || chunk.number == more) break;
             if (p.thread < COLUMNS) {
                 const float2 stats = stats_of(chunk, p.thread);
                 shared<float>(AT_EARLIER_MAX + p.thread * 4) = stats.x;

@@ -16,15 +16,16 @@
 // and load.
 //
 // The compiler command defines TOKENS (1 to 64), FORMAT (4 or 8: bits of a stored weight), BLOCK (channels per rotation
-// block; 1: no rotation), QMAX (largest quantized activation), LAYERS, ACTION (channels of an action) and CLUSTERS
-// (active at the same time).
+// block; 1: no rotation), QMAX (largest quantized activation), LAYERS, ACTION (channels of an action), CLUSTERS
+// (active at the same time) and CHUNKED (1: a rank may have more keys than fit into its shared memory; 0: it has not).
 #include "attention.cuh"
 #include "euler_step.cuh"
 #include "linear_residual.cuh"
 #include "gate_up.cuh"
 #include "qkv.cuh"
 
-extern "C" __constant__ int shared_bytes = SMEM_BYTES;   // per CTA; read by the launcher
+// Read by the launcher: bytes of shared memory per CTA, and the number of keys that fit into a rank.
+extern "C" __constant__ int shared_bytes = SMEM_BYTES, max_keys = MAX_KEYS;
 
 extern "C" __global__ void __cluster_dims__(8, 1, 1) __launch_bounds__(512, 1)
 expert_loop(const __grid_constant__ Arguments g) {

@@ -7,8 +7,8 @@ constexpr int PITCH = WIDTH + 16, KEY_PITCH = 2 * DIM + 16;
 __host__ __device__ constexpr int max_of(int a, int b) { return a > b ? a : b; }
 __host__ __device__ constexpr int lines(int bytes) { return (bytes + 127) / 128 * 128; }
 enum Mbarrier {
-    KEYS_IN, MORE_KEYS_IN, WEIGHT_IN, GATE_UP_IN, CODES_IN, PARTIALS_IN, ATTN_IN, ATTN_AMAX_IN, HIDDEN_AMAX_IN,
-    PARTIAL_SUMS_IN, MBARRIERS
+    KEYS_IN, WEIGHT_IN, GATE_UP_IN, CODES_IN, PARTIALS_IN, ATTN_IN, ATTN_AMAX_IN, HIDDEN_AMAX_IN, PARTIAL_SUMS_IN,
+    MORE_KEYS_IN, MBARRIERS = MORE_KEYS_IN + CHUNKED
 };
 constexpr int AT_MBARRIERS = 0;
 constexpr int AT_COUNTS = AT_MBARRIERS + 8 * 12;           // (PRODUCTS) u32
@@ -35,7 +35,7 @@ constexpr int AT_KEY_SUMS = AT_KEY_MAX + 8 * CLUSTER_TOKENS * HEADS * 4;
 constexpr int AT_EARLIER_MAX = AT_KEY_SUMS + 8 * CLUSTER_TOKENS * HEADS * 4;
 constexpr int AT_EARLIER_SUMS = AT_EARLIER_MAX + CLUSTER_TOKENS * HEADS * 4;
 constexpr int AT_RESCALE = AT_EARLIER_SUMS + CLUSTER_TOKENS * HEADS * 4;
-constexpr int AT_PROBS = lines(AT_RESCALE + CLUSTER_TOKENS * HEADS * 4);
+constexpr int AT_PROBS = lines(CHUNKED ? AT_RESCALE + CLUSTER_TOKENS * HEADS * 4 : AT_EARLIER_MAX);
 constexpr int PROB_PITCH = 2 * 128 + 16;
 constexpr int AT_ATTN = lines(AT_PROBS + CLUSTER_TOKENS * HEADS * PROB_PITCH);  // (tokens, DIM) words
 constexpr int ATTEND_END = AT_ATTN + CLUSTER_TOKENS * DIM * 4;
@@ -44,8 +44,8 @@ constexpr int AT_KEYS = lines(max_of(max_of(AT_SUMS + SUMS_BYTES, PARTIAL_SUMS_E
 constexpr int AT_GATE_UP = AT_KEYS;                    // fragments, after attention has read the keys
 constexpr int MAX_SMEM = 232448;                    // limit per CTA on Hopper
 constexpr int FITTING_KEYS = (MAX_SMEM - AT_KEYS) / (2 * KEY_PITCH) / 16 * 16;
-// A rank's keys and values come in chunks. The first one fills the space of the keys and that of the values; of more
-// keys than that, each further chunk, both keys and values, goes into one of the two spaces, once it is free.
+// If CHUNKED, a rank's keys and values come in chunks. The first one fills the space of the keys and that of the values;
+// of more keys than that, each further chunk, both keys and values, goes into one of the two spaces, once it is free.
 constexpr int MAX_KEYS = FITTING_KEYS < 128 ? FITTING_KEYS : 128, MORE_KEYS = MAX_KEYS / 32 * 16;
 constexpr int AT_VALUES = AT_KEYS + MAX_KEYS * KEY_PITCH;
 constexpr int SMEM_BYTES = max_of(AT_VALUES + MAX_KEYS * KEY_PITCH, AT_GATE_UP + GATE_UP_BYTES);

@@ -81,7 +81,9 @@ DEVICE void bulk_load_weight(
 struct KeyChunk {
     int number, first_row, rows, at_keys, at_values;
 };
-DEVICE KeyChunk first_keys(const ThreadPosition &p) { return {0, 0, min(p.key_rows, MAX_KEYS), AT_KEYS, AT_VALUES}; }
+DEVICE KeyChunk first_keys(const ThreadPosition &p) {
+    return {0, 0, CHUNKED ? min(p.key_rows, MAX_KEYS) : p.key_rows, AT_KEYS, AT_VALUES};
+}
 DEVICE KeyChunk keys_after(const KeyChunk &chunk, const ThreadPosition &p) {
     const int first = chunk.first_row + chunk.rows, at = chunk.number % 2 ? AT_VALUES : AT_KEYS;
     return {chunk.number + 1, first, min(p.key_rows - first, MORE_KEYS), at, at + MORE_KEYS * KEY_PITCH};

@@ -42,12 +42,16 @@ class Constants:
     action: int  # channels of an action
     clusters: int  # active at the same time
 
-    def definitions(self) -> dict[str, int | str]:
-        """The preprocessor definitions."""
+    def definitions(self, chunked: bool) -> dict[str, int | str]:
+        """The preprocessor definitions.
+
+        Args:
+            chunked: Whether a rank may have more keys than fit into its shared memory.
+        """
         found: dict[str, int | str] = {
             field.name.upper(): getattr(self, field.name) for field in fields(self)
         }
-        return {**found, "QMAX": f"{self.qmax:.1f}f"}
+        return {**found, "QMAX": f"{self.qmax:.1f}f", "CHUNKED": int(chunked)}
 
 
 def unsupported_reason(
@@ -100,19 +104,25 @@ def constants_of(shape: ExpertShape, layers: Sequence[LayerWeights]) -> Constant
 class PersistentLoop:
     """The compiled kernel with its scratch buffers."""
 
-    def __init__(self, constants: Constants, name: str, device: torch.device) -> None:
+    def __init__(
+        self, constants: Constants, name: str, device: torch.device, longest_prefix: int
+    ) -> None:
         """Compile the kernel, unless this process has already, and allocate its buffers.
 
         Args:
             constants: What to compile the kernel for.
             name: Format of the weights ("w4a8" or "w8a8"), for the names of counted products.
             device: A GPU.
+            longest_prefix: The most prefix tokens that the policy can produce.
 
         Raises:
             EvaluationError: The kernel does not compile.
         """
         self.constants, self.name = constants, name
-        self.kernel = nvrtc.build("expert_loop", constants.definitions())
+        kernel = nvrtc.build("expert_loop", constants.definitions(chunked=False))
+        # The most prefix tokens whose keys and values fit into the shared memory of a cluster.
+        self.longest_at_once = RANKS * kernel.constant("max_keys") - constants.tokens
+        self.kernel(longest_prefix)  # compiled now, not in a call
         self.ctas = RANKS * constants.clusters
         attn = SIZES["heads"] * SIZES["head_dim"]
 
@@ -131,6 +141,15 @@ class PersistentLoop:
             "hidden_scales": rows(1, torch.float32),
         }
         self.counters = torch.zeros(1 + len(PRODUCTS), dtype=torch.int32, device=device)
+
+    def kernel(self, prefix: int) -> nvrtc.Kernel:
+        """The kernel for that many prefix tokens.
+
+        The form that also takes keys in chunks is slower, even where there is only one chunk: its
+        attention needs more registers than there are.
+        """
+        chunked = prefix > self.longest_at_once
+        return nvrtc.build("expert_loop", self.constants.definitions(chunked))
 
     def divide_among_ranks(self, prefix: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         """Divide the keys and values among the ranks of a cluster.
@@ -166,7 +185,8 @@ class PersistentLoop:
         counters = {"arrivals": self.counters[:1], "product_counts": self.counters[1:]}
         given = {**tensors, **self.buffers, **counters}
         pointers = (given[name].data_ptr() for name in POINTERS)
-        self.kernel.launch_at_once(_Arguments(*pointers, prefix, steps), self.ctas, THREADS)
+        arguments = _Arguments(*pointers, prefix, steps)
+        self.kernel(prefix).launch_at_once(arguments, self.ctas, THREADS)
         note("expert_loop")
 
     def products_done(self) -> dict[str, int]:
