@@ -103,7 +103,11 @@ SUITE = records(
 )
 SPEC = records(
     TrialSpec,
-    policy=records(PolicySpec, num_steps=st.integers(1, 100)),
+    policy=records(
+        PolicySpec,
+        num_steps=st.integers(1, 100),
+        schedule_shift=st.floats(0, 100, exclude_min=True),
+    ),
     quant=QUANT,
     runtime=records(RuntimeSpec, threads=POSITIVE),
     suite=SUITE,

@@ -41,6 +41,7 @@ class Bench:
             prompt_tokens: Of instruction and state, at most the policy's; None: LIBERO's longest.
         """
         self.policy, self.device, self.num_steps = policy, device, num_steps
+        self.any_length = False  # compile the prefix once for all lengths, as a policy does
         self.sizes = sizes_of(policy)
         self.dtype = torch.bfloat16 if device == "cuda" else torch.float32
         torch.manual_seed(0)

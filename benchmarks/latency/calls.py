@@ -57,7 +57,7 @@ def merged_expert(bench: Bench, module: Pi05) -> Built:
 def merged_prefix(bench: Bench) -> FusedPrefix:
     """The merged image encoder and language model, compiled."""
     prefix = FusedPrefix(bench.module)
-    prefix.compile()
+    prefix.compile(bench.any_length)
     return prefix
 
 

@@ -180,5 +180,5 @@ def fused(bench: Bench, quant: QuantSpec, kernel: Kernel) -> tuple[FusedPrefix, 
     elif isinstance(loop, CompiledExpert):  # long chunks run compiled; they are timed here, too
         loop = TritonExpert(source.merged)
     merged = FusedPrefix(module)
-    merged.compile()
+    merged.compile(bench.any_length)
     return merged, loop

@@ -22,6 +22,8 @@ from duqsweep.control.mending import mend_identity, mend_sweep
 from duqsweep.control.protocols import Search
 from duqsweep.control.sweep_format import check_format
 from duqsweep.control.trials.phase import read_phase
+from duqsweep.control.view.console import open_console
+from duqsweep.control.view.decomposition import untimed_line
 from duqsweep.control.view.trouble import trouble_text
 from duqsweep.control.view.wording import repeats_line
 from duqsweep.errors import ConfigError
@@ -263,6 +265,9 @@ class _Run:
         missing = self._tracker.close(MLFLOW_WAIT_S if finished else 5.0)
         if finished:
             print_front(front)
+            untimed = untimed_line(front, shlex.quote(str(self._dir)))
+            if untimed:
+                open_console().print(untimed, highlight=False)
             repeats = repeats_line([view.number for view in views])
             if repeats:
                 print(repeats)

@@ -204,10 +204,22 @@ KNOBS = {
     "quant.act_percentile": 99.0,
     "quant.smoothing": 0.5,
     "quant.kernel": "loop",
+    "quant.number_format": "e4m3",
     "policy.num_steps": 4,
+    "policy.schedule": "cosine",
+    "policy.schedule_shift": 2.0,
+    "policy.reuse_images": True,
     "runtime.compile": True,
     "runtime.threads": 2,
     "suite.replan_steps": 10,
+}
+
+
+# What a knob has an effect beside.
+BESIDE = {
+    "quant.act_percentile": {"quant.act_scale": "static"},
+    "quant.number_format": {"quant.weight_bits.default": 8},
+    "policy.schedule_shift": {"policy.schedule": "shifted"},
 }
 
 
@@ -215,7 +227,7 @@ KNOBS = {
 def test_turning_a_knob_makes_another_trial(key):
     base = compose(["+sweep=smoke"]).base
 
-    beside = {"quant.act_scale": "static"} if key == "quant.act_percentile" else {}
+    beside = BESIDE.get(key, {})
 
     def identity(changes):
         spec = base.spec({**beside, **changes})

@@ -10,7 +10,6 @@ from composed import composed_in
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
-from optuna.visualization.matplotlib import plot_pareto_front
 
 from duqsweep import files
 from duqsweep.control.config.space import Space
@@ -64,6 +63,8 @@ def test_every_trial_keeps_its_number_its_values_and_what_it_searched(study, tmp
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_optunas_tools_use_the_copy(study, tmp_path):
+    from optuna.visualization.matplotlib import plot_pareto_front  # Matplotlib's pyplot is slow
+
     copy = copied(tmp_path)
     assert copy.study_name == "dit_speed with the reference"
     assert copy.metric_names == ["success_rate", "episode_time_s"]

@@ -30,7 +30,7 @@ from duqsweep.control.report.labels import Box, place_labels
 from duqsweep.control.report.report import REPORT_FILES, front_csv, print_front, write_report
 from duqsweep.control.trials.reader import read_trials
 from duqsweep.control.view import claims, wording
-from duqsweep.control.view.headline import headline
+from duqsweep.control.view.headline import headline, verdict_line
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +152,32 @@ def test_the_verdict_is_on_the_terminal_and_the_page(
     assert "About 240 common episodes would decide on trial 2" in text.getvalue()
     write_report(tmp_path, judged_front, read_trials(sweep_dir))
     assert words in (tmp_path / files.REPORT_HTML).read_text()
+
+
+def test_what_confirm_found_goes_before_what_the_search_shows(front: Front) -> None:
+    undecided = Verdict(0.05, 0.95, 0, 2, None, None, None, None, 2, 240)
+    timed = sorted(
+        (time, point.trial)
+        for point in front.points
+        if point.name is None and (time := point.value(EPISODE_TIME_S)) is not None
+    )
+    (_, fast), (_, slow) = timed[0], timed[-1]
+
+    def line(states: dict[int, str], verdict: Verdict) -> str:
+        points = [replace(p, state=states.get(p.trial, "unconfirmed")) for p in front.points]
+        return verdict_line(replace(front, points=tuple(points), verdict=verdict)) or ""
+
+    open_slow = replace(undecided, next_trial=slow)
+    assert f"confirm DIR --trials {slow} " in line({}, open_slow)
+    known = line({fast: "confirmed"}, open_slow)
+    assert known.startswith(f"Verdict: trial {fast} is the fastest that is confirmed: ")
+    assert "would decide" not in known  # on a slower one
+    both = line({slow: "confirmed"}, replace(undecided, next_trial=fast))
+    assert both.startswith(f"Verdict: trial {slow} is the fastest that is confirmed: ")
+    assert f"would decide on trial {fast}, " in both
+    faster = replace(undecided, trial=fast, loss=0.0, loss_high=0.03, episodes=90, next_trial=None)
+    passed = line({slow: "confirmed"}, faster)
+    assert passed.startswith(f"Verdict: trial {fast} is the fastest that loses")
 
 
 def test_page_shows_the_videos_that_lie_beside_it(

@@ -195,7 +195,7 @@ def test_confirm_walks_reserved_states_once(copied: Path, here: Here) -> None:
     assert settings.count("jobs: 2") == 1
     (copied / files.SWEEP_YAML).write_text(settings.replace("jobs: 2", "jobs: 1"))
     words = ["confirm", str(copied), "--episodes", "2", "--trials", "0,1"]
-    done = run(words, copied)
+    done = here(words, copied)
     assert done.returncode == 0, done.stderr
     content = files.read_json(copied / "confirm" / "confirm.json")
     assert [point["episodes"] for point in content["points"]] == [2, 2]
@@ -227,12 +227,12 @@ def test_evaluate_tries_one_configuration_here_and_now(
     (folder,) = (tmp_path / "sweeps").iterdir()
     (trial,) = json.loads(here(["status", str(folder), "--json"], tmp_path).stdout)["trials"]
     assert trial["state"] == "complete"
-    shown = run(["video", str(folder), "--px", "64", "--speed", "10"], tmp_path)
+    shown = here(["video", str(folder), "--px", "64", "--speed", "10"], tmp_path)
     assert shown.returncode == 0, shown.stderr
     (video,) = (folder / files.VIDEOS_DIR).iterdir()
     assert video.name == "trial_0000_episode_0000.mp4"
     assert shown.stdout == f"1 of 1: {video}\n"
-    again = run(["video", str(folder), "--trial", "0"], tmp_path)
+    again = here(["video", str(folder), "--trial", "0"], tmp_path)
     assert again.stdout == f"1 of 1: {video} is there already\n"
 
 

@@ -35,13 +35,13 @@ from duqsweep.control.report.webpage import (
     section,
     sortable_table,
 )
-from duqsweep.control.trials.reader import REFERENCE, TrialView
+from duqsweep.control.trials.reader import TrialView
 from duqsweep.control.view import tables, wording
 from duqsweep.control.view.claims import HEADER as CLAIMS_HEADER
 from duqsweep.control.view.claims import compare_claims
 from duqsweep.control.view.decomposition import HEADER as FACTORS
 from duqsweep.control.view.decomposition import NOTE as NOTE_OF_FACTORS
-from duqsweep.control.view.decomposition import decomposition
+from duqsweep.control.view.decomposition import decomposition, untimed_line
 from duqsweep.control.view.evidence import HEADER, NOTE, evidence
 from duqsweep.control.view.headline import answer_line, first_line
 from duqsweep.control.view.simulation import simulator_line, warnings
@@ -218,13 +218,8 @@ def _decomposition(front: Front, folder: str) -> str:
     """What each speed-up is made of, and the command that times what is missing for it."""
     rows = decomposition(front)
     notes = [NOTE_OF_FACTORS] if rows else []
-    missing = sum(point.factors is None and point.name != REFERENCE for point in front.members)
-    if missing:
-        notes.append(
-            f"What quantization itself brings to {missing} of the front's trials is not known yet; "
-            f"python -m duqsweep twins {folder} times the same trials without it, in seconds each "
-            "and without an episode."
-        )
+    missing = untimed_line(front, folder)
+    notes += [] if missing is None else [missing]
     shown = "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
     return plain_table(FACTORS, rows) + shown
 

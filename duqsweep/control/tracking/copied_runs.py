@@ -106,7 +106,7 @@ class CopiedRuns:
 
         Args:
             run: As `get` gave it.
-            record: What it is to hold. A run that has no numbers yet gets its parameters with them.
+            record: What it is to hold; parameters come with the first numbers, in one call.
             stamps: Further tags.
             exactly: Also where nothing but p(front) has changed, by less than `MOVED`.
         """
@@ -115,12 +115,11 @@ class CopiedRuns:
         if fresh:
             tags[METRICS_TAG] = _stamp(record.metrics)
         changed = {name: text for name, text in tags.items() if run.tags.get(name) != text}
-        if (record.status, run.status) == ("RUNNING", "RUNNING") and not record.metrics:
-            return
         if not (exactly or fresh) and not _is_telling(changed, run.tags):
             changed = {}
         self._set_status(run, record)
-        params = {} if run.has_params else record.params
+        is_early = record.status == "RUNNING" and not record.metrics
+        params = {} if run.has_params or is_early else record.params
         if fresh or changed or params:
             self._log(run, fresh, params, changed)
 

@@ -217,6 +217,8 @@ class Mirror:
     ) -> None:
         """Write a trial's run, unless nothing has changed that is worth it."""
         view, before = source.view, self._described.get(source.view.number)
+        if view.result is not None and point is None and not refresh:
+            return  # the front that has its point follows in a moment, and both are one writing
         if (
             before is not None
             and not source.is_news(before)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from duqsweep.control.front.formats import NONE, ratio
 from duqsweep.control.front.records import Front, FrontPoint
+from duqsweep.control.trials.reader import REFERENCE
 from duqsweep.control.view.tables import EPISODE_COLUMN
-from duqsweep.control.view.wording import point_label
+from duqsweep.control.view.wording import counted, point_label
 
 HEADER = (
     "trial",
@@ -31,7 +32,19 @@ def decomposition(front: Front) -> list[tuple[str, ...]]:
     """
     if all(point.factors is None for point in front.members):
         return []
-    return [_row(point) for point in front.members if point.name != "reference"]
+    return [_row(point) for point in front.members if point.name != REFERENCE]
+
+
+def untimed_line(front: Front, folder: str) -> str | None:
+    """How to find out what quantization brings, where that is not known of all points."""
+    missing = sum(point.factors is None and point.name != REFERENCE for point in front.members)
+    if not missing:
+        return None
+    return (
+        f"What quantization itself brings to {counted(missing, 'trial')} of the front is not known "
+        f"yet; python -m duqsweep twins {folder} times the same trials without it, in seconds each "
+        "and without an episode."
+    )
 
 
 def _row(point: FrontPoint) -> tuple[str, ...]:

@@ -17,8 +17,12 @@ NOTE = (
 
 
 def evidence(front: Front) -> list[tuple[str, ...]]:
-    """One row (see `HEADER`) per point on the front that has played; best success first."""
-    return [_row(point) for point in front.members if point.success.counts.ran]
+    """One row (see `HEADER`) per point that has played, on the front or tried by `confirm`.
+
+    Those of the front come first, best success first; the others follow by trial.
+    """
+    others = [p for p in front.points if p.reserved is not None and not p.on_front]
+    return [_row(point) for point in (*front.members, *others) if point.success.counts.ran]
 
 
 def _row(point: FrontPoint) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from duqsweep.categories import named_category
 from duqsweep.control.front.formats import probability, ratio
 from duqsweep.control.front.measures import (
@@ -13,6 +15,7 @@ from duqsweep.control.front.measures import (
     Measure,
 )
 from duqsweep.control.front.records import Front, FrontPoint
+from duqsweep.control.trials.reader import REFERENCE
 from duqsweep.control.view.wording import interval, percent_range, point_label, short_params
 
 SHOWN = 5  # most important parameters
@@ -57,29 +60,53 @@ def headline(front: Front) -> str:
 
 
 def verdict_line(front: Front) -> str | None:
-    """Which trial is shown to lose little against the reference; None where nothing was tested."""
-    verdict = front.verdict
-    if verdict is None or not verdict.tested:
+    """Which trial is shown to lose little against the reference; None where nothing was tested.
+
+    A trial that `confirm` has confirmed goes before one that only the search's episodes speak for,
+    unless that one is faster.
+    """
+    verdict, confirmed = front.verdict, _fastest_confirmed(front)
+    if verdict is None or not (verdict.tested or confirmed):
         return None
     points = f"{100 * verdict.margin:.3g} points of success"
     sure = f"with {100 * verdict.confidence:.3g} % confidence"
-    labels = {point.trial: point_label(point) for point in front.points}
-    if verdict.trial is not None and verdict.loss is not None and verdict.loss_high is not None:
+    by_number = {point.trial: point for point in front.points}
+    passed = by_number.get(-1 if verdict.trial is None else verdict.trial)
+    if confirmed is not None and (passed is None or _time(confirmed) <= _time(passed)):
         said = (
-            f"Verdict: trial {labels.get(verdict.trial, verdict.trial)} is the fastest that loses "
-            f"at most {points} against the reference, {sure} over all looks: over "
-            f"{verdict.episodes} common episodes it {'gains' if verdict.loss < 0 else 'loses'} "
+            f"Verdict: trial {point_label(confirmed)} is the fastest that is confirmed: on states "
+            f"that no search uses it is shown to lose at most {points} against the reference."
+        )
+    elif passed is not None and verdict.loss is not None and verdict.loss_high is not None:
+        said = (
+            f"Verdict: trial {point_label(passed)} is the fastest that loses "
+            f"at most {points} against the reference, {sure}: over {verdict.episodes} common "
+            f"episodes it {'gains' if verdict.loss < 0 else 'loses'} "
             f"{100 * abs(verdict.loss):.3g} points, and a loss of {100 * verdict.loss_high:.3g} or "
             "more is excluded."
         )
     else:
         said = f"Verdict: none yet. No trial is shown to lose at most {points}, {sure}."
-    if verdict.next_trial is None or verdict.episodes_needed is None:
+    upcoming = by_number.get(-1 if verdict.next_trial is None else verdict.next_trial)
+    if upcoming is None or (confirmed is not None and _time(confirmed) <= _time(upcoming)):
         return said
     return (
         f"{said} About {verdict.episodes_needed} common episodes would decide on trial "
-        f"{labels.get(verdict.next_trial, verdict.next_trial)}, if it continues like this."
+        f"{point_label(upcoming)}, if it continues like this. "
+        f"python -m duqsweep confirm DIR --trials {upcoming.trial} tests it on states that no "
+        "search uses."
     )
+
+
+def _fastest_confirmed(front: Front) -> FrontPoint | None:
+    """Of the trials that `confirm` has confirmed, but for the reference."""
+    confirmed = [p for p in front.points if p.state == "confirmed" and p.name != REFERENCE]
+    return min(confirmed, key=_time, default=None)
+
+
+def _time(point: FrontPoint) -> float:
+    time = point.value(EPISODE_TIME_S)
+    return math.inf if time is None else time
 
 
 def answer_line(front: Front) -> str | None:
