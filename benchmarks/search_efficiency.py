@@ -4,7 +4,7 @@ No policy is run: `search/truths.py` says what every point really is, `search/si
 sweep in simulated time. Every sampler of the project is compared, each of Optuna's with a fixed
 number of episodes per trial (tpe-100: 100); `grid` cannot enumerate these spaces, where they are
 small it is random search. All start from the same points. The truths of the table were not looked
-at while the sampler was written; `--development` runs the two that were.
+at while the sampler was written; `--development` runs those that were.
 
 Runs that are in the file already are not repeated, so that an interrupted command continues and a
 later one with more seeds adds to them.

@@ -379,6 +379,12 @@ def duq_mini() -> Truth:
 DEVELOPMENT: Mapping[str, Callable[[], Truth]] = {
     "dev_easy": lambda: layered("dev_easy", 101, 0.40, 0.25),
     "dev_hard": lambda: layered("dev_hard", 102, 1.60, 0.35, middle=True, pairs=0.3, crash=0.1),
+    "dev_rough": lambda: layered(
+        "dev_rough", 103, 0.8, 0.30, middle=True, pairs=0.4, rough=0.12, crash=0.12
+    ),
+    "dev_noisy": lambda: layered(
+        "dev_noisy", 104, 0.9, 0.30, crash=0.06, by_task=0.7, time_noise=0.10
+    ),
 }
 FINAL: Mapping[str, Callable[[], Truth]] = {
     "easy": lambda: layered("easy", 1, 0.41, 0.22),
