@@ -13,7 +13,7 @@ from duqsweep.envs import assets
 from duqsweep.envs.libero_pro import PRO_SUITES
 from duqsweep.envs.mini import suite as mini
 from duqsweep.envs.pro_objects import register_pro_objects
-from duqsweep.envs.rendering import resolve_renderer
+from duqsweep.envs.rendering import OSMESA, resolve_renderer
 from duqsweep.envs.setup import prepare_libero
 from duqsweep.envs.simulator import SEED, Simulator
 from duqsweep.envs.simulator_info import describe_simulator
@@ -29,15 +29,23 @@ KEPT_OFFICIAL = 3  # up to 300 MB each
 def preload(renderer: str) -> None:
     """Load what every suite needs, in a process that draws nothing and will be forked.
 
+    Where a GPU draws, its driver stays out: LIBERO loads it, so what LIBERO needs is loaded alone.
+
     Args:
         renderer: Of all the environments that forks of this process open; not auto.
     """
-    prepare_libero(renderer, mini.ASSETS)
-    from robosuite.utils.transform_utils import quat2mat
+    if renderer == OSMESA:
+        prepare_libero(renderer, mini.ASSETS)
+        from duqsweep.envs import control_step  # noqa: F401
+    import cv2  # noqa: F401
+    import matplotlib.cm  # noqa: F401
+    import numba
 
-    from duqsweep.envs import control_step  # noqa: F401
+    numba.njit()(_same)(0.0)  # its first call loads half of it
 
-    quat2mat(np.array([0.0, 0.0, 0.0, 1.0]))  # numba loads half of itself at its first call
+
+def _same(number: float) -> float:
+    return number
 
 
 def open_environment(suite: SuiteSpec) -> Environment:

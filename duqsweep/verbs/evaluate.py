@@ -60,6 +60,11 @@ def main(arguments: list[str]) -> int:
     if not parsed.episodes:
         around.append("objectives=[{name: call_ms}]")
     config = compose([*around, *parsed.overrides])
+    if config.budget.episodes_per_trial != parsed.episodes:
+        raise ConfigError(
+            "evaluate takes the number of episodes as --episodes N, not as "
+            f"budget.episodes_per_trial={config.budget.episodes_per_trial}"
+        )
     check_inputs(config)
     space = Space.from_config(config)
     params = dict(space.plans[plan]) if parsed.plan else {}

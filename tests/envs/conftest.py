@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from official import SUITES, find_official_assets
@@ -16,7 +18,8 @@ from duqsweep.spec import SuiteSpec
 
 EXPERT = Path(__file__).parents[2] / "examples" / "embedded_policy" / "expert.py"
 
-
+KEPT_MODELS = 4  # about 100 MB each
+_models: dict[str, Any] = {}  # XML → what MuJoCo made of it
 _frozen: list[str] = []  # "robosuite", once its objects are
 
 
@@ -30,6 +33,24 @@ def quick_collections() -> None:
         gc.collect()
         gc.freeze()
         _frozen.append("robosuite")
+
+
+@pytest.fixture(autouse=True)
+def models_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that is built again comes from memory: MuJoCo takes half a second to compile one."""
+    if "robosuite.utils.binding_utils" in sys.modules:
+        simulation = sys.modules["robosuite.utils.binding_utils"].MjSim
+        monkeypatch.setattr(simulation, "from_xml_string", classmethod(_with_known_model))
+
+
+def _with_known_model(cls: Any, xml: str) -> Any:
+    import mujoco
+
+    if xml not in _models:
+        _models[xml] = mujoco.MjModel.from_xml_string(xml)
+        while len(_models) > KEPT_MODELS:
+            del _models[next(iter(_models))]
+    return cls(copy.copy(_models[xml]))  # a simulator changes its own
 
 
 @pytest.fixture(scope="session")

@@ -40,3 +40,13 @@ def test_two_evaluations_within_one_second_have_a_folder_each(
     for _ in range(2):
         assert cli.main(["evaluate", f"policy.checkpoint={broken_checkpoint}"]) == 3
     assert len(list(tmp_path.glob("sweeps/evaluate-20261128-200000-*"))) == 2
+
+
+def test_the_number_of_episodes_is_given_in_one_way(
+    broken_checkpoint, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [f"policy.checkpoint={broken_checkpoint}", "budget.episodes_per_trial=4"]
+    assert cli.main(["evaluate", *words]) == exit_codes.CONFIG
+    assert "as --episodes N, not as budget.episodes_per_trial=4" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from duqsweep.errors import InfrastructureError
 from duqsweep.spec import LedgerEntry, SuiteSpec
 from duqsweep.worker import forked_simulator
 from duqsweep.worker.remote_simulator import RemoteSimulator
-from duqsweep.worker.simulator_requests import Answer, Reset
+from duqsweep.worker.simulator_requests import OPEN_LIBERO, Answer, Reset
 
 LONGEST_S = 60.0  # until a process has gone, on a busy machine
 
@@ -146,3 +147,20 @@ def test_what_starts_threads_is_loaded_after_forking(
     assert len(list(Path(f"/proc/{process_of(simulator)}/task").iterdir())) == 2
     assert "each simulator loads it alone" in capfd.readouterr().err
     simulator.close()
+
+
+@pytest.mark.parametrize("renderer", ["osmesa", "egl"])
+def test_a_template_has_loaded_numba_and_no_driver_of_a_gpu(renderer: str) -> None:
+    template = forked_simulator.SimulatorTemplate(OPEN_LIBERO, renderer)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        forked = template.fork(theirs.fileno(), theirs.fileno())
+    template.receive_pids(forked, LONGEST_S)
+    assert forked.pid is not None
+    loaded = Path(f"/proc/{parent_of(forked.pid)}/maps").read_text()
+    assert "libllvmlite" in loaded
+    assert ("mujoco" in loaded) == (renderer == "osmesa")
+    assert "libEGL" not in loaded
+    assert "libtorch" not in loaded
+    assert forked.wait(LONGEST_S) == 0  # nobody is at the other end
+    template.end()
