@@ -26,8 +26,10 @@ from duqsweep.control.front.objectives import Objective
 from duqsweep.control.front.records import Front
 from duqsweep.control.front.verdict import Verdict
 from duqsweep.control.report import picture
+from duqsweep.control.report.data import report_data
 from duqsweep.control.report.labels import Box, place_labels
 from duqsweep.control.report.report import REPORT_FILES, front_csv, print_front, write_report
+from duqsweep.control.report.surroundings import Surroundings
 from duqsweep.control.trials.reader import read_trials
 from duqsweep.control.view import claims, wording
 from duqsweep.control.view.headline import headline, verdict_line
@@ -176,6 +178,9 @@ def test_what_confirm_found_goes_before_what_the_search_shows(front: Front) -> N
     assert both.startswith(f"Verdict: trial {slow} is the fastest that is confirmed: ")
     assert f"would decide on trial {fast}, " in both
     faster = replace(undecided, trial=fast, loss=0.0, loss_high=0.03, episodes=90, next_trial=None)
+    points = [replace(p, state="confirmed" if p.trial == slow else p.state) for p in front.points]
+    shown = report_data(replace(front, points=tuple(points)), [], Surroundings(folder="DIR"), [])
+    assert shown["first"] == slow
     passed = line({slow: "confirmed"}, faster)
     assert passed.startswith(f"Verdict: trial {fast} is the fastest that loses")
 

@@ -10,9 +10,7 @@ from quant_parts import LAYERS, outputs, quantized
 from torch import Tensor, nn
 
 from duqsweep.kernels.projection_weights import ProjectionWeights
-from duqsweep.quant import linear
-from duqsweep.quant.linear import DuQuantLinear, QuantizedLinear
-from duqsweep.quant.quantizer import quantize_tokens
+from duqsweep.quant.linear import DuQuantLinear, QuantizedLinear, RoundTokens
 from duqsweep.quant.stage_times import separable, timed_stages
 from duqsweep.spec import Kernel, QuantSpec
 
@@ -33,17 +31,18 @@ def clocked(policy: nn.Module) -> dict[str, float]:
     return stages.milliseconds()
 
 
-def slow_rounding(rows: Tensor, bits: int) -> Tensor:
-    time.sleep(SLOW_S)
-    return quantize_tokens(rows, bits)
-
-
 @pytest.mark.parametrize("kernel", ["fake", "loop"])
 def test_a_stage_that_waits_counts_for_its_own_kind_alone(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = quantized(QuantSpec(kernel=kernel))
-    monkeypatch.setattr(linear, "quantize_tokens", slow_rounding)
+    rounded = RoundTokens.forward
+
+    def slowly(stage: RoundTokens, rows: Tensor) -> Tensor:
+        time.sleep(SLOW_S)
+        return rounded(stage, rows)
+
+    monkeypatch.setattr(RoundTokens, "forward", slowly)
     found = clocked(policy)
     assert found["rounding"] >= 1e3 * SLOW_S * len(LAYERS)
     assert 0 < found["rotations"] < found["rounding"]

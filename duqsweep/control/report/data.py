@@ -17,6 +17,7 @@ from duqsweep.control.report.picture import LOG_FROM_RATIO, axes_of, is_joined
 from duqsweep.control.report.surroundings import Surroundings
 from duqsweep.control.trials.reader import REFERENCE, TrialView
 from duqsweep.control.view import wording
+from duqsweep.control.view.headline import fastest_confirmed
 from duqsweep.control.view.tables import EPISODE_COLUMN
 from duqsweep.result import SuccessCounts, Vitals
 from duqsweep.spec import Trial
@@ -63,7 +64,10 @@ def report_data(
 
 
 def _first(front: Front) -> int | None:
-    """The trial that is shown before one is chosen: the verdict's, or the front's best."""
+    """The trial that is shown first: one that is confirmed, the verdict's, or the front's best."""
+    confirmed = fastest_confirmed(front)
+    if confirmed is not None:
+        return confirmed.trial
     if front.verdict is not None and front.verdict.trial is not None:
         return front.verdict.trial
     best = [point.trial for point in front.members if point.name != REFERENCE]

@@ -65,7 +65,7 @@ def verdict_line(front: Front) -> str | None:
     A trial that `confirm` has confirmed goes before one that only the search's episodes speak for,
     unless that one is faster.
     """
-    verdict, confirmed = front.verdict, _fastest_confirmed(front)
+    verdict, confirmed = front.verdict, fastest_confirmed(front)
     if verdict is None or not (verdict.tested or confirmed):
         return None
     points = f"{100 * verdict.margin:.3g} points of success"
@@ -98,7 +98,7 @@ def verdict_line(front: Front) -> str | None:
     )
 
 
-def _fastest_confirmed(front: Front) -> FrontPoint | None:
+def fastest_confirmed(front: Front) -> FrontPoint | None:
     """Of the trials that `confirm` has confirmed, but for the reference."""
     confirmed = [p for p in front.points if p.state == "confirmed" and p.name != REFERENCE]
     return min(confirmed, key=_time, default=None)
