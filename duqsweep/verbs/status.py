@@ -16,7 +16,7 @@ from duqsweep import files
 from duqsweep.codec import encode
 from duqsweep.control.config.sweep_config import SweepConfig
 from duqsweep.control.dispatch.jobfile import state_text
-from duqsweep.control.front.measures import CALL_MS, SPEEDUP, SUCCESS_RATE
+from duqsweep.control.front.measures import CALL_MS, SPEEDUP
 from duqsweep.control.front.records import FrontPoint
 from duqsweep.control.front.success import SuccessEstimate
 from duqsweep.control.trial_status import TrialStatus, read_status
@@ -221,8 +221,7 @@ def _row(trial: dict[str, Any], front: Collection[int], played: bool, died: bool
     if played:
         counts = SuccessCounts(trial["episodes"], trial["successes"], trial["errors"])
         estimate = SuccessEstimate.of(counts)
-        success = f"{SUCCESS_RATE.text(estimate.success_rate)} ({wording.interval(estimate)})"
-        cells += [str(trial["episodes"]), success if counts.ran else ""]
+        cells += [str(trial["episodes"]), wording.success_cell(estimate) if counts.ran else ""]
     for measure in (CALL_MS, SPEEDUP):
         value = trial[measure.name]
         cells.append("" if value is None else measure.text(value))

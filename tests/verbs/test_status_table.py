@@ -47,7 +47,7 @@ def test_settings_that_differ_stand_beside_the_numbers(folder, monkeypatch, caps
     lines = shown(folder, 120, monkeypatch, capsys)
     rows = [line for line in lines if "block_size=" in line]
     assert len(rows) == 3
-    assert "100.0 % (61–100 %)" in rows[0]
+    assert "6/6, at least 61 %" in rows[0]
     assert rows[0].endswith("block_size=16")
     assert "num_steps" not in "".join(lines)  # all have the same
     assert "running (compiling)" in rows[2]

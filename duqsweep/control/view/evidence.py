@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from duqsweep.control.front.formats import NONE
-from duqsweep.control.front.measures import SUCCESS_RATE
 from duqsweep.control.front.records import Front, FrontPoint
 from duqsweep.control.front.reserved import Reserved
-from duqsweep.control.view.wording import interval, percent_range, point_label
+from duqsweep.control.view.wording import percent_range, point_label, success_cell
 
 HEADER = ("trial", "search (Wilson)", "other tasks", "reserved states", "loss there", "state")
 NOTE = (
@@ -29,20 +28,11 @@ def _row(point: FrontPoint) -> tuple[str, ...]:
     reserved = point.reserved
     return (
         point_label(point),
-        f"{point.text(SUCCESS_RATE)} ({interval(point.success)}, {point.success.counts.ran})",
+        success_cell(point.success, episodes=True),
         percent_range(point.success_low_by_task, point.success_high_by_task),
-        NONE if reserved is None else _success(reserved),
+        NONE if reserved is None else success_cell(reserved.success, episodes=True),
         NONE if reserved is None else _loss(reserved),
         point.state,
-    )
-
-
-def _success(reserved: Reserved) -> str:
-    rate = reserved.success.success_rate
-    return (
-        NONE
-        if rate is None
-        else f"{100 * rate:.1f} % ({interval(reserved.success)}, {reserved.success.counts.ran})"
     )
 
 

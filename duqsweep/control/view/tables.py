@@ -175,7 +175,7 @@ def front_table(front: Front, rows: int | None = None) -> WithSettings:
     for point in front.members[:rows]:
         cells = {measure.name: [point.text(measure)] for measure in measures}
         if front.plays:
-            success = f"{point.text(SUCCESS_RATE)} ({wording.interval(point.success)})"
+            success = wording.success_cell(point.success)
             cells[SUCCESS_RATE.name] = [success, str(point.success.counts.episodes)]
             episode = formats.ratio(front.episode_speedup(point))
             cells[SPEEDUP.name].insert(0, episode)

@@ -81,6 +81,27 @@ def interval(estimate: SuccessEstimate) -> str:
     return percent_range(estimate.success_low, estimate.success_high)
 
 
+def success_cell(estimate: SuccessEstimate, episodes: bool = False) -> str:
+    """A success rate with its interval; where all or no episodes succeeded, what they exclude.
+
+    Args:
+        estimate: Of a trial, or of reserved states.
+        episodes: Say of how many episodes in every case.
+
+    Returns:
+        E.g. `91.7 % (65–99 %)` or `91.7 % (65–99 %, 12)`, but `12/12, at least 76 %`.
+    """
+    counts, low, high = estimate.counts, estimate.success_low, estimate.success_high
+    if estimate.success_rate is None or low is None or high is None:
+        return NONE
+    if counts.successes == counts.ran:
+        return f"{counts.ran}/{counts.ran}, at least {100 * low:.0f} %"
+    if not counts.successes:
+        return f"0/{counts.ran}, at most {100 * high:.0f} %"
+    of = f", {counts.ran}" if episodes else ""
+    return f"{percent(estimate.success_rate)} ({interval(estimate)}{of})"
+
+
 def percent_range(low: float | None, high: float | None) -> str:
     """Two rates as `84–96 %`."""
     return NONE if low is None or high is None else f"{100 * low:.0f}–{100 * high:.0f} %"
@@ -160,15 +181,18 @@ def point_summary(point: FrontPoint) -> str:
         )
     state = "" if point.state == "unconfirmed" else f"{point.state} on reserved states, "
     return (
-        f"{trial}: success {point.text(SUCCESS_RATE)} ({interval(point.success)}, "
-        f"{point.success.counts.episodes} episodes), {state}"
+        f"{trial}: success {success_cell(point.success)}, over {point.success.counts.ran} "
+        f"episodes, {state}"
         f"{point.text(EPISODE_TIME_S)} per episode, {faster}. {params}"
     )
 
 
 def in_short(point: FrontPoint) -> str:
     """Success and time of an episode; of a trial that played none, a call's time and its error."""
-    if point.success.counts.episodes:
+    counts = point.success.counts
+    if counts.ran and counts.successes in (0, counts.ran):
+        return f"{counts.successes}/{counts.ran}, {point.text(EPISODE_TIME_S)}"
+    if counts.episodes:
         return f"{point.text(SUCCESS_RATE)}, {point.text(EPISODE_TIME_S)}"
     return f"{point.text(CALL_MS)}, error {point.text(ACTION_ERROR)}"
 
