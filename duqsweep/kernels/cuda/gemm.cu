@@ -52,13 +52,6 @@ extern "C" __constant__ int shared_bytes = SMEM_BYTES;
 
 extern __shared__ unsigned char smem[];
 
-DEVICE float low(u32 pair) { return __uint_as_float(pair << 16); }
-DEVICE float high(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
-DEVICE u32 to_bf16(float low, float high) {
-    u32 pair;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-    return pair;
-}
 DEVICE float gelu(float x) {
     float tanh, inner = 0.7978845608f * (x + 0.044715f * x * x * x);
     asm("tanh.approx.f32 %0, %1;" : "=f"(tanh) : "f"(inner));
@@ -92,7 +85,7 @@ struct RowFactors {
                 const int row = p.row + p.group * 128 + slab * 64 + p.warp * 16 + half * 8 + p.lane / 4;
                 const bool inside = row < g.outputs;
                 scale[slab][half] = inside ? __ldg(g.weight_scales + row) : 0.f;
-                bias[slab][half] = BIASED && inside ? __uint_as_float((u32)__ldg(g.bias + row) << 16) : 0.f;
+                bias[slab][half] = BIASED && inside ? to_float(__ldg(g.bias + row)) : 0.f;
             }
     }
 };

@@ -1,11 +1,6 @@
 // Instructions of Hopper that CUDA C++ has no functions for. Addresses of shared memory are 32-bit.
 #pragma once
-
-#define DEVICE __device__ __forceinline__
-
-using u16 = unsigned short;
-using u32 = unsigned int;
-using u64 = unsigned long long;
+#include "types.cuh"
 
 // mbarriers: count arrivals, and the bytes of asynchronous copies. The phase parity alternates with every use.
 DEVICE void mbarrier_init(u32 barrier, u32 arrivals) {

@@ -1,11 +1,6 @@
 // Sizes of pi0.5's action expert, and how a layer is divided among CTAs.
 #pragma once
-
-#define DEVICE __device__ __forceinline__
-
-using u16 = unsigned short;
-using u32 = unsigned int;
-using u64 = unsigned long long;
+#include "types.cuh"
 
 constexpr int RANKS = 8, CTAS = RANKS * CLUSTERS, WARPS = 16, THREADS = 32 * WARPS;
 constexpr int WIDTH = 1024, HIDDEN = 4096, HEADS = 8, DIM = 256, ATTN_WIDTH = HEADS * DIM;
