@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from duqsweep.files import read_json
 
 T = TypeVar("T")
 
+LONGEST_KEY = 200  # characters; messages repeat keys
 ALIKE = 0.75  # a key this similar to one that is missing is a misspelling of it
 
 
@@ -21,7 +22,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """A JSON file that holds an object.
 
     Raises:
-        ConfigError: There is no such file, or it holds something else.
+        ConfigError: There is no such file, it holds something else, or a key is far too long.
     """
     if not path.is_file():
         raise ConfigError(f"checkpoint {path.parent} has no {path.name}")
@@ -31,7 +32,22 @@ def read_object(path: Path) -> dict[str, Any]:
         raise ConfigError(str(error)) from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold an object")
+    for key in _keys(data):
+        if len(key) > LONGEST_KEY:
+            raise ConfigError(
+                f"{path}: keys have at most {LONGEST_KEY} characters, got one of {len(key)}, "
+                f"{key[:80]!r}…"
+            )
     return data
+
+
+def _keys(value: Any) -> Iterator[str]:
+    """Every key of a document."""
+    if isinstance(value, dict):
+        yield from value
+    if isinstance(value, (dict, list)):
+        for below in value.values() if isinstance(value, dict) else value:
+            yield from _keys(below)
 
 
 def decode_known(

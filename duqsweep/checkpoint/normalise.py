@@ -82,7 +82,7 @@ def lerobot_affine(stats: Stats, count: int, mode: str, eps: float, inverse: boo
     if mode == "MEAN_STD":
         mean, std = _values(stats, ("mean", "std"), count)
         return _affine(mean, std if inverse else std + eps)
-    raise ConfigError(f"normalisation must be QUANTILES or MEAN_STD, got {mode!r}")
+    raise ConfigError(f"normalisation must be QUANTILES or MEAN_STD, got {mode[:80]!r}")
 
 
 def _values(stats: Stats, names: tuple[str, str], count: int) -> list[NDArray[np.float64]]:

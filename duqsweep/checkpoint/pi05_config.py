@@ -114,7 +114,7 @@ def read_config(folder: Path) -> OpenpiConfig | LerobotConfig:
         return decode_known(OpenpiConfig, data, str(path))
     if data.get("type", "pi05") != "pi05":
         raise ConfigError(
-            f"checkpoint {folder} is a {data['type']!r}, policy {NAME!r} takes a 'pi05'"
+            f"checkpoint {folder} is a {str(data['type'])[:80]!r}, policy {NAME!r} takes a 'pi05'"
         )
     return decode_known(LerobotConfig, data, str(path), LEROBOT_OTHERS)
 

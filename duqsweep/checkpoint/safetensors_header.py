@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from duqsweep.checkpoint.json_file import LONGEST_KEY
 from duqsweep.errors import ConfigError
 
 ITEM_BYTES = {"F32": 4, "BF16": 2, "F16": 2}  # the dtypes in which weights come
@@ -55,7 +56,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
 
 
 def _stored(path: Path, name: str, entry: dict[str, Any], data_start: int) -> StoredTensor:
-    if not name.isprintable():
+    if not name.isprintable() or len(name) > LONGEST_KEY:
         raise ValueError(f"{name[:80]!r} is no tensor's name")
     dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     if dtype not in ITEM_BYTES:

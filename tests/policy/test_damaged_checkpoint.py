@@ -35,9 +35,10 @@ DOCUMENTS = {
     "embedded": (CONFIG_JSON,),
 }
 EACH = [(layout, name) for layout, names in DOCUMENTS.items() for name in names]
+LONG = "x" * 5000
 JUNK = (
     *(None, True, False, 0, -1, 3, 1e308, -1e308, math.nan, math.inf, 10**400, 2**63, 0.5),
-    *("", "false", "word", "\ud800", "a\nb", "x" * 5000, "../../etc/passwd", "n" * 300),
+    *("", "false", "word", "\ud800", "a\nb", LONG, "../../etc/passwd", "n" * 300),
     *([], {}, [[]], [1, [2]], [None], {"a": {}}, [0.0] * 8, [1] * 7, [[0.0] * 8] * 2),
 )
 BYTES = (b"", b"\xff\xfe", b"\x80", b"null", b"{", b"[" * 100_000, b"\xef\xbb\xbf{}", b"\x00" * 64)
@@ -70,6 +71,17 @@ def changed(data: Any, at: tuple[Any, ...], change: Any) -> Any:
     except KeyError:
         del copy[at[0]]
     return copy
+
+
+def value_at(data: Any, at: tuple[Any, ...]) -> Any:
+    for key in at:
+        data = data[key]
+    return data
+
+
+def renamed(value: dict[str, Any]) -> dict[str, Any]:
+    """All keys with a long end."""
+    return {f"{key}{LONG}": below for key, below in value.items()}
 
 
 def drop(value: Any) -> Any:
@@ -142,6 +154,23 @@ def test_a_damaged_document_is_read_or_refused_in_one_line(
         path.write_bytes(with_header(text, rest) if name == WEIGHTS else text)
         refusal(written[layout])
     assert refusal(written[layout]) is None
+
+
+@pytest.mark.parametrize(("layout", "name"), EACH)
+def test_a_long_word_is_not_repeated_whole(
+    written: dict[str, Path], layout: str, name: str
+) -> None:
+    path = written[layout] / name
+    document, rest = header(path) if name == WEIGHTS else (read_object(path), b"")
+    texts = [at for at in places(document) if isinstance(value_at(document, at), str)]
+    objects = [at for at in places(document) if isinstance(value_at(document, at), dict)]
+    damaged = [changed(document, at, lambda value: LONG) for at in texts[:40]]
+    damaged += [changed(document, at, renamed) for at in objects[:40]]
+    for content in damaged:
+        text = json.dumps(content).encode()
+        with restored(path):
+            path.write_bytes(with_header(text, rest) if name == WEIGHTS else text)
+            refusal(written[layout])
 
 
 @pytest.mark.parametrize("content", BYTES)
