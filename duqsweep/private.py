@@ -20,15 +20,7 @@ def cache_folder(name: str) -> Path:
         name: One word; the same name is the same folder.
     """
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "duqsweep" / name
-    try:
-        folder.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if is_private(folder):
-            return folder
-    except OSError:
-        pass  # a home that is missing, full or read-only
-    return Path(tempfile.mkdtemp(prefix=f"duqsweep-{name}-"))
+    return _private_or_new(base / "duqsweep" / name, name)
 
 
 def machine_folder(name: str) -> Path:
@@ -40,10 +32,14 @@ def machine_folder(name: str) -> Path:
     Args:
         name: One word.
     """
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    above = Path(runtime) if runtime else Path(tempfile.gettempdir())
-    folder = above / f"duqsweep-{os.geteuid()}-{name}"
+    above = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+    return _private_or_new(Path(above) / f"duqsweep-{os.geteuid()}" / name, name)
+
+
+def _private_or_new(folder: Path, name: str) -> Path:
+    """A folder, made with the one above it; where others could change it, a new one."""
     try:
+        folder.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
         if is_private(folder):
             return folder

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 from functools import cache
 from pathlib import Path
 
+PR_SET_PDEATHSIG = 1  # prctl(2)
 PROOF = "DUQSWEEP_WORKER"  # in the environment of a worker's processes: whose they are
 
 
@@ -19,6 +22,16 @@ def start_ticks(pid: int) -> int | None:
     fields = stat.rpartition(")")[2].split()
     state, ticks = fields[0], fields[19]  # proc(5): fields 3 and 22
     return None if state in "ZX" else int(ticks)
+
+
+def die_with(parent: int) -> bool:
+    """Have the system kill this process when the thread that started it ends.
+
+    Returns:
+        Whether `parent`, the process that started it, still lives; else this one must end itself.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    return os.getppid() == parent
 
 
 @cache

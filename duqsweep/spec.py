@@ -36,8 +36,12 @@ _METHODS = {
     "w4a8": _INTEGER_METHODS,
     "fp8": {**_FEW_BIT_METHODS, "weight_group_size": (0,)},
 }
-INTEGER_NEEDS = "needs a CUDA GPU (compute capability 8.0 or higher) and triton"
-FP8_NEEDS = "needs a CPU, or a CUDA GPU (compute capability 9.0 or higher) and triton"
+KERNEL_NEEDS = {  # of each kernel that multiplies few bits
+    **dict.fromkeys(
+        INTEGER_KERNELS, "needs a CUDA GPU (compute capability 8.0 or higher) and triton"
+    ),
+    "fp8": "needs a CPU, or a CUDA GPU (compute capability 9.0 or higher) and triton",
+}
 
 Rotation = Literal["hadamard", "svd", "greedy", "none"]
 Permutation = Literal["zigzag", "prototype", "none"]
@@ -138,7 +142,7 @@ def _check_method(quant: QuantSpec) -> None:
 def _check_device(quant: QuantSpec, device: Device) -> None:
     if quant.rules and quant.kernel in INTEGER_KERNELS and device == "cpu":
         raise SpecError(
-            f"kernel={quant.kernel} {INTEGER_NEEDS}, and runtime.device is cpu; "
+            f"kernel={quant.kernel} {KERNEL_NEEDS[quant.kernel]}, and runtime.device is cpu; "
             "kernel=fake runs there"
         )
 

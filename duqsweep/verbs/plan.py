@@ -21,7 +21,7 @@ from duqsweep.control.front.formats import duration
 from duqsweep.control.view import wording
 from duqsweep.control.view.console import open_console
 from duqsweep.quant.select import Bits
-from duqsweep.spec import FEW_BIT_KERNELS, FP8_NEEDS, INTEGER_NEEDS
+from duqsweep.spec import FEW_BIT_KERNELS, KERNEL_NEEDS
 from duqsweep.verbs.as_job import AS_JOB
 
 DRAWS = 5  # random points shown; a sampler's own depend on what it has seen
@@ -199,8 +199,9 @@ def _remarks(config: SweepConfig, space: Space) -> list[str]:
             "modelled_time_s"
         )
     for kernel in sorted(kernels & set(FEW_BIT_KERNELS)):
-        needs = FP8_NEEDS if kernel == "fp8" else INTEGER_NEEDS
-        lines.append(f"kernel {kernel} {needs}; where it runs without, its trials fail")
+        lines.append(
+            f"kernel {kernel} {KERNEL_NEEDS[kernel]}; where it runs without, its trials fail"
+        )
     lines += _backend_remarks(space, sizes)
     if len(names) == 1:
         lines.append("one objective: there is nothing to trade, the front is one point")

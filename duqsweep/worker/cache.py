@@ -100,9 +100,10 @@ class WorkerCache:
             self._reference = kept
         return kept
 
-    def has_prepared(self, spec: TrialSpec) -> bool:
-        """Whether the latest policy that was prepared is that of `spec`."""
-        return self.prepared is not None and self.prepared[0] == spec
+    def kept(self, spec: TrialSpec) -> Prepared | None:
+        """The latest policy that was prepared, if it is that of `spec`."""
+        latest = self.prepared
+        return latest[1] if latest is not None and latest[0] == spec else None
 
     def gpu(self, device: str) -> SharedGpu:
         """This process's turns on a device."""
@@ -119,14 +120,14 @@ class WorkerCache:
 
     def resize(self, simulators: int) -> None:
         """Change how many simulators there are; those of now end."""
-        self.close()
+        self._close_simulators()
         self._count = simulators
 
     def simulators(self, suite: SuiteSpec) -> SimulatorPool:
         """The simulators of `suite`; when an episode ends or is replanned is not their business."""
         wanted = replace(suite, max_steps=1, nominal_steps=1, replan_steps=1)
         if self._pool is None or self._pool[0] != wanted:
-            self.close()
+            self._close_simulators()
             self._pool = wanted, self._new_pool(wanted)
         return self._pool[1]
 
@@ -213,9 +214,12 @@ class WorkerCache:
 
     def close(self) -> None:
         """Free the simulators and the GPU; policies go with the process."""
+        self._close_simulators()
         if self._gpu is not None:
-            kept_gpu, self._gpu = self._gpu[1], None
-            kept_gpu.close()
+            kept, self._gpu = self._gpu[1], None
+            kept.close()
+
+    def _close_simulators(self) -> None:
         if self._pool is not None:
             kept, self._pool = self._pool[1], None
             kept.close()

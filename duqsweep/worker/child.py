@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import logging
 import os
@@ -17,13 +16,12 @@ from duqsweep.assignment import Assignment, Failure, failure
 from duqsweep.errors import DuqsweepError
 from duqsweep.files import EPISODES_JSONL, LOG_TXT, RESULT_JSON, VITALS_JSON, trial_dir
 from duqsweep.mailbox import Outcome
+from duqsweep.processes import die_with
 from duqsweep.result import TrialResult
 from duqsweep.worker.blame import is_machines
 
 Evaluator = Callable[[Path, int], TrialResult]
 OpenEvaluator = Callable[[], Evaluator]
-
-PR_SET_PDEATHSIG = 1  # prctl(2)
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +52,7 @@ def evaluate_assignments(
         parent: Process id of the worker, without which this process must not live.
     """
     os.setpgid(0, 0)  # so that what it starts can be ended with it
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
+    if not die_with(parent):
         return
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, signal.SIG_DFL)

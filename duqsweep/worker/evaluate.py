@@ -171,7 +171,7 @@ class _Evaluation:
         if episodes:
             self._bench.simulators(self._spec.suite).begin_to_open(episodes)
         gpu = self._bench.gpu(resolve_device(self._spec.runtime.device))
-        is_ready = self._vitals is not None and self._bench.has_prepared(self._spec)
+        is_ready = self._vitals is not None and self._bench.kept(self._spec) is not None
         with nullcontext() if is_ready else gpu.preparing():
             prepared = prepare(self._spec, self._bench, cache_dir)
             if episodes:  # nothing else may use the machine while latency is measured

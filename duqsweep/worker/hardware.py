@@ -16,7 +16,7 @@ import torch
 
 import duqsweep
 from duqsweep.errors import EvaluationError, InfrastructureError
-from duqsweep.spec import FEW_BIT_KERNELS, FP8_NEEDS, INTEGER_NEEDS
+from duqsweep.spec import FEW_BIT_KERNELS, KERNEL_NEEDS
 
 CPU_INFO = Path("/proc/cpuinfo")
 DRIVER_VERSION = Path("/sys/module/nvidia/version")
@@ -42,7 +42,7 @@ def check_kernel(kernel: str, device: str) -> None:
     """Raise EvaluationError unless this node can run the kernel of quantized layers."""
     if kernel not in FEW_BIT_KERNELS or (kernel == "fp8" and device == "cpu"):
         return
-    needs, least = (FP8_NEEDS, (9, 0)) if kernel == "fp8" else (INTEGER_NEEDS, (8, 0))
+    needs, least = KERNEL_NEEDS[kernel], (9, 0) if kernel == "fp8" else (8, 0)
     if device != "cuda":
         raise EvaluationError(f"kernel={kernel} {needs}; torch sees no GPU on this node")
     capability = torch.cuda.get_device_capability()

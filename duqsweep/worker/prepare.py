@@ -55,8 +55,9 @@ def prepare(spec: TrialSpec, bench: WorkerCache, cache_dir: Path) -> Prepared:
         ConfigError: The checkpoint is missing, or a rule does not fit the policy's layers.
         EvaluationError: The policy cannot be built or run as specified.
     """
-    if bench.prepared is not None and bench.has_prepared(spec):
-        return bench.prepared[1]
+    kept = bench.kept(spec)
+    if kept is not None:
+        return kept
     bench.prepared = None  # its memory is free before the next policy is built
     prepared = _prepare(spec, bench, cache_dir)
     bench.prepared = spec, prepared

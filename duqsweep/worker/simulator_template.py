@@ -8,7 +8,6 @@ CUDA in one process abort at random.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 import logging
@@ -21,10 +20,10 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from duqsweep.processes import die_with
 from duqsweep.worker.simulator_process import serve
 from duqsweep.worker.simulator_requests import DESCRIPTORS, OPEN_LIBERO, Fork, Wait
 
-PR_SET_PDEATHSIG = 1  # prctl(2)
 # Of the whole job or terminal: whoever owns this process decides when it ends.
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
 LOOK_S = 0.005  # between two looks at a simulator that ends
@@ -35,7 +34,8 @@ log = logging.getLogger(__name__)
 
 def main(control_fd: int, parent: int, opener: str, renderer: str) -> None:
     """Load what `opener` needs, then fork on request until the other end is closed or dies."""
-    _die_with(parent)
+    if not die_with(parent):
+        os._exit(0)
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     logging.basicConfig(
@@ -52,13 +52,6 @@ def main(control_fd: int, parent: int, opener: str, renderer: str) -> None:
     with suppress(EOFError, ConnectionResetError, BrokenPipeError):
         _fork_on_request(control_fd)
     os._exit(0)
-
-
-def _die_with(parent: int) -> None:
-    """Have the system kill this process when `parent` ends; end now where it has ended."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(0)
 
 
 def _load(opener: str, renderer: str) -> None:
@@ -88,8 +81,8 @@ def _fork_on_request(control_fd: int) -> None:
         if pid == 0:
             try:
                 control.close()
-                _die_with(me)
-                _become(request, *descriptors)
+                if die_with(me):
+                    _become(request, *descriptors)
             finally:
                 # Without the destructors of OpenGL and MuJoCo, some of which abort at exit.
                 os._exit(0)

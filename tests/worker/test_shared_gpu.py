@@ -15,6 +15,7 @@ import pytest
 
 from duqsweep import private
 from duqsweep.worker import pulse, shared_gpu
+from duqsweep.worker.cache import WorkerCache
 from duqsweep.worker.shared_gpu import SharedGpu
 
 LONG_S = 10.0
@@ -145,6 +146,17 @@ def test_to_wait_is_no_hang(tmp_path: Path) -> None:
         waiter.end()
     finally:
         holder.end()
+
+
+def test_other_simulators_do_not_end_a_turn(
+    tmp_path: Path, workers: list[Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SharedGpu, "of", classmethod(lambda cls, device: cls(tmp_path, "GPU-1")))
+    with closing(WorkerCache()) as bench, bench.gpu("cuda").preparing():
+        bench.resize(2)
+        workers[0].ask("preparing")
+        assert not workers[0].has_it(SHORT_S)
+    assert workers[0].has_it(LONG_S)
 
 
 def test_a_cpu_is_not_shared() -> None:
