@@ -215,7 +215,7 @@ DEVICE void attend_to_chunk(
     const bool more = CHUNKED && chunk.first_row + chunk.rows < p.key_rows;
     gather_own(g, chunk, p);
     __syncthreads();
-    float scores[UNITS][4];
+    float scores[UNITS][4] = {};
     compute_scores(scores, chunk, p);
     if (more) fence_before_bulk_load();
     __syncthreads();

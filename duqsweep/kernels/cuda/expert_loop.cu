@@ -29,11 +29,7 @@ extern "C" __constant__ int shared_bytes = SMEM_BYTES, max_keys = MAX_KEYS;
 
 extern "C" __global__ void __cluster_dims__(8, 1, 1) __launch_bounds__(512, 1)
 expert_loop(const __grid_constant__ Arguments g) {
-    const int thread = threadIdx.x, cta = blockIdx.x;
-    const int cluster = cta / RANKS, rank = cta % RANKS;
-    const int total = g.prefix + TOKENS, per_rank = (total + RANKS - 1) / RANKS;
-    const ThreadPosition p = {thread, thread % 32, thread / 32, cta, cluster, rank,
-                     rank * per_rank, max(0, min(per_rank, total - rank * per_rank)), (per_rank + 15) / 16 * 16};
+    const ThreadPosition p = position(g);
     GridBarrier grid_barrier = {g.arrivals, 0};
     init_mbarriers();   // from here on, other CTAs write into this one's shared memory
     bulk_load_keys(g, first_keys(p), 0, p);
@@ -46,16 +42,16 @@ expert_loop(const __grid_constant__ Arguments g) {
             const Iteration it = {step, layer, (layer + 1) % LAYERS, (step * LAYERS + layer) & 1, last};
             const u16 *modulation = modulation_of(g, step, 2 * layer);
             bulk_load_weight(AT_WEIGHT, g.qkv, QKV_BYTES, WEIGHT_IN, layer, p);
-            qkv_phase(g, grid_barrier, it, p);
+            qkv_phase(g, grid_barrier, it, position(g));
             bulk_load_weight(AT_WEIGHT, g.o, O_BYTES, WEIGHT_IN, layer, p);
-            attention_phase(g, grid_barrier, it, p);
+            attention_phase(g, grid_barrier, it, position(g));
             bulk_load_weight(AT_GATE_UP, g.gate_up, GATE_UP_BYTES, GATE_UP_IN, layer, p);
-            linear_residual_phase<O_SLICE>(g, grid_barrier, g.o_scales, modulation + 2 * WIDTH, it, p);
+            linear_residual_phase<O_SLICE>(g, grid_barrier, g.o_scales, modulation + 2 * WIDTH, it, position(g));
             bulk_load_weight(AT_WEIGHT, g.down, DOWN_BYTES, WEIGHT_IN, layer, p);
-            gate_up_phase(g, grid_barrier, it, p);
-            if (TILES_M > 1) quantize_hidden_phase(g, grid_barrier, p);
+            gate_up_phase(g, grid_barrier, it, position(g));
+            if (TILES_M > 1) quantize_hidden_phase(g, grid_barrier, position(g));
             if (!last) bulk_load_keys(g, first_keys(p), it.next, p);
-            linear_residual_phase<DOWN_SLICE>(g, grid_barrier, g.down_scales, modulation + 5 * WIDTH, it, p);
+            linear_residual_phase<DOWN_SLICE>(g, grid_barrier, g.down_scales, modulation + 5 * WIDTH, it, position(g));
         }
         grid_barrier.wait();
         euler_step_phase(g, step + 1, p);

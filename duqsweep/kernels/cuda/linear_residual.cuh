@@ -8,7 +8,7 @@
 template <int SLICE>
 DEVICE void load_codes(const unsigned char *codes, const float *scales, const ThreadPosition &p) {
     constexpr int PIECES = SLICE / 16, ROUNDS = (TOKENS * PIECES + THREADS - 1) / THREADS;
-    uint4 pieces[ROUNDS];
+    uint4 pieces[ROUNDS] = {};
 #pragma unroll
     for (int i = 0; i < ROUNDS; i++) {
         const int piece = p.thread + i * THREADS;
@@ -87,7 +87,7 @@ DEVICE void linear_residual_phase(
         expect_bytes(PARTIAL_SUMS_IN, (RESIDUAL_TILES - p.rank + RANKS - 1) / RANKS * RANKS * ROWS * 32);
     }
     grid_barrier.wait();
-    float before[RESIDUAL_ROUNDS];
+    float before[RESIDUAL_ROUNDS] = {};
 #pragma unroll
     for (int i = 0; i < RESIDUAL_ROUNDS; i++) {
         const int tile = p.rank + i * RANKS, output = (first_tile + tile) * 8 + n;

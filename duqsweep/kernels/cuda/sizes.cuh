@@ -62,6 +62,16 @@ struct ThreadPosition {
     int first_key, keys, key_rows;
 };
 
+// Each phase asks for its position anew (volatile): otherwise the compiler computes the addresses of all phases before
+// the loop, and keeps them in local memory, from where every load takes as long as one from the L2 cache.
+DEVICE ThreadPosition position(const Arguments &g) {
+    int thread, cta;
+    asm volatile("mov.u32 %0, %%tid.x;\n\tmov.u32 %1, %%ctaid.x;" : "=r"(thread), "=r"(cta));
+    const int rank = cta % RANKS, total = g.prefix + TOKENS, per_rank = (total + RANKS - 1) / RANKS;
+    return {thread, thread % 32, thread / 32, cta, cta / RANKS, rank,
+            rank * per_rank, max(0, min(per_rank, total - rank * per_rank)), (per_rank + 15) / 16 * 16};
+}
+
 // One iteration of the loop over layers: `next` is the layer that follows, `parity` that of its mbarriers.
 struct Iteration {
     int step, layer, next, parity;
