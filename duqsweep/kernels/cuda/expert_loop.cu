@@ -33,6 +33,7 @@ expert_loop(const __grid_constant__ Arguments g) {
     GridBarrier grid_barrier = {g.arrivals, 0};
     init_mbarriers();   // from here on, other CTAs write into this one's shared memory
     bulk_load_keys(g, first_keys(p), 0, p);
+    load_rotary(g, p);
     euler_step_phase(g, 0, p);
     grid_barrier.arrive();
     for (int step = 0; step < g.steps; step++) {

@@ -61,10 +61,12 @@ template <int SLICE> DEVICE void store_partial_sums(const ThreadPosition &p) {
         for (int t = 0; t < ROUNDS; t++) {
             const int tile = first + 4 * t;
             if (t >= tiles) continue;
-            const int row = (tile / RANKS * RANKS + p.rank) * ROWS + m * 16 + p.lane / 4;
+            const int token = m * 16 + p.lane / 4, row = (tile / RANKS * RANKS + p.rank) * ROWS + token;
             const int to = AT_PARTIAL_SUMS + row * 32 + p.lane % 4 * 8;
-            remote_store(to, tile % RANKS, PARTIAL_SUMS_IN, (u32)sums[t][0], (u32)sums[t][1]);
-            remote_store(to + 256, tile % RANKS, PARTIAL_SUMS_IN, (u32)sums[t][2], (u32)sums[t][3]);
+            if (token < TOKENS)
+                remote_store(to, tile % RANKS, PARTIAL_SUMS_IN, (u32)sums[t][0], (u32)sums[t][1]);
+            if (token + 8 < TOKENS)
+                remote_store(to + 256, tile % RANKS, PARTIAL_SUMS_IN, (u32)sums[t][2], (u32)sums[t][3]);
         }
     }
 }
@@ -84,7 +86,7 @@ DEVICE void linear_residual_phase(
     if (p.thread == COPY_THREAD && p.cta * 8 < WIDTH) prefetch_l2(scales + it.next * WIDTH + p.cta * 8, 32);
     if (p.thread == EXPECT_THREAD) {
         if (QUANTIZES) expect_bytes(HIDDEN_AMAX_IN, TOKENS * RANKS * 4);
-        expect_bytes(PARTIAL_SUMS_IN, (RESIDUAL_TILES - p.rank + RANKS - 1) / RANKS * RANKS * ROWS * 32);
+        expect_bytes(PARTIAL_SUMS_IN, (RESIDUAL_TILES - p.rank + RANKS - 1) / RANKS * RANKS * TOKENS * 32);
     }
     grid_barrier.wait();
     float before[RESIDUAL_ROUNDS] = {};

@@ -8,7 +8,8 @@ DEVICE const u16 *modulation_of(const Arguments &g, int step, int norm) {
 }
 
 struct NormInputs {
-    u32 factor[LANE_CHANNELS / 2], shift[LANE_CHANNELS / 2], permutation[LANE_CHANNELS / 2];
+    u32 factor[LANE_CHANNELS / 2], shift[LANE_CHANNELS / 2];
+    u32 sources[LANE_CHANNELS / 2];   // where the permuted channels come from: 16-bit addresses, less AT_SUMS
 };
 
 DEVICE int first_channel(const ThreadPosition &p) { return (p.warp % TOKEN_WARPS * 32 + p.lane) * LANE_CHANNELS; }
@@ -17,7 +18,16 @@ DEVICE void load_norm(
     NormInputs &in, const u16 *modulation, const u16 *permutation, const ThreadPosition &p) {
     load_readonly(in.factor, modulation + first_channel(p));
     load_readonly(in.shift, modulation + WIDTH + first_channel(p));
-    load_readonly(in.permutation, permutation + first_channel(p));
+    load_readonly(in.sources, permutation + first_channel(p));
+#pragma unroll
+    for (int i = 0; i < LANE_CHANNELS / 2; i++)
+        in.sources[i] = in.sources[i] * 2 + smem_addr(p.warp / TOKEN_WARPS * 2 * WIDTH) * 0x10001;
+}
+
+DEVICE u16 norm_input(u32 address) {
+    u16 value;
+    asm volatile("ld.shared.u16 %0, [%1 + %2];" : "=h"(value) : "r"(address), "n"(AT_SUMS) : "memory");
+    return value;
 }
 
 // Each rank norms and quantizes an eighth of the tokens and sends the result to all ranks of its cluster.
@@ -26,14 +36,13 @@ DEVICE void norm(const Arguments &g, const NormInputs &in, int parity, const Thr
     if (token < TOKENS) {
         u32 raw[LANE_CHANNELS / 2];
         load_l2(raw, g.stream + token * WIDTH + channel);
-        float v[LANE_CHANNELS], sum = 0.f;
+        float v[LANE_CHANNELS], even = 0.f, odd = 0.f;
 #pragma unroll
         for (int i = 0; i < LANE_CHANNELS / 2; i++) {
-            v[2 * i] = low(raw[i]), v[2 * i + 1] = high(raw[i]);
-            sum += v[2 * i] * v[2 * i] + v[2 * i + 1] * v[2 * i + 1];
+            even = fmaf(low(raw[i]), low(raw[i]), even), odd = fmaf(high(raw[i]), high(raw[i]), odd);
             shared<u32>(AT_SUMS + group * 2 * WIDTH + 2 * channel + 4 * i) = raw[i];
         }
-        sum = warp_sum(sum);
+        float sum = warp_sum(even + odd);
         float *partial = &shared<float>(AT_WARP_PARTIALS);
         if (p.lane == 0) partial[p.warp] = sum;
         asm volatile("bar.sync %0, %1;" ::"r"(1 + group), "n"(32 * TOKEN_WARPS) : "memory");
@@ -42,12 +51,13 @@ DEVICE void norm(const Arguments &g, const NormInputs &in, int parity, const Thr
         for (int i = 0; i < TOKEN_WARPS; i++) sum += partial[group * TOKEN_WARPS + i];
         const float inverse = rsqrtf(sum / WIDTH + EPS);
 #pragma unroll
-        for (int i = 0; i < LANE_CHANNELS; i++) {
-            const u32 factor = in.factor[i / 2], shift = in.shift[i / 2];
-            const u32 source = i % 2 ? in.permutation[i / 2] >> 16 : in.permutation[i / 2] & 0xffff;
-            v[i] = to_float(shared<u16>(AT_SUMS + group * 2 * WIDTH + 2 * source));
-            const float times = i % 2 ? high(factor) : low(factor), plus = i % 2 ? high(shift) : low(shift);
-            v[i] = round_bf16(v[i] * inverse * times + plus);
+        for (int i = 0; i < LANE_CHANNELS / 2; i++) {
+            const u32 factor = in.factor[i], shift = in.shift[i], sources = in.sources[i];
+            const float first = to_float(norm_input(sources & 0xffff));
+            const float second = to_float(norm_input(sources >> 16));
+            const u32 pair = to_bf16(first * inverse * low(factor) + low(shift),
+                                     second * inverse * high(factor) + high(shift));
+            v[2 * i] = low(pair), v[2 * i + 1] = high(pair);
         }
         rotate(v, p.lane);
         float amax = values_amax(v);
@@ -80,50 +90,42 @@ DEVICE void norm(const Arguments &g, const NormInputs &in, int parity, const Thr
 DEVICE void expect_codes() { expect_bytes(CODES_IN, TOKENS * (WIDTH + 4)); }
 
 // The product after a norm. Calls `finish(tile, token, pair, first, second)` for each pair of adjacent outputs, with
-// their integer sums. With one tile of tokens, warps also divide the input channels and add up through shared memory;
-// with more, warps divide the tokens.
+// their integer sums. Warps divide tiles of tokens, groups of output tiles and spans of input channels, so that few of
+// them read the same operand; the spans are added up through shared memory.
 template <int TILES, typename Finish>
 DEVICE void norm_product(int weight, const ThreadPosition &p, Finish finish) {
-    constexpr int ROUNDS = (TILES + 3) / 4, STRIDE = fragment_bytes(1, WIDTH);
-    int sums[ROUNDS][4];
-    if constexpr (TILES_M == 1) {
-        const int first = p.warp % 4, span = p.warp / 4, tiles = (TILES - first + 3) / 4;
-        const int from = weight + first * STRIDE + span * (STRIDE / SPANS);
-        product<TILES / 4, ROUNDS, SPAN_STEPS>(
-            sums, AT_CODES + span * SPAN_STEPS * 32, PITCH, from, 4 * STRIDE, tiles, p.lane);
+    constexpr int M_WARPS = TILES_M == 1 ? 1 : 4, GROUPS = TILES_M == 1 ? 4 : TILES <= 4 ? 1 : 2;
+    constexpr int SPANS = WARPS / M_WARPS / GROUPS, STEPS = WIDTH / 32 / SPANS, STRIDE = fragment_bytes(1, WIDTH);
+    constexpr int ROUNDS = (TILES + GROUPS - 1) / GROUPS, TILE_BYTES = ROWS * 32 + 32;
+    constexpr int AT = TILES_M == 1 ? AT_SUMS : AT_CODES;   // of the sums
+    static_assert(SPANS * TILES * TILE_BYTES <= (TILES_M == 1 ? SUMS_BYTES : ROWS * PITCH), "no space for the sums");
+    const int m = p.warp % M_WARPS, group = p.warp / M_WARPS % GROUPS, span = p.warp / M_WARPS / GROUPS;
+    const int tiles = m < TILES_M ? (TILES - group + GROUPS - 1) / GROUPS : 0;
+    int sums[ROUNDS][4] = {};
+    if (tiles > 0)
+        product<TILES / GROUPS, ROUNDS, STEPS>(
+            sums, AT_CODES + m * 16 * PITCH + span * STEPS * 32, PITCH,
+            weight + group * STRIDE + span * (STRIDE / SPANS), GROUPS * STRIDE, tiles, p.lane);
+    if (TILES_M > 1) __syncthreads();   // the sums overwrite the codes
 #pragma unroll
-        for (int t = 0; t < ROUNDS; t++) {
-            if (t >= tiles) continue;
-            const int row = (span * TILES + first + 4 * t) * ROWS + p.lane / 4;
-            int *to = &shared<int>(AT_SUMS + row * 32) + p.lane % 4 * 2;
-            to[0] = sums[t][0], to[1] = sums[t][1];
-            to[64] = sums[t][2], to[65] = sums[t][3];
+    for (int t = 0; t < ROUNDS; t++) {
+        if (t >= tiles) continue;
+        const int tile = span * TILES + group + GROUPS * t, row = m * 16 + p.lane / 4;
+        int *to = &shared<int>(AT + tile * TILE_BYTES + row * 32) + p.lane % 4 * 2;
+        to[0] = sums[t][0], to[1] = sums[t][1];
+        to[64] = sums[t][2], to[65] = sums[t][3];
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = p.thread; i < TILES * TOKENS * 4; i += THREADS) {
+        const int pair = i % 4, tile = i / 4 % TILES, token = i / 4 / TILES;   // adjacent outputs are stored together
+        int first = 0, second = 0;
+#pragma unroll
+        for (int other = 0; other < SPANS; other++) {
+            const int *from = &shared<int>(AT + (other * TILES + tile) * TILE_BYTES + token * 32) + 2 * pair;
+            first += from[0], second += from[1];
         }
-        __syncthreads();
-#pragma unroll
-        for (int i = p.thread; i < TILES * TOKENS * 4; i += THREADS) {
-            const int pair = i % 4, token = i / 4 % TOKENS, tile = i / 4 / TOKENS;
-            int first = 0, second = 0;
-#pragma unroll
-            for (int span = 0; span < SPANS; span++) {
-                const int *from = &shared<int>(AT_SUMS + ((span * TILES + tile) * ROWS + token) * 32) + 2 * pair;
-                first += from[0], second += from[1];
-            }
-            finish(tile, token, pair, first, second);
-        }
-    } else {
-        const int m = p.warp % 4, first = p.warp / 4, tiles = (TILES - first + 3) / 4;
-        if (m >= TILES_M || tiles <= 0) return;
-        product<TILES / 4, ROUNDS, SPANS * SPAN_STEPS>(
-            sums, AT_CODES + m * 16 * PITCH, PITCH, weight + first * STRIDE, 4 * STRIDE, tiles, p.lane);
-#pragma unroll
-        for (int t = 0; t < ROUNDS; t++)
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                const int token = m * 16 + half * 8 + p.lane / 4;
-                if (t < tiles && token < TOKENS)
-                    finish(first + 4 * t, token, p.lane % 4, sums[t][2 * half], sums[t][2 * half + 1]);
-            }
+        finish(tile, token, pair, first, second);
     }
 }
 

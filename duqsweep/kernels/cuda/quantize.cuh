@@ -39,14 +39,16 @@ template <int N> DEVICE float values_amax(const float (&v)[N]) {
 DEVICE float scale_of(float amax) {
     return fmaxf(amax * (1.f / sqrtf((float)BLOCK) / QMAX), SMALLEST_SCALE);
 }
-// Rounds N channels to int8, four per word.
+// Rounds N channels to int8, four per word. The sum with ROUNDING has the rounded value in its lowest bits.
 template <int N> DEVICE void pack(u32 (&words)[N / 4], const float (&v)[N], float scale) {
+    constexpr float ROUNDING = 12582912.f;   // 1.5 * 2**23
     const float factor = __fdividef(1.f / sqrtf((float)BLOCK), scale);
 #pragma unroll
     for (int i = 0; i < N / 4; i++) {
-        words[i] = 0;
+        u32 code[4];
 #pragma unroll
-        for (int j = 0; j < 4; j++) words[i] |= (u32)(__float2int_rn(v[4 * i + j] * factor) & 255) << (8 * j);
+        for (int j = 0; j < 4; j++) code[j] = __float_as_uint(fmaf(v[4 * i + j], factor, ROUNDING));
+        words[i] = __byte_perm(__byte_perm(code[0], code[1], 0x40), __byte_perm(code[2], code[3], 0x40), 0x5410);
     }
 }
 

@@ -9,7 +9,6 @@ constexpr int CLUSTER_TOKENS = (TOKENS + CLUSTERS - 1) / CLUSTERS;   // per clus
 
 // A step is 32 input channels; a chunk is the 16 bytes of a weight that a lane loads at once.
 constexpr int CHUNK_STEPS = FORMAT == 4 ? 4 : 2, CHUNK = 32 * 16;
-constexpr int SPANS = 4, SPAN_STEPS = WIDTH / 32 / SPANS;            // of input channels, in the products after a norm
 __host__ __device__ constexpr int fragment_bytes(int tiles, int width) {
     return tiles * (width / 32 / CHUNK_STEPS) * CHUNK;
 }
