@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Literal
 
 import pytest
 import torch
-from expert_reference import random_codes
+from expert_reference import random_codes, random_e4m3
 from test_fragments import as_multiplied
 
 from duqsweep.errors import EvaluationError
 from duqsweep.kernels import nvrtc
 from duqsweep.kernels.expert.limits import SIZES
 from duqsweep.kernels.expert.pack import pack
-from duqsweep.kernels.expert.persistent import Constants, PersistentLoop, unsupported_reason
+from duqsweep.kernels.expert.persistent import (
+    Constants,
+    PersistentLoop,
+    constants_of,
+    unsupported_reason,
+)
 from duqsweep.kernels.expert.tiling import ExpertShape
 from duqsweep.kernels.expert.weights import LayerWeights
 from duqsweep.kernels.projection_weights import ProjectionWeights
@@ -25,14 +31,18 @@ SHAPE = ExpertShape(10, **SIZES, action_dim=32)
 QKV, MIXED = 2560, 2048
 
 
-def layer(bits: int, grouped: bool = False) -> LayerWeights:
-    torch.manual_seed(bits)
+def layer(form: int | Literal["e4m3"], grouped: bool = False) -> LayerWeights:
+    """form: bits of integers, or e4m3."""
+    torch.manual_seed(4)
     sizes = [(QKV, 1024), (1024, MIXED), (8192, 1024), (1024, 4096)]
-    return LayerWeights(*(random_codes(*size, bits, 16, grouped) for size in sizes))
+    if form == "e4m3":
+        return LayerWeights(*(random_e4m3(*size, 16) for size in sizes))
+    return LayerWeights(*(random_codes(*size, form, 16, grouped) for size in sizes))
 
 
 def codes_of(weight: ProjectionWeights) -> torch.Tensor:
-    return weight.unpacked.cpu()
+    """As int8, also the bytes of e4m3."""
+    return weight.unpacked.view(torch.int8).cpu()
 
 
 def permutation_of(weight: ProjectionWeights) -> torch.Tensor:
@@ -40,15 +50,15 @@ def permutation_of(weight: ProjectionWeights) -> torch.Tensor:
     return weight.permutation.long().cpu()
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-def test_each_cta_finds_its_outputs_and_channels(bits: int) -> None:
-    weights = layer(bits)
+@pytest.mark.parametrize("form", [4, 8, "e4m3"])
+def test_each_cta_finds_its_outputs_and_channels(form: int | Literal["e4m3"]) -> None:
+    weights = layer(form)
     packed = pack(SHAPE, [weights, weights], CTAS)
     assert all(len(part) == 2 for part in vars(packed).values())
 
     def found(part: torch.Tensor, cta: int, tiles: int) -> torch.Tensor:
         """The codes of a cta, (tiles * 8, channels)."""
-        return as_multiplied(part[1, cta].cpu().view(tiles, -1, 32, 16), bits == 4)
+        return as_multiplied(part[1, cta].cpu().view(tiles, -1, 32, 16), form == 4)
 
     qkv = codes_of(weights.qkv).view(-1, 2, 128, 1024).transpose(1, 2).reshape(QKV, 1024)  # pairs
     for cta in (0, 37, 119):
@@ -87,16 +97,19 @@ def test_scales_and_permutations_are_packed_too(bits: int) -> None:
     assert torch.equal(orders[2:].flatten()[permutation_of(weights.o)], torch.arange(MIXED))
 
 
-def test_the_kernel_is_compiled_for_the_given_constants() -> None:
-    constants = Constants(10, format=4, block=16, qmax=127.0, layers=18, action=32, clusters=15)
-    assert constants.definitions(chunked=False)["QMAX"] == "127.0f"
-    assert constants.definitions(chunked=False)["FORMAT"] == 4
+def test_the_kernel_is_compiled_for_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvrtc, "max_active_clusters", lambda ctas, threads: 15)
+    constants = constants_of(SHAPE, [layer(4)] * 18)
+    given = constants.definitions(chunked=False)
+    assert (given["QMAX"], given["FORMAT"], given["E4M3"]) == ("127.0f", 4, 0)
+    given = constants_of(SHAPE, [layer("e4m3")]).definitions(chunked=False)
+    assert (given["QMAX"], given["FORMAT"], given["E4M3"]) == ("448.0f", 8, 1)
     assert [constants.definitions(chunked)["CHUNKED"] for chunked in (False, True)] == [0, 1]
 
 
 def test_keys_come_in_chunks_only_where_they_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvrtc, "build", lambda _, definitions: definitions["CHUNKED"])
-    constants = Constants(50, format=8, block=16, qmax=127.0, layers=18, action=32, clusters=15)
+    constants = Constants(50, 8, False, block=16, qmax=127.0, layers=18, action=32, clusters=15)
     loop = SimpleNamespace(constants=constants, longest_at_once=718)
     chunked = [PersistentLoop.kernel(loop, prefix) for prefix in (1, 534, 718, 719, 1024)]
     assert chunked == [0, 0, 0, 1, 1]
@@ -121,10 +134,11 @@ def test_the_reason_names_what_the_kernel_cannot_run() -> None:
         return unsupported_reason(replace(SHAPE, width=width), layers, dtype)
 
     plain = replace(weights, down=ProjectionWeights(torch.zeros(1024, 4096)))
-    assert reason([weights, plain]) == "1 of 8 products do not multiply integers"
-    with pytest.raises(EvaluationError, match="multiplies integers"):
+    assert reason([weights, plain]) == "1 of 8 products do not multiply integers or e4m3"
+    with pytest.raises(EvaluationError, match="multiplies integers or e4m3"):
         pack(SHAPE, [plain], CTAS)
     assert reason([weights, layer(4)]) == "its products have several formats"
+    assert reason([weights, layer("e4m3")]) == "its products have several formats"
     assert reason([layer(8, grouped=True)]) == "its weights have a scale per group of channels"
     assert reason([weights], width=512) == "it has a width of 512, not 1024"
     in_float = reason([weights], dtype=torch.float32)

@@ -15,9 +15,9 @@
 // channels (k32). Weights are stored in the operand order of the instruction (`expert/fragments.py`), 16 bytes per lane
 // and load.
 //
-// The compiler command defines TOKENS (1 to 64), FORMAT (4 or 8: bits of a stored weight), BLOCK (channels per rotation
-// block; 1: no rotation), QMAX (largest quantized activation), LAYERS, ACTION (channels of an action), CLUSTERS
-// (active at the same time) and CHUNKED (1: a rank may have more keys than fit into its shared memory; 0: it has not).
+// The compiler command defines TOKENS (1 to 64), FORMAT (4 or 8: bits of a stored weight), E4M3 (1: codes are 8-bit
+// floats, 0: integers), BLOCK (channels per rotation block; 1: no rotation), QMAX (largest quantized activation), LAYERS,
+// ACTION (channels of an action), CLUSTERS (active at the same time) and CHUNKED (1: a rank may have more keys than fit into its shared memory; 0: it has not).
 #include "attention.cuh"
 #include "euler_step.cuh"
 #include "linear_residual.cuh"

@@ -54,7 +54,7 @@ template <int SLICE> DEVICE void store_partial_sums(const ThreadPosition &p) {
     const int m = TILES_M == 1 ? 0 : p.warp % 4, first = TILES_M == 1 ? p.warp : p.warp / 4;
     const int tiles = TILES_M == 1 ? first < RESIDUAL_TILES : (RESIDUAL_TILES - first + 3) / 4;
     if (m < TILES_M && tiles > 0) {
-        int sums[ROUNDS][4];
+        Sum sums[ROUNDS][4];
         product<MIN_TILES, ROUNDS, SLICE / 32>(
             sums, AT_CODES + m * 16 * PITCH_HERE, PITCH_HERE, AT_WEIGHT + first * STRIDE, 4 * STRIDE, tiles, p.lane);
 #pragma unroll
@@ -64,9 +64,9 @@ template <int SLICE> DEVICE void store_partial_sums(const ThreadPosition &p) {
             const int token = m * 16 + p.lane / 4, row = (tile / RANKS * RANKS + p.rank) * ROWS + token;
             const int to = AT_PARTIAL_SUMS + row * 32 + p.lane % 4 * 8;
             if (token < TOKENS)
-                remote_store(to, tile % RANKS, PARTIAL_SUMS_IN, (u32)sums[t][0], (u32)sums[t][1]);
+                remote_store(to, tile % RANKS, PARTIAL_SUMS_IN, bits_of(sums[t][0]), bits_of(sums[t][1]));
             if (token + 8 < TOKENS)
-                remote_store(to + 256, tile % RANKS, PARTIAL_SUMS_IN, (u32)sums[t][2], (u32)sums[t][3]);
+                remote_store(to + 256, tile % RANKS, PARTIAL_SUMS_IN, bits_of(sums[t][2]), bits_of(sums[t][3]));
         }
     }
 }
@@ -107,10 +107,10 @@ DEVICE void linear_residual_phase(
     for (int i = 0; i < RESIDUAL_ROUNDS; i++) {
         const int tile = p.rank + i * RANKS, output = (first_tile + tile) * 8 + n;
         if (token >= TOKENS || tile >= RESIDUAL_TILES || output >= WIDTH) continue;
-        int sum = 0;
+        Sum sum = 0;
 #pragma unroll
         for (int rank = 0; rank < RANKS; rank++)
-            sum += shared<int>(AT_PARTIAL_SUMS + ((i * RANKS + rank) * ROWS + token) * 32 + n * 4);
+            sum += shared<Sum>(AT_PARTIAL_SUMS + ((i * RANKS + rank) * ROWS + token) * 32 + n * 4);
         const float scale = shared<float>(AT_WEIGHT_SCALES + (i * 8 + n) * 4) * shared<float>(AT_SCALES + 4 * token);
         const float after = before[i] + sum * scale * shared<float>(AT_GATES + (i * 8 + n) * 4);
         g.stream[token * WIDTH + output] = to_bf16(after);

@@ -9,7 +9,7 @@ DEVICE const u16 *modulation_of(const Arguments &g, int step, int norm) {
 
 struct NormInputs {
     u32 factor[LANE_CHANNELS / 2], shift[LANE_CHANNELS / 2];
-    u32 sources[LANE_CHANNELS / 2];   // where the permuted channels come from: 16-bit addresses, less AT_SUMS
+    u32 sources[LANE_CHANNELS / 2];   // where the permuted channels come from: 16-bit offsets behind AT_SUMS
 };
 
 DEVICE int first_channel(const ThreadPosition &p) { return (p.warp % TOKEN_WARPS * 32 + p.lane) * LANE_CHANNELS; }
@@ -21,13 +21,7 @@ DEVICE void load_norm(
     load_readonly(in.sources, permutation + first_channel(p));
 #pragma unroll
     for (int i = 0; i < LANE_CHANNELS / 2; i++)
-        in.sources[i] = in.sources[i] * 2 + smem_addr(p.warp / TOKEN_WARPS * 2 * WIDTH) * 0x10001;
-}
-
-DEVICE u16 norm_input(u32 address) {
-    u16 value;
-    asm volatile("ld.shared.u16 %0, [%1 + %2];" : "=h"(value) : "r"(address), "n"(AT_SUMS) : "memory");
-    return value;
+        in.sources[i] = in.sources[i] * 2 + p.warp / TOKEN_WARPS * 2 * WIDTH * 0x10001;
 }
 
 // Each rank norms and quantizes an eighth of the tokens and sends the result to all ranks of its cluster.
@@ -53,8 +47,8 @@ DEVICE void norm(const Arguments &g, const NormInputs &in, int parity, const Thr
 #pragma unroll
         for (int i = 0; i < LANE_CHANNELS / 2; i++) {
             const u32 factor = in.factor[i], shift = in.shift[i], sources = in.sources[i];
-            const float first = to_float(norm_input(sources & 0xffff));
-            const float second = to_float(norm_input(sources >> 16));
+            const float first = to_float(shared<u16>(AT_SUMS + (sources & 0xffff)));
+            const float second = to_float(shared<u16>(AT_SUMS + (sources >> 16)));
             const u32 pair = to_bf16(first * inverse * low(factor) + low(shift),
                                      second * inverse * high(factor) + high(shift));
             v[2 * i] = low(pair), v[2 * i + 1] = high(pair);
@@ -90,7 +84,7 @@ DEVICE void norm(const Arguments &g, const NormInputs &in, int parity, const Thr
 DEVICE void expect_codes() { expect_bytes(CODES_IN, TOKENS * (WIDTH + 4)); }
 
 // The product after a norm. Calls `finish(tile, token, pair, first, second)` for each pair of adjacent outputs, with
-// their integer sums. Warps divide tiles of tokens, groups of output tiles and spans of input channels, so that few of
+// their sums. Warps divide tiles of tokens, groups of output tiles and spans of input channels, so that few of
 // them read the same operand; the spans are added up through shared memory.
 template <int TILES, typename Finish>
 DEVICE void norm_product(int weight, const ThreadPosition &p, Finish finish) {
@@ -101,7 +95,7 @@ DEVICE void norm_product(int weight, const ThreadPosition &p, Finish finish) {
     static_assert(SPANS * TILES * TILE_BYTES <= (TILES_M == 1 ? SUMS_BYTES : ROWS * PITCH), "no space for the sums");
     const int m = p.warp % M_WARPS, group = p.warp / M_WARPS % GROUPS, span = p.warp / M_WARPS / GROUPS;
     const int tiles = m < TILES_M ? (TILES - group + GROUPS - 1) / GROUPS : 0;
-    int sums[ROUNDS][4] = {};
+    Sum sums[ROUNDS][4] = {};
     if (tiles > 0)
         product<TILES / GROUPS, ROUNDS, STEPS>(
             sums, AT_CODES + m * 16 * PITCH + span * STEPS * 32, PITCH,
@@ -111,7 +105,7 @@ DEVICE void norm_product(int weight, const ThreadPosition &p, Finish finish) {
     for (int t = 0; t < ROUNDS; t++) {
         if (t >= tiles) continue;
         const int tile = span * TILES + group + GROUPS * t, row = m * 16 + p.lane / 4;
-        int *to = &shared<int>(AT + tile * TILE_BYTES + row * 32) + p.lane % 4 * 2;
+        Sum *to = &shared<Sum>(AT + tile * TILE_BYTES + row * 32) + p.lane % 4 * 2;
         to[0] = sums[t][0], to[1] = sums[t][1];
         to[64] = sums[t][2], to[65] = sums[t][3];
     }
@@ -119,10 +113,10 @@ DEVICE void norm_product(int weight, const ThreadPosition &p, Finish finish) {
 #pragma unroll
     for (int i = p.thread; i < TILES * TOKENS * 4; i += THREADS) {
         const int pair = i % 4, tile = i / 4 % TILES, token = i / 4 / TILES;   // adjacent outputs are stored together
-        int first = 0, second = 0;
+        Sum first = 0, second = 0;
 #pragma unroll
         for (int other = 0; other < SPANS; other++) {
-            const int *from = &shared<int>(AT + (other * TILES + tile) * TILE_BYTES + token * 32) + 2 * pair;
+            const Sum *from = &shared<Sum>(AT + (other * TILES + tile) * TILE_BYTES + token * 32) + 2 * pair;
             first += from[0], second += from[1];
         }
         finish(tile, token, pair, first, second);

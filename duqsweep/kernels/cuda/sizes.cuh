@@ -7,6 +7,15 @@ constexpr int WIDTH = 1024, HIDDEN = 4096, HEADS = 8, DIM = 256, ATTN_WIDTH = HE
 constexpr int TILES_M = (TOKENS + 15) / 16, ROWS = 16 * TILES_M;     // of tokens
 constexpr int CLUSTER_TOKENS = (TOKENS + CLUSTERS - 1) / CLUSTERS;   // per cluster, in attention
 
+// Sums of products, of codes that are integers or e4m3; both have four bytes.
+#if E4M3
+using Sum = float;
+DEVICE u32 bits_of(Sum sum) { return __float_as_uint(sum); }
+#else
+using Sum = int;
+DEVICE u32 bits_of(Sum sum) { return (u32)sum; }
+#endif
+
 // A step is 32 input channels; a chunk is the 16 bytes of a weight that a lane loads at once.
 constexpr int CHUNK_STEPS = FORMAT == 4 ? 4 : 2, CHUNK = 32 * 16;
 __host__ __device__ constexpr int fragment_bytes(int tiles, int width) {
@@ -19,6 +28,7 @@ constexpr int GATE_UP_TILES = (2 * HIDDEN / 8 + CTAS - 1) / CTAS;    // per CTA
 constexpr int RESIDUAL_TILES = (WIDTH / 8 + CLUSTERS - 1) / CLUSTERS;    // per cluster, in o and down
 constexpr int RESIDUAL_ROUNDS = (RESIDUAL_TILES + RANKS - 1) / RANKS;         // tiles that a rank adds to the stream
 static_assert(QKV_CTA_TILES * CTAS >= QKV_TILES && RESIDUAL_TILES <= WARPS, "too few CTAs");
+static_assert(FORMAT == 8 || !E4M3, "an e4m3 weight has 8 bits");
 static_assert(TOKENS <= 64 && BLOCK <= 128 && ACTION <= 128, "TOKENS, BLOCK or ACTION is too large");
 constexpr int O_SLICE = ATTN_WIDTH / RANKS, DOWN_SLICE = HIDDEN / RANKS;  // input channels per rank
 constexpr int QKV_BYTES = fragment_bytes(QKV_CTA_TILES, WIDTH), GATE_UP_BYTES = fragment_bytes(GATE_UP_TILES, WIDTH);
@@ -61,11 +71,12 @@ struct ThreadPosition {
     int first_key, keys, key_rows;
 };
 
-// Each phase asks for its position anew (volatile): otherwise the compiler computes the addresses of all phases before
-// the loop, and keeps them in local memory, from where every load takes as long as one from the L2 cache.
+// With more than 16 tokens, each phase asks for its position anew (volatile): otherwise the compiler computes the
+// addresses of all phases before the loop, and keeps them in local memory.
 DEVICE ThreadPosition position(const Arguments &g) {
-    int thread, cta;
-    asm volatile("mov.u32 %0, %%tid.x;\n\tmov.u32 %1, %%ctaid.x;" : "=r"(thread), "=r"(cta));
+    int thread = threadIdx.x, cta = blockIdx.x;
+    if (TILES_M > 1)
+        asm volatile("mov.u32 %0, %%tid.x;\n\tmov.u32 %1, %%ctaid.x;" : "=r"(thread), "=r"(cta));
     const int rank = cta % RANKS, total = g.prefix + TOKENS, per_rank = (total + RANKS - 1) / RANKS;
     return {thread, thread % 32, thread / 32, cta, cta / RANKS, rank,
             rank * per_rank, max(0, min(per_rank, total - rank * per_rank)), (per_rank + 15) / 16 * 16};

@@ -39,7 +39,7 @@ def pack(shape: ExpertShape, layers: Sequence[LayerWeights], ctas: int) -> Packe
 
     Args:
         shape: Sizes of the expert.
-        layers: Its layers, with integer weights and one scale per row.
+        layers: Its layers, quantized, with one scale per row.
         ctas: CTAs of the grid; a multiple of `RANKS`.
 
     Raises:
@@ -55,9 +55,9 @@ def pack(shape: ExpertShape, layers: Sequence[LayerWeights], ctas: int) -> Packe
 
 
 def _pack_layer(shape: ExpertShape, layer: LayerWeights, ctas: int) -> PackedExpert:
-    if not all(weight.is_integer for weight in layer.products()):
+    if not all(weight.is_integer or weight.is_e4m3 for weight in layer.products()):
         raise EvaluationError(
-            "the persistent kernel multiplies integers, got a layer with floating-point weights"
+            "the persistent kernel multiplies integers or e4m3, got a layer of other weights"
         )
     qkv, o, gate_up, down = layer.products()
     device = qkv.values.device
