@@ -38,8 +38,9 @@ WIDTH, HIDDEN, HEADS, DIM = 1024, 4096, 8, 256
 ACTION, STEPS = 7, 2
 Form = Literal[4, 8, "e4m3"]  # bits of integer weights, or e4m3
 # Relative to the norm of the result. Products of codes are exact, but for float32 sums of e4m3. The
-# rest is rounding to bf16, and codes of values halfway between two.
-BOUND = 1e-2
+# rest is rounding to bf16, and codes of values halfway between two: in e4m3, these are up to an
+# eighth of the value apart.
+BOUND, E4M3_BOUND = 1e-2, 2e-2
 
 
 @dataclass
@@ -89,6 +90,11 @@ def kit(tokens: int, form: Form, block: int, prefix: int) -> Kit:
     keys, values = keys_values.transpose(1, 2).split(1, dim=1)
     noise = torch.randn(tokens, ACTION, device="cuda")
     return Kit(merged, layer, PersistentExpert(merged), ((keys, values),), noise)
+
+
+def stored(values: Tensor) -> Tensor:
+    """Rounded to bf16 once, in float64."""
+    return values.bfloat16().double()
 
 
 def poison(expert: PersistentExpert) -> None:
@@ -146,19 +152,20 @@ CASES = [
 @torch.no_grad()
 def test_each_stage_is_that_of_float64(tokens: int, form: Form, block: int, prefix: int) -> None:
     k = kit(tokens, form, block, prefix)
+    bound = E4M3_BOUND if form == "e4m3" else BOUND
     poison(k.expert)
     actions = k.expert.denoise(k.noise, k.expert.prepare(k.cache)).double()
     out_weight, out_bias, in_weight, in_bias = (part.double() for part in k.merged.projections)
     first, second, last = (norm[0] for norm in k.merged.modulations)
 
-    stream = (k.noise.bfloat16().double() @ in_weight.T + in_bias).bfloat16().double()
-    qkv = times(normed(stream, first), k.layer.qkv).view(tokens, HEADS + 2, DIM)
+    stream = stored(stored(k.noise) @ in_weight.T + in_bias)
+    qkv = times(stored(normed(stream, first)), k.layer.qkv).view(tokens, HEADS + 2, DIM)
     prepared = k.expert.prepare(k.cache)
     table = (prepared.tensors["cosines"], prepared.tensors["sines"])
     expected = turned(qkv[:, :-1], table)
-    assert error(k.stage("queries"), expected[:, :HEADS].flatten(1)) < BOUND
-    assert error(k.stage("keys"), expected[:, HEADS]) < BOUND
-    assert error(k.stage("values"), qkv[:, -1]) < BOUND
+    assert error(k.stage("queries"), expected[:, :HEADS].flatten(1)) < bound
+    assert error(k.stage("keys"), expected[:, HEADS]) < bound
+    assert error(k.stage("values"), qkv[:, -1]) < bound
 
     # From here on, inputs are the kernel's own results, so that each stage is tested separately.
     keys, values = (
@@ -166,22 +173,22 @@ def test_each_stage_is_that_of_float64(tokens: int, form: Form, block: int, pref
         for part, name in zip(k.cache[0], ("keys", "values"), strict=True)
     )
     queries = k.stage("queries").view(tokens, HEADS, DIM)
-    mixed = (queries @ keys.T / DIM**0.5).softmax(-1) @ values
+    mixed = stored((queries @ keys.T / DIM**0.5).softmax(-1) @ values)
     o = k.layer.o
     rotated = mixed.flatten(1)[:, o.permutation.long()]
     if block > 1:
         rotated = rotate_blocks(rotated, hadamard(block).to(rotated)[None])
     codes = k.stage("attn_codes") * k.stage("attn_scales")
-    assert error(codes, rounded(rotated, o)) < 2 * BOUND
-    stream = stream + times(mixed.flatten(1), o) * first[2].double()
-    gate, up = times(normed(stream, second), k.layer.gate_up).chunk(2, dim=1)
+    assert error(codes, rounded(rotated, o)) < 2 * bound
+    stream = stored(stream + times(mixed.flatten(1), o) * first[2].double())
+    gate, up = times(stored(normed(stream, second)), k.layer.gate_up).chunk(2, dim=1)
     hidden = F.gelu(gate, approximate="tanh") * up
     down = replace(k.layer.down, permutation=None)  # the kernel stores permuted channels
-    assert error(k.stage("hidden"), hidden[:, k.layer.down.permutation.long()]) < 2 * BOUND
+    assert error(k.stage("hidden"), hidden[:, k.layer.down.permutation.long()]) < 2 * bound
     stream = stream + times(k.stage("hidden"), down) * second[2].double()
-    assert error(k.stage("stream"), stream) < BOUND
+    assert error(k.stage("stream"), stream) < bound
     velocity = normed(k.stage("stream"), last) @ out_weight.T + out_bias
-    assert error(actions, k.noise.double() - velocity) < BOUND
+    assert error(actions, k.noise.double() - velocity) < bound
 
 
 @pytest.mark.parametrize(

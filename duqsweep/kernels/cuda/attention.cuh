@@ -167,15 +167,23 @@ DEVICE void send_partials(
             const int d = p.warp * 16 + p.lane / 4 + i / 2 * 8, head = p.lane % 4 * 2 + i % 2;
             shared<float>(at_own + ((n * HEADS + head) * (DIM + 4) + d) * 4) = sums[n][i];
         }
+    fence_before_bulk_load();   // gate_up's fragments overwrite the keys, too
     __syncthreads();
+    if (CLUSTER_TOKENS > 1) {
+        const int column = p.warp + p.lane * WARPS;   // a copy takes long to start, so that all warps share the starts
+        if (column < COLUMNS) {
+            const int to = AT_PARTIALS + (p.rank * CLUSTER_TOKENS + column / HEADS) * DIM * 4;
+            bulk_send(to, column % HEADS, at_own + column * (DIM + 4) * 4, DIM * 4, PARTIALS_IN);
+        }
+    } else {
 #pragma unroll
-    for (int i = p.thread; i < COLUMNS * DIM / 4; i += THREADS) {
-        const int n = i / (DIM / 4) / HEADS, head = i / (DIM / 4) % HEADS, d = i % (DIM / 4) * 4;
-        const uint4 part = shared<uint4>(at_own + ((n * HEADS + head) * (DIM + 4) + d) * 4);
-        const int to = AT_PARTIALS + ((p.rank * CLUSTER_TOKENS + n) * DIM + d) * 4;
-        remote_store(to, head, PARTIALS_IN, part.x, part.y, part.z, part.w);
+        for (int i = p.thread; i < COLUMNS * DIM / 4; i += THREADS) {
+            const int n = i / (DIM / 4) / HEADS, head = i / (DIM / 4) % HEADS, d = i % (DIM / 4) * 4;
+            const uint4 part = shared<uint4>(at_own + ((n * HEADS + head) * (DIM + 4) + d) * 4);
+            const int to = AT_PARTIALS + ((p.rank * CLUSTER_TOKENS + n) * DIM + d) * 4;
+            remote_store(to, head, PARTIALS_IN, part.x, part.y, part.z, part.w);
+        }
     }
-    fence_before_bulk_load();   // gate_up's fragments overwrite the keys
     if (p.thread < COLUMNS) {
         const float2 stats = stats_of(chunk, p.thread);
         const int to = AT_SOFTMAX_STATS + (p.rank * CLUSTER_TOKENS + p.thread / HEADS) * 8;
