@@ -50,10 +50,10 @@ def permutation_of(weight: ProjectionWeights) -> torch.Tensor:
     return weight.permutation.long().cpu()
 
 
-@pytest.mark.parametrize("form", [4, 8, "e4m3"])
-def test_each_cta_finds_its_outputs_and_channels(form: int | Literal["e4m3"]) -> None:
+@pytest.mark.parametrize(("form", "parts"), [(4, 1), (4, 2), (8, 1), ("e4m3", 1)])
+def test_each_cta_finds_its_outputs_and_channels(form: int | Literal["e4m3"], parts: int) -> None:
     weights = layer(form)
-    packed = pack(SHAPE, [weights, weights], CTAS)
+    packed = pack(SHAPE, [weights, weights], CTAS, parts)
     assert all(len(part) == 2 for part in vars(packed).values())
 
     def found(part: torch.Tensor, cta: int, tiles: int) -> torch.Tensor:
@@ -61,17 +61,17 @@ def test_each_cta_finds_its_outputs_and_channels(form: int | Literal["e4m3"]) ->
         return as_multiplied(part[1, cta].cpu().view(tiles, -1, 32, 16), form == 4)
 
     qkv = codes_of(weights.qkv).view(-1, 2, 128, 1024).transpose(1, 2).reshape(QKV, 1024)  # pairs
-    for cta in (0, 37, 119):
-        own = found(packed.qkv, cta, 3)
-        for slot in range(3):
-            tile = cta + slot * CTAS
+    for cta in (0, 37, CTAS // parts - 1):
+        own = found(packed.qkv, cta, 3 * parts)
+        for slot in range(3 * parts):
+            tile = cta + slot * CTAS // parts
             expected = qkv[tile * 8 : tile * 8 + 8]
             assert torch.equal(own[slot * 8 : slot * 8 + len(expected)], expected)
     gate, up = codes_of(weights.gate_up).view(2, 4096, 1024)[:, permutation_of(weights.down)]
     pairs = torch.stack((gate, up), dim=1).flatten(0, 1)
-    for cta in (0, 50, 113):
-        expected = pairs[cta * 72 : cta * 72 + 72]
-        assert torch.equal(found(packed.gate_up, cta, 9)[: len(expected)], expected)
+    for cta in (0, 50, 56, 113 // parts):
+        expected = pairs[cta * 72 * parts :][: 72 * parts]
+        assert torch.equal(found(packed.gate_up, cta, 9 * parts)[: len(expected)], expected)
     for part, weight, width in ((packed.o, weights.o, 256), (packed.down, weights.down, 512)):
         for cluster, rank in ((0, 0), (3, 7), (14, 2)):
             expected = codes_of(weight)[cluster * 72 :][:72, rank * width : (rank + 1) * width]
@@ -105,6 +105,12 @@ def test_the_kernel_is_compiled_for_the_weights(monkeypatch: pytest.MonkeyPatch)
     given = constants_of(SHAPE, [layer("e4m3")]).definitions(chunked=False)
     assert (given["QMAX"], given["FORMAT"], given["E4M3"]) == ("448.0f", 8, 1)
     assert [constants.definitions(chunked)["CHUNKED"] for chunked in (False, True)] == [0, 1]
+    parts = {
+        (tokens, bits): replace(constants, tokens=tokens, format=bits).parts
+        for tokens in (16, 17)
+        for bits in (4, 8)
+    }
+    assert parts == {(16, 4): 1, (17, 4): 2, (16, 8): 1, (17, 8): 1}
 
 
 def test_keys_come_in_chunks_only_where_they_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:

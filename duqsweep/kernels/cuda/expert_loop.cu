@@ -17,7 +17,8 @@
 //
 // The compiler command defines TOKENS (1 to 64), FORMAT (4 or 8: bits of a stored weight), E4M3 (1: codes are 8-bit
 // floats, 0: integers), BLOCK (channels per rotation block; 1: no rotation), QMAX (largest quantized activation), LAYERS,
-// ACTION (channels of an action), CLUSTERS (active at the same time) and CHUNKED (1: a rank may have more keys than fit into its shared memory; 0: it has not).
+// ACTION (channels of an action), CLUSTERS (active at the same time), PARTS (1 or 2: parts of the tokens that the ranks
+// of a cluster divide after a norm) and CHUNKED (1: a rank may have more keys than fit into its shared memory; 0: not).
 #include "attention.cuh"
 #include "euler_step.cuh"
 #include "linear_residual.cuh"
@@ -42,13 +43,13 @@ expert_loop(const __grid_constant__ Arguments g) {
             const bool last = step + 1 == g.steps && layer + 1 == LAYERS;
             const Iteration it = {step, layer, (layer + 1) % LAYERS, (step * LAYERS + layer) & 1, last};
             const u16 *modulation = modulation_of(g, step, 2 * layer);
-            bulk_load_weight(AT_WEIGHT, g.qkv, QKV_BYTES, WEIGHT_IN, layer, p);
+            bulk_load_weight(AT_WEIGHT, g.qkv, QKV_BYTES, WEIGHT_IN, layer * SETS + p.set, p);
             qkv_phase(g, grid_barrier, it, position(g));
-            bulk_load_weight(AT_WEIGHT, g.o, O_BYTES, WEIGHT_IN, layer, p);
+            bulk_load_weight(AT_WEIGHT, g.o, O_BYTES, WEIGHT_IN, layer * CTAS + p.cta, p);
             attention_phase(g, grid_barrier, it, position(g));
-            bulk_load_weight(AT_GATE_UP, g.gate_up, GATE_UP_BYTES, GATE_UP_IN, layer, p);
+            bulk_load_weight(AT_GATE_UP, g.gate_up, GATE_UP_BYTES, GATE_UP_IN, layer * SETS + p.set, p);
             linear_residual_phase<O_SLICE>(g, grid_barrier, g.o_scales, modulation + 2 * WIDTH, it, position(g));
-            bulk_load_weight(AT_WEIGHT, g.down, DOWN_BYTES, WEIGHT_IN, layer, p);
+            bulk_load_weight(AT_WEIGHT, g.down, DOWN_BYTES, WEIGHT_IN, layer * CTAS + p.cta, p);
             gate_up_phase(g, grid_barrier, it, position(g));
             if (TILES_M > 1) quantize_hidden_phase(g, grid_barrier, position(g));
             if (!last) bulk_load_keys(g, first_keys(p), it.next, p);

@@ -70,12 +70,12 @@ DEVICE void report_counts(const Arguments &g, const ThreadPosition &p) {
 // Orders this CTA's ordinary accesses to shared memory before bulk copies that write there.
 DEVICE void fence_before_bulk_load() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
-// One thread starts the copy of this CTA's fragments of a weight.
+// One thread starts the copy of this CTA's fragments of a weight, which come `number`th.
 DEVICE void bulk_load_weight(
-    int to, const unsigned char *weight, int bytes, Mbarrier which, int layer, const ThreadPosition &p) {
+    int to, const unsigned char *weight, int bytes, Mbarrier which, int number, const ThreadPosition &p) {
     if (p.thread != COPY_THREAD) return;
     expect_bytes(which, bytes);
-    bulk_load(to, weight + ((u64)layer * CTAS + p.cta) * bytes, bytes, which);
+    bulk_load(to, weight + (u64)number * bytes, bytes, which);
 }
 // A chunk of a rank's keys, where `number` counts from 0.
 struct KeyChunk {

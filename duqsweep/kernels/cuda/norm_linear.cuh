@@ -24,10 +24,12 @@ DEVICE void load_norm(
         in.sources[i] = in.sources[i] * 2 + p.warp / TOKEN_WARPS * 2 * WIDTH * 0x10001;
 }
 
-// Each rank norms and quantizes an eighth of the tokens and sends the result to all ranks of its cluster.
+// Each rank norms and quantizes some tokens of its part and sends the result to all ranks of the part.
 DEVICE void norm(const Arguments &g, const NormInputs &in, int parity, const ThreadPosition &p) {
-    const int group = p.warp / TOKEN_WARPS, token = p.rank + RANKS * group, channel = first_channel(p);
-    if (token < TOKENS) {
+    const int group = p.warp / TOKEN_WARPS, channel = first_channel(p);
+    const int row = p.rank % PART_RANKS + PART_RANKS * group, token = p.first_token + row;
+    const int first_rank = p.rank / PART_RANKS * PART_RANKS;
+    if (row < PART_TOKENS && token < TOKENS) {
         u32 raw[LANE_CHANNELS / 2];
         load_l2(raw, g.stream + token * WIDTH + channel);
         float v[LANE_CHANNELS], even = 0.f, odd = 0.f;
@@ -67,40 +69,44 @@ DEVICE void norm(const Arguments &g, const NormInputs &in, int parity, const Thr
             u32 all[4];
 #pragma unroll
             for (int i = 0; i < 4; i++) all[i] = __shfl_sync(~0u, words[0], p.lane / 4 * 4 + i);
-            const int here = AT_CODES + token * PITCH + channel / 16 * 16, rank = p.lane % 4 * 2;
+            static_assert(LANE_CHANNELS > 4 || PARTS == 1);
+            const int here = AT_CODES + row * PITCH + channel / 16 * 16, rank = p.lane % 4 * 2;
             remote_store(here, rank, CODES_IN, all[0], all[1], all[2], all[3]);
             remote_store(here, rank + 1, CODES_IN, all[0], all[1], all[2], all[3]);
         } else {
 #pragma unroll
-            for (int rank = 0; rank < RANKS; rank++)
-                remote_store(
-                    AT_CODES + token * PITCH + channel, rank, CODES_IN, words[0], words[1], words[2], words[3]);
+            for (int i = 0; i < PART_RANKS; i++)
+                remote_store(AT_CODES + row * PITCH + channel, first_rank + i, CODES_IN,
+                             words[0], words[1], words[2], words[3]);
         }
-        if (p.warp % TOKEN_WARPS == 0 && p.lane < RANKS)
-            remote_store(AT_SCALES + 4 * token, p.lane, CODES_IN, __float_as_uint(scale));
+        if (p.warp % TOKEN_WARPS == 0 && p.lane < PART_RANKS)
+            remote_store(AT_SCALES + 4 * row, first_rank + p.lane, CODES_IN, __float_as_uint(scale));
     }
     wait_bytes(CODES_IN, parity);
 }
-DEVICE void expect_codes() { expect_bytes(CODES_IN, TOKENS * (WIDTH + 4)); }
+DEVICE void expect_codes(const ThreadPosition &p) {
+    expect_bytes(CODES_IN, min(PART_TOKENS, TOKENS - p.first_token) * (WIDTH + 4));
+}
 
-// The product after a norm. Calls `finish(tile, token, pair, first, second)` for each pair of adjacent outputs, with
-// their sums. Warps divide tiles of tokens, groups of output tiles and spans of input channels, so that few of
+// The product after a norm. Calls `finish(tile, row, pair, first, second)` for each pair of adjacent outputs, with
+// their sums; row: number of the token in its part. Warps divide tiles of tokens, groups of output tiles and spans of input channels, so that few of
 // them read the same operand; the spans are added up through shared memory.
 template <int TILES, typename Finish>
 DEVICE void norm_product(int weight, const ThreadPosition &p, Finish finish) {
-    constexpr int M_WARPS = TILES_M == 1 ? 1 : 4, GROUPS = TILES_M == 1 ? 4 : TILES <= 4 ? 1 : 2;
+    constexpr int M_WARPS = PART_TILES_M == 3 ? 4 : PART_TILES_M;
+    constexpr int GROUPS = M_WARPS == 1 ? 4 : (TILES * M_WARPS <= 16 ? 4 : 8) / M_WARPS;
     constexpr int SPANS = WARPS / M_WARPS / GROUPS, STEPS = WIDTH / 32 / SPANS, STRIDE = fragment_bytes(1, WIDTH);
-    constexpr int ROUNDS = (TILES + GROUPS - 1) / GROUPS, TILE_BYTES = ROWS * 32 + 32;
-    constexpr int AT = TILES_M == 1 ? AT_SUMS : AT_CODES;   // of the sums
-    static_assert(SPANS * TILES * TILE_BYTES <= (TILES_M == 1 ? SUMS_BYTES : ROWS * PITCH), "no space for the sums");
+    constexpr int ROUNDS = (TILES + GROUPS - 1) / GROUPS, TILE_BYTES = PART_ROWS * 32 + 32;
+    constexpr int AT = M_WARPS == 1 ? AT_SUMS : AT_CODES;   // of the sums
+    static_assert(AT + SPANS * TILES * TILE_BYTES <= AT_SUMS + SUMS_BYTES, "no space for the sums");
     const int m = p.warp % M_WARPS, group = p.warp / M_WARPS % GROUPS, span = p.warp / M_WARPS / GROUPS;
-    const int tiles = m < TILES_M ? (TILES - group + GROUPS - 1) / GROUPS : 0;
+    const int tiles = m < PART_TILES_M ? (TILES - group + GROUPS - 1) / GROUPS : 0;
     Sum sums[ROUNDS][4] = {};
     if (tiles > 0)
         product<TILES / GROUPS, ROUNDS, STEPS>(
             sums, AT_CODES + m * 16 * PITCH + span * STEPS * 32, PITCH,
             weight + group * STRIDE + span * (STRIDE / SPANS), GROUPS * STRIDE, tiles, p.lane);
-    if (TILES_M > 1) __syncthreads();   // the sums overwrite the codes
+    if (AT == AT_CODES) __syncthreads();   // the sums overwrite the codes
 #pragma unroll
     for (int t = 0; t < ROUNDS; t++) {
         if (t >= tiles) continue;
@@ -111,21 +117,22 @@ DEVICE void norm_product(int weight, const ThreadPosition &p, Finish finish) {
     }
     __syncthreads();
 #pragma unroll
-    for (int i = p.thread; i < TILES * TOKENS * 4; i += THREADS) {
-        const int pair = i % 4, tile = i / 4 % TILES, token = i / 4 / TILES;   // adjacent outputs are stored together
+    for (int i = p.thread; i < TILES * PART_TOKENS * 4; i += THREADS) {
+        const int pair = i % 4, tile = i / 4 % TILES, row = i / 4 / TILES;   // adjacent outputs are stored together
+        if (PARTS > 1 && p.first_token + row >= TOKENS) continue;
         Sum first = 0, second = 0;
 #pragma unroll
         for (int other = 0; other < SPANS; other++) {
-            const Sum *from = &shared<Sum>(AT + (other * TILES + tile) * TILE_BYTES + token * 32) + 2 * pair;
+            const Sum *from = &shared<Sum>(AT + (other * TILES + tile) * TILE_BYTES + row * 32) + 2 * pair;
             first += from[0], second += from[1];
         }
-        finish(tile, token, pair, first, second);
+        finish(tile, row, pair, first, second);
     }
 }
 
 // Applies the scales of weight and token to two outputs.
-DEVICE float2 scaled(int tile, int token, int pair, float first, float second) {
+DEVICE float2 scaled(int tile, int row, int pair, float first, float second) {
     const float2 scales = shared<float2>(AT_WEIGHT_SCALES + (tile * 8 + 2 * pair) * 4);
-    const float scale = shared<float>(AT_SCALES + 4 * token);
+    const float scale = shared<float>(AT_SCALES + 4 * row);
     return {first * scales.x * scale, second * scales.y * scale};
 }

@@ -7,6 +7,11 @@ constexpr int WIDTH = 1024, HIDDEN = 4096, HEADS = 8, DIM = 256, ATTN_WIDTH = HE
 constexpr int TILES_M = (TOKENS + 15) / 16, ROWS = 16 * TILES_M;     // of tokens
 constexpr int CLUSTER_TOKENS = (TOKENS + CLUSTERS - 1) / CLUSTERS;   // per cluster, in attention
 
+// In the products after a norm, the ranks of a cluster are divided into PARTS: each computes a part of the tokens, for
+// the same outputs. A set is a CTA of each part; sets compute different outputs.
+constexpr int PART_RANKS = RANKS / PARTS, SETS = CTAS / PARTS, PART_TOKENS = (TOKENS + PARTS - 1) / PARTS;
+constexpr int PART_TILES_M = (PART_TOKENS + 15) / 16, PART_ROWS = 16 * PART_TILES_M;
+
 // Sums of products, of codes that are integers or e4m3; both have four bytes.
 #if E4M3
 using Sum = float;
@@ -23,11 +28,11 @@ __host__ __device__ constexpr int fragment_bytes(int tiles, int width) {
 }
 
 // Counts of tiles of eight outputs.
-constexpr int QKV_TILES = (HEADS + 2) * DIM / 8, QKV_CTA_TILES = 3;      // in total; per CTA
-constexpr int GATE_UP_TILES = (2 * HIDDEN / 8 + CTAS - 1) / CTAS;    // per CTA
+constexpr int QKV_TILES = (HEADS + 2) * DIM / 8, QKV_CTA_TILES = (QKV_TILES + SETS - 1) / SETS;   // in total; per CTA
+constexpr int GATE_UP_TILES = (2 * HIDDEN / 8 + SETS - 1) / SETS;    // per CTA
 constexpr int RESIDUAL_TILES = (WIDTH / 8 + CLUSTERS - 1) / CLUSTERS;    // per cluster, in o and down
 constexpr int RESIDUAL_ROUNDS = (RESIDUAL_TILES + RANKS - 1) / RANKS;         // tiles that a rank adds to the stream
-static_assert(QKV_CTA_TILES * CTAS >= QKV_TILES && RESIDUAL_TILES <= WARPS, "too few CTAs");
+static_assert(RESIDUAL_TILES <= WARPS, "too few CTAs");
 static_assert(FORMAT == 8 || !E4M3, "an e4m3 weight has 8 bits");
 static_assert(TOKENS <= 64 && BLOCK <= 128 && ACTION <= 128, "TOKENS, BLOCK or ACTION is too large");
 constexpr int O_SLICE = ATTN_WIDTH / RANKS, DOWN_SLICE = HIDDEN / RANKS;  // input channels per rank
@@ -37,6 +42,7 @@ constexpr int DOWN_BYTES = fragment_bytes(RESIDUAL_TILES, DOWN_SLICE);
 
 // Norm: warps per token, and channels per lane.
 constexpr int TOKEN_WARPS = TILES_M == 1 ? 8 : 2, LANE_CHANNELS = WIDTH / (32 * TOKEN_WARPS);
+static_assert(PART_TOKENS <= PART_RANKS * WARPS / TOKEN_WARPS, "too many tokens per rank");
 
 constexpr float EPS = 1e-6f, SMALLEST_SCALE = 1e-8f, LOWEST = -3.4e38f;
 
@@ -65,9 +71,10 @@ struct Arguments {
 
 enum Product { QKV_DONE, O_DONE, GATE_UP_DONE, DOWN_DONE, PRODUCTS };
 
-// A thread's indices, and its rank's keys: position of the first, number, and rows of the buffer that holds them.
+// A thread's indices; the first token of its part; its rank's keys: position of the first, number, and rows of the
+// buffer that holds them.
 struct ThreadPosition {
-    int thread, lane, warp, cta, cluster, rank;
+    int thread, lane, warp, cta, cluster, rank, set, first_token;
     int first_key, keys, key_rows;
 };
 
@@ -79,6 +86,7 @@ DEVICE ThreadPosition position(const Arguments &g) {
         asm volatile("mov.u32 %0, %%tid.x;\n\tmov.u32 %1, %%ctaid.x;" : "=r"(thread), "=r"(cta));
     const int rank = cta % RANKS, total = g.prefix + TOKENS, per_rank = (total + RANKS - 1) / RANKS;
     return {thread, thread % 32, thread / 32, cta, cta / RANKS, rank,
+            cta / RANKS * PART_RANKS + rank % PART_RANKS, rank / PART_RANKS * PART_TOKENS,
             rank * per_rank, max(0, min(per_rank, total - rank * per_rank)), (per_rank + 15) / 16 * 16};
 }
 

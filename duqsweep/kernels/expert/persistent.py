@@ -12,6 +12,7 @@ from torch import Tensor
 from duqsweep.kernels import nvrtc
 from duqsweep.kernels.expert.limits import (
     SIZES,
+    TOKENS,
     ProductFormat,
     loop_formats_reason,
     loop_sizes_reason,
@@ -43,6 +44,14 @@ class Constants:
     action: int  # channels of an action
     clusters: int  # active at the same time
 
+    @property
+    def parts(self) -> int:
+        """Parts of the tokens that the ranks of a cluster divide in the products after a norm.
+
+        Two halve the codes that arrive at a rank, and double its weights, which must be small.
+        """
+        return 2 if self.format == 4 and self.tokens > TOKENS else 1
+
     def definitions(self, chunked: bool) -> dict[str, int | str]:
         """The preprocessor definitions.
 
@@ -55,6 +64,7 @@ class Constants:
         return {
             **found,
             "E4M3": int(self.e4m3),
+            "PARTS": self.parts,
             "QMAX": f"{self.qmax:.1f}f",
             "CHUNKED": int(chunked),
         }
