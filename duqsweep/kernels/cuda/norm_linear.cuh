@@ -89,8 +89,8 @@ DEVICE void expect_codes(const ThreadPosition &p) {
 }
 
 // The product after a norm. Calls `finish(tile, row, pair, first, second)` for each pair of adjacent outputs, with
-// their sums; row: number of the token in its part. Warps divide tiles of tokens, groups of output tiles and spans of input channels, so that few of
-// them read the same operand; the spans are added up through shared memory.
+// their sums; row: number of the token in its part. Warps divide tiles of tokens, groups of output tiles and spans of
+// input channels, so that few of them read the same operand; the spans are added up through shared memory.
 template <int TILES, typename Finish>
 DEVICE void norm_product(int weight, const ThreadPosition &p, Finish finish) {
     constexpr int M_WARPS = PART_TILES_M == 3 ? 4 : PART_TILES_M;
