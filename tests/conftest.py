@@ -24,6 +24,7 @@ settings.load_profile("suite")
 # SLURM stand between those that compute.
 LONG = (
     "test_slurm_refusals.py",
+    "test_fates.py",
     "test_kill.py",
     "test_official_suites.py",
     "test_sweep.py",
