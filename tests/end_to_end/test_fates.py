@@ -98,6 +98,22 @@ def test_trials_end_as_without_interruption(battered: Battered) -> None:
         assert (result["outcome"], result["successes"]) == ("complete", counts.successes)
 
 
+def test_confirm_plays_reserved_states_with_workers(
+    battered: Battered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**battered.environment, light_trials.PLAYED: f"{tmp_path}/played"}.items():
+        monkeypatch.setenv(name, value)
+    folder = shutil.copytree(battered.folder, tmp_path / "light")
+    words = ["confirm", str(folder), "--episodes", "2", "--trials", "0,1"]
+    assert light_sweep.main(words) == 0
+    confirmed = files.read_json(folder / "confirm" / "confirm.json")
+    assert [point["episodes"] for point in confirmed["points"]] == [2, 2]
+    assert len(list((folder / "confirm" / files.WORKERS_DIR).iterdir())) == 2
+    assert len(files.read_lines(tmp_path / "played")) == 4
+    assert light_sweep.main(words) == 0
+    assert len(files.read_lines(tmp_path / "played")) == 4
+
+
 def test_who_presses_ctrl_c_is_told_how_to_go_on(battered: Battered) -> None:
     lines = battered.lives["Ctrl-C"].out.splitlines()
     assert lines[-2].startswith("interrupted: ")
