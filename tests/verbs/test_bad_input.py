@@ -164,14 +164,8 @@ MISTAKES = {
 }
 # Found one stage after the other: by the verbs, by Hydra, by its types, by our own checks, by the
 # folder's file system, and by what is opened last. These are tried by the real command too.
-BY_THE_REAL_COMMAND = [
-    "unknown verb",
-    "misspelt key",
-    "wrong type",
-    "missing checkpoint",
-    "folder that cannot be made",
-    "storage that does not answer",
-]
+# Before anything is composed, from the configuration, and when much is loaded and begun.
+BY_THE_REAL_COMMAND = ["unknown verb", "misspelt key", "storage that does not answer"]
 
 Refused = Callable[..., str]
 
