@@ -243,11 +243,10 @@ def test_a_refusal_removes_only_what_it_made(where, refusal, refused, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_slurm_without_sbatch_is_refused(command: Command, broken_checkpoint, tmp_path):
-    words = complete(["+sweep=tiny", "launcher=slurm"], broken_checkpoint)
-    done = command(*words, PATH="")
-    assert done.returncode == exit_codes.CONFIG
-    assert "launcher=slurm needs sbatch on PATH; launcher=local" in only_line(done.stderr)
+def test_slurm_without_sbatch_is_refused(refused: Refused, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", "")
+    line = refused("+sweep=tiny", "launcher=slurm")
+    assert "launcher=slurm needs sbatch on PATH; launcher=local" in line
     assert sweep_folders(tmp_path) == []
 
 
