@@ -19,7 +19,7 @@ from duqsweep import files
 Here = Callable[..., "subprocess.CompletedProcess[str]"]
 ROOT = Path(duqsweep.__file__).parent.parent
 CONF = Path(__file__).parent / "conf"
-TRIALS, EPISODES = 6, 4  # of conf/sweep/small.yaml
+TRIALS, EPISODES = 4, 4  # of conf/sweep/small.yaml
 SMALL = ("+sweep=small", "--config-dir", str(CONF))
 MODULE = ("-m", "duqsweep")
 

@@ -13,14 +13,14 @@ from duqsweep import files
 
 pytestmark = pytest.mark.slow
 
-TRIALS = 4  # of the six of the finished sweep
+TRIALS = 3  # of the four of the finished sweep
 
 
 @pytest.fixture(scope="module")
 def battered(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Battered:
     """Two runs that are killed, and one that finishes.
 
-    The sweep has 20 steps (4 benchmarks, 16 episodes), and each run is bounded in steps, not in
+    The sweep has 15 steps (3 benchmarks, 12 episodes), and each run is bounded in steps, not in
     seconds, so that each finds work left on any machine. A run takes one or two steps before it is
     killed. The worker that outlives the first finishes its trial without it, 5 steps at most, or is
     taken up by the second. There is one, because each worker loads torch, LIBERO and the policy.
