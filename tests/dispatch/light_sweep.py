@@ -20,6 +20,7 @@ WORDS = (
     "tracking=none",
     "launcher.jobs=2",
     "launcher.mem_gb=0.5",
+    "budget.twins=false",
 )
 
 

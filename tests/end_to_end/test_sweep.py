@@ -48,7 +48,8 @@ def test_the_smoke_sweep_writes_every_file_and_mlflows(
     """The shipped sweep in the command's own process, with MLflow; episodes cut short."""
     folder = with_cache(tmp_path / "sweeps" / "smoke", finished)
     words = ("+sweep=smoke", "launcher=inline", "suite.tasks=1", "suite.max_steps=10")
-    words = (*words, "budget.episodes_per_trial=2", f"policy.checkpoint={checkpoint}")
+    words = (*words, "budget.episodes_per_trial=2", "budget.twins=false")
+    words = (*words, f"policy.checkpoint={checkpoint}")
     done = here(words, tmp_path, MLFLOW_TRACKING_URI="")
     assert done.returncode == 0, done.stderr
     check_files(folder, 2, 2)
