@@ -221,7 +221,7 @@ def test_evaluate_plays_its_categories_from_the_command_line(
     write_quick_policy(tmp_path / "checkpoint")
     policy = ["policy=pi05_libero", "policy.checkpoint=checkpoint"]
     suite = [
-        "suite=libero_pro_goal",
+        "suite=libero_pro_object",
         f"suite.assets={plain_assets}",
         f"suite.pro_files={pro_files}",
     ]
@@ -231,7 +231,7 @@ def test_evaluate_plays_its_categories_from_the_command_line(
     (trial,) = tmp_path.glob("sweeps/*/trials/0000")
     lines = map(json.loads, (trial / "episodes.jsonl").read_text().splitlines())
     played = [(e["task"], e["suite"], e["steps"], e["error"]) for e in lines]
-    assert sorted(played) == [(task, "libero_pro_goal", 6, None) for task in (0, 1)]
+    assert sorted(played) == [(task, "libero_pro_object", 6, None) for task in (0, 1)]
     said = capsys.readouterr().out
     assert "language: 0 of 1 (0–79 %)" in said
     assert "object: 0 of 1 (0–79 %)" in said
