@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from worker_parts import INSTRUCTION
+from worker_parts import INSTRUCTION, SIZES
 
 from duqsweep.envs.mini.suite import TASKS
 from duqsweep.policy.load import save_random
@@ -18,7 +18,7 @@ from duqsweep.worker.timing import StoppingRule, alternate
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random policy that knows the words of every instruction of the suite."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    save_random(folder, [INSTRUCTION, *(task.instruction for task in TASKS)])
+    save_random(folder, [INSTRUCTION, *(task.instruction for task in TASKS)], SIZES)
     return folder
 
 
