@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from duqsweep import cli, exit_codes, files
+from duqsweep.control.tracking.mirror import Mirror
 
 CONF = Path(__file__).parent / "conf"
 TRIAL = f"{files.TRIALS_DIR}/0000"
@@ -136,15 +137,23 @@ def newer_schema(path: Path) -> None:
         database.execute("INSERT INTO alembic_version VALUES ('ffffffffffff')")
 
 
+def damaged(path: Path) -> None:
+    Mirror(path.parent).update()
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\xff" * (len(content) - 4096)  # every page but the first
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     ("make", "reason", "code"),
     [
+        (damaged, "malformed: delete ", exit_codes.CONFIG),
         (newer_schema, "'ffffffffffff'", exit_codes.ERROR),
         (lambda path: path.write_bytes(b"garbage" * 1000), "not a database", exit_codes.CONFIG),
         (lambda path: path.symlink_to(path.name), "unable to open", exit_codes.CONFIG),
         (Path.mkdir, "unable to open", exit_codes.CONFIG),
     ],
-    ids=["of another schema", "no database", "a link to itself", "a folder"],
+    ids=["damaged", "of another schema", "no database", "a link to itself", "a folder"],
 )
 def test_a_database_that_cannot_take_the_copy_is_named(make, reason, code, sweep, capsys) -> None:
     make(sweep / files.MLFLOW_DB)
