@@ -298,6 +298,36 @@ def test_without_its_database_a_sweep_is_mirrored_identically(sweep_dir: Path, c
     assert everything(copy) == everything(sweep_dir)
 
 
+class KilledError(Exception):
+    """Stands for the end of the controller."""
+
+
+@pytest.mark.parametrize("at", ["_put", "set_terminated", "log_batch"])
+def test_a_run_whose_maker_was_killed_is_completed(sweep_dir: Path, copy: Path, at: str) -> None:
+    shutil.copy2(sweep_dir / files.TRACKING_JSON, copy)
+    killed = Mirror(copy)
+    killed._key = sweep_key(copy)
+    killed._runs = killed._connect()
+    of_trial = f"{killed._key}/3"
+    owner = killed if at == "_put" else killed._client
+    act = getattr(owner, at)
+
+    def die(run: Any, *rest: Any, **named: Any) -> None:
+        ids = killed._runs.ids() if killed._runs is not None else {}
+        if of_trial in ids and ids[of_trial] in (run, getattr(run, "id", None)):
+            raise KilledError
+        act(run, *rest, **named)
+
+    setattr(owner, at, die)
+    with pytest.raises(KilledError):
+        killed.update(final=True)
+    run = everything(copy)[of_trial]
+    assert "duqsweep.metrics" in run["tags"]  # a promise that nobody keeps
+    assert run["metrics"] == {}
+    mirror(copy)
+    assert everything(copy) == everything(sweep_dir)
+
+
 def test_a_run_created_twice_leaves_one(sweep_dir: Path) -> None:
     mlflow, key = client(sweep_dir), sweep_key(sweep_dir)
     experiment = mlflow.get_experiment_by_name("duqsweep/dit_speed").experiment_id
@@ -539,36 +569,6 @@ def test_after_a_restart_only_what_has_changed_much_is_written_until_the_end(cop
     kept.update(final=True, changed=(), front=front)
     assert written.of_trials() == [("3", 0, 0, {"p_front"})]
     assert run_of(copy, 3).data.tags["duqsweep.p_front"] == "0.58"
-
-
-class KilledError(Exception):
-    """Stands for the end of the controller."""
-
-
-@pytest.mark.parametrize("at", ["_put", "set_terminated", "log_batch"])
-def test_a_run_whose_maker_was_killed_is_completed(sweep_dir: Path, copy: Path, at: str) -> None:
-    shutil.copy2(sweep_dir / files.TRACKING_JSON, copy)
-    killed = Mirror(copy)
-    killed._key = sweep_key(copy)
-    killed._runs = killed._connect()
-    of_trial = f"{killed._key}/3"
-    owner = killed if at == "_put" else killed._client
-    act = getattr(owner, at)
-
-    def die(run: Any, *rest: Any, **named: Any) -> None:
-        ids = killed._runs.ids() if killed._runs is not None else {}
-        if of_trial in ids and ids[of_trial] in (run, getattr(run, "id", None)):
-            raise KilledError
-        act(run, *rest, **named)
-
-    setattr(owner, at, die)
-    with pytest.raises(KilledError):
-        killed.update(final=True)
-    run = everything(copy)[of_trial]
-    assert "duqsweep.metrics" in run["tags"]  # a promise that nobody keeps
-    assert run["metrics"] == {}
-    mirror(copy)
-    assert everything(copy) == everything(sweep_dir)
 
 
 def test_only_the_database_of_the_sweeps_folder_does_not_wait_for_the_disk(
