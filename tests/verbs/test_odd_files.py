@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from duqsweep import cli, exit_codes, files
-from duqsweep.control.tracking.mirror import Mirror
 
 CONF = Path(__file__).parent / "conf"
 TRIAL = f"{files.TRIALS_DIR}/0000"
@@ -137,23 +136,15 @@ def newer_schema(path: Path) -> None:
         database.execute("INSERT INTO alembic_version VALUES ('ffffffffffff')")
 
 
-def damaged(path: Path) -> None:
-    Mirror(path.parent).update()
-    content = bytearray(path.read_bytes())
-    content[4096:] = b"\xff" * (len(content) - 4096)  # every page but the first
-    path.write_bytes(content)
-
-
 @pytest.mark.parametrize(
     ("make", "reason", "code"),
     [
-        (damaged, "malformed: delete ", exit_codes.CONFIG),
         (newer_schema, "'ffffffffffff'", exit_codes.ERROR),
         (lambda path: path.write_bytes(b"garbage" * 1000), "not a database", exit_codes.CONFIG),
         (lambda path: path.symlink_to(path.name), "unable to open", exit_codes.CONFIG),
         (Path.mkdir, "unable to open", exit_codes.CONFIG),
     ],
-    ids=["damaged", "of another schema", "no database", "a link to itself", "a folder"],
+    ids=["of another schema", "no database", "a link to itself", "a folder"],
 )
 def test_a_database_that_cannot_take_the_copy_is_named(make, reason, code, sweep, capsys) -> None:
     make(sweep / files.MLFLOW_DB)
@@ -161,4 +152,21 @@ def test_a_database_that_cannot_take_the_copy_is_named(make, reason, code, sweep
     err = capsys.readouterr().err
     assert err.startswith(f"duqsweep: MLflow at sqlite:///{sweep / files.MLFLOW_DB} cannot take")
     assert reason in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.fault(
+    "MLflow's database in the sweep's folder damaged",
+    "one line says what to delete and that `sync` follows",
+)
+@pytest.mark.filterwarnings("ignore:The ``noload``:DeprecationWarning")
+def test_a_damaged_database_is_named_with_what_to_do(sweep: Path, capsys) -> None:
+    database = sweep / files.MLFLOW_DB
+    assert cli.main(["sync", str(sweep)]) == exit_codes.OK
+    pages = database.read_bytes()
+    database.write_bytes(pages[:4096] + b"\xff" * (len(pages) - 4096))
+    capsys.readouterr()
+    assert cli.main(["sync", str(sweep)]) == exit_codes.CONFIG
+    err = capsys.readouterr().err
+    assert err.endswith(f"malformed: delete {database} and sync again\n")
     assert err.count("\n") == 1
