@@ -26,6 +26,7 @@ from duqsweep.control.front.content import SLACK, compute_front
 from duqsweep.control.front.history import FrontHistory
 from duqsweep.control.front.intervals import wilson
 from duqsweep.control.front.objectives import Objective, objective_values
+from duqsweep.control.front.pareto import hypervolume, non_dominated
 from duqsweep.control.front.records import Front, read_front
 from duqsweep.control.trials.reader import TrialReader, TrialView, read_trials
 from duqsweep.control.trials.reference import ensure_reference, sweep_reference
@@ -257,6 +258,26 @@ def test_history_ends_at_the_first_running_trial_and_at_the_whole_fronts_volume(
     assert volumes == sorted(volumes)
     assert volumes[-1] == pytest.approx(front.hypervolume)
     assert FrontHistory().steps(front, views[-1:]) == []
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_step_of_the_history_measures_the_volume_only_where_the_front_has_changed(
+    sweep_dir: Path, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objectives = (*OBJECTIVES, Objective("weights_mb", "minimize"))[:count]
+    front, views = compute_front(sweep_dir, objectives), read_trials(sweep_dir)
+    measured: list[int] = []
+
+    def measure(points: Any, corner: Any, directions: Any) -> float:
+        assert non_dominated(points, directions) == [True] * len(points)
+        measured.append(len(points))
+        return hypervolume(points, corner, directions)
+
+    monkeypatch.setattr("duqsweep.control.front.history.hypervolume", measure)
+    steps = FrontHistory().steps(front, views)
+    volumes = [step.hypervolume for step in steps]
+    assert len(measured) < len(steps)
+    assert volumes[-1] == pytest.approx(front.hypervolume)
 
 
 def test_a_third_objective_joins_the_front(sweep_dir: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+import sqlalchemy
 from composed import composed_in
 from synthetic_sweep import (
     OBJECTIVES,
@@ -172,9 +173,12 @@ def test_child_has_its_files_without_passwords_and_what_it_played(sweep_dir: Pat
     assert (folder / "spec.json").read_bytes() == (
         files.trial_dir(sweep_dir, 3) / files.SPEC_JSON
     ).read_bytes()
-    (used,) = run.inputs.dataset_inputs
+    known = known_runs(sweep_dir, None)
+    assert known is not None
+    (used,) = client(sweep_dir).get_run(known["parent"]).inputs.dataset_inputs
     assert (used.dataset.name, used.tags[0].value) == ("dit_speed ledger", "evaluation")
     assert json.loads(used.dataset.profile) == {"episodes": 150}
+    assert run.data.tags["duqsweep.ledger"] == used.dataset.digest
     running = everything(sweep_dir)[f"{sweep_key(sweep_dir)}/{TRIALS - 1}"]
     assert running["artifacts"] == [] or running["times"][2] != "RUNNING"
 
@@ -290,6 +294,36 @@ def test_mirroring_again_changes_nothing(sweep_dir: Path) -> None:
 def test_without_its_database_a_sweep_is_mirrored_identically(sweep_dir: Path, copy: Path) -> None:
     # In a copy, because MLflow keeps a deleted database open for the rest of the process.
     shutil.copy2(sweep_dir / files.TRACKING_JSON, copy)
+    mirror(copy)
+    assert everything(copy) == everything(sweep_dir)
+
+
+class KilledError(Exception):
+    """Stands for the end of the controller."""
+
+
+@pytest.mark.parametrize("at", ["_put", "set_terminated", "log_batch"])
+def test_a_run_whose_maker_was_killed_is_completed(sweep_dir: Path, copy: Path, at: str) -> None:
+    shutil.copy2(sweep_dir / files.TRACKING_JSON, copy)
+    killed = Mirror(copy)
+    killed._key = sweep_key(copy)
+    killed._runs = killed._connect()
+    of_trial = f"{killed._key}/3"
+    owner = killed if at == "_put" else killed._client
+    act = getattr(owner, at)
+
+    def die(run: Any, *rest: Any, **named: Any) -> None:
+        ids = killed._runs.ids() if killed._runs is not None else {}
+        if of_trial in ids and ids[of_trial] in (run, getattr(run, "id", None)):
+            raise KilledError
+        act(run, *rest, **named)
+
+    setattr(owner, at, die)
+    with pytest.raises(KilledError):
+        killed.update(final=True)
+    run = everything(copy)[of_trial]
+    assert "duqsweep.metrics" in run["tags"]  # a promise that nobody keeps
+    assert run["metrics"] == {}
     mirror(copy)
     assert everything(copy) == everything(sweep_dir)
 
@@ -535,6 +569,20 @@ def test_after_a_restart_only_what_has_changed_much_is_written_until_the_end(cop
     kept.update(final=True, changed=(), front=front)
     assert written.of_trials() == [("3", 0, 0, {"p_front"})]
     assert run_of(copy, 3).data.tags["duqsweep.p_front"] == "0.58"
+
+
+def test_only_the_database_of_the_sweeps_folder_does_not_wait_for_the_disk(
+    sweep_dir: Path, tmp_path: Path
+) -> None:
+    Mirror(sweep_dir).update()
+    uris = (mlflow_client.default_uri(sweep_dir), f"sqlite:///{tmp_path}/other.db")
+    found = []
+    for uri in uris:
+        engine = sqlalchemy.create_engine(uri)
+        with engine.connect() as connection:
+            found.append(connection.exec_driver_sql("PRAGMA synchronous").scalar())
+        engine.dispose()
+    assert found == [0, 2]  # off, full
 
 
 def test_of_a_trial_that_runs_only_new_numbers_are_written(copy: Path) -> None:

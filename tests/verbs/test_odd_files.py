@@ -153,3 +153,20 @@ def test_a_database_that_cannot_take_the_copy_is_named(make, reason, code, sweep
     assert err.startswith(f"duqsweep: MLflow at sqlite:///{sweep / files.MLFLOW_DB} cannot take")
     assert reason in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.fault(
+    "MLflow's database in the sweep's folder damaged",
+    "one line says what to delete and that `sync` follows",
+)
+@pytest.mark.filterwarnings("ignore:The ``noload``:DeprecationWarning")
+def test_a_damaged_database_is_named_with_what_to_do(sweep: Path, capsys) -> None:
+    database = sweep / files.MLFLOW_DB
+    assert cli.main(["sync", str(sweep)]) == exit_codes.OK
+    pages = database.read_bytes()
+    database.write_bytes(pages[:4096] + b"\xff" * (len(pages) - 4096))
+    capsys.readouterr()
+    assert cli.main(["sync", str(sweep)]) == exit_codes.CONFIG
+    err = capsys.readouterr().err
+    assert err.endswith(f"malformed: delete {database} and sync again\n")
+    assert err.count("\n") == 1

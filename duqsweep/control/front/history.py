@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from duqsweep.control.front.content import is_candidate, objective_row, worst_corner
-from duqsweep.control.front.pareto import hypervolume, non_dominated
+from duqsweep.control.front.pareto import hypervolume
 from duqsweep.control.front.records import Front, FrontPoint, FrontReference
 from duqsweep.control.trials.reader import TrialView
 
@@ -35,6 +35,8 @@ class FrontHistory:
         self._kept: list[list[float]] = []  # the front so far
         self._worst: list[float] = []  # the largest value in each objective so far
         self._best: float | None = None
+        self._corner: Sequence[float] | None = None  # that the volume is measured to
+        self._volume = 0.0
 
     def steps(self, front: Front, views: Sequence[TrialView]) -> list[HistoryStep]:
         """The front's growth, one step per trial, up to the first trial that still runs.
@@ -75,14 +77,30 @@ class FrontHistory:
         self._seen.append(point)
         if row is not None:
             self._worst = [max(pair) for pair in zip(self._worst or row, row, strict=True)]
-            kept = [*self._kept, row]
-            flags = non_dominated(kept, directions)
-            self._kept = [row for row, on_front in zip(kept, flags, strict=True) if on_front]
+        joins = row is not None and self._join(row, directions)
         corner = worst_corner(
             [self._worst] if self._worst else [], front.objectives, front.reference
         )
-        volume = hypervolume(self._kept, corner, directions)
-        self._steps.append(HistoryStep(view.number, view.ended_ms, volume, self._best))
+        if joins or corner != self._corner:
+            self._volume = hypervolume(self._kept, corner, directions)
+            self._corner = corner
+        self._steps.append(HistoryStep(view.number, view.ended_ms, self._volume, self._best))
+
+    def _join(self, row: list[float], directions: Sequence[str]) -> bool:
+        """Add a trial to the front so far; False for one that is dominated."""
+        if any(_dominates(other, row, directions) for other in self._kept):
+            return False
+        self._kept = [other for other in self._kept if not _dominates(row, other, directions)]
+        self._kept.append(row)
+        return True
+
+
+def _dominates(one: list[float], other: list[float], directions: Sequence[str]) -> bool:
+    """Whether one row is as good as another in every objective and better in one."""
+    for mine, its, direction in zip(one, other, directions, strict=True):
+        if mine < its if direction == "maximize" else mine > its:
+            return False
+    return one != other
 
 
 def _row(point: FrontPoint, front: Front) -> list[float] | None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from duqsweep.control.tracking.runs import P_FRONT_TAG, Metric, RunRecord
 
 KEY_TAG = "duqsweep.key"  # of one run: <sweep key>, or <sweep key>/<trial>
 METRICS_TAG = "duqsweep.metrics"  # how many metrics were written, and their digest
+ARTIFACTS_TAG = "duqsweep.artifacts"  # digest of the files beside a run
 MOVED = 0.1  # a change of p(front) that is written before the sweep's end
 _BATCH = 800  # metrics per call; MLflow takes 1,000 metrics, parameters and tags together
 _PAGE = 100  # runs per answer
@@ -30,6 +31,19 @@ class CopiedRun:
     artifacts: str  # the address of its files
     has_params: bool = False  # they are written once and together
     ended_ms: int | None = None
+    # Tags that it was made with and that are true once its metrics are there: in one call less.
+    promised: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def found(cls, run: Any) -> CopiedRun:
+        """What MLflow has; without promises of one who was killed before keeping them."""
+        tags = dict(run.data.tags)
+        if METRICS_TAG in tags and not run.data.metrics:
+            del tags[METRICS_TAG]
+            tags.pop(ARTIFACTS_TAG, None)
+        info = run.info
+        has_params = bool(run.data.params)
+        return cls(info.run_id, info.status, tags, info.artifact_uri, has_params, info.end_time)
 
     def has(self, tags: Mapping[str, str]) -> bool:
         """Whether it has these tags."""
@@ -55,14 +69,7 @@ class CopiedRuns:
             if key in self._runs:
                 client.delete_run(run.info.run_id)
                 continue
-            self._runs[key] = CopiedRun(
-                run.info.run_id,
-                run.info.status,
-                dict(run.data.tags),
-                run.info.artifact_uri,
-                bool(run.data.params),
-                run.info.end_time,
-            )
+            self._runs[key] = CopiedRun.found(run)
 
     def _search(self, wanted: str) -> Iterator[Any]:
         token = None
@@ -83,16 +90,29 @@ class CopiedRuns:
         """Key → id of every run."""
         return {key: run.id for key, run in self._runs.items()}
 
-    def get(self, key: str, record: RunRecord, tags: Mapping[str, str]) -> CopiedRun:
-        """The run of `key`; made with the tags of `record` and `tags` where there is none."""
+    def get(self, key: str, record: RunRecord, stamps: Mapping[str, str]) -> CopiedRun:
+        """The run of `key`, made where there is none.
+
+        Args:
+            key: Of the run.
+            record: What `bring` is to bring it to.
+            stamps: Further tags, those of `bring`; they need to be true no earlier than that.
+        """
         run = self._runs.get(key)
         if run is None:
-            all_tags = {**record.tags, **tags, KEY_TAG: key}
+            tags = {**record.tags, KEY_TAG: key}
+            promised = {}
+            if 0 < len(record.metrics) <= _BATCH:
+                promised = {**stamps, METRICS_TAG: _stamp(record.metrics)}
             created = self._client.create_run(
-                self._experiment, start_time=record.started_ms, tags=all_tags, run_name=record.name
+                self._experiment,
+                start_time=record.started_ms,
+                tags=tags | promised,
+                run_name=record.name,
             )
             info = created.info
-            run = self._runs[key] = CopiedRun(info.run_id, "RUNNING", all_tags, info.artifact_uri)
+            run = CopiedRun(info.run_id, "RUNNING", tags, info.artifact_uri, promised=promised)
+            self._runs[key] = run
         return run
 
     def bring(
@@ -114,8 +134,9 @@ class CopiedRuns:
         tags = {**record.tags, **stamps}
         if fresh:
             tags[METRICS_TAG] = _stamp(record.metrics)
-        changed = {name: text for name, text in tags.items() if run.tags.get(name) != text}
-        if not (exactly or fresh) and not _is_telling(changed, run.tags):
+        held = run.tags | run.promised
+        changed = {name: text for name, text in tags.items() if held.get(name) != text}
+        if not (exactly or fresh) and not _is_telling(changed, held):
             changed = {}
         self._set_status(run, record)
         is_early = record.status == "RUNNING" and not record.metrics
@@ -156,7 +177,8 @@ class CopiedRuns:
             params=[entities.Param(*item) for item in params.items()],
             tags=[entities.RunTag(*item) for item in tags.items()],
         )
-        run.tags.update(tags)
+        run.tags.update({**run.promised, **tags})
+        run.promised = {}
         run.has_params = run.has_params or bool(params)
 
 
@@ -170,11 +192,16 @@ def _stamp(metrics: tuple[Metric, ...]) -> str:
     return f"{len(metrics)} {hashlib.sha256(repr(metrics).encode()).hexdigest()[:16]}"
 
 
+def has_moved(before: float | None, now: float | None) -> bool:
+    """Whether p(front) has changed by so much that it is written before the sweep's end."""
+    if before is None or now is None:
+        return before is not now
+    return abs(before - now) >= MOVED
+
+
 def _is_telling(changed: Mapping[str, str], held: Mapping[str, str]) -> bool:
     """Whether these tags say more than that p(front) is a little different."""
-    if set(changed) - {P_FRONT_TAG}:
-        return True
-    return P_FRONT_TAG in changed and (
-        P_FRONT_TAG not in held
-        or abs(float(changed[P_FRONT_TAG]) - float(held[P_FRONT_TAG])) >= MOVED
-    )
+    if set(changed) != {P_FRONT_TAG}:
+        return bool(changed)
+    before = held.get(P_FRONT_TAG)
+    return has_moved(None if before is None else float(before), float(changed[P_FRONT_TAG]))

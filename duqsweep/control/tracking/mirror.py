@@ -22,11 +22,17 @@ from duqsweep import files
 from duqsweep.control.front.history import FrontHistory
 from duqsweep.control.front.records import Front, FrontPoint, read_front
 from duqsweep.control.tracking import runs, shared_view
-from duqsweep.control.tracking.copied_runs import MOVED, CopiedRun, CopiedRuns
+from duqsweep.control.tracking.copied_runs import (
+    ARTIFACTS_TAG,
+    CopiedRun,
+    CopiedRuns,
+    has_moved,
+)
 from duqsweep.control.tracking.mlflow_client import default_uri, open_client
 from duqsweep.control.tracking.refusals import refused_or_failed
 from duqsweep.control.tracking.runids import remember_runs, sweep_key
 from duqsweep.control.tracking.trial_files import put_files, stamp_of, trial_files
+from duqsweep.control.tracking.unsynced import do_not_wait_for
 from duqsweep.control.trials.reader import TrialReader, TrialView
 from duqsweep.control.trials.reference import Reference, sweep_reference
 from duqsweep.errors import DuqsweepError, EvaluationError, SpecError
@@ -35,8 +41,7 @@ from duqsweep.locking import try_lock
 
 log = logging.getLogger(__name__)
 
-ARTIFACTS_TAG = "duqsweep.artifacts"  # digest of the files beside a run
-LEDGER_TAG = "duqsweep.ledger"  # digest of the ledger that is its dataset
+LEDGER_TAG = "duqsweep.ledger"  # digest of the ledger, which is the dataset of the parent run
 NOTE_TAG = "mlflow.note.content"
 ARTIFACTS = (
     files.REPORT_HTML,
@@ -110,15 +115,12 @@ class _Source:
         return began or ended
 
     def has_moved(self, before: _Source, exactly: bool) -> bool:
-        """Whether anything has changed since `before`; if not exactly, p(front) by `MOVED`."""
+        """Whether anything has changed since `before`; if not exactly, p(front) by so much."""
         if before.view is not self.view:
             return True
-        if exactly:
+        if exactly or before.place is None or self.place is None:
             return before.place != self.place
-        if before.place is None or self.place is None or before.place[:2] != self.place[:2]:
-            return before.place != self.place
-        was, now = before.place[2], self.place[2]
-        return was != now and (was is None or now is None or abs(was - now) >= MOVED)
+        return before.place[:2] != self.place[:2] or has_moved(before.place[2], self.place[2])
 
 
 class Mirror:
@@ -198,7 +200,7 @@ class Mirror:
             self._write_trial(source, points.get(view.number), parent.id, refresh, final)
         if refresh:
             self._upload(parent)
-            self._runs.tag(parent, self._note_ledger(parent))
+            self._note_ledger(parent)
             if front is not None:
                 self._share_view(front, parent.id, record.started_ms)
             self._remember_runs(parent.id)
@@ -226,12 +228,15 @@ class Mirror:
         ):
             return
         assert self._runs is not None
-        tags = {_PARENT_TAG: parent_id}
         record = runs.trial_record(view, point, source.reference)
-        run = self._runs.get(f"{self._key}/{view.number}", record, tags)
-        stamps = self._upload_trial(run, view.number) if view.result is not None else {}
+        paths = trial_files(self._dir, view.number) if view.result is not None else []
+        artifacts = {ARTIFACTS_TAG: stamp_of(paths)} if paths else {}
+        stamps = {_PARENT_TAG: parent_id, **artifacts, **(self._ledger_tag() if paths else {})}
+        run = self._runs.get(f"{self._key}/{view.number}", record, stamps)
+        if not run.has(artifacts):
+            self._put(run, paths)
         is_exact = final or before is not None
-        self._runs.bring(run, record, tags | stamps, is_exact)
+        self._runs.bring(run, record, stamps, is_exact)
         self._described[view.number] = source
 
     def _views(self, changed: Collection[int] | None) -> list[TrialView]:
@@ -255,9 +260,11 @@ class Mirror:
         remember_runs(self._dir, self._uri, ids)
 
     def _connect(self) -> CopiedRuns:
+        local = self._uri == default_uri(self._dir)
+        if local:
+            do_not_wait_for(self._dir / files.MLFLOW_DB)
         client = open_client(self._uri)
         name = f"duqsweep/{self._dir.name}"
-        local = self._uri == default_uri(self._dir)
         artifacts = (self._dir / files.MLFLOW_ARTIFACTS).as_uri() if local else None
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
@@ -287,26 +294,23 @@ class Mirror:
                 self._client.set_experiment_tag(self._experiment, key, value)
                 self._experiment_tags[key] = value
 
-    def _note_ledger(self, run: CopiedRun) -> dict[str, str]:
-        """Add the ledger, as the dataset that the run was evaluated on; returns a tag for it."""
-        from mlflow.entities import DatasetInput, InputTag
-
+    def _ledger_tag(self) -> dict[str, str]:
+        """Says which ledger a run was evaluated on; nothing where there is none."""
         if self._ledger is None:
             self._ledger = ledger_dataset(self._dir)
-        stamp = {} if self._ledger is None else {LEDGER_TAG: self._ledger.digest}
-        if not run.has(stamp):
+        return {} if self._ledger is None else {LEDGER_TAG: self._ledger.digest}
+
+    def _note_ledger(self, parent: CopiedRun) -> None:
+        """Add the ledger as the parent's dataset; MLflow takes long to add it to each trial."""
+        from mlflow.entities import DatasetInput, InputTag
+
+        assert self._runs is not None
+        tag = self._ledger_tag()
+        if not parent.has(tag):
             context = InputTag("mlflow.data.context", "evaluation")
             datasets = [DatasetInput(self._ledger, [context])]
-            self._client.log_inputs(run.id, datasets=datasets)
-        return stamp
-
-    def _upload_trial(self, run: CopiedRun, number: int) -> dict[str, str]:
-        """Copy the files of a trial that has ended, unless they are there; returns tags for it."""
-        paths = trial_files(self._dir, number)
-        stamp = {ARTIFACTS_TAG: stamp_of(paths)}
-        if not run.has(stamp):
-            self._put(run, paths)
-        return stamp | self._note_ledger(run)
+            self._client.log_inputs(parent.id, datasets=datasets)
+            self._runs.tag(parent, tag)
 
     def _upload(self, parent: CopiedRun) -> None:
         assert self._runs is not None

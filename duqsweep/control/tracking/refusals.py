@@ -7,7 +7,9 @@ import socket
 import sqlite3
 from collections.abc import Iterator
 
+from duqsweep import files
 from duqsweep.control.tracking.mlflow_client import check_database, import_client
+from duqsweep.control.tracking.tables import database_path
 from duqsweep.errors import ConfigError, DuqsweepError
 from duqsweep.masking import masked
 
@@ -20,6 +22,7 @@ _REFUSED = {
 }
 _NO_MLFLOW = "not in a valid JSON format"  # what its client says of another server's page
 _STATUS = re.compile(r"error code (\d{3}) != 200")
+_DAMAGED = "database disk image is malformed"  # by a computer that went down, say
 _PASSING = ("locked", "busy", "disk i/o", "disk is full")  # what SQLite says
 
 
@@ -69,6 +72,9 @@ def refusal(error: BaseException) -> str | None:
 def refused_or_failed(uri: str, error: BaseException) -> DuqsweepError:
     """What to raise in place of an error of MLflow: in one line, ConfigError if it is for good."""
     said = masked(" ".join(str(error).split())[:300]) or type(error).__name__
+    database = database_path(uri)
+    if database is not None and database.name == files.MLFLOW_DB and _DAMAGED in said:
+        said = f"{_DAMAGED}: delete {database} and sync again"
     kind = DuqsweepError if refusal(error) is None else ConfigError
     return kind(f"MLflow at {masked(uri)} cannot take the copy: {said}")
 
