@@ -53,7 +53,7 @@ class GraphedCall:
         self.act = (Stage("llm", "tokens", read), Stage("dit", "noise", denoise))
         device, sizes = prefix.embed_tokens.weight.device, prefix.sizes
         self.seeing = GraphStream(device, self.at_once)
-        self.acting = GraphStream(device, self.at_once, priority=-1)
+        self.acting = GraphStream(device, self.at_once)
         self._seen: dict[tuple[int, ...], _Seen] = {}  # by the shape of all pictures
         self._graphs: dict[tuple[tuple[int, ...], int], StageGraph] = {}  # and prompt length
         self._features_read = torch.cuda.Event()  # type: ignore[no-untyped-call]

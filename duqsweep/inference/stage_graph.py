@@ -53,7 +53,7 @@ class Upload:
         self.tensor.copy_(pinned, non_blocking=True)
 
     def send_each(self, rows: Sequence[NDArray[Any]], piece: int) -> None:
-        """The same for the rows of a value: one travels while the next is copied to `piece`."""
+        """The same for a value of which there are only the rows."""
         for row, pinned, target in zip(rows, self._pinned[piece], self.tensor, strict=True):
             np.copyto(pinned.numpy(), row)
             target.copy_(pinned, non_blocking=True)
@@ -72,16 +72,10 @@ class StageGraph:
 class GraphStream:
     """A stream, and memory that its graphs share because they follow each other."""
 
-    def __init__(self, device: torch.device, pieces: int, priority: int = 0) -> None:
-        """Make the stream.
-
-        Args:
-            device: A GPU.
-            pieces: Of pinned memory, for each input of a graph; see `Upload`.
-            priority: Of its kernels; those with a lower number go first.
-        """
+    def __init__(self, device: torch.device, pieces: int) -> None:
+        """Make the stream; `pieces` of pinned memory for each input of a graph, see `Upload`."""
         self.device, self._pieces = device, pieces
-        self.stream = torch.cuda.Stream(device, priority)  # type: ignore[no-untyped-call]
+        self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
 
     def capture(
