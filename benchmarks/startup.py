@@ -95,10 +95,11 @@ def main() -> None:
     parser.add_argument("--name", required=True, help="of these rows in the file")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--limit", type=float, default=600.0, help="seconds, then it is stopped")
+    parser.add_argument("--keep", type=Path, help="where the sweep's folder stays")
     parser.add_argument("words", nargs="+", help="of duqsweep, after --")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        sweep_dir = Path(folder) / "sweep"
+        sweep_dir = (options.keep or Path(folder)) / "sweep"
         code = run(sweep_dir, options.words, options.limit)
         rows = rows_of(sweep_dir) if (sweep_dir / "workers").exists() else []
     for row in rows:
