@@ -23,7 +23,7 @@ from duqsweep.control.protocols import Search
 from duqsweep.control.sweep_format import check_format
 from duqsweep.control.trials.phase import read_phase
 from duqsweep.control.view.console import open_console
-from duqsweep.control.view.decomposition import untimed_line
+from duqsweep.control.view.decomposition import HEADER, decomposition, untimed_line
 from duqsweep.control.view.trouble import trouble_text
 from duqsweep.control.view.wording import repeats_line
 from duqsweep.errors import ConfigError
@@ -39,10 +39,12 @@ from duqsweep.verbs.as_job import (
     time_left_s,
 )
 from duqsweep.verbs.command import command
+from duqsweep.verbs.explain import table
 from duqsweep.verbs.folder import keep_explained_front, sweep_front, tracking_uri
 from duqsweep.verbs.interrupt import HandOver, terminate_as_interrupt
 from duqsweep.verbs.notify import ERROR, VARIABLES, Notice
 from duqsweep.verbs.screens import MLFLOW_WAIT_S
+from duqsweep.verbs.twins import TimedTwins, time_twins
 from duqsweep.verbs.undo import undone_if_refused
 from duqsweep.worker.ledger import check_ledger, make_ledger, write_ledger
 from duqsweep.worker.simulator import check_simulator, write_simulator
@@ -217,12 +219,28 @@ class _Run:
             self._interrupted()
         else:
             self._dispatcher.close(end_jobs=True)
-        return self._finish(self.ending, trouble, nothing_new=before == self._results())
+        twins = self._time_twins() if self.ending == "finished" and config.budget.twins else None
+        nothing_new = before == self._results() and not (twins and twins.is_new)
+        code = self._finish(self.ending, trouble, nothing_new)
+        if twins is not None and twins.is_new:
+            twins.report()  # what the sweep itself has found does not depend on it
+        return code
 
     def _results(self) -> dict[Path, int]:
         """Every result, and when it was written."""
         paths = (self._dir / files.TRIALS_DIR).glob(f"*/{files.RESULT_JSON}")
         return {path: path.stat().st_mtime_ns for path in paths}
+
+    def _time_twins(self) -> TimedTwins | None:
+        """Time the unquantized twins of the front's points; None where that was interrupted."""
+        from duqsweep.control.trials.reader import read_trials
+
+        views = read_trials(self._dir)
+        try:
+            return time_twins(self._config, sweep_front(self._config, views), views)
+        except KeyboardInterrupt:
+            print("interrupted: the sweep itself is finished; the same command times what is left")
+            return None
 
     def _interrupted(self) -> None:
         """Ask once whether jobs continue; without an answer they do."""
@@ -265,6 +283,9 @@ class _Run:
         missing = self._tracker.close(MLFLOW_WAIT_S if finished else 5.0)
         if finished:
             print_front(front)
+            factors = decomposition(front)
+            if factors:
+                print(f"\n{table([HEADER, *factors])}\n")
             untimed = untimed_line(front, shlex.quote(str(self._dir)))
             if untimed:
                 open_console().print(untimed, highlight=False)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from duqsweep import exit_codes, files
+from duqsweep.control.config.sweep_config import SweepConfig
 from duqsweep.control.confirmation import prepare, unconfirmed
 from duqsweep.control.front.factors import TWINS_DIR
 from duqsweep.control.front.objectives import Objective
-from duqsweep.control.trials.reader import read_trials
+from duqsweep.control.front.records import Front
+from duqsweep.control.trials.reader import TrialView, read_trials
 from duqsweep.control.twins import read_timings, twin_trials, untimed
 from duqsweep.control.view.decomposition import HEADER, NOTE, decomposition
 from duqsweep.errors import ConfigError
@@ -39,48 +43,74 @@ def main(arguments: list[str]) -> int:
     config = sweep_config(parsed.directory)
     if not parsed.trust_launcher:
         refuse_commands(config)
-    directory = config.directory
-    views = read_trials(directory)
+    views = read_trials(config.directory)
     front = sweep_front(config, views)
     if not front.members:
         raise ConfigError(f"{config.name} has no front yet: there is nothing to time")
-    forms = untimed(front, views, read_timings(directory, views))
-    trials = twin_trials(directory, forms, config.base.suite)
-    folder = directory / TWINS_DIR
-    trouble = None
-    if trials:
-        simulator = check_simulator(directory, config.base.suite)
-        prepare(folder, directory, trials, read_ledger(directory / files.LEDGER_JSON))
-        write_simulator(folder, simulator)
-        numbers = [trial.number for trial in trials]
-        left = unconfirmed(folder, numbers, episodes=0)
-        try:
-            objectives = [Objective("call_ms", "minimize")]
-            if left:
-                trouble = evaluate_fixed(config, folder, left, 0, objectives, "unquantized twins")
-        except KeyboardInterrupt:
-            print(f"interrupted; this resumes:\n  {command(['twins', *arguments])}")
-            return exit_codes.INTERRUPTED
+    try:
+        timed = time_twins(config, front, views)
+    except KeyboardInterrupt:
+        print(f"interrupted; this resumes:\n  {command(['twins', *arguments])}")
+        return exit_codes.INTERRUPTED
+    if timed.trials:
         front = sweep_front(config, views)
-        files.write_json(directory / files.FRONT_JSON, front.to_json())
+        files.write_json(config.directory / files.FRONT_JSON, front.to_json())
         update_screens(config, front, views)
     rows = decomposition(front)
     print(table([HEADER, *rows]) if rows else "no point's twin is timed yet")
     print(f"\n{NOTE}")
-    if trouble:
-        print(trouble, file=sys.stderr)
-    return _exit_code(folder, [trial.number for trial in trials])
+    return timed.report()
 
 
-def _exit_code(folder: Path, numbers: list[int]) -> int:
-    """0 when every form was timed; otherwise print which was not, and why."""
-    views = {view.number: view for view in read_trials(folder)}
-    code = exit_codes.OK
-    for view in (views[number] for number in numbers):
-        if view.outcome == "failed" and view.result is not None:
-            print(f"duqsweep: twin {view.number} failed: {view.result.reason}", file=sys.stderr)
-            code = code or exit_codes.FAILED_TRIALS
-        elif view.result is None:
-            print(f"duqsweep: twin {view.number} was not timed", file=sys.stderr)
-            code = exit_codes.ERROR
-    return code
+@dataclass(frozen=True)
+class TimedTwins:
+    """What became of the forms that were to be timed."""
+
+    folder: Path
+    trials: tuple[int, ...] = ()  # numbers of the twins; empty where all forms were known
+    is_new: bool = False  # whether any of them was timed now
+    trouble: str | None = None  # what kept jobs from it
+
+    def report(self) -> int:
+        """Print on stderr which form was not timed, and why; returns the exit code."""
+        if self.trouble:
+            print(self.trouble, file=sys.stderr)
+        views = {view.number: view for view in read_trials(self.folder)}
+        code = exit_codes.OK
+        for view in (views[number] for number in self.trials):
+            if view.outcome == "failed" and view.result is not None:
+                print(f"duqsweep: twin {view.number} failed: {view.result.reason}", file=sys.stderr)
+                code = code or exit_codes.FAILED_TRIALS
+            elif view.result is None:
+                print(f"duqsweep: twin {view.number} was not timed", file=sys.stderr)
+                code = exit_codes.ERROR
+        return code
+
+
+def time_twins(config: SweepConfig, front: Front, views: Sequence[TrialView]) -> TimedTwins:
+    """Time those forms of the front's unquantized twins that were not timed yet.
+
+    Args:
+        config: Of the sweep.
+        front: Of the sweep.
+        views: Its trials.
+
+    Raises:
+        KeyboardInterrupt: What was timed is kept.
+    """
+    directory = config.directory
+    forms = untimed(front, views, read_timings(directory, views))
+    trials = twin_trials(directory, forms, config.base.suite)
+    folder = directory / TWINS_DIR
+    numbers = tuple(trial.number for trial in trials)
+    if not trials:
+        return TimedTwins(folder)
+    simulator = check_simulator(directory, config.base.suite)
+    prepare(folder, directory, trials, read_ledger(directory / files.LEDGER_JSON))
+    write_simulator(folder, simulator)
+    left = unconfirmed(folder, numbers, episodes=0)
+    trouble = None
+    if left:
+        objectives = [Objective("call_ms", "minimize")]
+        trouble = evaluate_fixed(config, folder, left, 0, objectives, "unquantized twins")
+    return TimedTwins(folder, numbers, bool(left), trouble)

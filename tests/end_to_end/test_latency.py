@@ -77,7 +77,7 @@ def test_a_larger_budget_goes_on_where_the_smaller_one_ended(
     folder = Path(shutil.copytree(latency.folder, tmp_path / "latency"))
     before = hashes(folder / "trials")
     more = f"budget.trials={TRIALS + 1}"
-    words = [*latency.words, f"dir={folder}", "tracking=none", more]
+    words = [*latency.words, f"dir={folder}", "tracking=none", "budget.twins=false", more]
     again = here(words, tmp_path)
     assert again.returncode == 0, again.stderr
     assert len(files.read_json(folder / "front.json")["points"]) == TRIALS + 1
@@ -99,13 +99,8 @@ def test_verbs_read_it(latency: Finished, tmp_path: Path, here: Here) -> None:
     assert (confirm.returncode, "no episodes to confirm" in confirm.stderr) == (2, True)
 
 
-def test_twins_say_what_quantization_itself_brings(
-    latency: Finished, tmp_path: Path, here: Here
-) -> None:
-    folder = Path(shutil.copytree(latency.folder, tmp_path / "latency"))
-    first = here(["twins", str(folder)], tmp_path)
-    assert first.returncode == 0, first.stderr
-    timed = hashes(folder / "twins" / "trials")
+def test_the_sweep_says_what_quantization_itself_brings(latency: Finished) -> None:
+    folder = latency.folder
     vitals = files.read_json(trial_dirs(folder / "twins")[0] / "vitals.json")
     assert vitals["layers_quantized"] == 0
     points = files.read_json(folder / "front.json")["points"]
@@ -115,8 +110,16 @@ def test_twins_say_what_quantization_itself_brings(
     assert (factors["compile"], factors["replan"], factors["twin"]) == (1, 1, "twin 0")
     product = factors["steps"] * factors["compile"] * factors["quantization"]
     assert product == pytest.approx(point["speedup"])
-    assert f"{factors['quantization']:.2f}×" in first.stdout
+    assert f"{factors['quantization']:.2f}×" in latency.process.stdout
     assert "What made them fast" in (folder / "report.html").read_text()
+
+
+def test_the_verb_times_what_a_sweep_did_not(latency: Finished, tmp_path: Path, here: Here) -> None:
+    folder = Path(shutil.copytree(latency.folder, tmp_path / "latency"))
+    shutil.rmtree(folder / "twins")
+    first = here(["twins", str(folder)], tmp_path)
+    assert first.returncode == 0, first.stderr
+    timed = hashes(folder / "twins" / "trials")
     explained = here(["explain", "--sweep", str(folder)], tmp_path).stdout
     assert explained.splitlines()[1] in first.stdout
     again = here(["twins", str(folder)], tmp_path)

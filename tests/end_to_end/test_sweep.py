@@ -208,6 +208,12 @@ def test_confirm_walks_reserved_states_once(copied: Path, here: Here) -> None:
     again = here(words, copied)
     assert (again.returncode, again.stderr) == (0, "")
     assert hashes(copied) == before
+    (copied / "confirm" / files.STOP).write_text("")  # ends it before it has played a third episode
+    stopped = here(["confirm", str(copied), "--episodes", "3", "--trials", "0,1"], copied)
+    assert stopped.returncode == 2
+    (line,) = stopped.stderr.splitlines()
+    assert "incomplete: trial 0 played 2 of 3 episodes, trial 1 played 2 of 3 episodes" in line
+    assert files.read_json(copied / "confirm" / "confirm.json") == content
 
 
 def states(folder: Path) -> set[tuple[int, int]]:

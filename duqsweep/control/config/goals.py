@@ -25,6 +25,7 @@ class Budget:
     episodes_per_trial: int  # 0: trials are benchmarked and play no episode
     tolerated_failures: float  # share of failed trials above which the exit code is 3
     until: Until | None = None  # the question whose answer ends the sweep early
+    twins: bool = True  # whether the front's points are also timed without their quantization
 
     def __post_init__(self) -> None:
         if self.trials < 1 or self.episodes_per_trial < 0:

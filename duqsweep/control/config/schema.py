@@ -177,6 +177,7 @@ class BudgetConfig:
     tolerated_failures: float = 0.25  # share of failed trials above which the exit code is 3
     until: str | None = None  # kghv: ends the sweep early; fastest@success>=X, or front@E
     until_probability: float = 0.95  # that the answer of fastest@ must have
+    twins: bool = True  # at the end, time the front's points without their quantization
 
 
 @dataclass

@@ -160,6 +160,7 @@ def to_config(config: DictConfig) -> SweepConfig:
         asked.episodes_per_trial,
         asked.tolerated_failures,
         parse_until(asked.until, asked.until_probability, shares_out, objectives),
+        asked.twins,
     )
     check_episodes(budget, objectives, base.suite)
     _check_choice("launcher", root.launcher.name, LAUNCHERS)
