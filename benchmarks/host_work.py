@@ -118,7 +118,7 @@ def time_host(timer: Timer, policy: Pi05Policy | CompiledPolicy, inputs: CallInp
     pixels = torch.from_numpy(stacked).to(policy.frontend.device)
     timer.step("pixels: mirror, resize, scale", lambda: preprocessing.pixels(pixels), True)
     timer.step("prompt: state, text, tokens", inputs.prompt)
-    done = policy.call.run(inputs)[:, :ACTIONS]
+    done = policy.call.begin(inputs).wait()[:, :ACTIONS]
     timer.step("actions: denormalise, clip", lambda: preprocessing.actions(done))
 
 

@@ -8,7 +8,8 @@ Each row is one trial that the product's worker plays: the same cache, pool, pro
 in a sweep. Nothing is counted in the first `--warm-up` seconds of its episodes, in which tasks are
 built, then everything in the next `--seconds`; then the trial is interrupted. The table is written
 after each row, so that a run that is cut off keeps its rows, and rows of other suites, policies,
-kernels, devices, core and simulator counts that the file holds already stay.
+kernels, devices, core and simulator counts and steps per policy call that the file holds already
+stay.
 
 `pi05` is pi0.5 at full size; with random weights (scripts/random_checkpoint.py writes them) its
 episodes run to the step limit. So `episodes_per_hour` is computed from steps per second: for `pi05`
@@ -20,6 +21,7 @@ without cameras, by robosuite and by duqsweep.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -60,7 +62,7 @@ POLICIES = {"embedded": "embedded", "pi05": "pi05_libero"}
 LEDGER = 10_000  # episodes
 SAMPLE_S = 1.0
 START_S = 900.0  # until the first episode begins: loading, observations, capture and compilation
-KEY = ("suite", "policy", "kernel", "device", "cores", "simulators")  # of a row
+KEY = ("suite", "policy", "kernel", "device", "cores", "simulators", "replan_steps")  # of a row
 
 
 def suite_spec(name: str, renderer: str, assets: str | None) -> SuiteSpec:
@@ -222,6 +224,7 @@ def row_of(
         "device": case.device,
         "cores": cores,
         "simulators": case.simulators,
+        "replan_steps": case.suite.replan_steps,
         "renderer": resolve_renderer(case.suite.renderer),
         "episodes_per_hour": round(3600 * steps_per_s / length),
         "steps_per_s": round(steps_per_s, 1),
@@ -295,6 +298,7 @@ def main() -> None:
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--simulators", nargs="+", type=int, default=[1, 2, 4, 8, 16])
+    parser.add_argument("--replan", nargs="+", type=int, default=[5], help="steps per policy call")
     parser.add_argument("--warm-up", type=float, default=20.0, help="seconds per row, not counted")
     parser.add_argument("--seconds", type=float, default=30.0, help="seconds per row, counted")
     parser.add_argument("--renderer", choices=("auto", "osmesa", "egl"), default="auto")
@@ -332,9 +336,10 @@ def main() -> None:
             sweep_dir = (parsed.work or Path(folder)) / f"{name}-{parsed.policy}"
             sweep_dir.mkdir(parents=True, exist_ok=True)
             for kernel in parsed.kernel:
-                for count in parsed.simulators:
+                for count, replan in itertools.product(parsed.simulators, parsed.replan):
+                    played = replace(suite(name), replan_steps=replan)
                     case = Case(
-                        suite(name), parsed.policy, kernel, parsed.device, count, parsed.checkpoint
+                        played, parsed.policy, kernel, parsed.device, count, parsed.checkpoint
                     )
                     row = measure(case, sweep_dir, bench, parsed.warm_up, parsed.seconds)
                     rows.append(row)

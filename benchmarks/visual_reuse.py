@@ -61,7 +61,7 @@ class Watching:
     def __init__(self, policy: EagerPolicy) -> None:
         self.policy = policy
         self.horizon, self.action_dim = policy.horizon, policy.action_dim
-        self.num_steps, self.synchronize = policy.num_steps, policy.synchronize
+        self.num_steps = policy.num_steps
         self.changes: dict[str, Changes] = defaultdict(Changes)
         self.last: Observation | None = None  # of this episode
         self.calls = 0

@@ -54,6 +54,16 @@ class Environment(Protocol):
         """Free the simulator."""
 
 
+class PendingActions(Protocol):
+    """What a call that has begun will give."""
+
+    def is_over(self) -> bool:
+        """Whether the call is over; does not wait."""
+
+    def wait(self) -> NDArray[np.float64]:
+        """(horizon, 7) actions for the environment, in [-1, 1]."""
+
+
 class Policy(Protocol):
     """A policy that acts: eager or compiled."""
 
@@ -68,6 +78,20 @@ class Policy(Protocol):
     @property
     def num_steps(self) -> int:
         """Euler steps per call."""
+
+    @property
+    def calls_at_once(self) -> int:
+        """How many calls may have begun and not ended.
+
+        More than one: while a GPU computes one, the host prepares the next. Each is of batch 1, and
+        its numbers are those of a call that is made alone.
+        """
+
+    def begin(self, observation: Observation, noise: NDArray[np.float32]) -> PendingActions:
+        """Begin what `act` does; calls end in the order in which they began.
+
+        The arrays of the arguments must stay as they are until the call is over.
+        """
 
     def act(self, observation: Observation, noise: NDArray[np.float32]) -> NDArray[np.float64]:
         """Predict a chunk of actions.

@@ -8,7 +8,6 @@ from itertools import pairwise
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from duqsweep.policy.frontend import CallInputs
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
     from duqsweep.inference.graphed_call import GraphedCall  # needs Triton
 
 HOST_STEPS = (
-    "pictures to pinned memory",
-    "enqueue their upload",
+    "pictures to pinned memory, their upload",
     "launch the image graph",
     "prompt and noise to pinned memory, their upload",
     "launch the other graph",
@@ -28,7 +26,7 @@ HOST_STEPS = (
 GPU_STEPS = (
     "upload of the pictures",
     "image graph",
-    "wait for prompt and noise",
+    "change to the other stream, copy of the features",
     "other graph",
     "download of the actions",
 )
@@ -36,22 +34,20 @@ WARM_UPS = 5
 
 
 class Marks:
-    """Moments of one call: on the host, and in a stream."""
+    """Moments of one call: on the host, and on the GPU."""
 
-    def __init__(self, stream: torch.cuda.Stream) -> None:
-        self.stream = stream
+    def __init__(self) -> None:
         self.times = [perf_counter()]
         self.events: list[torch.cuda.Event] = []
 
-    def host_only(self) -> None:
+    def on_host(self) -> None:
         """A moment of the host."""
         self.times.append(perf_counter())
 
-    def both(self) -> None:
-        """A moment of the host, and the one at which the stream has done all work so far."""
+    def on_gpu(self) -> None:
+        """The moment at which the current stream has done all its work so far."""
         self.events.append(torch.cuda.Event(enable_timing=True))
-        self.events[-1].record(self.stream)
-        self.times.append(perf_counter())
+        self.events[-1].record()
 
     def milliseconds(self) -> dict[str, float]:
         """The time of each step, and of the whole."""
@@ -65,33 +61,37 @@ class Marks:
 
 
 def timeline(call: GraphedCall, inputs: CallInputs, rounds: int) -> dict[str, float]:
-    """Medians of the steps of `GraphedCall.run`, each call on an idle GPU, in milliseconds."""
+    """Medians of the steps of `GraphedCall.begin`, each on an idle GPU, in milliseconds."""
     seeing, acting = call.graphs(inputs)
-    stream, copies = call.graph_stream.stream, call.graph_stream.copies
+    features = torch.empty_like(seeing.result)
     target = torch.empty_like(acting.result, device="cpu", pin_memory=True)
     series = defaultdict(list)
     for number in range(WARM_UPS + rounds):
         torch.cuda.synchronize()
-        marks = Marks(stream)
-        with torch.cuda.stream(stream):
-            np.stack(inputs.pictures, out=seeing.uploads["pictures"].host)
-            marks.both()
-            seeing.send()
-            marks.both()
+        marks = Marks()
+        with torch.cuda.stream(call.seeing.stream):
+            marks.on_gpu()
+            seeing.uploads["pictures"].send_each(inputs.pictures, 0)
+            marks.on_gpu()
+            marks.on_host()
             seeing.graph.replay()
-            marks.both()
-            np.copyto(acting.uploads["tokens"].host, inputs.prompt())
-            np.copyto(acting.uploads["noise"].host, inputs.noise)
-            with torch.cuda.stream(copies):
-                acting.send()
-            stream.wait_stream(copies)
-            marks.both()
+            marks.on_gpu()
+            marks.on_host()
+        with torch.cuda.stream(call.acting.stream):
+            acting.uploads["tokens"].send(inputs.prompt(), 0)
+            acting.uploads["noise"].send(inputs.noise, 0)
+            marks.on_host()
+            call.acting.stream.wait_event(marks.events[-1])
+            features.copy_(seeing.result)
+            marks.on_gpu()
             acting.graph.replay()
-            marks.both()
+            marks.on_gpu()
+            marks.on_host()
             target.copy_(acting.result, non_blocking=True)
-            marks.both()
-            stream.synchronize()
-        marks.host_only()
+            marks.on_gpu()
+            marks.on_host()
+            call.acting.stream.synchronize()
+        marks.on_host()
         if number >= WARM_UPS:
             for name, ms in marks.milliseconds().items():
                 series[name].append(ms)

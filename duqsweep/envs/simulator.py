@@ -40,6 +40,7 @@ class Simulator:
 
         from duqsweep.envs.contacts import ContactCheck
         from duqsweep.envs.control_step import ControlStep
+        from duqsweep.envs.culling import Culling
 
         self.instruction = instruction
         self._image_px = image_px
@@ -57,6 +58,8 @@ class Simulator:
         self.env._observables = {}  # see observe_robot
         self.env.check_contact = ContactCheck(self.env)
         self._control_step = ControlStep(self.env)
+        model = self.env.sim.model._model
+        self._culling = None if image_px is None else Culling(model)
         self._built = self.state()
 
     def reset(self, state: NDArray[np.float64], settle_steps: int, as_libero: bool = False) -> None:
@@ -141,12 +144,15 @@ class Simulator:
         """The picture of one of robosuite's cameras, (image_px, image_px, 3), upright."""
         side = self._image_px
         self._use_own_context()
-        image = self.env.sim.render(camera_name=camera, width=side, height=side)
+        sim = self.env.sim
+        assert self._culling is not None
+        with self._culling.only_seen(sim.data._data, sim.model.camera_name2id(camera)):
+            image = sim.render(camera_name=camera, width=side, height=side)
         return np.ascontiguousarray(image[::-1])
 
     def close(self) -> None:
         """Free model and renderer."""
-        del self._control_step  # it holds the model's memory
+        del self._control_step, self._culling  # they hold the model's memory
         self._use_own_context()
         self.env.close()
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from duqsweep.policy.frontend import Call, Frontend
+from duqsweep.policy.frontend import BegunActions, Call, Frontend
 from duqsweep.seams import Observation
 
 
@@ -20,7 +20,16 @@ class CompiledPolicy:
 
     def act(self, observation: Observation, noise: NDArray[np.float32]) -> NDArray[np.float64]:
         """(horizon, 7) actions in [-1, 1]; noise: (horizon, action_dim), standard normal."""
-        return self.frontend.preprocessing.actions(self.act_normalised(observation, noise))
+        return self.begin(observation, noise).wait()
+
+    @property
+    def calls_at_once(self) -> int:
+        """See `seams.Policy`."""
+        return self.call.at_once
+
+    def begin(self, observation: Observation, noise: NDArray[np.float32]) -> BegunActions:
+        """See `seams.Policy`."""
+        return self.frontend.begin(self.call, observation, noise)
 
     def act_normalised(
         self, observation: Observation, noise: NDArray[np.float32]

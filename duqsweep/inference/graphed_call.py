@@ -4,12 +4,17 @@ The first graph converts and encodes the images. While it runs, the host makes t
 this costs no time of the call. The second has the prefix and the denoising loop, one graph per
 prompt length. Graphs are captured when a call first needs them; code that was compiled for another
 prompt length is used again.
+
+Two calls may have begun: the second graph of one and the first of the next run beside each other,
+each in a stream and in memory of its own, so the GPU does not wait for the host. No kernel computes
+for two calls at once.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +31,8 @@ from duqsweep.policy.pi05 import PrefixCache
 
 class GraphedCall:
     """Computes actions by CUDA graphs that are captured when needed; a `frontend.Call`."""
+
+    at_once = 2
 
     def __init__(self, prefix: FusedPrefix, expert: Expert, pixels: Pixels) -> None:
         """Set up; the first call compiles and captures."""
@@ -44,34 +51,41 @@ class GraphedCall:
 
         self.see = Stage("vision", "pictures", see)
         self.act = (Stage("llm", "tokens", read), Stage("dit", "noise", denoise))
-        self.graph_stream = GraphStream(prefix.embed_tokens.weight.device)
-        self._seeing: dict[tuple[int, ...], StageGraph] = {}
-        self._acting: dict[tuple[tuple[int, ...], int], StageGraph] = {}
-        shape = (prefix.sizes.horizon, prefix.sizes.action_dim)
-        self._actions = torch.empty(shape, dtype=torch.float32, pin_memory=True)
+        device, sizes = prefix.embed_tokens.weight.device, prefix.sizes
+        self.seeing = GraphStream(device, self.at_once)
+        self.acting = GraphStream(device, self.at_once)
+        self._seen: dict[tuple[int, ...], _Seen] = {}  # by the shape of all pictures
+        self._graphs: dict[tuple[tuple[int, ...], int], StageGraph] = {}  # and prompt length
+        self._features_read = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        shape = (sizes.horizon, sizes.action_dim)
+        self._turns = [GraphedActions(number, shape) for number in range(self.at_once)]
+        self._begun = 0
 
     @torch.no_grad()
-    def run(self, inputs: CallInputs) -> NDArray[np.float32]:
-        """(horizon, action_dim)."""
-        stream, copies = self.graph_stream.stream, self.graph_stream.copies
-        with torch.cuda.stream(stream):
-            try:
-                seeing = self._seeing_graph(inputs)
-                np.stack(inputs.pictures, out=seeing.uploads["pictures"].host)
-                seeing.send()
-                seeing.graph.replay()
-                tokens = inputs.prompt()
-                acting = self._acting_graph(inputs, tokens)
-                np.copyto(acting.uploads["tokens"].host, tokens)
-                np.copyto(acting.uploads["noise"].host, inputs.noise)
-                with torch.cuda.stream(copies):  # so that they do not wait for the images
-                    acting.send()
-                stream.wait_stream(copies)
-                acting.graph.replay()
-                self._actions.copy_(acting.result, non_blocking=True)
-            finally:  # also after an error, since the next call writes to the same pinned memory
-                stream.synchronize()
-        return self._actions.numpy().copy()
+    def begin(self, inputs: CallInputs) -> GraphedActions:
+        """See `frontend.Call`; a result that nobody reads is lost when two more have begun."""
+        turn = self._turns[self._begun % self.at_once]
+        self._begun += 1
+        turn.wait_until_free()
+        seeing, acting = self.seeing.stream, self.acting.stream
+        with torch.cuda.stream(seeing):
+            seen = self._seen_by(inputs)
+            seeing.wait_event(self._features_read)
+            seen.graph.uploads["pictures"].send_each(inputs.pictures, turn.number)
+            seen.graph.graph.replay()
+            turn.seen.record()
+        tokens = inputs.prompt()
+        with torch.cuda.stream(acting):
+            graph = self._acting_graph(inputs, tokens)
+            graph.uploads["tokens"].send(tokens, turn.number)
+            graph.uploads["noise"].send(inputs.noise, turn.number)
+            acting.wait_event(turn.seen)
+            seen.features.copy_(seen.graph.result)
+            self._features_read.record()
+            graph.graph.replay()
+            turn.actions.copy_(graph.result, non_blocking=True)
+            turn.over.record()
+        return turn
 
     def weights(self) -> list[Tensor]:
         """Every tensor that a call reads, without scratch buffers."""
@@ -80,8 +94,8 @@ class GraphedCall:
 
     def graphs(self, inputs: CallInputs) -> tuple[StageGraph, StageGraph]:
         """The two graphs of such a call, in order, after one call."""
-        self.run(inputs)
-        return self._seeing_graph(inputs), self._acting_graph(inputs, inputs.prompt())
+        self.begin(inputs).wait()
+        return self._seen_by(inputs).graph, self._acting_graph(inputs, inputs.prompt())
 
     def launches(self, inputs: CallInputs) -> dict[str, int]:
         """How often one call launches each kernel, and the products that its kernels counted.
@@ -95,7 +109,7 @@ class GraphedCall:
     @torch.no_grad()
     def seconds(self, inputs: CallInputs) -> dict[str, float]:
         """Seconds of "vision", "llm" and "dit" with their inputs: one graph each, only for this."""
-        self.run(inputs)
+        self.begin(inputs).wait()
         given: dict[str, Callable[[], NDArray[Any]]] = {
             "pictures": lambda: np.stack(inputs.pictures),
             "tokens": inputs.prompt,
@@ -103,39 +117,70 @@ class GraphedCall:
         }
         made: dict[str, Any] = {}
         found, graphs = {}, []
-        stream = self.graph_stream.stream
-        with torch.cuda.stream(stream):
+        line = GraphStream(self.acting.device, pieces=1)
+        with torch.cuda.stream(line.stream):
             for stage in (self.see, *self.act):
                 make = given[stage.reads]
-                first = {stage.reads: make()}
-                captured = self.graph_stream.capture((stage,), first, made, warm_ups=0)
+                captured = line.capture((stage,), {stage.reads: make()}, made, warm_ups=0)
                 graphs.append(captured)  # keeps the memory of its result allocated
-                captured.send()
                 captured.graph.replay()
-                stream.synchronize()
+                line.stream.synchronize()
                 start = time.perf_counter()
-                np.copyto(captured.uploads[stage.reads].host, make())
-                captured.send()
+                captured.uploads[stage.reads].send(make(), 0)
                 captured.graph.replay()
-                stream.synchronize()
+                line.stream.synchronize()
                 found[stage.name] = time.perf_counter() - start
                 made[stage.name] = captured.result
         return found
 
-    def _seeing_graph(self, inputs: CallInputs) -> StageGraph:
+    def _seen_by(self, inputs: CallInputs) -> _Seen:
         shape = _shape(inputs)
-        if shape not in self._seeing:
-            given = {"pictures": np.stack(inputs.pictures)}
-            self._seeing[shape] = self.graph_stream.capture((self.see,), given, {})
-        return self._seeing[shape]
+        if shape not in self._seen:
+            graph = self.seeing.capture((self.see,), {"pictures": np.stack(inputs.pictures)}, {})
+            self._seen[shape] = _Seen(graph, torch.empty_like(graph.result))
+        return self._seen[shape]
 
     def _acting_graph(self, inputs: CallInputs, tokens: NDArray[np.int64]) -> StageGraph:
-        key = (_shape(inputs), len(tokens))
-        if key not in self._acting:
+        shape = _shape(inputs)
+        key = (shape, len(tokens))
+        if key not in self._graphs:
             given: Given = {"tokens": tokens, "noise": inputs.noise}
-            made = {"vision": self._seeing[key[0]].result}
-            self._acting[key] = self.graph_stream.capture(self.act, given, made)
-        return self._acting[key]
+            made = {"vision": self._seen[shape].features}
+            self._graphs[key] = self.acting.capture(self.act, given, made)
+        return self._graphs[key]
+
+
+class GraphedActions:
+    """A `frontend.Pending`: where one of the calls that have begun puts its result."""
+
+    def __init__(self, number: int, shape: tuple[int, int]) -> None:
+        """Allocate; `shape`: horizon and action_dim."""
+        self.number = number
+        self.actions = torch.empty(shape, dtype=torch.float32, pin_memory=True)
+        # Moments on the GPU: its features are there, its actions are there.
+        self.seen, self.over = (torch.cuda.Event() for _ in range(2))  # type: ignore[no-untyped-call]
+
+    def is_over(self) -> bool:
+        """See `frontend.Pending`."""
+        return bool(self.over.query())  # type: ignore[no-untyped-call]
+
+    def wait(self) -> NDArray[np.float32]:
+        """See `frontend.Pending`."""
+        self.over.synchronize()
+        return self.actions.numpy().copy()
+
+    def wait_until_free(self) -> None:
+        """Wait for the last call that used it, which may have failed after its first graph."""
+        self.seen.synchronize()
+        self.over.synchronize()
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What is made of pictures of one shape."""
+
+    graph: StageGraph
+    features: Tensor  # a copy of its result, so that it can run again while that is read
 
 
 def _shape(inputs: CallInputs) -> tuple[int, ...]:

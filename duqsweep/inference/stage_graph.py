@@ -33,24 +33,30 @@ class Stage:
 
 
 class Upload:
-    """An input of a graph: a tensor at a fixed address, and the pinned memory it is filled from.
+    """An input of a graph: a tensor at a fixed address, and pinned memory that it is filled from.
 
-    Copies from pinned memory do not wait: what is written to `host` must stay until the copy that
-    `send` enqueued is over.
+    Copies from pinned memory do not wait. So there are several pieces of it: one can be written
+    while copies from the others are still to be made.
     """
 
-    def __init__(self, first: NDArray[Any], device: torch.device) -> None:
-        """Allocate for arrays of the shape and type of `first`, and send it."""
+    def __init__(self, first: NDArray[Any], device: torch.device, pieces: int) -> None:
+        """Allocate for arrays of the shape and type of `first`, and send it from piece 0."""
         like = torch.from_numpy(first)
-        self._pinned = torch.empty_like(like, pin_memory=True)
-        self.host: NDArray[Any] = self._pinned.numpy()
+        self._pinned = [torch.empty_like(like, pin_memory=True) for _ in range(pieces)]
         self.tensor = torch.empty_like(like, device=device)
-        np.copyto(self.host, first)
-        self.send()
+        self.send(first, 0)
 
-    def send(self) -> None:
-        """Enqueue the copy of `host` to `tensor` on the current stream."""
-        self.tensor.copy_(self._pinned, non_blocking=True)
+    def send(self, value: NDArray[Any], piece: int) -> None:
+        """Enqueue a copy of `value` on the current stream; until it is made, `piece` is taken."""
+        pinned = self._pinned[piece]
+        np.copyto(pinned.numpy(), value)
+        self.tensor.copy_(pinned, non_blocking=True)
+
+    def send_each(self, rows: Sequence[NDArray[Any]], piece: int) -> None:
+        """The same for a value of which there are only the rows."""
+        for row, pinned, target in zip(rows, self._pinned[piece], self.tensor, strict=True):
+            np.copyto(pinned.numpy(), row)
+            target.copy_(pinned, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -62,19 +68,14 @@ class StageGraph:
     result: Any
     launched: Counter[str]  # kernel launches during the capture
 
-    def send(self) -> None:
-        """Enqueue the inputs that were written to the uploads on the current stream."""
-        for upload in self.uploads.values():
-            upload.send()
-
 
 class GraphStream:
-    """A stream, memory that its graphs share because they follow each other, and one for copies."""
+    """A stream, and memory that its graphs share because they follow each other."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, pieces: int) -> None:
+        """Make the stream; `pieces` of pinned memory for each input of a graph, see `Upload`."""
+        self.device, self._pieces = device, pieces
         self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self.copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
 
     def capture(
@@ -94,7 +95,7 @@ class GraphStream:
         """
         start = time.perf_counter()
         torch.cuda.synchronize(self.device)  # weights were made on another stream
-        uploads = {name: Upload(array, self.device) for name, array in given.items()}
+        uploads = {name: Upload(array, self.device, self._pieces) for name, array in given.items()}
         known = {**made, **{name: upload.tensor for name, upload in uploads.items()}}
         with torch._dynamo.config.patch(recompile_limit=COMPILED_FORMS):
             for _ in range(warm_ups):

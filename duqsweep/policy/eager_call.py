@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from duqsweep.kernels.launches import counted
-from duqsweep.policy.frontend import CallInputs, Pixels
+from duqsweep.policy.frontend import CallInputs, Computed, Pixels
 from duqsweep.policy.kept_images import KeptImages
 from duqsweep.policy.pi05 import Pi05, PrefixCache
 from duqsweep.policy.schedule import step_sizes
@@ -21,6 +21,8 @@ from duqsweep.spec import UNIFORM, Schedule
 
 class EagerCall:
     """Computes actions by calling the network's modules one after the other; a `frontend.Call`."""
+
+    at_once = 1
 
     def __init__(
         self,
@@ -40,10 +42,10 @@ class EagerCall:
         self.modulations = [step[:, None].contiguous() for step in table.unbind(1)]
 
     @torch.no_grad()
-    def run(self, inputs: CallInputs) -> NDArray[np.float32]:
-        """(horizon, action_dim)."""
+    def begin(self, inputs: CallInputs) -> Computed:
+        """See `frontend.Call`; it is over when this returns."""
         encoded = self._see(inputs)
-        return self._denoise(inputs, self._read(inputs, encoded))
+        return Computed(self._denoise(inputs, self._read(inputs, encoded)))
 
     @torch.no_grad()
     def seconds(self, inputs: CallInputs) -> dict[str, float]:
@@ -63,7 +65,7 @@ class EagerCall:
         """How often one call launches each of this package's kernels, counted at their launch."""
         self._forget()
         with counted() as counts:
-            self.run(inputs)
+            self.begin(inputs)
         return dict(counts)
 
     def weights(self) -> list[Tensor]:

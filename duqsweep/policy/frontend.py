@@ -52,11 +52,40 @@ class CallInputs:
     noise: NDArray[np.float32]  # (horizon, action_dim)
 
 
+class Pending(Protocol):
+    """What a call that has begun will give."""
+
+    def is_over(self) -> bool:
+        """Whether the call is over; does not wait."""
+
+    def wait(self) -> NDArray[np.float32]:
+        """(horizon, action_dim)."""
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A `Pending` of a call that was over as soon as it had begun."""
+
+    found: NDArray[np.float32]
+
+    def is_over(self) -> bool:
+        """See `Pending`."""
+        return True
+
+    def wait(self) -> NDArray[np.float32]:
+        """See `Pending`."""
+        return self.found
+
+
 class Call(Protocol):
     """One way to compute actions."""
 
-    def run(self, inputs: CallInputs) -> NDArray[np.float32]:
-        """(horizon, action_dim)."""
+    @property
+    def at_once(self) -> int:
+        """How many calls may have begun and not ended."""
+
+    def begin(self, inputs: CallInputs) -> Pending:
+        """Begin to compute; calls end in the order in which they began."""
 
     def seconds(self, inputs: CallInputs) -> dict[str, float]:
         """Seconds of one call's parts "vision", "llm" and "dit", each with its inputs."""
@@ -66,6 +95,22 @@ class Call(Protocol):
 
     def weights(self) -> list[Tensor]:
         """Every tensor that a call reads, without scratch buffers; some may share memory."""
+
+
+@dataclass(frozen=True)
+class BegunActions:
+    """A `seams.PendingActions`."""
+
+    preprocessing: Preprocessing
+    pending: Pending
+
+    def is_over(self) -> bool:
+        """See `seams.PendingActions`."""
+        return self.pending.is_over()
+
+    def wait(self) -> NDArray[np.float64]:
+        """See `seams.PendingActions`."""
+        return self.preprocessing.actions(self.pending.wait()[:, :ACTIONS])
 
 
 @dataclass(frozen=True)
@@ -83,11 +128,17 @@ class Frontend:
             np.asarray(noise, dtype=np.float32),
         )
 
+    def begin(
+        self, call: Call, observation: Observation, noise: NDArray[np.float32]
+    ) -> BegunActions:
+        """See `seams.Policy`."""
+        return BegunActions(self.preprocessing, call.begin(self.inputs(observation, noise)))
+
     def run(
         self, call: Call, observation: Observation, noise: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """(horizon, 7) actions as the network outputs them, before denormalisation."""
-        return call.run(self.inputs(observation, noise))[:, :ACTIONS]
+        return call.begin(self.inputs(observation, noise)).wait()[:, :ACTIONS]
 
     def reads(self, observation: Observation) -> tuple[int, int]:
         """Numbers of images and prompt tokens of a call."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from duqsweep.policy.eager_call import EagerCall
-from duqsweep.policy.frontend import Frontend, Preprocessing
+from duqsweep.policy.frontend import BegunActions, Frontend, Preprocessing
 from duqsweep.policy.pi05 import Pi05
 from duqsweep.seams import Observation
 from duqsweep.spec import UNIFORM, Schedule
@@ -38,7 +38,16 @@ class Pi05Policy:
 
     def act(self, observation: Observation, noise: NDArray[np.float32]) -> NDArray[np.float64]:
         """(horizon, 7) actions in [-1, 1]; noise: (horizon, action_dim), standard normal."""
-        return self.preprocessing.actions(self.act_normalised(observation, noise))
+        return self.begin(observation, noise).wait()
+
+    @property
+    def calls_at_once(self) -> int:
+        """See `seams.Policy`."""
+        return self.call.at_once
+
+    def begin(self, observation: Observation, noise: NDArray[np.float32]) -> BegunActions:
+        """See `seams.Policy`."""
+        return self.frontend.begin(self.call, observation, noise)
 
     def act_normalised(
         self, observation: Observation, noise: NDArray[np.float32]

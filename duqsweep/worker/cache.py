@@ -101,9 +101,14 @@ class WorkerCache:
         return kept
 
     def kept(self, spec: TrialSpec) -> Prepared | None:
-        """The latest policy that was prepared, if it is that of `spec`."""
+        """The latest policy that was prepared, if it is that of `spec`.
+
+        How an episode is replanned is not in a policy: such trials share one.
+        """
         latest = self.prepared
-        return latest[1] if latest is not None and latest[0] == spec else None
+        if latest is None or _without_plan(latest[0]) != _without_plan(spec):
+            return None
+        return latest[1]
 
     def gpu(self, device: str) -> SharedGpu:
         """This process's turns on a device."""
@@ -125,7 +130,7 @@ class WorkerCache:
 
     def simulators(self, suite: SuiteSpec) -> SimulatorPool:
         """The simulators of `suite`; when an episode ends or is replanned is not their business."""
-        wanted = replace(suite, max_steps=1, nominal_steps=1, replan_steps=1)
+        wanted = _unplanned(suite)
         if self._pool is None or self._pool[0] != wanted:
             self._close_simulators()
             self._pool = wanted, self._new_pool(wanted)
@@ -223,3 +228,12 @@ class WorkerCache:
         if self._pool is not None:
             kept, self._pool = self._pool[1], None
             kept.close()
+
+
+def _unplanned(suite: SuiteSpec) -> SuiteSpec:
+    """The suite but for when an episode ends or is replanned."""
+    return replace(suite, max_steps=1, nominal_steps=1, replan_steps=1)
+
+
+def _without_plan(spec: TrialSpec) -> TrialSpec:
+    return replace(spec, suite=_unplanned(spec.suite))

@@ -18,16 +18,16 @@ from duqsweep.worker.actions import append_actions
 from duqsweep.worker.blame import is_machines
 from duqsweep.worker.cache import WorkerCache
 from duqsweep.worker.checkpoint import check_contents
-from duqsweep.worker.episode import Rollout
+from duqsweep.worker.episode import Episode, Rollout
 from duqsweep.worker.episode_queue import Attempt, EpisodeQueue
 from duqsweep.worker.hardware import resolve_device
 from duqsweep.worker.ledger import read_ledger
 from duqsweep.worker.lock import exclusive
 from duqsweep.worker.meter import Meter
 from duqsweep.worker.phases import phase, shown_in
+from duqsweep.worker.policy_calls import PolicyCalls
 from duqsweep.worker.prepare import prepare
 from duqsweep.worker.remote_simulator import Simulator
-from duqsweep.worker.simulator_pool import Episode
 from duqsweep.worker.summary import SavedProgress, summarise, too_many_errors
 from duqsweep.worker.vitals import measure_vitals
 
@@ -205,7 +205,7 @@ class _Evaluation:
             if not waiting or self._asked_to_stop() is not None:
                 return None
             entry, attempt = waiting.take(simulator, simulators.simulators)
-            rollout = Rollout(policy, entry, suite, gpu.calling)
+            rollout = Rollout(policy, entry, suite)
             meter.begin(rollout)
             return (rollout, attempt), rollout.run()
 
@@ -228,7 +228,7 @@ class _Evaluation:
             if reason is not None:
                 raise InfrastructureError(reason)
 
-        simulators.play(begin, end)
+        simulators.play(begin, end, PolicyCalls(policy, gpu))
         self._note_throughput(meter, least_s=0.0)
         return len(waiting)
 

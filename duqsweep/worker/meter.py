@@ -42,6 +42,6 @@ def _added(total: Throughput, rollout: Rollout, episodes: int) -> Throughput:
         episodes=total.episodes + episodes,
         steps=total.steps + rollout.steps,
         calls=total.calls + rollout.calls,
-        policy_s=total.policy_s + rollout.policy_time.seconds,
+        policy_s=total.policy_s + rollout.policy_s,
         sim_s=total.sim_s + rollout.sim_s,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,11 +29,14 @@ from duqsweep.private import cache_folder
 from duqsweep.result import SimulatorInfo
 from duqsweep.seams import Observation, Policy
 from duqsweep.spec import LedgerEntry, SuiteSpec
+from duqsweep.worker.episode import Episode
 from duqsweep.worker.ledger import make_ledger
 from duqsweep.worker.lock import exclusive
 from duqsweep.worker.noise import episode_key, flow_noise
+from duqsweep.worker.policy_calls import Acted, Ask, PolicyCalls
+from duqsweep.worker.shared_gpu import SharedGpu
 from duqsweep.worker.simulator_pool import SimulatorPool
-from duqsweep.worker.simulator_requests import Answer, Play, Request, Reset
+from duqsweep.worker.simulator_requests import Answer, Play, Reset
 
 KEPT_PER_TASK = 4
 CALLS_APART = 3  # between kept observations: 15 steps at 5 actions per call
@@ -151,7 +154,7 @@ def collect(policy: Policy, suite: SuiteSpec, simulators: SimulatorPool) -> list
     kept: dict[int, list[Observation]] = {entry.i: [] for entry in entries}
     waiting = list(entries)
 
-    def begin(simulator: object) -> tuple[int, Generator[Request, Answer, None]] | None:
+    def begin(simulator: object) -> tuple[int, Episode] | None:
         if not waiting:
             return None
         entry = waiting.pop(0)
@@ -161,21 +164,23 @@ def collect(policy: Policy, suite: SuiteSpec, simulators: SimulatorPool) -> list
         if error is not None:
             raise error
 
-    simulators.play(begin, end)
+    # As long as this worker prepares a trial, no other one measures.
+    simulators.play(begin, end, PolicyCalls(policy, SharedGpu(None, "")))
     return [observation for entry in entries for observation in kept[entry.i]]
 
 
-def _look_around(
-    policy: Policy, entry: LedgerEntry, kept: list[Observation]
-) -> Generator[Request, Answer, None]:
+def _look_around(policy: Policy, entry: LedgerEntry, kept: list[Observation]) -> Episode:
     """The start of one episode; what is seen goes to `kept`."""
     found = yield Reset(entry)
+    assert isinstance(found, Answer)
     assert found.observation is not None
     kept.append(found.observation)
     for call in range(CALLS_APART * (KEPT_PER_TASK - 1)):
         noise = flow_noise(episode_key(entry, call), policy.horizon, policy.action_dim)
-        actions = policy.act(found.observation, noise)[: policy.horizon // 2]
-        found = yield Play(actions, observe=True, to_goal=False)
+        acted = yield Ask(found.observation, noise)
+        assert isinstance(acted, Acted)
+        found = yield Play(acted.actions[: policy.horizon // 2], observe=True, to_goal=False)
+        assert isinstance(found, Answer)
         assert found.observation is not None
         if (call + 1) % CALLS_APART == 0:
             kept.append(found.observation)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,13 +38,13 @@ class Prepared:
     observations: FixedObservations
     expected: Sequence[NDArray[np.float32]]  # the reference's normalised actions on the measured
     bits: dict[str, Bits]  # quantized layers
-    warm_up_ms: list[float]
+    warm_up_ms: list[float]  # of its first calls; none where it was warm already
     allocated_mb: float | None  # GPU memory of the policy beside the reference's; None on a CPU
     module: torch.nn.Module | None  # that the policy runs layer by layer; None: it is compiled
 
 
 def prepare(spec: TrialSpec, bench: WorkerCache, cache_dir: Path) -> Prepared:
-    """Build the policy that `spec` describes, or give it again if it was the last one.
+    """Build the policy that `spec` describes, or give it again, warm, if it was the last one.
 
     Args:
         spec: The trial.
@@ -57,7 +57,8 @@ def prepare(spec: TrialSpec, bench: WorkerCache, cache_dir: Path) -> Prepared:
     """
     kept = bench.kept(spec)
     if kept is not None:
-        return kept
+        _check_plan(spec, kept.reference)
+        return replace(kept, warm_up_ms=[])
     bench.prepared = None  # its memory is free before the next policy is built
     prepared = _prepare(spec, bench, cache_dir)
     bench.prepared = spec, prepared
@@ -69,11 +70,7 @@ def _prepare(spec: TrialSpec, bench: WorkerCache, cache_dir: Path) -> Prepared:
     check_steps(spec.policy, distilled_steps(spec.policy))
     with phase("load"):
         reference = bench.reference(spec.policy, resolve_device(spec.runtime.device))
-    if spec.suite.replan_steps > reference.policy.horizon:
-        raise EvaluationError(
-            f"replan_steps must not exceed the policy's horizon of {reference.policy.horizon} "
-            f"actions, got {spec.suite.replan_steps}"
-        )
+    _check_plan(spec, reference)
     with phase("observations"):
         observations = bench.observations(reference, spec.suite, cache_dir)
     with phase("reference actions"):
@@ -102,6 +99,15 @@ def _prepare(spec: TrialSpec, bench: WorkerCache, cache_dir: Path) -> Prepared:
         warm_up_ms = _warm_up(policy, observations)
     beside_mb = None if before is None or allocated is None else (allocated - before) / 1e6
     return Prepared(policy, reference, observations, expected, bits, warm_up_ms, beside_mb, module)
+
+
+def _check_plan(spec: TrialSpec, reference: ReferencePolicy) -> None:
+    horizon = reference.policy.horizon
+    if spec.suite.replan_steps > horizon:
+        raise EvaluationError(
+            f"replan_steps must not exceed the policy's horizon of {horizon} actions, got "
+            f"{spec.suite.replan_steps}"
+        )
 
 
 def _pack_dir(quant: QuantSpec, device: str, cache_dir: Path) -> Path | None:

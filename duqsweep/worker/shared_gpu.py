@@ -40,6 +40,7 @@ class SharedGpu:
         """
         self._open = ExitStack()
         self._files: dict[str, int] = {}
+        self._joined = 0  # calls that have begun and not ended
         if folder is None:
             return
         for name in ("prepare", "gate", "calls"):
@@ -76,13 +77,25 @@ class SharedGpu:
                 time.sleep(SETTLE_S)
             yield
 
-    @contextmanager
-    def calling(self) -> Iterator[None]:
-        """Nobody measures on this GPU."""
-        with ExitStack() as call:
-            with self._held("gate", fcntl.LOCK_SH):
-                call.enter_context(self._held("calls", fcntl.LOCK_SH))
-            yield
+    def join_calls(self) -> bool:
+        """Take part until `leave_calls`; does nothing and returns false where another measures.
+
+        Nobody measures on this GPU before each that has joined has left.
+        """
+        if self._files:
+            gate = self._files["gate"]
+            if not _try(gate, fcntl.LOCK_SH):
+                return False
+            _try(self._files["calls"], fcntl.LOCK_SH)  # free: who holds it alone has the gate
+            fcntl.flock(gate, fcntl.LOCK_UN)
+        self._joined += 1
+        return True
+
+    def leave_calls(self) -> None:
+        """A call that has joined is over."""
+        self._joined -= 1
+        if self._files and not self._joined:
+            fcntl.flock(self._files["calls"], fcntl.LOCK_UN)
 
     @contextmanager
     def _held(self, name: str, kind: int) -> Iterator[None]:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import select
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from multiprocessing.connection import wait
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TypeVar
 
 from duqsweep.errors import InfrastructureError
 from duqsweep.seams import Environment
 from duqsweep.worker import pulse
+from duqsweep.worker.episode import Episode, Wish
+from duqsweep.worker.policy_calls import Acted, Ask, PolicyCalls
 from duqsweep.worker.remote_simulator import LocalSimulator, OpeningError, Simulator
-from duqsweep.worker.simulator_requests import Answer, Request
 
 LOOK_S = 1.0  # between two looks at simulators that do not answer
 OPENING_S = 900.0  # a slow network may have to give all of LIBERO to many at once
 STOPPED_S = 10.0  # a process that could not look for so long was stopped, and its simulators too
 
-# An episode: it yields what its simulator is to do, and gets the answer.
-Episode = Generator[Request, Answer, None]
 Key = TypeVar("Key")
 
 
@@ -52,45 +53,58 @@ class SimulatorPool:
         Raises:
             OpeningError: One cannot be opened on this machine.
         """
-        arrivals = _Arrivals(self._hang_s)
-        for simulator in self.simulators:
-            if simulator.is_opening:
-                arrivals.expect(simulator)
-        while arrivals.are_expected:
-            arrivals.next().receive()
-            pulse.advance()
+        with closing(_Arrivals(self._hang_s)) as arrivals:
+            for simulator in self.simulators:
+                if simulator.is_opening:
+                    arrivals.expect(simulator)
+            while arrivals.are_expected:
+                opened = arrivals.next(wait=True)
+                assert opened is not None
+                opened.receive()
+                pulse.advance()
 
     def play(
         self,
         begin: Callable[[Simulator], tuple[Key, Episode] | None],
         end: Callable[[Key, InfrastructureError | None], None],
+        calls: PolicyCalls[Simulator],
     ) -> None:
         """Play episodes until `begin` gives none and all have ended.
 
-        Episodes are continued in the order in which their simulators answer, one at a time, in
-        this thread. So the policy works on one observation at a time.
+        Episodes ask for the policy in the order in which their simulators answer, and this thread
+        alone calls it. While the policy computes, the next answers are received.
 
         Args:
             begin: The next episode for a simulator that is free, and its name; None: there is none
                 now. It is asked again after the next `end`.
             end: Called with the name of an episode that is over, and with the error when its
                 simulator failed; that simulator is then replaced.
+            calls: Of the policy; nobody else uses it.
 
         Raises:
-            Exception: What an episode or one of the two functions raised; all other episodes are
-                given up, and their simulators can be used again.
+            Exception: What an episode, the policy or one of the two functions raised; all other
+                episodes are given up, and their simulators and the policy can be used again.
         """
+        with closing(_Arrivals(self._hang_s)) as arrivals:
+            try:
+                self._play(begin, end, _Game(calls, arrivals))
+            finally:
+                calls.give_up()
+
+    def _play(
+        self,
+        begin: Callable[[Simulator], tuple[Key, Episode] | None],
+        end: Callable[[Key, InfrastructureError | None], None],
+        game: _Game,
+    ) -> None:
         playing: dict[Simulator, tuple[Key, Episode]] = {}
-        arrivals = _Arrivals(self._hang_s)
-        self._fill(playing, begin, arrivals)
+        self._fill(playing, begin, game)
         while playing:
-            simulator = arrivals.next()
+            simulator, acted = game.next()
             key, episode = playing[simulator]
             try:
-                request = _continue(simulator, episode)
-                if request is not None:
-                    simulator.request(request)
-                arrivals.expect(simulator)
+                wish = _continue(simulator, episode) if acted is None else episode.send(acted)
+                game.wait_for(simulator, wish)
                 continue
             except StopIteration:
                 error = None
@@ -101,13 +115,13 @@ class SimulatorPool:
                 simulator.close()
             del playing[simulator]
             end(key, error)
-            self._fill(playing, begin, arrivals)
+            self._fill(playing, begin, game)
 
     def _fill(
         self,
         playing: dict[Simulator, tuple[Key, Episode]],
         begin: Callable[[Simulator], tuple[Key, Episode] | None],
-        arrivals: _Arrivals,
+        game: _Game,
     ) -> None:
         for simulator in self.simulators:
             if simulator not in playing:
@@ -115,8 +129,7 @@ class SimulatorPool:
                 if begun is None:
                     continue
                 playing[simulator] = begun
-                simulator.request(next(begun[1]))
-                arrivals.expect(simulator)
+                game.wait_for(simulator, next(begun[1]))
 
     def close(self) -> None:
         """End all simulators; the next episode starts them anew."""
@@ -124,7 +137,7 @@ class SimulatorPool:
             simulator.close()
 
 
-def _continue(simulator: Simulator, episode: Episode) -> Request | None:
+def _continue(simulator: Simulator, episode: Episode) -> Wish | None:
     """Give the simulator's answer, or failure, to its episode, and get what it wants next.
 
     None where the simulator had something else to say, and the answer is still to come.
@@ -139,6 +152,36 @@ def _continue(simulator: Simulator, episode: Episode) -> Request | None:
     return None if found is None else episode.send(found)
 
 
+@dataclass(frozen=True)
+class _Game:
+    """What the episodes wait for: the policy, and their simulators."""
+
+    calls: PolicyCalls[Simulator]
+    arrivals: _Arrivals
+
+    def wait_for(self, simulator: Simulator, wish: Wish | None) -> None:
+        """An episode goes on when its wish is fulfilled; None: that of before."""
+        if isinstance(wish, Ask):
+            self.calls.begin(simulator, wish)
+            return
+        if wish is not None:
+            simulator.request(wish)
+        self.arrivals.expect(simulator)
+
+    def next(self) -> tuple[Simulator, Acted | None]:
+        """Whose episode goes on, with the actions that it asked for; None: the simulator answers.
+
+        Waits by looking again and again while the policy computes: to be woken up takes longer.
+        """
+        while True:
+            acted = self.calls.take(wait=self.calls.are_full)
+            if acted is not None:
+                return acted
+            simulator = self.arrivals.next(wait=not self.calls.any)
+            if simulator is not None:
+                return simulator, None
+
+
 class _Arrivals:
     """Simulators whose answers are waited for, and the order in which those come."""
 
@@ -146,7 +189,13 @@ class _Arrivals:
         self._hang_s = hang_s
         self._ready: deque[Simulator] = deque()
         self._since: dict[Simulator, float] = {}  # asked at, monotonic
+        self._lines: dict[int, Simulator] = {}  # by the descriptor that the poll watches
+        self._poll = select.epoll()
         self._looked_at = time.monotonic()
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        self._poll.close()
 
     @property
     def are_expected(self) -> bool:
@@ -155,30 +204,30 @@ class _Arrivals:
 
     def expect(self, simulator: Simulator) -> None:
         """An answer of `simulator` is to come."""
+        if simulator.connection is None:
+            self._ready.append(simulator)
+            return
         self._since[simulator] = time.monotonic()
+        line = simulator.connection.fileno()
+        self._lines[line] = simulator
+        self._poll.register(line, select.EPOLLIN)
 
-    def next(self) -> Simulator:
-        """The simulator whose answer, or end, came first; waits for one."""
+    def next(self, wait: bool) -> Simulator | None:
+        """The simulator whose answer, or end, came first; None: none has, and `wait` is false."""
         while True:
-            self._look()
+            self._look(LOOK_S if wait and not self._ready else 0.0)
             self._end_hung()
             if self._ready:
                 return self._ready.popleft()
+            if not wait:
+                return None
 
-    def _look(self) -> None:
-        waiting: dict[Any, Simulator] = {}
-        for simulator in list(self._since):
-            if simulator.connection is None:
-                self._arrived(simulator)
-            else:
-                waiting[simulator.connection] = simulator
-        if waiting:
-            for connection in wait(list(waiting), 0.0 if self._ready else LOOK_S):
-                self._arrived(waiting[connection])
-
-    def _arrived(self, simulator: Simulator) -> None:
-        del self._since[simulator]
-        self._ready.append(simulator)
+    def _look(self, wait_s: float) -> None:
+        for line, _ in self._poll.poll(wait_s):
+            self._poll.unregister(line)
+            simulator = self._lines.pop(line)
+            del self._since[simulator]
+            self._ready.append(simulator)
 
     def _end_hung(self) -> None:
         """Kill simulators that have been silent for too long; their deaths then arrive."""

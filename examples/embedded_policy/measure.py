@@ -45,9 +45,6 @@ class RemotePolicy:
         answer: NDArray[np.float64] = self.connection.recv()
         return answer
 
-    def synchronize(self) -> None:
-        """Nothing runs here."""
-
 
 def simulate(connection: Connection, suite: SuiteSpec) -> None:
     """A worker process: play (task, state) pairs until told None."""

@@ -45,9 +45,6 @@ class Replay:
         self._call += 1
         return self._actions[start : start + self.horizon]
 
-    def synchronize(self) -> None:
-        """Nothing to wait for."""
-
 
 class Played:
     """One suite, one recording, played as often as one likes."""

@@ -103,6 +103,28 @@ def test_equal_inputs_give_equal_actions_whatever_came_between(policy: Policy) -
     assert np.abs(between - first).max() > 1e-3
 
 
+def test_calls_that_have_begun_together_give_what_each_gives_alone(policy: Policy) -> None:
+    cases = [(seen(INSTRUCTIONS[i % 2], seed=i), noise_of(policy, i)) for i in range(6)]
+    expected = [policy.act(*case) for case in cases]
+    pending, found = [], []
+    for case in cases * 5:
+        pending.append(policy.begin(*case))
+        if len(pending) == policy.calls_at_once:
+            found.append(pending.pop(0).wait())
+    found += [one.wait() for one in pending]
+    assert all(np.array_equal(*pair) for pair in zip(found, expected * 5, strict=True))
+
+
+def test_calls_whose_actions_nobody_reads_leave_no_trace(policy: Policy) -> None:
+    expected = policy.act(seen(), noise_of(policy))
+    for seed in range(5):
+        policy.begin(seen(seed=seed), noise_of(policy, seed))
+    begun = policy.begin(seen(), noise_of(policy))
+    while not begun.is_over():
+        pass
+    assert np.array_equal(begun.wait(), expected)
+
+
 def test_pictures_of_any_size_are_read_the_same_in_every_policy(
     policy: Policy, reference: Pi05Policy
 ) -> None:

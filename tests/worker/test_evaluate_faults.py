@@ -216,3 +216,25 @@ def test_a_trial_that_is_stopped_before_it_starts_loads_nothing(
 
     result = evaluate(trial_dir, 5, WorkerCache(load=load))
     assert (result.outcome, result.episodes) == ("stopped", 0)
+
+
+def test_trials_that_differ_in_how_they_are_replanned_share_a_policy(
+    tmp_path: Path, trial_spec: TrialSpec
+) -> None:
+    bench = bench_with(PaperSimulator())
+
+    def trial(replan_steps: int) -> Path:
+        suite = dataclasses.replace(trial_spec.suite, replan_steps=replan_steps)
+        return make_trial(tmp_path, dataclasses.replace(trial_spec, suite=suite))
+
+    folders = [trial(steps) for steps in (5, 4, 11)]
+    results = [evaluate(folder, 1, bench) for folder in folders[:2]]
+    assert [result.outcome for result in results] == ["complete", "complete"]
+    logs = [(folder / files.LOG_TXT).read_text() for folder in folders[:2]]
+    assert ["warm up:" in log for log in logs] == [True, False]
+    calls = [lines(folder)[0]["calls"] for folder in folders[:2]]
+    steps = trial_spec.suite.max_steps
+    assert calls == [-(-steps // 5), -(-steps // 4)]
+    refused = evaluate(folders[2], 1, bench)
+    assert refused.outcome == "failed"
+    assert "replan_steps must not exceed" in refused.reason

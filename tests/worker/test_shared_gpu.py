@@ -7,15 +7,18 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import numpy as np
 import pytest
+from worker_parts import PaperPolicy, PaperSimulator
 
 from duqsweep import private
 from duqsweep.worker import pulse, shared_gpu
 from duqsweep.worker.cache import WorkerCache
+from duqsweep.worker.policy_calls import Ask, PolicyCalls
 from duqsweep.worker.shared_gpu import SharedGpu
 
 LONG_S = 10.0
@@ -54,6 +57,17 @@ class Worker:
         self.connection.close()
 
 
+@contextmanager
+def calling(shared: SharedGpu) -> Iterator[None]:
+    """What a worker does that calls its policy."""
+    policy = PaperPolicy(lambda noise: noise.astype(np.float64))
+    calls: PolicyCalls[str] = PolicyCalls(policy, shared)
+    ask = Ask(PaperSimulator().observe(), np.zeros((10, 7), np.float32))
+    calls.begin("someone", ask)
+    yield
+    assert calls.take(wait=True) is not None
+
+
 def _hold(connection: Connection, folder: Path, gpu: str) -> None:
     with closing(SharedGpu(folder, gpu)) as shared:
         held = None
@@ -63,7 +77,7 @@ def _hold(connection: Connection, folder: Path, gpu: str) -> None:
                 held.__exit__(None, None, None)
                 held = None
             if what != "let go":
-                held = getattr(shared, what)()
+                held = calling(shared) if what == "calling" else getattr(shared, what)()
                 held.__enter__()
             connection.send("done")
 
@@ -161,7 +175,7 @@ def test_other_simulators_do_not_end_a_turn(
 
 def test_a_cpu_is_not_shared() -> None:
     gpu = SharedGpu.of("cpu")
-    with closing(gpu), gpu.preparing(), gpu.alone(), gpu.calling():
+    with closing(gpu), gpu.preparing(), gpu.alone(), calling(gpu):
         pass  # on a GPU, the call would wait for ever
 
 

@@ -9,22 +9,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 from light_environment import OPENER, LightEnvironment
-from worker_parts import PaperPolicy, PaperSimulator
+from worker_parts import PaperPolicy, PaperSimulator, ThreadedPolicy
 
 from duqsweep.errors import InfrastructureError
 from duqsweep.result import EpisodeRecord
 from duqsweep.seams import Observation
 from duqsweep.spec import LedgerEntry, SuiteSpec
-from duqsweep.worker.episode import Rollout, run_episode
+from duqsweep.worker.episode import Episode, Rollout, run_episode
 from duqsweep.worker.episode_queue import EpisodeQueue
+from duqsweep.worker.policy_calls import PolicyCalls
 from duqsweep.worker.remote_simulator import OpeningError, RemoteSimulator, Simulator
+from duqsweep.worker.shared_gpu import SharedGpu
 from duqsweep.worker.shared_observation import SharedObservation
-from duqsweep.worker.simulator_pool import Episode, SimulatorPool
+from duqsweep.worker.simulator_pool import SimulatorPool
 
 HANG_S = 3.0
 ORPHAN = """
@@ -72,19 +75,24 @@ def entries(count: int, tasks: int = 4) -> list[LedgerEntry]:
 def seeing() -> PaperPolicy:
     """A policy whose actions depend on every bit of what it sees and on its noise."""
     policy = PaperPolicy(lambda noise: np.asarray(noise, np.float64))
-
-    def act(observation: Observation, noise: np.ndarray) -> np.ndarray:
-        mean = np.mean([picture.astype(float).mean() for picture in observation.images.values()])
-        moved = observation.eef_pos.sum() + mean / 255 + len(observation.instruction)
-        return np.abs(noise.astype(np.float64)) * np.sin(moved) ** 2
-
-    policy.act = act  # type: ignore[method-assign]
+    policy.act = act_on_sight  # type: ignore[method-assign]
     return policy
 
 
-def play(pool: SimulatorPool, wanted: list[LedgerEntry], suite: SuiteSpec) -> list[EpisodeRecord]:
+def act_on_sight(observation: Observation, noise: np.ndarray) -> np.ndarray:
+    mean = np.mean([picture.astype(float).mean() for picture in observation.images.values()])
+    moved = observation.eef_pos.sum() + mean / 255 + len(observation.instruction)
+    return np.abs(noise.astype(np.float64)) * np.sin(moved) ** 2
+
+
+def play(
+    pool: SimulatorPool,
+    wanted: list[LedgerEntry],
+    suite: SuiteSpec,
+    policy: PaperPolicy | None = None,
+) -> list[EpisodeRecord]:
     """Records in the order in which the episodes ended; a failed one is played once more."""
-    queue, records, policy = EpisodeQueue([(e, 0) for e in wanted], 16), [], seeing()
+    queue, records, policy = EpisodeQueue([(e, 0) for e in wanted], 16), [], policy or seeing()
 
     def begin(simulator: Simulator) -> tuple[tuple[Rollout, int], Episode] | None:
         if not queue:
@@ -99,7 +107,7 @@ def play(pool: SimulatorPool, wanted: list[LedgerEntry], suite: SuiteSpec) -> li
         if error is not None and not attempt:
             queue.again((rollout.entry, 1))
 
-    pool.play(begin, end)
+    pool.play(begin, end, PolicyCalls(policy, SharedGpu.of("cpu")))
     return records
 
 
@@ -120,6 +128,17 @@ def test_three_simulators_give_the_numbers_of_one(
     expected = untimed(alone(folder, wanted, suite))
     assert len({record.steps for record in expected}) > 1
     assert untimed(play(pool, wanted, suite)) == expected
+
+
+def test_calls_that_overlap_give_the_numbers_of_calls_made_alone(
+    pool: SimulatorPool, folder: Path, suite: SuiteSpec
+) -> None:
+    wanted = entries(12)
+    with closing(ThreadedPolicy(0.005, act_on_sight)) as policy:
+        records = play(pool, wanted, suite, policy)
+    assert untimed(records) == untimed(alone(folder, wanted, suite))
+    waited = zip(policy.begun_s[1:], policy.ended_s, strict=False)
+    assert any(begun < ended for begun, ended in waited)  # else nothing overlapped
 
 
 def test_a_simulator_keeps_to_the_tasks_that_it_has_built(
@@ -193,7 +212,7 @@ def test_episodes_that_were_given_up_leave_no_answer_behind(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pool.play(begin, end)
+        pool.play(begin, end, PolicyCalls(seeing(), SharedGpu.of("cpu")))
     wanted = entries(6)
     assert untimed(play(pool, wanted, suite)) == untimed(alone(folder, wanted, suite))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from duqsweep.spec import LayerRule, LedgerEntry, QuantSpec, Schedule, Trial, Tr
 from duqsweep.worker.ledger import make_ledger, write_ledger
 
 Act = Callable[[NDArray[np.float32]], NDArray[np.float64]]
+ActSeeing = Callable[[Observation, NDArray[np.float32]], NDArray[np.float64]]
 INSTRUCTION = "pick up the red cube and place it in the tray"
 SHIPPED_SIZES = sizes_of("embedded")
 # Those of the shipped policy, but for a third of its layers: a call takes half the time.
@@ -66,11 +69,25 @@ class PaperSimulator:
         )
 
 
+class PaperActions:
+    """Actions that are computed when they are waited for."""
+
+    def __init__(self, act: Callable[[], NDArray[np.float64]]) -> None:
+        self._act = act
+
+    def is_over(self) -> bool:
+        return False
+
+    def wait(self) -> NDArray[np.float64]:
+        return self._act()
+
+
 class PaperPolicy:
     """Acts by a function of the call's noise, its copies by another; keeps the noises it met."""
 
     def __init__(self, act: Act, act_of_copies: Act | None = None, num_steps: int = 10) -> None:
         self.module: torch.nn.Module = torch.nn.Linear(1, 1)
+        self.calls_at_once = 1
         self.horizon, self.action_dim, self.num_steps = 10, 7, num_steps
         self._act, self._act_of_copies = act, act_of_copies or act
         self.noises: list[NDArray[np.float32]] = []
@@ -78,6 +95,9 @@ class PaperPolicy:
     def act(self, observation: Observation, noise: NDArray[np.float32]) -> NDArray[np.float64]:
         self.noises.append(noise)
         return self._act(noise)
+
+    def begin(self, observation: Observation, noise: NDArray[np.float32]) -> PaperActions:
+        return PaperActions(lambda: self.act(observation, noise))
 
     def act_normalised(
         self, observation: Observation, noise: NDArray[np.float32]
@@ -101,6 +121,46 @@ class PaperPolicy:
 
     def synchronize(self) -> None:
         pass
+
+
+class ThreadedPolicy(PaperPolicy):
+    """Computes in a thread, one call after the other; two may begin. Acts as `act` or its noise."""
+
+    def __init__(self, call_s: float = 0.0, act: ActSeeing | None = None) -> None:
+        super().__init__(lambda noise: noise.astype(np.float64))
+        self.calls_at_once, self._call_s = 2, call_s
+        self._see = act or (lambda observation, noise: noise.astype(np.float64))
+        self._thread = ThreadPoolExecutor(1)
+        self.begun_s: list[float] = []
+        self.ended_s: list[float] = []
+
+    def begin(self, observation: Observation, noise: NDArray[np.float32]) -> ThreadedActions:  # type: ignore[override]
+        unfinished = len(self.begun_s) - len(self.ended_s)
+        assert unfinished < self.calls_at_once, f"{unfinished} calls have begun and not ended"
+        self.begun_s.append(time.perf_counter())
+        return ThreadedActions(self._thread.submit(self._compute, observation, noise))
+
+    def close(self) -> None:
+        self._thread.shutdown()
+
+    def _compute(self, observation: Observation, noise: NDArray[np.float32]) -> NDArray[np.float64]:
+        time.sleep(self._call_s)
+        found = self._see(observation, noise)
+        self.ended_s.append(time.perf_counter())
+        return found
+
+
+@dataclass(frozen=True)
+class ThreadedActions:
+    """What such a thread will give."""
+
+    future: Future[NDArray[np.float64]]
+
+    def is_over(self) -> bool:
+        return self.future.done()
+
+    def wait(self) -> NDArray[np.float64]:
+        return self.future.result()
 
 
 def make_trial(sweep_dir: Path, spec: TrialSpec) -> Path:
