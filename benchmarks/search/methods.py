@@ -51,7 +51,7 @@ class KGHV:
         self._chooser = Chooser(
             truth.parameters,
             lambda choose: {p.key: choose(p) for p in truth.parameters},
-            costs=1,
+            costs=[EPISODE_TIME_S.noise],
             batch=batch,
             least=least,
         )
@@ -79,14 +79,13 @@ class KGHV:
 
     def recommend(self, trials: Sequence[Trial]) -> list[tuple[Trial, float]]:
         """What no other dominates by posterior mean, among trials with enough episodes."""
-        known = self._known(trials)
-        means = self._chooser.posterior(known).means
-        able = [
-            (trial, mean)
-            for trial, mean in zip(trials, means, strict=True)
-            if trial.episodes >= LEAST_EPISODES
-        ]
-        return _front([trial for trial, _ in able], [float(mean) for _, mean in able])
+        found = self._chooser.posterior(self._known(trials))
+        able = [i for i, trial in enumerate(trials) if trial.episodes >= LEAST_EPISODES]
+        return _front(
+            [trials[i] for i in able],
+            found.means[able].tolist(),
+            found.costs[able, 0].tolist(),
+        )
 
     def front_chances(self, trials: Sequence[Trial]) -> list[tuple[Trial, float]]:
         """The trials that may be on the front, with the probability that is stated for it."""
@@ -162,7 +161,8 @@ class Optuna:
     def recommend(self, trials: Sequence[Trial]) -> list[tuple[Trial, float]]:
         """`best_trials`: what no other dominates by its raw values."""
         done = [trial for trial in trials if trial.episodes and not trial.pending]
-        return _front(done, [trial.successes / trial.episodes for trial in done])
+        rates = [trial.successes / trial.episodes for trial in done]
+        return _front(done, rates, [trial.log_time for trial in done])
 
     def front_chances(self, trials: Sequence[Trial]) -> list[tuple[Trial, float]]:
         """The same as of `KGHV`, by the bootstrap over episodes."""
@@ -188,10 +188,12 @@ METHODS: Mapping[str, MakeMethod] = {
 }
 
 
-def _front(trials: Sequence[Trial], rates: Sequence[float]) -> list[tuple[Trial, float]]:
+def _front(
+    trials: Sequence[Trial], rates: Sequence[float], log_times: Sequence[float]
+) -> list[tuple[Trial, float]]:
     if not trials:
         return []
-    pairs = [(rate, trial.log_time) for trial, rate in zip(trials, rates, strict=True)]
+    pairs = list(zip(rates, log_times, strict=True))
     flags = non_dominated(pairs, ("maximize", "minimize"))
     shown = zip(trials, rates, flags, strict=True)
     return [(trial, rate) for trial, rate, on_front in shown if on_front]

@@ -115,7 +115,7 @@ class Chooser:
         self,
         parameters: Sequence[Parameter],
         draw: Draw,
-        costs: int,
+        costs: Sequence[float],
         batch: int,
         least: int = 0,
         modelled: Modelled | None = None,
@@ -125,7 +125,8 @@ class Chooser:
         Args:
             parameters: Of the search space.
             draw: Makes a point: calls its argument for each parameter whose condition holds.
-            costs: How many objectives there are beside the success rate, at least one.
+            costs: For each objective beside the success rate, at least one, its relative standard
+                deviation between two measures of one point; 0 where it is exact.
             batch: Episodes that one decision assigns.
             least: Episodes that a point of the front gets before anything else.
             modelled: The cost model, whose logarithms are the prior mean of the costs; it is asked
@@ -136,7 +137,7 @@ class Chooser:
         self._rates, self._encoding = rate_model(self._parameters)
         columns = self._encoding.columns
         self._groups = {column.key: column.group for column in columns}
-        self._costs = [CostSurrogate(columns) for _ in range(costs)]
+        self._costs = [CostSurrogate(columns, noise) for noise in costs]
         self._modelled = modelled
         self._soundness = Surrogate(Kernel(columns, _SOUND_OFFSET), 0.0)
         self._soundness_at = 1.0  # share of the trials that did not fail
@@ -205,7 +206,8 @@ class Chooser:
         inside = np.flatnonzero([t.params is not None and not t.has_failed for t in known])
         if len(inside) and self._parameters:
             covariances[np.ix_(inside, inside)] = self._rates.covariance_at_observed()
-        return Posterior(state.angles, covariances)
+        costs = np.where(state.has_costs[:, None], state.costs, np.nan)
+        return Posterior(state.angles, covariances, costs)
 
     def new_points(self, known: Sequence[Known], rng: random.Random) -> NewPoints:
         """`CANDIDATES` points that could be started, with what is believed of them.
@@ -231,7 +233,9 @@ class Chooser:
             steps = self._steps(1, int(timed.sum()))
             self._ask_cost_model()
             for k, surrogate in enumerate(self._costs):
-                surrogate.fit(x[timed], costs[inside, k][timed], steps)
+                measured = costs[inside, k][timed]
+                surrogate.fit(x[timed], measured, steps)
+                costs[inside & has_costs, k] = surrogate.believed(x[timed], measured)
             guessed = np.flatnonzero(inside & ~has_costs)
             if len(guessed):
                 costs[guessed] = self._predicted_costs(x[~timed])[0]

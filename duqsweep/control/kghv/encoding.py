@@ -9,13 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from duqsweep.control.config.grammar import Choice, Domain
+from duqsweep.control.config.grammar import Choice, Domain, FloatRange
 from duqsweep.control.config.parameters import Parameter
 from duqsweep.control.config.settings import LAYERS
 from duqsweep.setting import Scalar
 
 Floats = NDArray[np.float64]
 
+MOST_SHARES = 16
 LOG_RATIO = 4.0  # a numeric choice that spans more than this is laid out by its logarithm
 
 
@@ -45,14 +46,25 @@ class Encoding:
             group = f"{LAYERS}*" if parameter.key.startswith(LAYERS) else parameter.key
             self.columns.append(Column(parameter.key, group, slice(start, start + scale.width)))
             start += scale.width
+        self._shares = []
+        for group in dict.fromkeys(column.group for column in self.columns):
+            members = [p for p, c in zip(parameters, self.columns, strict=False) if c.group == group]
+            shares = _Shares.of(members)
+            if shares is not None:
+                span = slice(start, start + shares.width)
+                self.columns.append(Column(f"{group} together", f"{group} together", span))
+                self._shares.append((span, shares))
+                start += shares.width
         self.width = start
 
     def encode(self, points: Sequence[Mapping[str, Scalar]]) -> Floats:
         """Points → (points, width)."""
         encoded = np.zeros((len(points), self.width))
         if points:
-            for column, scale in zip(self.columns, self._scales, strict=True):
+            for column, scale in zip(self.columns, self._scales, strict=False):
                 encoded[:, column.span] = [scale.encode(point.get(column.key)) for point in points]
+            for span, shares in self._shares:
+                encoded[:, span] = [shares.encode(point) for point in points]
         return encoded
 
 
@@ -87,6 +99,29 @@ class _Scale:
         else:
             encoded[self._words.index(value)] = math.sqrt(0.5)
         return tuple(encoded)
+
+
+class _Shares:
+    """How many of a group's parameters have each value: what they do together, whichever does it."""
+
+    def __init__(self, keys: Sequence[str], values: Sequence[Scalar]) -> None:
+        self._keys = tuple(keys)
+        self._place_of: dict[Scalar | None, int] = {value: i for i, value in enumerate(values)}
+        self.width = len(values) + 1  # one more for a condition that does not hold
+
+    @classmethod
+    def of(cls, members: Sequence[Parameter]) -> _Shares | None:
+        """None for a single parameter, and for one that has too many values to count."""
+        if len(members) < 2 or any(isinstance(p.domain, FloatRange) for p in members):
+            return None
+        values = dict.fromkeys(value for p in members for value in p.domain.values[: MOST_SHARES + 1])
+        return cls([p.key for p in members], list(values)) if len(values) <= MOST_SHARES else None
+
+    def encode(self, point: Mapping[str, Scalar]) -> tuple[float, ...]:
+        shares = [0.0] * self.width
+        for key in self._keys:
+            shares[self._place_of.get(point.get(key), -1)] += math.sqrt(0.5) / len(self._keys)
+        return tuple(shares)
 
 
 def _numbers(domain: Domain) -> tuple[float, float, bool] | None:

@@ -26,6 +26,7 @@ class Posterior:
 
     angles: Floats  # means (n,)
     covariances: Floats  # (n, n)
+    costs: Floats  # without the noise of their measures (n, k); nan where nothing is known
 
     @property
     def means(self) -> Floats:
