@@ -19,6 +19,8 @@ Modelled = Callable[[Sequence[Params]], Floats]
 
 COST_NOISE = 1e-3  # variance of a measured logarithm
 _OFFSET = 1.0  # prior variance of a space's mean cost, in squared logarithms
+# Of v1 to v3, see `Kernel`: a point costs what its settings cost. What belongs to single points is
+# noise of their measures rather.
 _SCALES = (0.2, 0.05, 0.0001)
 _POINTS = 150  # of the space, at which the cost model is asked, once
 _LEAST_POINTS = 20  # fewer possible ones say nothing
@@ -68,7 +70,8 @@ class CostSurrogate:
             noise: Relative standard deviation that the cost probably has between two measures of
                 one point; what it has in this sweep is fitted. 0: a measure is exact.
         """
-        self.process = Surrogate(Kernel(columns, _OFFSET, _SCALES), 0.0, noise**2 if noise else None)
+        kernel = Kernel(columns, _OFFSET, _SCALES)
+        self.process = Surrogate(kernel, 0.0, noise**2 if noise else None)
         self._known_noise = 0.0 if noise else COST_NOISE
         self.modelled: Surrogate | None = None
         self._kernel = Kernel(columns, _OFFSET)

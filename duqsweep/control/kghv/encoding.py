@@ -16,7 +16,7 @@ from duqsweep.setting import Scalar
 
 Floats = NDArray[np.float64]
 
-MOST_SHARES = 16
+MOST_SHARES = 16  # values of a group's parameters, of which the shares are counted
 LOG_RATIO = 4.0  # a numeric choice that spans more than this is laid out by its logarithm
 
 
@@ -25,7 +25,9 @@ class Column:
     """Where one parameter lies in an encoded point."""
 
     key: str
-    group: str  # parameters of one group share a length scale: all layers' bits, for example
+    # Parameters of one group share a length scale, and have together the weight of one parameter
+    # without a group: all layers' bits, for example.
+    group: str
     span: slice
 
 
@@ -35,6 +37,9 @@ class Encoding:
     Numbers lie between 0 and 1, by their logarithm where the domain says so or a choice of
     positive numbers spans more than `LOG_RATIO`. Words are one-hot, any two of them at distance 1.
     A parameter whose condition does not hold has a value of its own, at distance 1 of all others.
+
+    A group of several parameters has one more column: the shares of its parameters that have each
+    value. So a model can learn what four bits cost in any layer before it knows the layers apart.
     """
 
     def __init__(self, parameters: Sequence[Parameter]) -> None:
@@ -46,13 +51,16 @@ class Encoding:
             group = f"{LAYERS}*" if parameter.key.startswith(LAYERS) else parameter.key
             self.columns.append(Column(parameter.key, group, slice(start, start + scale.width)))
             start += scale.width
-        self._shares = []
-        for group in dict.fromkeys(column.group for column in self.columns):
-            members = [p for p, c in zip(parameters, self.columns, strict=False) if c.group == group]
-            shares = _Shares.of(members)
+        members: dict[str, list[Parameter]] = {}
+        for parameter, column in zip(parameters, self.columns, strict=True):
+            members.setdefault(column.group, []).append(parameter)
+        self._own = tuple(self.columns)  # of the parameters, before those of their groups
+        self._shares: list[tuple[slice, _Shares]] = []
+        for group, several in members.items():
+            shares = _Shares.of(several)
             if shares is not None:
                 span = slice(start, start + shares.width)
-                self.columns.append(Column(f"{group} together", f"{group} together", span))
+                self.columns.append(Column(f"{group} shares", f"{group} shares", span))
                 self._shares.append((span, shares))
                 start += shares.width
         self.width = start
@@ -61,7 +69,7 @@ class Encoding:
         """Points → (points, width)."""
         encoded = np.zeros((len(points), self.width))
         if points:
-            for column, scale in zip(self.columns, self._scales, strict=False):
+            for column, scale in zip(self._own, self._scales, strict=True):
                 encoded[:, column.span] = [scale.encode(point.get(column.key)) for point in points]
             for span, shares in self._shares:
                 encoded[:, span] = [shares.encode(point) for point in points]
@@ -102,22 +110,27 @@ class _Scale:
 
 
 class _Shares:
-    """How many of a group's parameters have each value: what they do together, whichever does it."""
+    """The columns of a group: the share of its parameters that has each value."""
 
     def __init__(self, keys: Sequence[str], values: Sequence[Scalar]) -> None:
         self._keys = tuple(keys)
         self._place_of: dict[Scalar | None, int] = {value: i for i, value in enumerate(values)}
-        self.width = len(values) + 1  # one more for a condition that does not hold
+        self.width = len(values) + 1  # the last is of parameters whose condition does not hold
 
     @classmethod
     def of(cls, members: Sequence[Parameter]) -> _Shares | None:
         """None for a single parameter, and for one that has too many values to count."""
-        if len(members) < 2 or any(isinstance(p.domain, FloatRange) for p in members):
+        values: dict[Scalar, None] = {}
+        for member in members:
+            if isinstance(member.domain, FloatRange):
+                return None
+            values.update(dict.fromkeys(member.domain.values[: MOST_SHARES + 1]))
+        if len(members) < 2 or len(values) > MOST_SHARES:
             return None
-        values = dict.fromkeys(value for p in members for value in p.domain.values[: MOST_SHARES + 1])
-        return cls([p.key for p in members], list(values)) if len(values) <= MOST_SHARES else None
+        return cls([member.key for member in members], list(values))
 
     def encode(self, point: Mapping[str, Scalar]) -> tuple[float, ...]:
+        """One point; two points that share no value are at distance 1 where each has one value."""
         shares = [0.0] * self.width
         for key in self._keys:
             shares[self._place_of.get(point.get(key), -1)] += math.sqrt(0.5) / len(self._keys)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,24 +15,24 @@ from duqsweep.control.kghv.encoding import Column
 
 Floats = NDArray[np.float64]
 
-_IRRATIONAL=np.sqrt([p for p in range(2,4000) if all(p%d for d in range(2,int(p**.5)+1))])
 JITTER = 1e-8
 MOST_LEVELS = 20  # of a parameter that is computed with its distinct values, not point by point
 FIT_TRIALS = 100  # that hyperparameters are fitted to; the time of a fit grows with their square
 # Priors on the logarithms of the hyperparameters: mean and standard deviation.
 _LENGTH = (np.log(0.8), 0.7)  # an encoded parameter spans at most 1
 _SCALE_SD = 2.0  # of the variances v1 to v3, see `Kernel`
-_NOISE_SD = 1.5
+_NOISE_SD = 1.5  # of a variance of noise that is fitted
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """constant + main effects + pairs + all parameters together.
+    """constant + main effects + pairs + all columns together.
 
-    With k_i a squared-exponential kernel of parameter i alone, D parameters:
+    With k_i a squared-exponential kernel of column i alone:
     k = offset + v1 · mean_i k_i + v2 · mean_{i<j} k_i k_j + v3 · Π_i k_i.
     The terms let the process learn effects that add up, interactions of two settings, and points
-    that behave like nothing else.
+    that behave like nothing else. In the means every group weighs the same: a column has the weight
+    w_i of one divided by the groups and by the columns of its group, a pair w_i w_j.
     """
 
     columns: Sequence[Column]
@@ -94,10 +95,11 @@ class Kernel:
         return covariances
 
     def _orders(self, total: Floats, squares: Floats) -> tuple[Floats, Floats]:
-        """Mean of the parts, and mean of the products of two."""
-        return total, (total**2 - squares) / self._apart()
+        """Mean of the parts and of the products of two, from Σ w k and Σ w² k²."""
+        return total, (total**2 - squares) / self._pairs_weight()
 
-    def _apart(self) -> float:
+    def _pairs_weight(self) -> float:
+        """Σ_{i≠j} w_i w_j; with a single column there is no pair, and any number will do."""
         return max(1.0 - float(np.square(self._weights).sum()), 1e-9)
 
     def diagonal(self, theta: Floats) -> float:
@@ -125,7 +127,7 @@ class Kernel:
         every = np.exp(left @ exponents @ right)
         one, two = self._orders(total, squares)
         v1, v2, v3 = np.exp(theta[-3:])
-        by_pair = 2 * v2 / self._apart()
+        by_pair = 2 * v2 / self._pairs_weight()
         groups = self._group_of[levels.columns]
 
         def slopes(weights: Floats) -> Floats:
@@ -167,8 +169,7 @@ class Levels:
         owners: list[int] = []
         for i, column in enumerate(columns):
             values = x[:, column.span]
-            # Values that differ have different sums: a number or a flag, or one of several flags.
-            sums = values @ _IRRATIONAL[:values.shape[1]]
+            sums = values @ _weights_to_tell_apart(values.shape[1])
             _, first, code = np.unique(sums, return_index=True, return_inverse=True)
             if len(first) > most:
                 self.left_out.append(i)
@@ -183,6 +184,12 @@ class Levels:
         # Squared distances of two levels of one parameter; 0 for those of different ones.
         self.distances = block_diag(*tables) if tables else np.zeros((0, 0))
         self.same = self.columns[:, None] == self.columns
+
+
+@cache
+def _weights_to_tell_apart(width: int) -> Floats:
+    """Values that differ have different sums with these weights: numbers, flags, and shares."""
+    return np.random.default_rng(0).standard_normal(width)
 
 
 def _squared_distance(a: Floats, b: Floats) -> Floats:
