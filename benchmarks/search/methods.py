@@ -33,7 +33,7 @@ from search.simulation import (
 from search.truths import Truth
 
 LEAST_EPISODES = 40  # of a trial that kghv recommends; all others have their fixed number
-RANDOM_STARTS = 5
+STARTUP_TRIALS = 5  # as `sampler.startup_trials` of a sweep: start points, then random ones
 
 
 class KGHV:
@@ -46,7 +46,8 @@ class KGHV:
         self._truth, self._batch = truth, batch
         self._rng = random.Random(f"kghv/{seed}")
         self._starts = [*truth.starts]
-        self._starts += [random_point(truth, self._rng) for _ in range(RANDOM_STARTS)]
+        lacking = max(STARTUP_TRIALS - len(self._starts), 0)
+        self._starts += [random_point(truth, self._rng) for _ in range(lacking)]
         self._seen: set[str] = set()
         self._chooser = Chooser(
             truth.parameters,
