@@ -91,10 +91,9 @@ class KGHV:
     def front_chances(self, trials: Sequence[Trial]) -> list[tuple[Trial, float]]:
         """The trials that may be on the front, with the probability that is stated for it."""
         able = [i for i, trial in enumerate(trials) if trial.successes]
-        costs = np.array([[trials[i].log_time] for i in able]).reshape(-1, 1)
         posterior = self._chooser.posterior(self._known(trials))
         noise = np.array([EPISODE_TIME_S.noise])
-        found = posterior.front_chances(np.array(able, dtype=np.intp), costs, noise)
+        found = posterior.front_chances(np.array(able, np.intp), posterior.costs[able], noise)
         return [(trials[i], float(chance)) for i, chance in zip(able, found, strict=True)]
 
     def _start(self, point: Params) -> tuple[Params, int]:

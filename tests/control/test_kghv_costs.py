@@ -57,7 +57,7 @@ def error(space: Space, model: Surrogate | None, seed: int, measured: int) -> fl
     points = [space.random_point(rng) for _ in range(measured + UNSEEN)]
     encoding = Encoding(space.parameters)
     x, y = encoding.encode(points), log_times(space, points)
-    surrogate = CostSurrogate(encoding.columns)
+    surrogate = CostSurrogate(encoding.columns, noise=0.02)
     surrogate.modelled = model
     surrogate.fit(x[:measured], y[:measured], steps=20)
     found, _ = surrogate.predict(x[measured:])
