@@ -2,25 +2,28 @@
 
     python benchmarks/matched.py                     # writes benchmarks/results/matched_CARD.json
     python benchmarks/matched.py --who flash-vla --forms 'bf16|fp8'
+    python benchmarks/matched.py --forms fp8 --add   # into that file, beside its other rows
 
 Theirs are figures that they published (`latency/published.py`, each with its source and machine);
 ours are measured here, on the GPU at hand: pi0.5 at full size with random weights, in each form
 that runs the whole policy in one CUDA graph. Left out are simulated quantization and, at long
 chunks, the fused bf16 form, which policies do not run there. Ten steps, batch 1, medians of CUDA
-events from an idle GPU. Only where both machines are the same card does a ratio say
-more about the code than about the card. Shapes that cannot be matched are rows without ours. On a
-CPU, the embedded policy's sizes take part only to try the command. Exit code 1 when a form failed
-or there was no time for it.
+events from an idle GPU. Each figure of ours has the time at which it was measured. Only where both
+machines are the same card does a ratio say more about the code than about the card. Shapes that
+cannot be matched are rows without ours. On a CPU, the embedded policy's sizes take part only to try
+the command. Exit code 1 when a form failed or there was no time for it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 
@@ -38,7 +41,7 @@ from duqsweep.kernels.expert.limits import TOKENS
 
 RESULTS = Path(__file__).parent / "results"
 WHOLE = re.compile(r"policy_(?!.*fake).*_graph")
-FIRST = ("w8a8_llm_w4a8_dit", "bf16", "fp8_compiled", "w8a8_llm_dit")  # measured before all others
+FIRST = ("w8a8_llm_w4a8_dit", "bf16", "fp8", "w8a8_llm_dit")  # measured before all others
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,14 @@ class Ours:
     error: float | None = None  # relative, to the eager form with the same weights
     floor_ms: float | None = None
     failure: str | None = None
+    measured: str = ""  # when, in UTC; empty: in a run that did not say
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print and write the table."""
     options = _options(arguments)
+    card = device_name(options.device)
+    kept = figures_of(options.out, card) if options.add else {}
     begun = perf_counter()
     torch._dynamo.config.recompile_limit = 64  # a layer's code serves many forms and shapes
     rows = [row for row in PUBLISHED if re.search(options.who, row.who)]
@@ -66,7 +72,6 @@ def main(arguments: list[str] | None = None) -> int:
     bench.any_length = True
     best = ceilings(bench)
     facts = machine(bench, best)
-    card = device_name(options.device)
     ours: dict[Shape, list[Ours]] = {row.shape: [] for row in rows if row.shape}
     benches = {shape: _at(bench, shape) for shape in ours}
     for form in _forms(options.device, options.forms):  # the most important one at all shapes first
@@ -76,9 +81,11 @@ def main(arguments: list[str] | None = None) -> int:
             left = options.total - (perf_counter() - begun)
             ours[shape].append(_measured(at, form, best, left, options))
             print(f"{_words(shape):48} {_line(ours[shape][-1])}", flush=True)
+            together = with_kept(ours, kept)
+            shown = PUBLISHED if options.add else rows
             if options.out:
-                write_json(options.out, document(facts, card, rows, ours))
-    print("", *table(card, rows, ours), sep="\n")
+                write_json(options.out, document(facts, card, shown, together))
+    print("", *table(card, rows, with_kept(ours, kept)), sep="\n")
     return 1 if any(found.ms is None for shape in ours.values() for found in shape) else 0
 
 
@@ -119,16 +126,52 @@ def _measured(
     except Exception as error:  # one failing form must not stop the others
         return Ours(name, failure=f"{type(error).__name__}: {str(error)[:200]}")
     floor = floor_ms(bench, form, best)
-    return Ours(name, found.ms, found.p95_ms, found.calls, found.error, floor)
+    now = datetime.now(UTC).isoformat(timespec="minutes")
+    return Ours(name, found.ms, found.p95_ms, found.calls, found.error, floor, measured=now)
+
+
+def figures_of(path: Path, card: str) -> dict[Shape, list[Ours]]:
+    """Our figures with a time that a file of this card holds, by shape.
+
+    Raises:
+        SystemExit: There is no such file, or its figures are another card's.
+    """
+    if not path.exists():
+        raise SystemExit(f"--add needs a file with figures, and there is no {path}")
+    rows = json.loads(path.read_text())["rows"]
+    others = {row["ours_on"] for row in rows} - {card}
+    if others:
+        raise SystemExit(f"{path} has figures of {', '.join(sorted(others))}, and this is a {card}")
+    return {
+        Shape(**row["shape"]): [Ours(**found) for found in row["ours"] if found["ms"] is not None]
+        for row in rows
+        if row["shape"]
+    }
+
+
+def with_kept(
+    ours: Mapping[Shape, list[Ours]], kept: Mapping[Shape, list[Ours]]
+) -> dict[Shape, list[Ours]]:
+    """Figures of this run, and those of earlier ones where it has no time for the same form."""
+    together = {}
+    for shape in {**kept, **ours}:
+        earlier = {found.form: found for found in kept.get(shape, [])}
+        new = {found.form: found for found in ours.get(shape, [])}
+        timed = {form: found for form, found in new.items() if found.ms is not None}
+        together[shape] = list({**new, **earlier, **timed}.values())
+    return together
 
 
 def document(
-    facts: Mapping[str, object], card: str, rows: list[Published], ours: Mapping[Shape, list[Ours]]
+    facts: Mapping[str, object],
+    card: str,
+    rows: Sequence[Published],
+    ours: Mapping[Shape, list[Ours]],
 ) -> dict[str, object]:
     """The JSON file's content: each published figure with ours beside it."""
     return {
         "machine": dict(facts),
-        "ours_are": "measured in this run, on this machine",
+        "ours_are": "measured on this card; `machine` is that of the last run",
         "theirs_are": "published by `who` for `machine`, and not measured here",
         "rows": [
             {
@@ -147,7 +190,7 @@ def same_card(row: Published, card: str) -> bool:
     return card.startswith(row.machine)
 
 
-def table(card: str, rows: list[Published], ours: Mapping[Shape, list[Ours]]) -> Iterator[str]:
+def table(card: str, rows: Sequence[Published], ours: Mapping[Shape, list[Ours]]) -> Iterator[str]:
     """Published figures, each followed by ours."""
     yield f"ours on: {card}"
     for row in rows:
@@ -182,9 +225,14 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, help="JSON; default on a GPU: results/matched_CARD.json"
     )
+    parser.add_argument(
+        "--add", action="store_true", help="keep the file's figures that this run does not replace"
+    )
     options = parser.parse_args(arguments)
     if options.out is None and options.device == "cuda":
         options.out = RESULTS / f"matched_{_slug(torch.cuda.get_device_name())}.json"
+    if options.add and options.out is None:
+        parser.error("--add needs --out on a CPU")
     return options
 
 

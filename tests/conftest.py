@@ -3,7 +3,8 @@ and a cache folder of their own, the same for all processes of one run.
 
 Threads are set before anything imports numpy or torch. With several test processes per core,
 threads that wait for each other take most of the time: `tests/quant/test_greedy.py` needs more than
-three times the CPU seconds with two threads.
+three times the CPU seconds with two threads. The helpers of torch.compile are processes that load
+torch: with them a test takes 17 CPU seconds, and 5 without.
 """
 
 from __future__ import annotations
@@ -14,32 +15,40 @@ import os
 import pytest
 from hypothesis import settings
 
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS"):
     os.environ.setdefault(name, "1")
 
 settings.register_profile("suite", deadline=None)  # a busy machine is no fault
 settings.load_profile("suite")
 
 # Files of more than half a minute, so that none is begun when the others end. Those that wait for
-# SLURM stand between those that compute.
+# SLURM or for something to count as hung stand between those that compute.
 LONG = (
     "test_slurm_refusals.py",
     "test_kill.py",
+    "test_verdicts.py",
     "test_official_suites.py",
+    "test_fates.py",
+    "test_browser.py",
     "test_sweep.py",
     "test_slurm_faults.py",
     "test_libero_pro.py",
     "test_control_step.py",
+    "test_tracking.py",
     "test_places.py",
     "test_faults.py",
     "test_latency.py",
     "test_environment_contract.py",
-    "test_slurm.py",
+    "test_controller_job.py",
     "test_evaluate.py",
+    "test_probing.py",
+    "test_study.py",
+    "test_slurm.py",
     "test_contract.py",
     "test_odd_files.py",
+    "test_odd_trials.py",
     "test_reattach.py",
-    "test_tracking.py",
+    "test_identity.py",
 )
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-
-import pytest
 
 PACKAGE = Path(__file__).parent.parent / "duqsweep"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -101,58 +99,69 @@ def files_of(*parts: str) -> list[Path]:
     return [path for path in FILES if module_name(path).split(".")[0] in parts]
 
 
-def ids(paths: list[Path]) -> list[str]:
-    return [module_name(path) for path in paths]
+def each(paths: list[Path]) -> Callable[[Callable[[Path], None]], Callable[[], None]]:
+    """Make one test of what must hold for each file; a test per file would cost ten times that."""
+    assert paths
+
+    def decorate(check: Callable[[Path], None]) -> Callable[[], None]:
+        def test() -> None:
+            wrong = {}
+            for path in paths:
+                try:
+                    check(path)
+                except AssertionError as error:
+                    wrong[module_name(path)] = str(error)
+            assert not wrong
+
+        return test
+
+    return decorate
 
 
-def params(paths: list[Path]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("path", paths, ids=ids(paths))
-
-
-@params(files_of("control", "verbs", "cli"))
+@each(files_of("control", "verbs", "cli"))
 def test_control_side_imports_nothing_heavy_at_module_level(path: Path) -> None:
     assert not foreign(path, top_level_only=True) & HEAVY
 
 
-@params(files_of("worker", "quant", "policy", "envs", "kernels", "checkpoint", "inference"))
+@each(files_of("worker", "quant", "policy", "envs", "kernels", "checkpoint", "inference"))
 def test_worker_side_never_imports_the_control_sides_libraries(path: Path) -> None:
     assert not foreign(path) & CONTROL_ONLY
 
 
-@params([path for path in FILES if module_name(path) in BASE])
+@each([path for path in FILES if module_name(path) in BASE])
 def test_base_files_import_only_each_other(path: Path) -> None:
     assert {name.split(".")[0] for name in ours(path)} <= BASE
 
 
-@params(files_of("checkpoint"))
+@each(files_of("checkpoint"))
 def test_checkpoints_are_read_without_torch_or_other_rooms(path: Path) -> None:
     assert {name.split(".")[0] for name in ours(path)} <= BASE | {"checkpoint"}
     assert not foreign(path) & HEAVY
 
 
-@params(files_of("kernels"))
+@each(files_of("kernels"))
 def test_kernels_know_nothing_of_the_project(path: Path) -> None:
     assert {name.split(".")[0] for name in ours(path)} <= BASE | {"kernels"}
 
 
-@params(files_of("quant", "policy", "envs"))
+@each(files_of("quant", "policy", "envs"))
 def test_quantizer_policy_and_simulator_are_strangers(path: Path) -> None:
     own = module_name(path).split(".")[0]
     assert {name.split(".")[0] for name in ours(path)} <= BASE | STANDING_ON[own] | {own}
 
 
-@params(files_of("inference"))
+@each(files_of("inference"))
 def test_inference_stands_on_quantizer_policy_and_kernels(path: Path) -> None:
     below = {"kernels", "checkpoint", "quant", "policy", "inference"}
     assert {name.split(".")[0] for name in ours(path)} <= BASE | below
 
 
-@params([path for path in FILES if module_name(path).split(".")[0] not in ("inference", "worker")])
+@each([path for path in FILES if module_name(path).split(".")[0] not in ("inference", "worker")])
 def test_only_the_worker_imports_inference(path: Path) -> None:
     assert "inference" not in {name.split(".")[0] for name in ours(path)}
 
 
-@params(files_of("control"))
+@each(files_of("control"))
 def test_control_reaches_the_worker_side_only_through_light_files(path: Path) -> None:
     reached = ours(path, top_level_only=True) & {module_name(file) for file in FILES}
     worker_side = {
@@ -164,7 +173,7 @@ def test_control_reaches_the_worker_side_only_through_light_files(path: Path) ->
     assert worker_side - packages <= LIGHT_WORKER_FILES
 
 
-@params(files_of("worker"))
+@each(files_of("worker"))
 def test_worker_never_imports_the_control_side(path: Path) -> None:
     assert not {name for name in ours(path) if name.split(".")[0] in ("control", "verbs", "cli")}
 
@@ -172,7 +181,7 @@ def test_worker_never_imports_the_control_side(path: Path) -> None:
 SHARED = {("report", "view"), ("tracking", "view")}  # the words that all views share
 
 
-@params([path for path in files_of("control") if module_name(path).count(".") == 2])
+@each([path for path in files_of("control") if module_name(path).count(".") == 2])
 def test_siblings_of_the_control_side_do_not_import_each_other(path: Path) -> None:
     own = module_name(path).split(".")[1]
     reached = {name.split(".")[1] for name in ours(path) if name.startswith("control.")}
@@ -180,17 +189,17 @@ def test_siblings_of_the_control_side_do_not_import_each_other(path: Path) -> No
     assert own not in SIBLINGS or not foreign_parts
 
 
-@params([path for path in files_of("control") if module_name(path) == "control.sweep"])
+@each([path for path in files_of("control") if module_name(path) == "control.sweep"])
 def test_the_loop_knows_no_library(path: Path) -> None:
     assert not foreign(path) & (CONTROL_ONLY | HEAVY)
 
 
-@params([path for path in FILES if module_name(path) in LIGHT_WORKER_FILES])
+@each([path for path in FILES if module_name(path) in LIGHT_WORKER_FILES])
 def test_light_files_are_light(path: Path) -> None:
     assert not foreign(path) & (HEAVY | CONTROL_ONLY)
 
 
-@params([path for path in FILES if module_name(path).split(".")[0] not in ("cli", "verbs")])
+@each([path for path in FILES if module_name(path).split(".")[0] not in ("cli", "verbs")])
 def test_only_the_command_line_and_the_views_print(path: Path) -> None:
     if module_name(path).startswith(("control.report", "control.view")):
         return

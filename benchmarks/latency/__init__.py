@@ -24,11 +24,11 @@ TELLING = (
     "vision_w8a8_fused_graph",
     "vision_bf16_merged_graph",
     "prefix_w4a8_fused_graph",
-    "policy_fp8_compiled_graph",
-    "policy_fp8_plain_compiled_graph",
+    "policy_fp8_fused_graph",
+    "policy_fp8_plain_fused_graph",
     "prefix_fp8_compiled_graph",
     "prefix_fp8_plain_compiled_graph",
-    "expert_fp8_compiled_graph",
+    "expert_fp8_fused_graph",
 )
 FURTHER = (
     "policy_w4a8_fake_graph",

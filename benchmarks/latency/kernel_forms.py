@@ -94,17 +94,17 @@ def _(bench: Bench) -> Built:
     return graphed(bench, Built(lambda: merged.encode_images(bench.images[0]), weights))
 
 
-@form("expert_fp8_compiled_graph", POLICY_FP8, integer=True, gpu_only=True)
+@form("expert_fp8_fused_graph", POLICY_FP8, integer=True, gpu_only=True)
 def _(bench: Bench) -> Built:
     return expert(bench, POLICY_FP8, "fp8")
 
 
-@form("policy_fp8_compiled_graph", POLICY_FP8, integer=True, gpu_only=True)
+@form("policy_fp8_fused_graph", POLICY_FP8, integer=True, gpu_only=True)
 def _(bench: Bench) -> Built:
     return policy(bench, POLICY_FP8, "fp8")
 
 
-@form("policy_fp8_plain_compiled_graph", POLICY_FP8_PLAIN, integer=True, gpu_only=True)
+@form("policy_fp8_plain_fused_graph", POLICY_FP8_PLAIN, integer=True, gpu_only=True)
 def _(bench: Bench) -> Built:
     return policy(bench, POLICY_FP8_PLAIN, "fp8")
 

@@ -32,15 +32,19 @@ def checkpoint_dir(spec: PolicySpec) -> Path:
 
 
 def policy_sizes(spec: PolicySpec) -> PolicySizes:
-    """The sizes that a policy's checkpoint states; without a checkpoint, those of its name.
+    """The sizes that a policy's checkpoint states; where it states none, those of the name.
 
     Raises:
         ConfigError: The policy is unknown, or its checkpoint states no known sizes.
     """
-    if spec.name == "embedded" or spec.checkpoint is None:
-        return sizes_of(spec.name)
-    sizes_of(spec.name)
-    return read_sizes(Path(spec.checkpoint))
+    sizes = sizes_of(spec.name)
+    if spec.checkpoint is None:
+        return sizes
+    folder = Path(spec.checkpoint)
+    if spec.name != "embedded":
+        return read_sizes(folder)
+    path = folder / CONFIG_JSON
+    return read_embedded(path).sizes if path.exists() else sizes
 
 
 def check_checkpoint(spec: PolicySpec) -> None:

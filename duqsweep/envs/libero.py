@@ -37,11 +37,26 @@ def preload(renderer: str) -> None:
     if renderer == OSMESA:
         prepare_libero(renderer, mini.ASSETS)
         from duqsweep.envs import control_step  # noqa: F401
+
+        _compile_the_arm()
     import cv2  # noqa: F401
     import matplotlib.cm  # noqa: F401
     import numba
 
     numba.njit()(_same)(0.0)  # its first call loads half of it
+
+
+def _compile_the_arm() -> None:
+    """Have MuJoCo read the meshes of LIBERO's arm; it keeps them, for the models of all forks.
+
+    It takes a second, of which each fork then needs a tenth.
+    """
+    import mujoco
+    from libero.libero.envs.robots.mounted_panda import MountedPanda
+    from robosuite.models.grippers import PandaGripper
+
+    for part in (MountedPanda(), PandaGripper()):
+        mujoco.MjModel.from_xml_string(part.get_xml())
 
 
 def _same(number: float) -> float:

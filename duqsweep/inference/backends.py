@@ -61,8 +61,8 @@ class Backend:
 
 def cuda_reason(source: ExpertSource) -> str | None:
     """Why the persistent kernel in CUDA C++ cannot run this expert; None: it can."""
-    if not source.has_integers():
-        return "none of its products multiplies integers"
+    if not source.has_integers() and not source.has_e4m3():
+        return "none of its products multiplies integers or numbers of e4m3"
     reason = source.merge_reason()
     if reason is not None:
         return reason
@@ -79,6 +79,8 @@ def triton_reason(source: ExpertSource) -> str | None:
     reason = source.merge_reason()
     if reason is not None:
         return reason
+    if source.has_e4m3():
+        return "these kernels run integer and unquantized layers, and some are e4m3"
     device, sizes = source.module.action_in_proj.weight.device, source.module.sizes
     if device.type != "cuda" and not interpreted():
         return f"the expert's kernels run on a CUDA GPU, got {device}"

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from duqsweep.inference.e4m3_products import E4m3Product
 from duqsweep.inference.fake_quant import FakeQuant, fake_quant_on, fake_quant_reason
+from duqsweep.inference.float_products import product_of
 from duqsweep.inference.weights import merged
 from duqsweep.kernels.projection_weights import ProjectionWeights
 from duqsweep.policy.gemma import normalise
@@ -31,7 +31,7 @@ def adaptive_norm_linear(linears: Sequence[nn.Module]) -> nn.Module:
         return SeparateAdaptiveNormLinears(linears)
     if weights.numerics == "simulated":
         return FakeQuantNormLinear(weights)
-    return AdaptiveNormLinear(_product(weights))
+    return AdaptiveNormLinear(product_of(weights))
 
 
 def plain_linear(linear: nn.Module) -> nn.Module:
@@ -39,7 +39,7 @@ def plain_linear(linear: nn.Module) -> nn.Module:
     weights = _computable([linear])
     if weights is None:
         return linear
-    return FakeQuantLinear(weights) if weights.numerics == "simulated" else _product(weights)
+    return FakeQuantLinear(weights) if weights.numerics == "simulated" else product_of(weights)
 
 
 def gated_linear(linear: nn.Module) -> nn.Module:
@@ -48,22 +48,6 @@ def gated_linear(linear: nn.Module) -> nn.Module:
     if weights is not None and weights.numerics == "simulated":
         return FakeQuantGatedLinear(weights)
     return GatedLinear(plain_linear(linear))
-
-
-class Linear(nn.Module):
-    """A product in floating point."""
-
-    weight: Tensor
-    bias: Tensor | None
-
-    def __init__(self, weights: ProjectionWeights) -> None:
-        super().__init__()
-        self.register_buffer("weight", weights.values)
-        self.register_buffer("bias", weights.bias)
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """(tokens, in) → (tokens, out)."""
-        return F.linear(rows, self.weight, self.bias)
 
 
 class AdaptiveNormLinear(nn.Module):
@@ -149,10 +133,6 @@ class FakeQuantGatedLinear(FakeQuantProduct):
     def forward(self, gate_up: Tensor) -> Tensor:
         """(tokens, 2 * in) → (tokens, out)."""
         return F.linear(self.quant.gated_fake_quant(gate_up), self.weight, self.bias)
-
-
-def _product(weights: ProjectionWeights) -> nn.Module:
-    return E4m3Product(weights) if weights.is_e4m3 else Linear(weights)
 
 
 def _computable(linears: Sequence[nn.Module]) -> ProjectionWeights | None:

@@ -51,11 +51,6 @@ class MergedExpert:
         """By how much time falls in each step."""
         return step_sizes(self.num_steps, self.schedule)
 
-    @property
-    def quantized(self) -> bool:
-        """Whether any product multiplies integers."""
-        return any(weight.is_integer for layer in self.layers for weight in layer.products())
-
 
 @dataclass(frozen=True)
 class ExpertSource:

@@ -37,7 +37,7 @@ class PersistentExpert:
         """
         self.shape, self.num_steps = merged.shape, merged.num_steps
         constants = constants_of(merged.shape, merged.layers)
-        packed = pack(merged.shape, merged.layers, RANKS * constants.clusters)
+        packed = pack(merged.shape, merged.layers, RANKS * constants.clusters, constants.parts)
         table = merged.modulations.transpose(0, 1).clone(memory_format=torch.contiguous_format)
         for i, permutation in enumerate(packed.permutations[:, :2].flatten(0, 1).long()):
             table[:, i, :2] = table[:, i, :2].index_select(-1, permutation)

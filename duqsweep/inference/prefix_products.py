@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from duqsweep.inference.e4m3_products import E4m3Mlp, E4m3Norm, E4m3Residual
+from duqsweep.inference.float_products import product_of
 from duqsweep.inference.gemm_products import on_warp_groups
 from duqsweep.inference.integer_products import (
     integer_linear_residual,
@@ -41,11 +41,9 @@ def norm_linear(
     weights = merged(linears, MERGEABLE)
     if weights is None:
         return SeparateNormLinears(norm, linears, rotary)
-    if weights.is_e4m3:
-        return E4m3Norm(norm, weights, rotary)
     if weights.is_integer:
         return integer_norm(norm, weights, rotary)
-    return NormLinear(norm, weights, rotary)
+    return NormLinear(norm, product_of(weights), rotary)
 
 
 def linear_residual(linear: nn.Module) -> nn.Module:
@@ -53,11 +51,9 @@ def linear_residual(linear: nn.Module) -> nn.Module:
     weights = weights_of(linear)
     if weights is None or weights.numerics == "simulated":
         return SeparateLinearResidual(linear)
-    if weights.is_e4m3:
-        return E4m3Residual(weights)
     if weights.is_integer:
         return integer_linear_residual(weights)
-    return LinearResidual(weights)
+    return LinearResidual(product_of(weights))
 
 
 def mlp(norm: Norm, linears: Sequence[nn.Module], dtype: torch.dtype) -> nn.Module:
@@ -69,28 +65,24 @@ def mlp(norm: Norm, linears: Sequence[nn.Module], dtype: torch.dtype) -> nn.Modu
     if first is None or last is None or first.numerics != last.numerics:
         return SeparateMlp(norm, linears)
     gated = len(linears) == 3
-    if first.is_e4m3 and not all(on_warp_groups(part, dtype) for part in (first, last)):
-        return E4m3Mlp(norm, first, last, gated)
-    if first.numerics != "plain":
+    fused = first.is_e4m3 and all(on_warp_groups(part, dtype) for part in (first, last))
+    if first.is_integer or fused:
         return quantized_mlp(norm, first, last, gated, dtype)
-    return (GatedMlp if gated else GeluMlp)(norm, first, last)
+    if first.numerics == "plain" and not gated:
+        return GeluMlp(norm, first, last)
+    return Mlp(norm, product_of(first), product_of(last), gated)
 
 
 class NormLinear(nn.Module):
     """Norm and one product."""
 
-    weight: Tensor
-    bias: Tensor | None
-
-    def __init__(self, norm: Norm, weights: ProjectionWeights, rotary: Rotary | None) -> None:
+    def __init__(self, norm: Norm, product: nn.Module, rotary: Rotary | None) -> None:
         super().__init__()
-        self.norm, self.rotary = norm, rotary
-        self.register_buffer("weight", weights.values)
-        self.register_buffer("bias", weights.bias)
+        self.norm, self.product, self.rotary = norm, product, rotary
 
     def forward(self, x: Tensor, table: Table | None = None) -> Tensor:
         """See `norm_linear`."""
-        products = F.linear(self.norm.apply(x), self.weight, self.bias)
+        products = cast(Tensor, self.product(self.norm.apply(x)))
         if self.rotary is None or table is None:
             return products
         return self.rotary.apply(products, table)
@@ -99,34 +91,36 @@ class NormLinear(nn.Module):
 class LinearResidual(nn.Module):
     """A product and the residual connection."""
 
-    weight: Tensor
-    bias: Tensor | None
-
-    def __init__(self, weights: ProjectionWeights) -> None:
+    def __init__(self, product: nn.Module) -> None:
         super().__init__()
-        self.register_buffer("weight", weights.values)
-        self.register_buffer("bias", weights.bias)
+        self.product = product
 
     def forward(self, rows: Tensor, x: Tensor) -> Tensor:
         """See `linear_residual`."""
-        return x + F.linear(rows, self.weight, self.bias)
+        return cast(Tensor, x + self.product(rows))
 
 
-class GatedMlp(nn.Module):
-    """Two products with a gated GELU between them."""
+class Mlp(nn.Module):
+    """Two products with tanh-GELU, gated or not, between them."""
 
-    def __init__(self, norm: Norm, first: ProjectionWeights, last: ProjectionWeights) -> None:
+    def __init__(self, norm: Norm, first: nn.Module, last: nn.Module, gated: bool) -> None:
         super().__init__()
         self.first, self.last = NormLinear(norm, first, None), LinearResidual(last)
+        self.gated = gated
 
     def forward(self, x: Tensor) -> Tensor:
         """See `mlp`."""
-        gate, up = self.first(x).chunk(2, dim=-1)
-        return cast(Tensor, self.last(F.gelu(gate, approximate="tanh") * up, x))
+        hidden = self.first(x)
+        if self.gated:
+            gate, up = hidden.chunk(2, dim=-1)
+            hidden = F.gelu(gate, approximate="tanh") * up
+        else:
+            hidden = F.gelu(hidden, approximate="tanh")
+        return cast(Tensor, self.last(hidden, x))
 
 
 class GeluMlp(nn.Module):
-    """Two products with tanh-GELU between them."""
+    """Two unquantized products with tanh-GELU between them, which is the first one's epilogue."""
 
     weight: Tensor
     bias: Tensor
@@ -139,7 +133,7 @@ class GeluMlp(nn.Module):
         first, last = pad_outputs(first, more), pad_inputs(last, more)
         self.register_buffer("weight", first.values)
         self.register_buffer("bias", first.bias)
-        self.last = LinearResidual(last)
+        self.last = LinearResidual(product_of(last))
 
     def forward(self, x: Tensor) -> Tensor:
         """See `mlp`."""

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from duqsweep.errors import EvaluationError
+from duqsweep.kernels.e4m3 import LARGEST_E4M3
 from duqsweep.kernels.norms import Norm
 from duqsweep.spec import FULL_PRECISION
 
@@ -101,19 +102,23 @@ class ProjectionWeights:
 
     @property
     def stored_bits(self) -> int:
-        """Bits of a stored integer weight: 4 or 8; 16 for floating point of any width."""
-        return (4 if self.packed else 8) if self.is_integer else FULL_PRECISION
+        """Bits of a stored weight that is a code: 4 or 8; 16 for floating point of any width."""
+        return (4 if self.packed else 8) if self.is_integer or self.is_e4m3 else FULL_PRECISION
 
     @property
     def format(self) -> str:
-        """The format in the names of counted launches: "w4a8", "w8a8" or a dtype."""
+        """The format in the names of counted launches: "w4a8", "w8a8", "e4m3" or a dtype."""
         if self.is_integer:
             return f"w{self.stored_bits}a8"
+        if self.is_e4m3:
+            return "e4m3"
         return str(self.values.dtype).removeprefix("torch.")
 
     @property
     def act_qmax(self) -> float:
         """The largest code of x; 1 if x is not quantized."""
+        if self.is_e4m3:
+            return LARGEST_E4M3
         return 1.0 if self.act_bits == FULL_PRECISION else float(largest_code(self.act_bits))
 
     @property

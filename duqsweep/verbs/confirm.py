@@ -32,7 +32,8 @@ def main(arguments: list[str]) -> int:
     """Evaluate the front's trials, and the reference, on reserved states; the same command resumes.
 
     Returns:
-        0; 1 when a trial has not played all its episodes; 3 when the policy of one failed.
+        0; 2 when a trial has not played all its episodes, so that there is no answer yet; 3 when
+        the policy of one failed.
     """
     parser = argparse.ArgumentParser(prog="duqsweep confirm", description=__doc__)
     parser.add_argument("directory", type=Path, metavar="DIR", help="the sweep's folder")
@@ -72,6 +73,12 @@ def main(arguments: list[str]) -> int:
             f"  {command(['confirm', *arguments])}"
         )
         return exit_codes.INTERRUPTED
+    code = _exit_code(folder, numbers, episodes)
+    if code == exit_codes.INCOMPLETE:
+        # Its intervals and tests hold for the number of episodes that was fixed beforehand.
+        if trouble:
+            print(trouble, file=sys.stderr)
+        return code
     confirmed = confirmation(folder, reference)
     files.write_json(folder / CONFIRM_JSON, confirmed.to_json())
     # With the state of each point.
@@ -80,23 +87,27 @@ def main(arguments: list[str]) -> int:
     _print(config, confirmed, front)
     update_screens(config, front, views)
     print(f"files: {folder}")
-    if trouble:
-        print(trouble, file=sys.stderr)
-    return _exit_code(folder, numbers, episodes)
+    return code
 
 
 def _exit_code(folder: Path, trials: list[int], episodes: int) -> int:
     """0 when every trial played all its episodes; otherwise print which did not, and why."""
     views = {view.number: view for view in read_trials(folder)}
-    code = exit_codes.OK
+    code, unfinished = exit_codes.OK, []
     for view in (views[number] for number in trials):
         played = f"trial {view.number} played {len(view.episodes)} of {episodes} episodes"
         if view.result is not None and view.outcome == "failed":
             print(f"duqsweep: {played}: {view.result.reason}", file=sys.stderr)
-            code = code or exit_codes.FAILED_TRIALS
+            code = exit_codes.FAILED_TRIALS
         elif view.result is None or view.result.episodes < episodes:
-            print(f"duqsweep: {played}; the same command resumes it", file=sys.stderr)
-            code = exit_codes.ERROR
+            unfinished.append(played)
+    if unfinished:
+        print(
+            f"duqsweep: the confirmation is incomplete: {', '.join(unfinished)}; "
+            "the same command resumes it",
+            file=sys.stderr,
+        )
+        return exit_codes.INCOMPLETE
     return code
 
 

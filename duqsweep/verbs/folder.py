@@ -14,7 +14,7 @@ from yaml import YAMLError
 from duqsweep import files
 from duqsweep.control.config.addresses import check_folder, check_sqlite
 from duqsweep.control.config.compose import explain
-from duqsweep.control.config.schema import RootConfig
+from duqsweep.control.config.schema import schema
 from duqsweep.control.config.sweep_config import SweepConfig, to_config
 from duqsweep.control.front.content import compute_front, look_at
 from duqsweep.control.front.importance import Importance, write_importances
@@ -40,7 +40,7 @@ def sweep_config(directory: Path) -> SweepConfig:
     check_format(directory)
     try:
         loaded = OmegaConf.load(path)
-        config = OmegaConf.merge(OmegaConf.structured(RootConfig), loaded)
+        config = OmegaConf.merge(schema(), loaded)
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not of this version of duqsweep: {explain(error)}") from error
     assert isinstance(config, DictConfig)

@@ -6,7 +6,7 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -113,6 +113,16 @@ def _check_earlier_run(config: SweepConfig) -> None:
     check_format(config.directory)
 
 
+def _search_class(config: SweepConfig) -> Callable[..., Search]:
+    if config.shares_out:  # SciPy, which its model needs, is slow to import
+        from duqsweep.control.study.kghv_search import KghvSearch
+
+        return KghvSearch
+    from duqsweep.control.study.search import FixedBudgetSearch
+
+    return FixedBudgetSearch
+
+
 class _Run:
     """One run of the controller; it holds the folder's lock."""
 
@@ -121,9 +131,7 @@ class _Run:
         from duqsweep.control.dispatch.dispatcher import open_dispatcher
         from duqsweep.control.study.early_stopping import PruneSlow
         from duqsweep.control.study.identity import check_folder, identity
-        from duqsweep.control.study.kghv_search import KghvSearch
         from duqsweep.control.study.optuna_study import open_study
-        from duqsweep.control.study.search import FixedBudgetSearch
         from duqsweep.control.tracking.mlflow_client import default_uri
         from duqsweep.control.tracking.refusals import check_server
         from duqsweep.control.tracking.runids import remember_target
@@ -154,8 +162,8 @@ class _Run:
             (self._dir / files.POSTERIOR_JSON).unlink(missing_ok=True)
         # A search that shares out episodes pauses the losing trials by itself.
         self._stopping = PruneSlow(config, self._reader, against_trials=not config.shares_out)
-        search = KghvSearch if config.shares_out else FixedBudgetSearch
-        self._search: Search = search(study, space, config, self._stopping, self._reader)
+        search = _search_class(config)
+        self._search = search(study, space, config, self._stopping, self._reader)
         if config.tracking.name != "none":
             remember_target(self._dir, self._uri or default_uri(self._dir))
         self._tracker = open_tracker(config.tracking.name, self._dir, self._uri, self._reader)

@@ -6,15 +6,18 @@ import mmap
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from duqsweep.assignment import FailureKind
 from duqsweep.errors import DuqsweepError, InfrastructureError
-from duqsweep.seams import Environment, Observation
-from duqsweep.spec import LedgerEntry
 from duqsweep.worker import pulse
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from duqsweep.seams import Environment, Observation
+    from duqsweep.spec import LedgerEntry
 
 # Of a process that someone or something else ended; a program that crashes gets other signals.
 FROM_OUTSIDE = (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)

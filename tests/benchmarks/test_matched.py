@@ -9,6 +9,9 @@ import matched
 import pytest
 import torch
 from latency.published import PUBLISHED, Shape
+from matched import Ours
+
+from duqsweep.files import write_json
 
 
 def test_published_figures_stand_beside_ours_at_the_same_shape(
@@ -34,6 +37,25 @@ def test_published_figures_stand_beside_ours_at_the_same_shape(
     printed = capsys.readouterr().out
     assert printed.count("on another card") == 3
     assert printed.count("no shape in common") == 2
+
+
+def test_figures_are_added_to_those_of_the_same_card(tmp_path: Path) -> None:
+    path, shape, other = tmp_path / "matched.json", Shape(3, 50, 1), Shape(3, 50, 200)
+    first = {shape: [Ours("a", 1.0), Ours("b", 2.0), Ours("c", failure="no time left")]}
+    write_json(path, matched.document({}, "NVIDIA H200", PUBLISHED, first))
+    kept = matched.figures_of(path, "NVIDIA H200")
+    assert kept[shape] == first[shape][:2]
+    new = {
+        shape: [Ours("b", failure="no time left"), Ours("a", 3.0), Ours("c", 4.0)],
+        other: [Ours("a", failure="no time left")],
+    }
+    together = matched.with_kept(new, kept)
+    assert {found.form: found.ms for found in together[shape]} == {"a": 3.0, "b": 2.0, "c": 4.0}
+    assert together[other] == new[other]
+    with pytest.raises(SystemExit, match="has figures of NVIDIA H200, and this is a NVIDIA H100"):
+        matched.figures_of(path, "NVIDIA H100")
+    with pytest.raises(SystemExit, match="there is no"):
+        matched.figures_of(tmp_path / "none.json", "NVIDIA H200")
 
 
 def test_forms_are_all_that_run_a_whole_call_in_a_graph() -> None:

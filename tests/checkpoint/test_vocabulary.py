@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from duqsweep.spec import PolicySpec
 EMBEDDED = PolicySpec(name="embedded")
 
 
+@cache
 def told(suite: str) -> list[str]:
     return instructions(compose(["+sweep=smoke", f"suite={suite}"]).base.suite)
 

@@ -1,7 +1,4 @@
-"""Sweeps whose worker is a stub: it plays a trial within one poll, from where its files end.
-
-The numbers follow from the trial's settings, as those of a real policy do.
-"""
+"""Sweeps whose worker is a stub: it plays a trial within one poll, from where its files end."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_sweep import make_episodes, make_vitals
+from stub_trials import episode_of, vitals_of
 
 from duqsweep import files
 from duqsweep.assignment import Assignment, Ended, failure
@@ -25,7 +22,6 @@ from duqsweep.worker.ledger import read_ledger
 from duqsweep.worker.summary import SavedProgress, summarise
 
 TRIALS, EPISODES = 4, 3
-RATE = {2: 0.3, 3: 0.7, 4: 0.9, 8: 0.95}
 
 
 class StubDispatcher:
@@ -77,17 +73,6 @@ class StubDispatcher:
 
     def close(self, end_jobs: bool) -> int:
         return 0
-
-
-def vitals_of(trial: Trial):
-    bits = int(trial.params.get("quant.weight_bits.default", 16))
-    return make_vitals(trial, 1.0 + 1.0 / trial.spec.policy.num_steps + 1.0 / bits)
-
-
-def episode_of(trial: Trial, i: int):
-    bits = int(trial.params.get("quant.weight_bits.default", 16))
-    chance = int(trial.fingerprint, 16) % 1009
-    return make_episodes(chance, i + 1, RATE.get(bits, 0.97))[i]
 
 
 def config_for(folder: Path, *more: str) -> SweepConfig:

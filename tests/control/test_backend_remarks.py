@@ -44,7 +44,7 @@ def test_one_format_in_the_sizes_of_pi05_is_one_kernel() -> None:
         ),
         (
             QuantSpec(rules=(LayerRule("gemma_expert.*mlp", 4, 8),), kernel="w4a8"),
-            "36 of 72 products do not multiply integers",
+            "36 of 72 products do not multiply integers or e4m3",
         ),
     ],
 )
@@ -55,10 +55,18 @@ def test_what_stands_against_one_kernel_is_said(quant: QuantSpec, why: str) -> N
     assert why in found
 
 
-def test_e4m3_is_said_to_run_on_the_compiler() -> None:
-    found = remark(QuantSpec(rules=(LayerRule("gemma_expert", 8, 8),), kernel="fp8"))
+@pytest.mark.parametrize(
+    ("regex", "said"),
+    [
+        ("gemma_expert", "as one kernel where the GPU can (Hopper or newer)"),
+        ("gemma_expert.*mlp", "on torch.compile, because 36 of 72 products do not multiply"),
+        ("gemma_expert.*q_proj", "on torch.compile, because only some of "),
+    ],
+)
+def test_e4m3_runs_as_one_kernel_or_on_the_compiler(regex: str, said: str) -> None:
+    found = remark(QuantSpec(rules=(LayerRule(regex, 8, 8),), kernel="fp8"))
     assert found is not None
-    assert found.endswith("on torch.compile, because its products multiply numbers of e4m3")
+    assert found.startswith(f"the expert runs {said}")
 
 
 def test_layers_that_no_backend_can_merge_are_named() -> None:

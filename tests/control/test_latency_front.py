@@ -20,7 +20,7 @@ from duqsweep.control.front.measures import CALL_MS
 from duqsweep.control.front.objectives import Objective
 from duqsweep.control.front.records import Front
 from duqsweep.control.report.page import report_page
-from duqsweep.control.report.picture import draw_png, draw_svg
+from duqsweep.control.report.picture import draw
 from duqsweep.control.report.report import front_csv, print_front
 from duqsweep.control.tracking.runs import description, sweep_record
 from duqsweep.control.trials.reader import read_trials
@@ -111,11 +111,12 @@ def test_tables_show_calls_and_no_success(front: Front) -> None:
 
 
 def test_the_page_and_the_picture_need_no_success(sweep_dir: Path, front: Front) -> None:
-    page = report_page(front, read_trials(sweep_dir), draw_svg(front))
+    drawn = draw(front)
+    page = report_page(front, read_trials(sweep_dir), drawn.svg)
     assert ">call<" in page
     assert "success" not in page.partition("<script>")[0].lower()
     assert page.count(">kernel<") == 2  # tables; a searched kernel has no second column
-    assert draw_png(front).startswith(b"\x89PNG")
+    assert drawn.png.startswith(b"\x89PNG")
     rows = list(csv.DictReader(io.StringIO(front_csv(front))))
     assert rows[1]["kernel"] == "w4a8"
     assert float(rows[1]["call_ms"]) == pytest.approx(REFERENCE_MS / 6)

@@ -173,6 +173,8 @@ def test_ctrl_c_gives_the_terminal_back() -> None:
         stderr=subprocess.DEVNULL,
         env=environment,
         cwd=Path(__file__).parents[2],
+        # Whoever runs these tests in the background of a shell has it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     os.close(terminal)
     seen = b""

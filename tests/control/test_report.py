@@ -99,7 +99,7 @@ def test_svg_names_every_drawn_trial_in_a_tooltip(front: Front) -> None:
 
 
 def test_equal_content_gives_equal_pictures(front: Front) -> None:
-    assert picture.draw_svg(front) == picture.draw_svg(front)
+    assert picture.draw_svg(front) == picture.draw(front).svg
 
 
 @pytest.mark.parametrize(

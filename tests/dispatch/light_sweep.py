@@ -1,79 +1,39 @@
-"""`python -m duqsweep` with trials that cost nothing; controllers, workers and jobs are real.
-
-Jobs import this module by name, so its folder is on PYTHONPATH in these tests.
-"""
+"""`python -m duqsweep` with trials that cost nothing; controllers, workers and jobs are real."""
 
 from __future__ import annotations
 
 import functools
-import os
 import sys
-import time
-from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent.parent / "control"))
-
-from stub_worker import episode_of, vitals_of
+from light_trials import serve_lightly
 
 from duqsweep import cli
 from duqsweep.control.dispatch import pool
-from duqsweep.files import (
-    EPISODES_JSONL,
-    RESULT_JSON,
-    SPEC_JSON,
-    STOP,
-    TRIAL_LOCK,
-    VITALS_JSON,
-    append_line,
-    read_json,
-    write_json,
+from duqsweep.control.report import report
+
+# A sweep of the command without its folder, its budget and its launcher.
+WORDS = (
+    "name=light",
+    "+space={quant.weight_bits.default:'choice(2,3,4,8)',policy.num_steps:'int(interval(1,10))'}",
+    "quant.include=dit_all",
+    "sampler=random",
+    "tracking=none",
+    "launcher.jobs=2",
+    "launcher.mem_gb=0.5",
+    "budget.twins=false",
 )
-from duqsweep.result import TrialResult
-from duqsweep.spec import Trial
-from duqsweep.worker import pulse
-from duqsweep.worker.lock import exclusive
-from duqsweep.worker.serve import serve
-from duqsweep.worker.summary import SavedProgress, summarise
-
-PLAYED = "LIGHT_SWEEP_PLAYED"  # environment: a file outside of the sweep, a line per episode
-EPISODE_S = 0.8
-
-
-def serve_lightly(worker_dir: str) -> None:
-    serve(worker_dir, lambda: evaluate)
-
-
-def evaluate(folder: Path, until_episode: int) -> TrialResult:
-    with exclusive(folder / TRIAL_LOCK, 5.0):
-        trial = Trial.from_json(read_json(folder / SPEC_JSON))
-        progress = SavedProgress.read(folder)
-        if progress.vitals is None:
-            write_json(folder / VITALS_JSON, vitals_of(trial).to_json())
-        outcome = "complete"
-        for i in set(range(until_episode)) - set(progress.finished):
-            if (folder / STOP).exists():
-                outcome = "stopped"
-                break
-            time.sleep(EPISODE_S)
-            pulse.advance()
-            append_line(folder / EPISODES_JSONL, episode_of(trial, i).to_json())
-            append_line(Path(os.environ[PLAYED]), [trial.fingerprint, i])
-        records = SavedProgress.read(folder).episodes
-        result = summarise(records, outcome, f"played {len(records)} episodes")
-        write_json(folder / RESULT_JSON, result.to_json())
-        return result
 
 
 def main(words: list[str]) -> int:
-    import light_sweep  # by the name that jobs import, also where this file is the program
-
-    entry = light_sweep.serve_lightly
-    real = pool.SubmititDispatcher
-    pool.SubmititDispatcher = functools.partial(real, entry=entry)  # type: ignore[misc,assignment]
+    """Run the command; without pictures, which take longer than everything else."""
+    dispatcher, write_report = pool.SubmititDispatcher, report.write_report
+    light = functools.partial(dispatcher, entry=serve_lightly)
+    pool.SubmititDispatcher = light  # type: ignore[misc,assignment]
+    report.write_report = lambda *args: None
     try:
         return cli.main(words)
     finally:
-        pool.SubmititDispatcher = real  # type: ignore[misc]
+        pool.SubmititDispatcher, report.write_report = dispatcher, write_report  # type: ignore[misc]
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Jobs import this module by name, so its folder is on PYTHONPATH in these tests.
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from contextlib import nullcontext
@@ -94,6 +95,7 @@ def _come_to_grief(mishap: str, folder: Path) -> None:
     if mishap == "terminate":
         os.kill(os.getpid(), signal.SIGTERM)
     if mishap.startswith("segfault"):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # SLURM allows dumps of 20 MB
         with in_simulator() if "simulator" in mishap else nullcontext():
             os.kill(os.getpid(), signal.SIGSEGV)
     if mishap == "kill":

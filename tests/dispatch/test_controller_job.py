@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import light_sweep
+import light_trials
 import pytest
 from light_lab import wait_until
 from slurm_lab import SlurmLab
@@ -41,20 +42,13 @@ def start(
     capfd: pytest.CaptureFixture[str],
 ) -> Start:
     """The command of one sweep with more words; its exit code and what it printed."""
-    monkeypatch.setenv(light_sweep.PLAYED, str(tmp_path / "played"))
+    monkeypatch.setenv(light_trials.PLAYED, str(tmp_path / "played"))
     monkeypatch.chdir(tmp_path)
     words = [
-        "name=light",
-        f"dir={folder}",
-        "+space={quant.weight_bits.default:'choice(2,3,4,8)',"
-        "policy.num_steps:'int(interval(1,10))'}",
-        "quant.include=dit_all",
+        *light_sweep.WORDS,
         "enqueue=[reference]",
-        "sampler=random",
-        "tracking=none",
+        f"dir={folder}",
         "launcher=slurm",
-        "launcher.jobs=2",
-        "launcher.mem_gb=0.5",
         "launcher.controller.mem_gb=1",
         f"budget.trials={TRIALS}",
         f"budget.episodes_per_trial={EPISODES}",

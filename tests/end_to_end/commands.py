@@ -19,8 +19,9 @@ from duqsweep import files
 Here = Callable[..., "subprocess.CompletedProcess[str]"]
 ROOT = Path(duqsweep.__file__).parent.parent
 CONF = Path(__file__).parent / "conf"
-TRIALS, EPISODES = 6, 4  # of conf/sweep/small.yaml
+TRIALS, EPISODES = 4, 4  # of conf/sweep/small.yaml
 SMALL = ("+sweep=small", "--config-dir", str(CONF))
+MODULE = ("-m", "duqsweep")
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,15 @@ class Finished:
 
 
 def start(
-    words: Sequence[str], cwd: Path, stdout: IO[str] | int = subprocess.PIPE, **environment: str
+    words: Sequence[str],
+    cwd: Path,
+    stdout: IO[str] | int = subprocess.PIPE,
+    program: Sequence[str] = MODULE,
+    **environment: str,
 ) -> subprocess.Popen[str]:
-    """Start `python -m duqsweep WORDS` in a process group of its own."""
+    """Start `python PROGRAM WORDS` in a process group of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "duqsweep", *words],
+        [sys.executable, *program, *words],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
         stdout=stdout,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from duqsweep import cli, files
 from duqsweep.envs.mini.suite import TASKS
 from duqsweep.policy.load import save_random
 from duqsweep.worker.lock import exclusive
+from duqsweep.worker.timing import StoppingRule, alternate
 
 LONGEST_S = 600.0  # of the sweep, where every core is busy
 
@@ -64,3 +66,10 @@ def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         return subprocess.CompletedProcess(words, code, *capfd.readouterr())
 
     return run_here
+
+
+@pytest.fixture(autouse=True)
+def _few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls are timed in 3 rounds and not in up to 30: how well is a matter of `test_timing.py`."""
+    briefly = partial(alternate, stopping=StoppingRule(most=3))
+    monkeypatch.setattr("duqsweep.worker.vitals.alternate", briefly)

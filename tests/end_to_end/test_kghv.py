@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from commands import SMALL, Here
+from commands import Finished, Here, with_cache
 
 from duqsweep.control.trials.reader import read_trials
 
@@ -22,11 +22,12 @@ KGHV = (
 
 
 def test_it_spends_the_budget_on_trials_that_pause_and_resume(
-    checkpoint: Path, tmp_path: Path, here: Here
+    finished: Finished, tmp_path: Path, here: Here
 ) -> None:
-    done = here((*SMALL, *KGHV, f"policy.checkpoint={checkpoint}"), tmp_path)
+    folder = with_cache(tmp_path / "sweeps" / "small", finished)
+    done = here((*finished.words, *KGHV), tmp_path)
     assert done.returncode == 0, done.stderr
-    views = read_trials(tmp_path / "sweeps" / "small")
+    views = read_trials(folder)
     assert sum(len(view.episodes) for view in views) == 6
     assert max(len(view.episodes) for view in views) > 1
     assert {view.status.state for view in views if view.status} == {"paused"}

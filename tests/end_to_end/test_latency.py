@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,10 +31,11 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def latency(tmp_path_factory: pytest.TempPathFactory, path: str) -> Finished:
-    """The shipped sweep, cut short, with MLflow."""
+def latency(tmp_path_factory: pytest.TempPathFactory, path: str, checkpoint: Path) -> Finished:
+    """The shipped sweep, cut short, of a quicker policy, with MLflow."""
     cwd = tmp_path_factory.mktemp("latency")
     words = ("+sweep=latency", "launcher=inline", f"budget.trials={TRIALS}")
+    words = (*words, f"policy.checkpoint={checkpoint}")
     words = (*words, "space.policy.num_steps=choice(1, 2)", "sampler=random")
     process = run(words, cwd, PYTHONPATH=path, MLFLOW_TRACKING_URI="")
     return Finished(cwd / "sweeps" / "latency", words, process)
@@ -127,9 +129,14 @@ def test_the_verb_times_what_a_sweep_did_not(latency: Finished, tmp_path: Path, 
     assert hashes(folder / "twins" / "trials") == timed
 
 
-def test_one_trial_is_only_timed(tmp_path: Path, path: str, here: Here) -> None:
+def test_one_trial_is_only_timed(
+    tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in {*ABSENT, *sys.modules}:
+        if name.partition(".")[0] in ABSENT:
+            monkeypatch.setitem(sys.modules, name, None)  # so that it fails to import
     words = ["evaluate", "--episodes", "0", "suite=recorded", "policy.num_steps=1"]
-    done = run(words, tmp_path, PYTHONPATH=path)
+    done = here(words, tmp_path)
     assert (done.returncode, "complete: benchmarked" in done.stdout) == (0, True), done.stderr
     refused = here(["evaluate", "suite=recorded"], tmp_path)
     assert (refused.returncode, "must be 0, got 6" in refused.stderr) == (2, True)

@@ -1,8 +1,10 @@
-"""LIBERO's original assets, where they are installed, and the four official suites with them."""
+"""LIBERO's original assets, where they are installed, its four suites with them, and a policy."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,9 +29,19 @@ def find_official_assets() -> Path:
     return files.folder
 
 
+@cache
 def official_suite(suite: str, assets: Path | None = None, image_px: int = 64) -> SuiteSpec:
     """The shipped constants of a suite, with pictures that are quick to draw."""
     overrides = [f"suite={suite}", f"suite.image_px={image_px}"]
     if assets is not None:
         overrides.append(f"suite.assets={assets}")
     return compose(["name=test", "enqueue=[reference]", *overrides]).base.suite
+
+
+def write_quick_policy(folder: Path) -> None:
+    """A pi0.5 of random weights that sees 16 patches of a picture, not 256."""
+    from duqsweep.policy.random_pi05 import RandomPi05, small_sizes, write_random  # loads torch
+
+    sizes = small_sizes()
+    few = replace(sizes, vision=replace(sizes.vision, patch_px=56))
+    write_random(folder, RandomPi05(few))

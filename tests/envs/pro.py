@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ def check_pro_assets(folder: Path) -> None:
         pytest.skip(f"{folder} has no objects of LIBERO-PRO: a test needs the whole asset tree")
 
 
+@cache
 def pro_suite(suite: str, folder: Path, pro_files: Path, *more: str) -> SuiteSpec:
     """The shipped constants of a suite, with pictures that are quick to draw."""
     files = [f"suite.assets={folder}", f"suite.pro_files={pro_files}"]

@@ -6,22 +6,23 @@ import json
 import subprocess
 import sys
 import textwrap
-from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from exhaustive import EXHAUSTIVE, exhaustive
-from official import find_official_assets
+from official import find_official_assets, write_quick_policy
 from plain import write_plain_assets
 from pro import SUITES, check_pro_assets, find_pro_files, pro_suite
 
 from duqsweep.control.config.sweep_config import check_inputs, compose
 from duqsweep.envs import assets, libero_pro, pro_objects
 from duqsweep.envs.libero import LiberoEnvironment, open_environment
+from duqsweep.envs.setup import prepare_libero
 from duqsweep.envs.simulator import Simulator
+from duqsweep.envs.suite_tasks import SuiteTask
 from duqsweep.errors import ConfigError
-from duqsweep.policy.random_pi05 import RandomPi05, small_sizes, write_random
 from duqsweep.spec import LedgerEntry
 from duqsweep.verbs import evaluate
 
@@ -42,10 +43,25 @@ def pro_assets() -> Path:
 
 @pytest.fixture(scope="module")
 def plain_assets(pro_assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with tiny pictures."""
+    """The same with tiny pictures and meshes."""
     folder = tmp_path_factory.mktemp("plain_assets")
     write_plain_assets(pro_assets, folder, SUITES)
     return folder
+
+
+@pytest.fixture(scope="module")
+def tasks(plain_assets: Path, pro_files: Path) -> dict[str, list[SuiteTask]]:
+    """The tasks of each suite."""
+    return {suite: opened(suite, plain_assets, pro_files)._tasks for suite in SUITES}
+
+
+@pytest.fixture(scope="module")
+def parsed(tasks: dict[str, list[SuiteTask]]) -> dict[Path, dict[str, Any]]:
+    """What LIBERO's own parser finds in the description of each varied task."""
+    from libero.libero.envs import bddl_utils  # after a suite was opened
+
+    varied = [task.bddl for of_suite in tasks.values() for task in of_suite[10:]]
+    return {bddl: bddl_utils.robosuite_parse_problem(str(bddl)) for bddl in varied}
 
 
 def opened(suite: str, pro_assets: Path, pro_files: Path) -> LiberoEnvironment:
@@ -62,12 +78,12 @@ def is_built(suite: str, number: int) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suite", SUITES)
-def test_varied_tasks_are_built_reset_and_stepped(suite, plain_assets, pro_files):
+def test_varied_tasks_are_built_reset_and_stepped(suite, tasks, plain_assets, pro_files):
     """Without cameras."""
     suite_spec = pro_suite(suite, plain_assets, pro_files)
-    tasks = opened(suite, plain_assets, pro_files)._tasks
-    assert len(tasks) == suite_spec.total_tasks == 50
-    for number, task in enumerate(tasks):
+    prepare_libero("osmesa", plain_assets)
+    assert len(tasks[suite]) == suite_spec.total_tasks == 50
+    for number, task in enumerate(tasks[suite]):
         assert task.init_states.shape[0] == suite_spec.init_states
         if suite_spec.category(number) == libero_pro.ORIGINAL or not is_built(suite, number):
             continue  # original ones are played by the tests of LIBERO's own suites
@@ -83,28 +99,23 @@ def test_varied_tasks_are_built_reset_and_stepped(suite, plain_assets, pro_files
 
 @pytest.mark.parametrize("suite", SUITES)
 def test_the_policy_reads_other_words_only_where_words_or_goals_differ(
-    suite, pro_assets, pro_files
+    suite, tasks, plain_assets, pro_files
 ):
-    suite_spec = pro_suite(suite, pro_assets, pro_files)
-    tasks = opened(suite, pro_assets, pro_files)._tasks
+    suite_spec = pro_suite(suite, plain_assets, pro_files)
     words = {
-        category: [task.instruction for task in tasks[10 * i : 10 * i + 10]]
+        category: [task.instruction for task in tasks[suite][10 * i : 10 * i + 10]]
         for i, category in enumerate(suite_spec.categories)
     }
     assert words["object"] == words["swap"] == words["original"]
     for category in libero_pro.OTHER_WORDS:
         assert not set(words[category]) & set(words["original"])
-    assert [task.instruction for task in tasks] == assets.instructions(suite_spec)
+    assert [task.instruction for task in tasks[suite]] == assets.instructions(suite_spec)
 
 
-def test_instructions_are_those_of_liberos_own_parser(pro_assets, pro_files):
-    for suite in SUITES:
-        tasks = opened(suite, pro_assets, pro_files)._tasks
-        from libero.libero.envs import bddl_utils  # after the suite was opened
-
-        for task in tasks[10:]:
-            parsed = bddl_utils.get_problem_info(str(task.bddl))["language_instruction"]
-            assert parsed == libero_pro.language(task.bddl)
+def test_instructions_are_those_of_liberos_own_parser(parsed):
+    assert len(parsed) == 4 * 40
+    for bddl, found in parsed.items():
+        assert " ".join(found["language_instruction"]) == libero_pro.language(bddl)
 
 
 @pytest.mark.parametrize(
@@ -182,19 +193,14 @@ def ours(categories: list[str]) -> dict[str, object]:
     return json.loads(json.dumps(space["found"]))
 
 
-def test_no_other_object_of_the_tasks_is_missing(pro_assets, pro_files):
+def test_no_other_object_of_the_tasks_is_missing(parsed):
     """Every category that a description names is LIBERO's, one of ours, or a part of the arena."""
-    from libero.libero.envs import bddl_utils
     from libero.libero.envs.objects import OBJECTS_DICT
 
-    used: Counter[str] = Counter()
-    for suite in SUITES:
-        for task in opened(suite, pro_assets, pro_files)._tasks[10:]:
-            parsed = bddl_utils.robosuite_parse_problem(str(task.bddl))
-            used.update([*parsed["objects"], *parsed["fixtures"]])
+    used = {name for found in parsed.values() for name in (*found["objects"], *found["fixtures"])}
     arena = {name for name in used if name.endswith(("table", "floor"))}
-    assert set(used) - arena <= set(OBJECTS_DICT)
-    assert set(pro_objects.LIKE) <= set(used)
+    assert used - arena <= set(OBJECTS_DICT)
+    assert set(pro_objects.LIKE) <= used
 
 
 def test_the_embedded_policy_is_refused_for_words_that_it_does_not_know(pro_assets, pro_files):
@@ -212,10 +218,10 @@ def test_evaluate_plays_its_categories_from_the_command_line(
     capsys: pytest.CaptureFixture[str],
 ):
     monkeypatch.chdir(tmp_path)
-    write_random(tmp_path / "checkpoint", RandomPi05(small_sizes()))
+    write_quick_policy(tmp_path / "checkpoint")
     policy = ["policy=pi05_libero", "policy.checkpoint=checkpoint"]
     suite = [
-        "suite=libero_pro_goal",
+        "suite=libero_pro_object",
         f"suite.assets={plain_assets}",
         f"suite.pro_files={pro_files}",
     ]
@@ -225,7 +231,7 @@ def test_evaluate_plays_its_categories_from_the_command_line(
     (trial,) = tmp_path.glob("sweeps/*/trials/0000")
     lines = map(json.loads, (trial / "episodes.jsonl").read_text().splitlines())
     played = [(e["task"], e["suite"], e["steps"], e["error"]) for e in lines]
-    assert sorted(played) == [(task, "libero_pro_goal", 6, None) for task in (0, 1)]
+    assert sorted(played) == [(task, "libero_pro_object", 6, None) for task in (0, 1)]
     said = capsys.readouterr().out
     assert "language: 0 of 1 (0–79 %)" in said
     assert "object: 0 of 1 (0–79 %)" in said

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import mujoco
 import pytest
-from official import official_suite
+from official import official_suite, write_quick_policy
 
 from duqsweep.envs.asset_files import needed_files
-from duqsweep.policy.random_pi05 import RandomPi05, small_sizes, write_random
 from duqsweep.verbs import doctor, evaluate
 
 
@@ -18,7 +17,7 @@ def test_evaluate_plays_an_official_suite_from_the_command_line(
     official_assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
-    write_random(tmp_path / "checkpoint", RandomPi05(small_sizes()))
+    write_quick_policy(tmp_path / "checkpoint")
     policy = ["policy=pi05_libero", "policy.checkpoint=checkpoint"]
     suite = ["suite=libero_object"]  # the assets are found where the extra puts them
     quick = ["suite.tasks=1", "suite.image_px=64", "suite.max_steps=12"]
@@ -34,12 +33,13 @@ def test_evaluate_plays_an_official_suite_from_the_command_line(
     assert json.loads((trial.parents[1] / "simulator.json").read_text()) == simulator
 
 
-def test_the_doctor_looks_at_the_suite_that_it_is_told(official_assets: Path):
-    suite = official_suite("libero_goal", official_assets)
+def test_the_doctor_looks_at_the_suite_that_it_is_told(
+    official_assets: Path, plain_official_assets: Path
+):
     said = "libero_goal draws agentview, wrist by osmesa"
-    assert doctor.check_simulator(suite) == said
+    assert doctor.check_simulator(official_suite("libero_goal", plain_official_assets)) == said
     said = f"all 40 files of libero_goal in {official_assets.resolve()} are LIBERO's own"
-    assert doctor.check_assets(suite) == said
+    assert doctor.check_assets(official_suite("libero_goal", official_assets)) == said
 
 
 def test_the_doctor_recognises_stand_ins(official_assets: Path, tmp_path: Path):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from duqsweep.checkpoint.sizes import linear_layers
 from duqsweep.inference.compile import compile_policy
-from duqsweep.inference.e4m3_products import E4m3Product
+from duqsweep.inference.float_products import E4m3Product
 from duqsweep.kernels.e4m3_linear import CAPABILITY
 from duqsweep.kernels.projection_weights import ProjectionWeights
 from duqsweep.policy.load import load_policy

@@ -55,7 +55,7 @@ def test_channels_that_fill_cache_lines_change_nothing() -> None:
     expected = x + last(torch.nn.functional.gelu(first(norm.apply(x)), approximate="tanh"))
     made = mlp(norm, [first, last], torch.float32)
     assert isinstance(made, GeluMlp)
-    assert len(made.weight) == made.last.weight.shape[1] == 128
+    assert len(made.weight) == made.last.product.weight.shape[1] == 128
     torch.testing.assert_close(made(x), expected)
     assert last.weight.stride() == (72, 1)
 

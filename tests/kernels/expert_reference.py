@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,6 +33,17 @@ def random_codes(out: int, width: int, bits: int, block: int, grouped: bool) -> 
     return ProjectionWeights(stored, scales.to(DEVICE), None, order.to(DEVICE), block, 8)
 
 
+def random_e4m3(out: int, width: int, block: int) -> ProjectionWeights:
+    """The same in e4m3."""
+    values = (100 * torch.randn(out, width)).clamp(-448, 448).to(torch.float8_e4m3fn)
+    return replace(random_codes(out, width, 8, block, False), values=values.to(DEVICE))
+
+
+def rounded(rows: Tensor, weight: ProjectionWeights) -> Tensor:
+    """Tokens, permuted and rotated, rounded to the codes that a weight's kernel multiplies."""
+    return quantize_tokens(rows, weight.act_bits, "e4m3" if weight.is_e4m3 else "integer")
+
+
 def times(rows: Tensor, weight: ProjectionWeights) -> Tensor:
     """The product in float64, with the input transformed and quantized as the weight says."""
     if weight.scales is None:
@@ -39,8 +52,11 @@ def times(rows: Tensor, weight: ProjectionWeights) -> Tensor:
         rows = rows[:, weight.permutation.long()]
     if weight.block > 1:
         rows = rotate_blocks(rows, hadamard(weight.block).to(rows)[None])
-    decoded = decode_weight(weight.unpacked, weight.scales.double())
-    return quantize_tokens(rows, weight.act_bits) @ decoded.T
+    if weight.is_e4m3:
+        decoded = weight.values.double() * weight.scales.double()
+    else:
+        decoded = decode_weight(weight.unpacked, weight.scales.double())
+    return rounded(rows, weight) @ decoded.T
 
 
 def error(result: Tensor, expected: Tensor) -> float:

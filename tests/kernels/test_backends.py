@@ -36,7 +36,7 @@ def source_of(policy: Pi05, inputs: Inputs, quant: QuantSpec) -> ExpertSource:
         (
             "unquantized",
             TritonExpert,
-            "not on cuda, because none of its products multiplies integers",
+            "not on cuda, because none of its products multiplies integers or numbers of e4m3",
         ),
         ("int8", TritonExpert, "not on cuda, because the policy is in float32, not bfloat16"),
         ("w4a8, with a wider layer", TritonExpert, "because its products have several formats"),
@@ -46,8 +46,13 @@ def source_of(policy: Pi05, inputs: Inputs, quant: QuantSpec) -> ExpertSource:
             "because 4 of 8 products do not multiply",
         ),
         ("fp8", CompiledExpert, "not on triton, because .* and some are e4m3"),
+        (
+            "fp8",
+            CompiledExpert,
+            "not on cuda, because the policy is in float32, not bfloat16",
+        ),
         ("fp8, not to be merged", CompiledExpert, "runs on backend torch"),
-        ("fake", CompiledExpert, "not on triton, because the kernels run integer and unquantized"),
+        ("fake", CompiledExpert, "not on triton, because the kernels multiply what is stored, and"),
         ("fake, not to be merged", CompiledExpert, "because a layer has settings that"),
     ],
 )

@@ -19,8 +19,10 @@ NVCC = shutil.which("nvcc")
 @pytest.mark.parametrize(
     ("constants", "chunked"),
     [
-        (Constants(10, format=4, block=16, qmax=127.0, layers=18, action=32, clusters=15), False),
-        (Constants(64, format=8, block=128, qmax=7.0, layers=2, action=7, clusters=14), True),
+        (Constants(10, 4, False, block=16, qmax=127.0, layers=18, action=32, clusters=15), False),
+        (Constants(64, 8, False, block=128, qmax=7.0, layers=2, action=7, clusters=14), True),
+        (Constants(50, 4, False, block=16, qmax=127.0, layers=2, action=7, clusters=14), False),
+        (Constants(50, 8, True, block=16, qmax=448.0, layers=2, action=7, clusters=15), False),
     ],
 )
 def test_the_loop_compiles_without_a_warning(

@@ -9,13 +9,18 @@ from torch import Tensor
 
 from duqsweep.errors import EvaluationError
 from duqsweep.inference.fake_quant import KernelFakeQuant, TorchFakeQuant
-from duqsweep.kernels.expert.fake_quant import act_fake_quant, norm_fake_quant
 from duqsweep.kernels.projection_weights import ProjectionWeights
 from duqsweep.quant.rotation import hadamard
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 QMAX = 127
 SHAPES = [(1, 64, 16), (10, 1024, 16), (3, 128, 32), (50, 128, 64), (2, 256, 128), (3, 64, 1)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def operators() -> None:
+    """Not while tests are collected: every process does that, and it loads torch._inductor."""
+    import duqsweep.kernels.expert.fake_quant  # noqa: F401
 
 
 def expected(rows: Tensor, permutation: Tensor, block: int) -> Tensor:
@@ -45,7 +50,9 @@ def test_norm_fake_quant_is_that_of_float64(tokens: int, width: int, block: int)
     x, update = torch.randn(2, tokens, width, device=DEVICE)
     gate, factor, shift = torch.randn(3, width, device=DEVICE)
     permutation, rotation = transform(width, block)
-    stream, rows = norm_fake_quant(x, update, gate, factor, shift, permutation, rotation, QMAX)
+    stream, rows = torch.ops.duqsweep.norm_fake_quant(
+        x, update, gate, factor, shift, permutation, rotation, QMAX
+    )
     total = x.double() + update.double() * gate.double()
     normed = F.rms_norm(total, (width,), eps=1e-6) * factor.double() + shift.double()
     torch.testing.assert_close(stream.double(), total, rtol=1e-6, atol=1e-6)
@@ -64,13 +71,13 @@ def test_act_fake_quant_is_that_of_float64(
     if gated:
         gate, up = given.chunk(2, dim=-1)
         given = F.gelu(gate, approximate="tanh") * up
-    found = act_fake_quant(rows, permutation, rotation, QMAX, gated)
+    found = torch.ops.duqsweep.act_fake_quant(rows, permutation, rotation, QMAX, gated)
     assert_same_but_for_ties(found, expected(given, permutation, block))
 
 
 def test_a_token_of_zeros_stays_zero() -> None:
     permutation, rotation = transform(64, 16)
-    assert not act_fake_quant(
+    assert not torch.ops.duqsweep.act_fake_quant(
         torch.zeros(2, 64, device=DEVICE), permutation, rotation, QMAX, False
     ).any()
 

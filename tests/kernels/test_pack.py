@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Literal
 
 import pytest
 import torch
-from expert_reference import random_codes
+from expert_reference import random_codes, random_e4m3
 from test_fragments import as_multiplied
 
 from duqsweep.errors import EvaluationError
 from duqsweep.kernels import nvrtc
 from duqsweep.kernels.expert.limits import SIZES
 from duqsweep.kernels.expert.pack import pack
-from duqsweep.kernels.expert.persistent import Constants, PersistentLoop, unsupported_reason
+from duqsweep.kernels.expert.persistent import (
+    Constants,
+    PersistentLoop,
+    constants_of,
+    unsupported_reason,
+)
 from duqsweep.kernels.expert.tiling import ExpertShape
 from duqsweep.kernels.expert.weights import LayerWeights
 from duqsweep.kernels.projection_weights import ProjectionWeights
@@ -25,14 +31,18 @@ SHAPE = ExpertShape(10, **SIZES, action_dim=32)
 QKV, MIXED = 2560, 2048
 
 
-def layer(bits: int, grouped: bool = False) -> LayerWeights:
-    torch.manual_seed(bits)
+def layer(form: int | Literal["e4m3"], grouped: bool = False) -> LayerWeights:
+    """form: bits of integers, or e4m3."""
+    torch.manual_seed(4)
     sizes = [(QKV, 1024), (1024, MIXED), (8192, 1024), (1024, 4096)]
-    return LayerWeights(*(random_codes(*size, bits, 16, grouped) for size in sizes))
+    if form == "e4m3":
+        return LayerWeights(*(random_e4m3(*size, 16) for size in sizes))
+    return LayerWeights(*(random_codes(*size, form, 16, grouped) for size in sizes))
 
 
 def codes_of(weight: ProjectionWeights) -> torch.Tensor:
-    return weight.unpacked.cpu()
+    """As int8, also the bytes of e4m3."""
+    return weight.unpacked.view(torch.int8).cpu()
 
 
 def permutation_of(weight: ProjectionWeights) -> torch.Tensor:
@@ -40,28 +50,28 @@ def permutation_of(weight: ProjectionWeights) -> torch.Tensor:
     return weight.permutation.long().cpu()
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-def test_each_cta_finds_its_outputs_and_channels(bits: int) -> None:
-    weights = layer(bits)
-    packed = pack(SHAPE, [weights, weights], CTAS)
+@pytest.mark.parametrize(("form", "parts"), [(4, 1), (4, 2), (8, 1), ("e4m3", 1)])
+def test_each_cta_finds_its_outputs_and_channels(form: int | Literal["e4m3"], parts: int) -> None:
+    weights = layer(form)
+    packed = pack(SHAPE, [weights, weights], CTAS, parts)
     assert all(len(part) == 2 for part in vars(packed).values())
 
     def found(part: torch.Tensor, cta: int, tiles: int) -> torch.Tensor:
         """The codes of a cta, (tiles * 8, channels)."""
-        return as_multiplied(part[1, cta].cpu().view(tiles, -1, 32, 16), bits == 4)
+        return as_multiplied(part[1, cta].cpu().view(tiles, -1, 32, 16), form == 4)
 
     qkv = codes_of(weights.qkv).view(-1, 2, 128, 1024).transpose(1, 2).reshape(QKV, 1024)  # pairs
-    for cta in (0, 37, 119):
-        own = found(packed.qkv, cta, 3)
-        for slot in range(3):
-            tile = cta + slot * CTAS
+    for cta in (0, 37, CTAS // parts - 1):
+        own = found(packed.qkv, cta, 3 * parts)
+        for slot in range(3 * parts):
+            tile = cta + slot * CTAS // parts
             expected = qkv[tile * 8 : tile * 8 + 8]
             assert torch.equal(own[slot * 8 : slot * 8 + len(expected)], expected)
     gate, up = codes_of(weights.gate_up).view(2, 4096, 1024)[:, permutation_of(weights.down)]
     pairs = torch.stack((gate, up), dim=1).flatten(0, 1)
-    for cta in (0, 50, 113):
-        expected = pairs[cta * 72 : cta * 72 + 72]
-        assert torch.equal(found(packed.gate_up, cta, 9)[: len(expected)], expected)
+    for cta in (0, 50, 56, 113 // parts):
+        expected = pairs[cta * 72 * parts :][: 72 * parts]
+        assert torch.equal(found(packed.gate_up, cta, 9 * parts)[: len(expected)], expected)
     for part, weight, width in ((packed.o, weights.o, 256), (packed.down, weights.down, 512)):
         for cluster, rank in ((0, 0), (3, 7), (14, 2)):
             expected = codes_of(weight)[cluster * 72 :][:72, rank * width : (rank + 1) * width]
@@ -87,16 +97,25 @@ def test_scales_and_permutations_are_packed_too(bits: int) -> None:
     assert torch.equal(orders[2:].flatten()[permutation_of(weights.o)], torch.arange(MIXED))
 
 
-def test_the_kernel_is_compiled_for_the_given_constants() -> None:
-    constants = Constants(10, format=4, block=16, qmax=127.0, layers=18, action=32, clusters=15)
-    assert constants.definitions(chunked=False)["QMAX"] == "127.0f"
-    assert constants.definitions(chunked=False)["FORMAT"] == 4
+def test_the_kernel_is_compiled_for_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvrtc, "max_active_clusters", lambda ctas, threads: 15)
+    constants = constants_of(SHAPE, [layer(4)] * 18)
+    given = constants.definitions(chunked=False)
+    assert (given["QMAX"], given["FORMAT"], given["E4M3"]) == ("127.0f", 4, 0)
+    given = constants_of(SHAPE, [layer("e4m3")]).definitions(chunked=False)
+    assert (given["QMAX"], given["FORMAT"], given["E4M3"]) == ("448.0f", 8, 1)
     assert [constants.definitions(chunked)["CHUNKED"] for chunked in (False, True)] == [0, 1]
+    parts = {
+        (tokens, bits): replace(constants, tokens=tokens, format=bits).parts
+        for tokens in (16, 17)
+        for bits in (4, 8)
+    }
+    assert parts == {(16, 4): 1, (17, 4): 2, (16, 8): 1, (17, 8): 1}
 
 
 def test_keys_come_in_chunks_only_where_they_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvrtc, "build", lambda _, definitions: definitions["CHUNKED"])
-    constants = Constants(50, format=8, block=16, qmax=127.0, layers=18, action=32, clusters=15)
+    constants = Constants(50, 8, False, block=16, qmax=127.0, layers=18, action=32, clusters=15)
     loop = SimpleNamespace(constants=constants, longest_at_once=718)
     chunked = [PersistentLoop.kernel(loop, prefix) for prefix in (1, 534, 718, 719, 1024)]
     assert chunked == [0, 0, 0, 1, 1]
@@ -121,10 +140,11 @@ def test_the_reason_names_what_the_kernel_cannot_run() -> None:
         return unsupported_reason(replace(SHAPE, width=width), layers, dtype)
 
     plain = replace(weights, down=ProjectionWeights(torch.zeros(1024, 4096)))
-    assert reason([weights, plain]) == "1 of 8 products do not multiply integers"
-    with pytest.raises(EvaluationError, match="multiplies integers"):
+    assert reason([weights, plain]) == "1 of 8 products do not multiply integers or e4m3"
+    with pytest.raises(EvaluationError, match="multiplies integers or e4m3"):
         pack(SHAPE, [plain], CTAS)
     assert reason([weights, layer(4)]) == "its products have several formats"
+    assert reason([weights, layer("e4m3")]) == "its products have several formats"
     assert reason([layer(8, grouped=True)]) == "its weights have a scale per group of channels"
     assert reason([weights], width=512) == "it has a width of 512, not 1024"
     in_float = reason([weights], dtype=torch.float32)

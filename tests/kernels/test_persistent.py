@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 import torch
 import torch.nn.functional as F
-from expert_reference import error, normed, random_codes, times, turned
+from expert_reference import error, normed, random_codes, random_e4m3, rounded, times, turned
 from test_triton_expert import moved, quantized, random_policy, random_prefix, step_by_step
 from torch import Tensor
 
@@ -22,7 +22,7 @@ from duqsweep.kernels.expert.persistent import PRODUCTS, unsupported_reason
 from duqsweep.kernels.expert.tiling import ExpertShape
 from duqsweep.kernels.expert.weights import LayerProjections, LayerWeights, merge_layer
 from duqsweep.kernels.launches import counted
-from duqsweep.quant.quantizer import quantize_tokens
+from duqsweep.kernels.projection_weights import ProjectionWeights
 from duqsweep.quant.rotation import hadamard, rotate_blocks
 from duqsweep.spec import Kernel, LayerRule, QuantSpec
 
@@ -36,9 +36,11 @@ pytestmark = [
 
 WIDTH, HIDDEN, HEADS, DIM = 1024, 4096, 8, 256
 ACTION, STEPS = 7, 2
-# Relative to the norm of the result. Integer products are exact. The rest is rounding to bf16, and
-# codes of values halfway between two.
-BOUND = 1e-2
+Form = Literal[4, 8, "e4m3"]  # bits of integer weights, or e4m3
+# Relative to the norm of the result. Products of codes are exact, but for float32 sums of e4m3. The
+# rest is rounding to bf16, and codes of values halfway between two: in e4m3, these are up to an
+# eighth of the value apart.
+BOUND, E4M3_BOUND = 1e-2, 2e-2
 
 
 @dataclass
@@ -56,14 +58,18 @@ class Kit:
         return self.expert.loop.buffers[name].double()
 
 
-def kit(tokens: int, bits: int, block: int, prefix: int) -> Kit:
+def kit(tokens: int, form: Form, block: int, prefix: int) -> Kit:
     torch.manual_seed(tokens + prefix)
-    q = [random_codes(HEADS * DIM, WIDTH, bits, block, False)]
-    key_value = [random_codes(DIM, WIDTH, bits, block, False) for _ in range(2)]
-    gate, up = (random_codes(HIDDEN, WIDTH, bits, block, False) for _ in range(2))
-    o = random_codes(WIDTH, HEADS * DIM, bits, block, False)
-    down = random_codes(WIDTH, HIDDEN, bits, block, False)
-    layer = merge_layer(LayerProjections((*q, *key_value), o, (gate, up), down))
+
+    def made(out: int, width: int) -> ProjectionWeights:
+        if form == "e4m3":
+            return random_e4m3(out, width, block)
+        return random_codes(out, width, form, block, False)
+
+    q, k, v = (made(rows * DIM, WIDTH) for rows in (HEADS, 1, 1))
+    gate, up = (made(HIDDEN, WIDTH) for _ in range(2))
+    o, down = made(WIDTH, HEADS * DIM), made(WIDTH, HIDDEN)
+    layer = merge_layer(LayerProjections((q, k, v), o, (gate, up), down))
 
     def rows(*sizes: int) -> Tensor:
         return torch.randn(sizes).to("cuda", torch.bfloat16)
@@ -86,13 +92,18 @@ def kit(tokens: int, bits: int, block: int, prefix: int) -> Kit:
     return Kit(merged, layer, PersistentExpert(merged), ((keys, values),), noise)
 
 
+def stored(values: Tensor) -> Tensor:
+    """Rounded to bf16 once, in float64."""
+    return values.bfloat16().double()
+
+
 def poison(expert: PersistentExpert) -> None:
     for value in expert.loop.buffers.values():
-        value.fill_(77 if value.dtype == torch.int8 else torch.nan)
+        value.view(torch.uint8).fill_(77) if value.itemsize == 1 else value.fill_(torch.nan)
 
 
 CASES = [
-    # tokens, bits of the weights, block, prefix
+    # tokens, form of the weights, block, prefix
     (1, 4, 32, 3),
     (1, 8, 1, 77),
     (10, 4, 16, 534),
@@ -127,26 +138,34 @@ CASES = [
     (64, 8, 128, 790),
     (64, 4, 16, 1024),
     (64, 8, 16, 1024),
+    (1, "e4m3", 16, 77),
+    (10, "e4m3", 16, 534),
+    (10, "e4m3", 1, 1024),
+    (16, "e4m3", 64, 534),
+    (50, "e4m3", 16, 534),
+    (50, "e4m3", 1, 968),
+    (64, "e4m3", 128, 790),
 ]
 
 
-@pytest.mark.parametrize(("tokens", "bits", "block", "prefix"), CASES)
+@pytest.mark.parametrize(("tokens", "form", "block", "prefix"), CASES)
 @torch.no_grad()
-def test_each_stage_is_that_of_float64(tokens: int, bits: int, block: int, prefix: int) -> None:
-    k = kit(tokens, bits, block, prefix)
+def test_each_stage_is_that_of_float64(tokens: int, form: Form, block: int, prefix: int) -> None:
+    k = kit(tokens, form, block, prefix)
+    bound = E4M3_BOUND if form == "e4m3" else BOUND
     poison(k.expert)
     actions = k.expert.denoise(k.noise, k.expert.prepare(k.cache)).double()
     out_weight, out_bias, in_weight, in_bias = (part.double() for part in k.merged.projections)
     first, second, last = (norm[0] for norm in k.merged.modulations)
 
-    stream = (k.noise.bfloat16().double() @ in_weight.T + in_bias).bfloat16().double()
-    qkv = times(normed(stream, first), k.layer.qkv).view(tokens, HEADS + 2, DIM)
+    stream = stored(stored(k.noise) @ in_weight.T + in_bias)
+    qkv = times(stored(normed(stream, first)), k.layer.qkv).view(tokens, HEADS + 2, DIM)
     prepared = k.expert.prepare(k.cache)
     table = (prepared.tensors["cosines"], prepared.tensors["sines"])
     expected = turned(qkv[:, :-1], table)
-    assert error(k.stage("queries"), expected[:, :HEADS].flatten(1)) < BOUND
-    assert error(k.stage("keys"), expected[:, HEADS]) < BOUND
-    assert error(k.stage("values"), qkv[:, -1]) < BOUND
+    assert error(k.stage("queries"), expected[:, :HEADS].flatten(1)) < bound
+    assert error(k.stage("keys"), expected[:, HEADS]) < bound
+    assert error(k.stage("values"), qkv[:, -1]) < bound
 
     # From here on, inputs are the kernel's own results, so that each stage is tested separately.
     keys, values = (
@@ -154,47 +173,65 @@ def test_each_stage_is_that_of_float64(tokens: int, bits: int, block: int, prefi
         for part, name in zip(k.cache[0], ("keys", "values"), strict=True)
     )
     queries = k.stage("queries").view(tokens, HEADS, DIM)
-    mixed = (queries @ keys.T / DIM**0.5).softmax(-1) @ values
+    mixed = stored((queries @ keys.T / DIM**0.5).softmax(-1) @ values)
     o = k.layer.o
     rotated = mixed.flatten(1)[:, o.permutation.long()]
     if block > 1:
         rotated = rotate_blocks(rotated, hadamard(block).to(rotated)[None])
     codes = k.stage("attn_codes") * k.stage("attn_scales")
-    assert error(codes, quantize_tokens(rotated, 8)) < 2 * BOUND
-    stream = stream + times(mixed.flatten(1), o) * first[2].double()
-    gate, up = times(normed(stream, second), k.layer.gate_up).chunk(2, dim=1)
+    assert error(codes, rounded(rotated, o)) < 2 * bound
+    stream = stored(stream + times(mixed.flatten(1), o) * first[2].double())
+    gate, up = times(stored(normed(stream, second)), k.layer.gate_up).chunk(2, dim=1)
     hidden = F.gelu(gate, approximate="tanh") * up
     down = replace(k.layer.down, permutation=None)  # the kernel stores permuted channels
-    assert error(k.stage("hidden"), hidden[:, k.layer.down.permutation.long()]) < 2 * BOUND
+    assert error(k.stage("hidden"), hidden[:, k.layer.down.permutation.long()]) < 2 * bound
     stream = stream + times(k.stage("hidden"), down) * second[2].double()
-    assert error(k.stage("stream"), stream) < BOUND
+    assert error(k.stage("stream"), stream) < bound
     velocity = normed(k.stage("stream"), last) @ out_weight.T + out_bias
-    assert error(actions, k.noise.double() - velocity) < BOUND
+    assert error(actions, k.noise.double() - velocity) < bound
 
 
 @pytest.mark.parametrize(
     ("kernel", "form", "horizon", "block"),
-    [("int8", "w8a8", 10, 64), ("w4a8", "w4a8", 10, 16), ("w4a8", "w4a8", 50, 16)],
+    [
+        ("int8", "w8a8", 10, 64),
+        ("w4a8", "w4a8", 10, 16),
+        ("w4a8", "w4a8", 50, 16),
+        ("fp8", "e4m3", 10, 16),
+        ("fp8", "e4m3", 50, 64),
+    ],
 )
 @torch.no_grad()
 def test_the_loop_gives_the_actions_of_kernel_fake(
     kernel: Kernel, form: str, horizon: int, block: Literal[16, 64]
 ) -> None:
-    rule = LayerRule(include=re.escape(EXPERT), weight_bits=4, act_bits=8)
+    bits = 8 if kernel == "fp8" else 4
+    rule = LayerRule(include=re.escape(EXPERT), weight_bits=bits, act_bits=8)
     fake = QuantSpec(rules=(rule,), block_size=block)
+    if kernel == "fp8":
+        fake = replace(fake, number_format="e4m3")
     module = random_policy(horizon)
     cache = random_prefix(module, tokens=21)
     noise = torch.randn(horizon, module.sizes.action_dim, device="cuda")
     expected = step_by_step(quantized(module, cache, noise, fake), cache, noise)
-    module = quantized(module, cache, noise, replace(fake, kernel=kernel))
+    exact = replace(fake, kernel=kernel, number_format="integer")
+    module = quantized(module, cache, noise, exact)
     expert = PersistentExpert(merge_expert(module, STEPS))
     poison(expert)
     with counted() as counts:
         actions = expert.denoise(noise, expert.prepare(cache))
-    assert moved(actions, noise, expected) < 2e-2
+    # Numbers of e4m3 are up to an eighth apart, so that a code next to the other one costs more.
+    assert moved(actions, noise, expected) < (4e-2 if kernel == "fp8" else 2e-2)
     assert counts == {"expert_loop": 1}
     done = {f"expert_loop_{name}_{form}": STEPS * module.sizes.expert.depth for name in PRODUCTS}
     assert expert.products_done() == done
+
+
+@torch.no_grad()
+def test_nan_in_a_value_of_the_prefix_gives_nan_in_e4m3() -> None:
+    k = kit(10, "e4m3", 16, 77)
+    k.cache[0][1][0, 0, 5, 3] = torch.nan
+    assert k.expert.denoise(k.noise, k.expert.prepare(k.cache)).isnan().all()
 
 
 @torch.no_grad()

@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from duqsweep.checkpoint.locate import WEIGHTS, check_checkpoint, weights_id
-from duqsweep.checkpoint.sizes import PolicySizes
+from duqsweep.checkpoint.locate import WEIGHTS, check_checkpoint, policy_sizes, weights_id
+from duqsweep.checkpoint.pi05_config import CONFIG_JSON
+from duqsweep.checkpoint.sizes import PolicySizes, sizes_of
 from duqsweep.errors import ConfigError, EvaluationError
 from duqsweep.policy.load import load_policy, save_random
 from duqsweep.spec import PolicySpec
@@ -31,6 +32,12 @@ def test_what_was_saved_is_what_is_loaded(checkpoint: Path) -> None:
     loaded = load_policy(spec(checkpoint), "cpu").module.state_dict()
     assert set(held) == set(loaded)
     assert all(torch.equal(held[name], loaded[name]) for name in held)
+
+
+def test_its_sizes_are_those_that_its_config_states(checkpoint: Path, sizes: PolicySizes) -> None:
+    assert policy_sizes(spec(checkpoint)) == sizes != sizes_of("embedded")
+    (checkpoint / CONFIG_JSON).unlink()
+    assert policy_sizes(spec(checkpoint)) == sizes_of("embedded")
 
 
 def test_missing_and_unexpected_keys_are_listed(checkpoint: Path) -> None:

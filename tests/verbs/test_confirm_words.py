@@ -15,10 +15,14 @@ from duqsweep.verbs.confirm import _exit_code
     ("outcomes", "code", "words"),
     [
         ({1: ("complete", 6)}, exit_codes.OK, []),
-        ({1: ("complete", 6), 2: ("stopped", 4)}, exit_codes.ERROR, ["trial 2 played 4 of 6"]),
-        ({1: (None, 4)}, exit_codes.ERROR, ["trial 1 played 4 of 6", "the same command resumes"]),
+        ({1: ("complete", 6), 2: ("stopped", 4)}, exit_codes.INCOMPLETE, ["trial 2 played 4 of 6"]),
+        (
+            {1: (None, 4)},
+            exit_codes.INCOMPLETE,
+            ["trial 1 played 4 of 6", "the same command resumes"],
+        ),
         ({1: ("failed", 2)}, exit_codes.FAILED_TRIALS, ["trial 1 played 2 of 6 episodes: boom"]),
-        ({1: (None, 4), 2: ("failed", 2)}, exit_codes.ERROR, ["trial 1", "trial 2"]),
+        ({1: (None, 4), 2: ("failed", 2)}, exit_codes.INCOMPLETE, ["trial 1", "trial 2"]),
     ],
 )
 def test_a_trial_that_did_not_walk_all_its_episodes_is_named(

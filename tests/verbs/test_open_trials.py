@@ -8,7 +8,6 @@ from pathlib import Path
 
 import optuna
 import pytest
-from command_line import Command
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 
 from duqsweep import cli, exit_codes, files
@@ -31,22 +30,23 @@ def results(folder: Path) -> list[Path]:
 
 
 def test_a_set_up_that_fails_is_told_once_and_costs_no_trial(
-    command: Command, broken_checkpoint: Path, tmp_path: Path
+    broken_checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "sweep"
     local = words(folder, broken_checkpoint, "launcher=local", "launcher.jobs=1")
-    done = command(*local, "launcher.setup=['echo no such module >&2; exit 1']")
-    assert done.returncode == exit_codes.ERROR
-    assert done.stderr.count("no such module") == 1
-    assert "every job died the same way (setup)" in done.stderr
-    assert "the same command resumes" in done.stderr
+    code = cli.main([*local, "launcher.setup=['echo no such module >&2; exit 1']"])
+    err = capfd.readouterr().err
+    assert code == exit_codes.ERROR
+    assert err.count("no such module") == 1
+    assert "every job died the same way (setup)" in err
+    assert "the same command resumes" in err
     assert len(list((folder / files.WORKERS_DIR).iterdir())) == 3
     assert results(folder) == []
     assert [trial.state.name for trial in study_of(folder).trials] == ["RUNNING"]
-    assert json.loads(command("status", str(folder), "--json").stdout)["counts"]["open"] == 1
-    # Mended: the trial runs, and what its policy does is final.
-    done = command(*local)
-    assert done.returncode == exit_codes.FAILED_TRIALS, done.stderr
+    assert cli.main(["status", str(folder), "--json"]) == exit_codes.OK
+    assert json.loads(capfd.readouterr().out)["counts"]["open"] == 1
+    # Where set-up does not fail the trial runs, and what its policy does is final.
+    assert cli.main(words(folder, broken_checkpoint)) == exit_codes.FAILED_TRIALS
     assert len(results(folder)) == 2
 
 

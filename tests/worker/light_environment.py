@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -72,6 +73,7 @@ class LightEnvironment:
             if path.name == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
             elif path.name == "segfault":
+                resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no dump
                 os.kill(os.getpid(), signal.SIGSEGV)
             elif path.name == "hung":
                 time.sleep(3600)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from worker_parts import PaperSimulator
+from worker_parts import SIZES, PaperSimulator
 
-from duqsweep.checkpoint.sizes import linear_layers, sizes_of
+from duqsweep.checkpoint.sizes import linear_layers
 from duqsweep.quant.freeze import freeze
 from duqsweep.quant.select import select_layers
 from duqsweep.seams import Observation
@@ -16,7 +16,7 @@ from duqsweep.worker.cache import ReferencePolicy, WorkerCache
 from duqsweep.worker.noise import flow_noise
 from duqsweep.worker.observations import FixedObservations
 
-LAYERS = linear_layers(sizes_of("embedded"))
+LAYERS = linear_layers(SIZES)
 DIT = (LayerRule("gemma_expert", 4, 8),)
 Ready = tuple[WorkerCache, ReferencePolicy]
 

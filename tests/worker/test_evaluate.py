@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from worker_parts import EXPERT_W4A8, make_trial
+from worker_parts import EXPERT_W4A8, SIZES, make_trial
 
 from duqsweep import files
-from duqsweep.checkpoint.sizes import linear_layers, sizes_of
+from duqsweep.checkpoint.sizes import linear_layers
 from duqsweep.control.explain.cost import call_costs
 from duqsweep.result import EpisodeRecord, TrialResult, Vitals
 from duqsweep.seams import Policy
@@ -71,14 +71,14 @@ def test_a_trial_writes_vitals_episodes_and_result(
     trial_dir = make_trial(sweep_dir, quantized(trial_spec))
     result = evaluate(trial_dir, 3, bench)
     vitals = vitals_of(trial_dir)
-    expert = [name for name in linear_layers(sizes_of("embedded")) if "gemma_expert" in name]
+    expert = [name for name in linear_layers(SIZES) if "gemma_expert" in name]
     assert vitals.bits == dict.fromkeys(expert, (4, 8))
     assert (vitals.layers_quantized, vitals.mean_weight_bits) == (len(expert), 4.0)
     assert vitals.kernel == "fake"
     assert vitals.modelled["expert_forwards_per_call"] == 2
     reads = (vitals.modelled["pictures_per_call"], vitals.modelled["prompt_tokens_per_call"])
     assert reads == (2, 27)  # sixteen words, filled up, and eleven values of the state
-    costs = call_costs("embedded", sizes_of("embedded"), 2, EXPERT_W4A8, reads)  # of `explain`
+    costs = call_costs("embedded", SIZES, 2, EXPERT_W4A8, reads)  # of `explain`
     for key, summed in (("flops", "flops_per_call"), ("packed_bytes", "bytes_per_call")):
         assert vitals.modelled[summed] == sum(getattr(cost, key) for cost in costs)
     assert vitals.parts_ms.keys() == {"vision", "llm", "dit"}

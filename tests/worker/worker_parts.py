@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from duqsweep import files
+from duqsweep.checkpoint.locate import policy_sizes
 from duqsweep.checkpoint.sizes import linear_layers, sizes_of
 from duqsweep.errors import InfrastructureError
 from duqsweep.fingerprint import fingerprint
@@ -20,6 +22,13 @@ from duqsweep.worker.ledger import make_ledger, write_ledger
 
 Act = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 INSTRUCTION = "pick up the red cube and place it in the tray"
+SHIPPED_SIZES = sizes_of("embedded")
+# Those of the shipped policy, but for a third of its layers: a call takes half the time.
+SIZES = replace(
+    SHIPPED_SIZES,
+    llm=replace(SHIPPED_SIZES.llm, depth=2),
+    expert=replace(SHIPPED_SIZES.expert, depth=2),
+)
 EXPERT_W4A8 = QuantSpec(rules=(LayerRule("gemma_expert", weight_bits=4, act_bits=8),))
 
 
@@ -100,7 +109,7 @@ def make_trial(sweep_dir: Path, spec: TrialSpec) -> Path:
     number = len(list(trials.iterdir())) if trials.exists() else 0
     folder = files.trial_dir(sweep_dir, number)
     folder.mkdir(parents=True)
-    bits = select_layers(spec.quant, linear_layers(sizes_of(spec.policy.name)))
+    bits = select_layers(spec.quant, linear_layers(policy_sizes(spec.policy)))
     trial = Trial(number, None, {}, fingerprint(spec, bits), spec)
     files.write_json(folder / files.SPEC_JSON, trial.to_json())
     if not (sweep_dir / files.LEDGER_JSON).exists():

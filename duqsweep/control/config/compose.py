@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from duqsweep.conf_dir import conf_dir, group_options, has_own, own_conf_dir
-from duqsweep.control.config.schema import RootConfig, register
+from duqsweep.control.config.schema import register, schema
 from duqsweep.control.config.settings import did_you_mean
 from duqsweep.control.config.sweep_file import check_sweep_file, line_of
 from duqsweep.control.config.words import in_hydras_grammar
@@ -175,7 +175,7 @@ def _with_line(text: str, path: Path | None) -> str:
 def _refuse_added_keys(config: DictConfig) -> None:
     """Raise OmegaConf's error for a key that `+KEY=VALUE` forced past the schema."""
     if _has_added_keys(config):  # the merge takes a quarter of the time of composing
-        OmegaConf.merge(OmegaConf.structured(RootConfig), OmegaConf.to_container(config))
+        OmegaConf.merge(schema(), OmegaConf.to_container(config))
 
 
 def _has_added_keys(node: Any) -> bool:
@@ -203,7 +203,7 @@ def _edit(config: DictConfig, sign: str, group: str, key: str, value: str | None
 
 
 def _known_keys() -> list[str]:
-    return _dotted("", OmegaConf.to_container(OmegaConf.structured(RootConfig)))
+    return _dotted("", OmegaConf.to_container(schema()))
 
 
 def _dotted(prefix: str, node: Any) -> list[str]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache, partial
 from typing import Any, Literal, TypeVar
 
-from omegaconf import MISSING
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from duqsweep.control.front.verdict import MARGIN
 from duqsweep.setting import Setting, declared_settings, setting
@@ -276,6 +276,13 @@ class RootConfig:
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     storage: StorageConfig = field(default_factory=StorageConfig)
+
+
+@cache
+def schema() -> DictConfig:
+    """The types and the defaults of all keys, to merge into; not to be changed."""
+    config: DictConfig = OmegaConf.structured(RootConfig)
+    return config
 
 
 @cache

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,12 @@ class SweepConfig:
     tracking: TrackingConfig
     storage_url: str | None
     moved_from: Path | None  # where the sweep's folder was, as the storage has it
-    yaml: str  # the whole composed configuration
+    composed: DictConfig = field(repr=False, compare=False)  # the whole configuration
+
+    @cached_property
+    def yaml(self) -> str:
+        """The whole configuration as YAML; see `as_yaml`."""
+        return as_yaml(self.composed)
 
     @property
     def shares_out(self) -> bool:
@@ -195,7 +201,7 @@ def to_config(config: DictConfig) -> SweepConfig:
         tracking=root.tracking,
         storage_url=root.storage.url,
         moved_from=_absolute(root.storage.moved_from) if root.storage.moved_from else None,
-        yaml=as_yaml(config),
+        composed=config,
     )
 
 

@@ -34,15 +34,16 @@ def expert_remark(
     few_bits = spec.quant.kernel in FEW_BIT_KERNELS and any(EXPERT in name for name in bits)
     if not few_bits or not spec.runtime.compile:
         return None
-    if spec.quant.kernel == "fp8":
-        return "the expert runs on torch.compile, because its products multiply numbers of e4m3"
+    e4m3 = spec.quant.kernel == "fp8"
     reason = _halves(bits, layers) or shape_reason(_sizes(sizes))
     if reason is not None:
-        return f"the expert runs on no backend, because {reason}"
+        where = "torch.compile" if e4m3 else "no backend"
+        return f"the expert runs on {where}, because {reason}"
     formats = list(_formats(spec.quant, bits, layers))
     reason = loop_formats_reason(formats) or loop_sizes_reason(_sizes(sizes))
     if reason is not None:
-        return f"the expert runs as several kernels per layer, because {reason}"
+        where = "on torch.compile" if e4m3 else "as several kernels per layer"
+        return f"the expert runs {where}, because {reason}"
     return "the expert runs as one kernel where the GPU can (Hopper or newer)"
 
 
@@ -74,7 +75,7 @@ def _formats(
         width = layers[group[0]][1]
         grouped = quant.weight_group_size and widest < FULL_PRECISION
         yield ProductFormat(
-            "w4a8" if packed else "w8a8",
+            "e4m3" if quant.kernel == "fp8" else "w4a8" if packed else "w8a8",
             groups=width // quant.weight_group_size if grouped else 1,
             block=1 if quant.rotation == "none" else quant.block_size,
             act_bits=bits[group[0]][1],

@@ -27,14 +27,26 @@ _LABEL_ALL_UP_TO = 40  # trials; beyond that only the front and named plans carr
 LOG_FROM_RATIO = 12.0  # longest over shortest time from which a linear axis hides the short ones
 
 
-def draw_png(front: Front) -> bytes:
-    """The picture of a front as PNG, 1600 × 1000 pixels."""
-    return _save(_figure(front), "png")
+class Picture(NamedTuple):
+    """A front, drawn."""
+
+    png: bytes  # 1600 × 1000 pixels
+    svg: str  # see `draw_svg`
+
+
+def draw(front: Front) -> Picture:
+    """The picture of a front in both forms; placing its labels once saves a quarter of the time."""
+    figure = _figure(front)
+    return Picture(_save(figure, "png"), _svg(figure, front))
 
 
 def draw_svg(front: Front) -> str:
-    """The same picture as an `<svg>` element that needs nothing else; every trial has a tooltip."""
-    svg = _save(_figure(front), "svg").decode()
+    """The picture as an `<svg>` element that needs nothing else; every trial has a tooltip."""
+    return _svg(_figure(front), front)
+
+
+def _svg(figure: Any, front: Front) -> str:
+    svg = _save(figure, "svg").decode()
     svg = svg[svg.index("<svg") :]
     for point in front.points:
         mark = f'<g id="trial-{point.trial}">'

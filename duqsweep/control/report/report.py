@@ -45,10 +45,9 @@ def write_report(
     """
     files.write_json(sweep_dir / files.FRONT_JSON, front.to_json())
     files.write_text(sweep_dir / files.FRONT_CSV, front_csv(front))
-    files.write_bytes(sweep_dir / files.FRONT_PNG, picture.draw_png(front))
-    page = report_page(
-        front, views, picture.draw_svg(front), _surroundings(sweep_dir, front, views, base)
-    )
+    drawn = picture.draw(front)
+    files.write_bytes(sweep_dir / files.FRONT_PNG, drawn.png)
+    page = report_page(front, views, drawn.svg, _surroundings(sweep_dir, front, views, base))
     files.write_text(sweep_dir / files.REPORT_HTML, page)
 
 

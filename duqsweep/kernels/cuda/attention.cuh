@@ -8,8 +8,10 @@
 #include "products.cuh"
 
 constexpr int COLUMNS = CLUSTER_TOKENS * HEADS;   // (token, head) pairs
-// (key tile, token) pairs per warp.
-constexpr int UNITS = (MAX_KEYS / 16 * CLUSTER_TOKENS + WARPS - 1) / WARPS;
+// A unit of scores is a key tile with one token, or two that share the loads of the keys. Units per warp:
+constexpr int UNIT_TOKENS = CLUSTER_TOKENS < 3 ? 1 : 2, TILE_UNITS = (CLUSTER_TOKENS + UNIT_TOKENS - 1) / UNIT_TOKENS;
+constexpr int UNITS = (MAX_KEYS / 16 * TILE_UNITS + WARPS - 1) / WARPS;
+using Scores = float[UNITS][UNIT_TOKENS][4];
 
 // Copies the queries to shared memory; `gather_own` waits for them.
 DEVICE void gather_queries(const Arguments &g, int first, const ThreadPosition &p) {
@@ -32,49 +34,61 @@ DEVICE void gather_own(const Arguments &g, const KeyChunk &chunk, const ThreadPo
     wait_copies();
 }
 
-// Scores of a warp's (key tile, token) pairs; stores the maximum of each key tile.
-DEVICE void compute_scores(float (&scores)[UNITS][4], const KeyChunk &chunk, const ThreadPosition &p) {
+// Scores of a warp's units; stores the maximum of each key tile.
+DEVICE void compute_scores(Scores &scores, const KeyChunk &chunk, const ThreadPosition &p) {
+    constexpr int CHAINS = 4 / UNIT_TOKENS;   // independent accumulators, to hide the latency of mma
     const int tiles = chunk.rows / 16, keys = p.keys - chunk.first_row;
 #pragma unroll
     for (int unit = 0; unit < UNITS; unit++) {
-        const int number = p.warp + unit * WARPS, tile = number / CLUSTER_TOKENS, n = number % CLUSTER_TOKENS;
+        const int number = p.warp + unit * WARPS, tile = number / TILE_UNITS, first = number % TILE_UNITS * UNIT_TOKENS;
         if (tile >= tiles) continue;
-        float parts[4][4] = {};
+        float parts[UNIT_TOKENS][CHAINS][4] = {};
         const u32 key = smem_addr(chunk.at_keys) + (tile * 16 + p.lane % 16) * KEY_PITCH + p.lane / 16 * 16;
-        const u32 query = smem_addr(AT_QUERIES) + (n * HEADS + p.lane % 8) * KEY_PITCH + p.lane / 8 * 16;
+        const u32 query = smem_addr(AT_QUERIES) + (first * HEADS + p.lane % 8) * KEY_PITCH + p.lane / 8 * 16;
 #pragma unroll
         for (int step = 0; step < DIM / 16; step += 2) {
             u32 a[4], after[4], b[4];
             load_matrices(a, key + step * 32);
             load_matrices(after, key + step * 32 + 32);
-            load_matrices(b, query + step * 32);
-            mma(parts[step % 4], a, b[0], b[1]);
-            mma(parts[step % 4 + 1], after, b[2], b[3]);
+#pragma unroll
+            for (int u = 0; u < UNIT_TOKENS; u++) {
+                if (first + u >= CLUSTER_TOKENS) continue;
+                load_matrices(b, query + u * HEADS * KEY_PITCH + step * 32);
+                mma(parts[u][step % CHAINS], a, b[0], b[1]);
+                mma(parts[u][step % CHAINS + 1], after, b[2], b[3]);
+            }
         }
         const int row = tile * 16 + p.lane / 4;
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const float sum = parts[0][i] + parts[1][i] + (parts[2][i] + parts[3][i]);
-            scores[unit][i] = row + i / 2 * 8 < keys ? sum * 0.0625f : LOWEST;
-        }
-        float even = fmaxf(scores[unit][0], scores[unit][2]), odd = fmaxf(scores[unit][1], scores[unit][3]);
+        for (int u = 0; u < UNIT_TOKENS; u++) {
+            float (&own)[4] = scores[unit][u];
 #pragma unroll
-        for (int mask = 4; mask < 32; mask *= 2) {
-            even = fmaxf(even, __shfl_xor_sync(~0u, even, mask));
-            odd = fmaxf(odd, __shfl_xor_sync(~0u, odd, mask));
+            for (int i = 0; i < 4; i++) {
+                float sum = parts[u][0][i] + parts[u][1][i];
+                if (CHAINS == 4) sum += parts[u][CHAINS - 2][i] + parts[u][CHAINS - 1][i];
+                own[i] = row + i / 2 * 8 < keys ? sum * 0.0625f : LOWEST;
+            }
+            float even = fmaxf(own[0], own[2]), odd = fmaxf(own[1], own[3]);
+#pragma unroll
+            for (int mask = 4; mask < 32; mask *= 2) {
+                even = fmaxf(even, __shfl_xor_sync(~0u, even, mask));
+                odd = fmaxf(odd, __shfl_xor_sync(~0u, odd, mask));
+            }
+            if (p.lane < 4 && first + u < CLUSTER_TOKENS)
+                shared<float2>(AT_KEY_MAX + (tile * COLUMNS + (first + u) * HEADS + 2 * p.lane) * 4) = {even, odd};
         }
-        if (p.lane < 4) shared<float2>(AT_KEY_MAX + (tile * COLUMNS + n * HEADS + 2 * p.lane) * 4) = {even, odd};
     }
 }
 
 // Unnormalised softmax over the chunk's keys, stored in bfloat16, and its sum in float.
-DEVICE void softmax(const float (&scores)[UNITS][4], const KeyChunk &chunk, const ThreadPosition &p) {
+DEVICE void softmax(const Scores &scores, const KeyChunk &chunk, const ThreadPosition &p) {
     const int tiles = chunk.rows / 16;
 #pragma unroll
-    for (int unit = 0; unit < UNITS; unit++) {
-        const int number = p.warp + unit * WARPS, tile = number / CLUSTER_TOKENS, n = number % CLUSTER_TOKENS;
-        if (tile >= tiles) continue;
-        const int column = n * HEADS + p.lane % 4 * 2;
+    for (int unit = 0; unit < UNITS * UNIT_TOKENS; unit++) {
+        const int number = p.warp + unit / UNIT_TOKENS * WARPS, tile = number / TILE_UNITS;
+        const int n = number % TILE_UNITS * UNIT_TOKENS + unit % UNIT_TOKENS, column = n * HEADS + p.lane % 4 * 2;
+        const float (&own)[4] = scores[unit / UNIT_TOKENS][unit % UNIT_TOKENS];
+        if (tile >= tiles || n >= CLUSTER_TOKENS) continue;
         float2 largest = {LOWEST, LOWEST}, sum = {0.f, 0.f};
         if (CHUNKED && chunk.number > 0) largest = shared<float2>(AT_EARLIER_MAX + column * 4);
         const float2 earlier = largest;
@@ -87,7 +101,7 @@ DEVICE void softmax(const float (&scores)[UNITS][4], const KeyChunk &chunk, cons
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const float maximum = i % 2 ? largest.y : largest.x;
-            const float prob = scores[unit][i] > LOWEST ? __expf(scores[unit][i] - maximum) : 0.f;
+            const float prob = own[i] > LOWEST ? __expf(own[i] - maximum) : 0.f;
             (i % 2 ? sum.y : sum.x) += prob;
             const int row = tile * 16 + p.lane / 4 + i / 2 * 8;
             shared<u16>(AT_PROBS + (column + i % 2) * PROB_PITCH + 2 * row) = to_bf16(prob);
@@ -153,15 +167,23 @@ DEVICE void send_partials(
             const int d = p.warp * 16 + p.lane / 4 + i / 2 * 8, head = p.lane % 4 * 2 + i % 2;
             shared<float>(at_own + ((n * HEADS + head) * (DIM + 4) + d) * 4) = sums[n][i];
         }
+    fence_before_bulk_load();   // gate_up's fragments overwrite the keys, too
     __syncthreads();
+    if (CLUSTER_TOKENS > 1) {
+        const int column = p.warp + p.lane * WARPS;   // a copy takes long to start, so that all warps share the starts
+        if (column < COLUMNS) {
+            const int to = AT_PARTIALS + (p.rank * CLUSTER_TOKENS + column / HEADS) * DIM * 4;
+            bulk_send(to, column % HEADS, at_own + column * (DIM + 4) * 4, DIM * 4, PARTIALS_IN);
+        }
+    } else {
 #pragma unroll
-    for (int i = p.thread; i < COLUMNS * DIM / 4; i += THREADS) {
-        const int n = i / (DIM / 4) / HEADS, head = i / (DIM / 4) % HEADS, d = i % (DIM / 4) * 4;
-        const uint4 part = shared<uint4>(at_own + ((n * HEADS + head) * (DIM + 4) + d) * 4);
-        const int to = AT_PARTIALS + ((p.rank * CLUSTER_TOKENS + n) * DIM + d) * 4;
-        remote_store(to, head, PARTIALS_IN, part.x, part.y, part.z, part.w);
+        for (int i = p.thread; i < COLUMNS * DIM / 4; i += THREADS) {
+            const int n = i / (DIM / 4) / HEADS, head = i / (DIM / 4) % HEADS, d = i % (DIM / 4) * 4;
+            const uint4 part = shared<uint4>(at_own + ((n * HEADS + head) * (DIM + 4) + d) * 4);
+            const int to = AT_PARTIALS + ((p.rank * CLUSTER_TOKENS + n) * DIM + d) * 4;
+            remote_store(to, head, PARTIALS_IN, part.x, part.y, part.z, part.w);
+        }
     }
-    fence_before_bulk_load();   // gate_up's fragments overwrite the keys
     if (p.thread < COLUMNS) {
         const float2 stats = stats_of(chunk, p.thread);
         const int to = AT_SOFTMAX_STATS + (p.rank * CLUSTER_TOKENS + p.thread / HEADS) * 8;
@@ -215,7 +237,7 @@ DEVICE void attend_to_chunk(
     const bool more = CHUNKED && chunk.first_row + chunk.rows < p.key_rows;
     gather_own(g, chunk, p);
     __syncthreads();
-    float scores[UNITS][4];
+    Scores scores = {};
     compute_scores(scores, chunk, p);
     if (more) fence_before_bulk_load();
     __syncthreads();

@@ -15,9 +15,10 @@
 // channels (k32). Weights are stored in the operand order of the instruction (`expert/fragments.py`), 16 bytes per lane
 // and load.
 //
-// The compiler command defines TOKENS (1 to 64), FORMAT (4 or 8: bits of a stored weight), BLOCK (channels per rotation
-// block; 1: no rotation), QMAX (largest quantized activation), LAYERS, ACTION (channels of an action), CLUSTERS
-// (active at the same time) and CHUNKED (1: a rank may have more keys than fit into its shared memory; 0: it has not).
+// The compiler command defines TOKENS (1 to 64), FORMAT (4 or 8: bits of a stored weight), E4M3 (1: codes are 8-bit
+// floats, 0: integers), BLOCK (channels per rotation block; 1: no rotation), QMAX (largest quantized activation), LAYERS,
+// ACTION (channels of an action), CLUSTERS (active at the same time), PARTS (1 or 2: parts of the tokens that the ranks
+// of a cluster divide after a norm) and CHUNKED (1: a rank may have more keys than fit into its shared memory; 0: not).
 #include "attention.cuh"
 #include "euler_step.cuh"
 #include "linear_residual.cuh"
@@ -29,14 +30,11 @@ extern "C" __constant__ int shared_bytes = SMEM_BYTES, max_keys = MAX_KEYS;
 
 extern "C" __global__ void __cluster_dims__(8, 1, 1) __launch_bounds__(512, 1)
 expert_loop(const __grid_constant__ Arguments g) {
-    const int thread = threadIdx.x, cta = blockIdx.x;
-    const int cluster = cta / RANKS, rank = cta % RANKS;
-    const int total = g.prefix + TOKENS, per_rank = (total + RANKS - 1) / RANKS;
-    const ThreadPosition p = {thread, thread % 32, thread / 32, cta, cluster, rank,
-                     rank * per_rank, max(0, min(per_rank, total - rank * per_rank)), (per_rank + 15) / 16 * 16};
+    const ThreadPosition p = position(g);
     GridBarrier grid_barrier = {g.arrivals, 0};
     init_mbarriers();   // from here on, other CTAs write into this one's shared memory
     bulk_load_keys(g, first_keys(p), 0, p);
+    load_rotary(g, p);
     euler_step_phase(g, 0, p);
     grid_barrier.arrive();
     for (int step = 0; step < g.steps; step++) {
@@ -45,17 +43,17 @@ expert_loop(const __grid_constant__ Arguments g) {
             const bool last = step + 1 == g.steps && layer + 1 == LAYERS;
             const Iteration it = {step, layer, (layer + 1) % LAYERS, (step * LAYERS + layer) & 1, last};
             const u16 *modulation = modulation_of(g, step, 2 * layer);
-            bulk_load_weight(AT_WEIGHT, g.qkv, QKV_BYTES, WEIGHT_IN, layer, p);
-            qkv_phase(g, grid_barrier, it, p);
-            bulk_load_weight(AT_WEIGHT, g.o, O_BYTES, WEIGHT_IN, layer, p);
-            attention_phase(g, grid_barrier, it, p);
-            bulk_load_weight(AT_GATE_UP, g.gate_up, GATE_UP_BYTES, GATE_UP_IN, layer, p);
-            linear_residual_phase<O_SLICE>(g, grid_barrier, g.o_scales, modulation + 2 * WIDTH, it, p);
-            bulk_load_weight(AT_WEIGHT, g.down, DOWN_BYTES, WEIGHT_IN, layer, p);
-            gate_up_phase(g, grid_barrier, it, p);
-            if (TILES_M > 1) quantize_hidden_phase(g, grid_barrier, p);
+            bulk_load_weight(AT_WEIGHT, g.qkv, QKV_BYTES, WEIGHT_IN, layer * SETS + p.set, p);
+            qkv_phase(g, grid_barrier, it, position(g));
+            bulk_load_weight(AT_WEIGHT, g.o, O_BYTES, WEIGHT_IN, layer * CTAS + p.cta, p);
+            attention_phase(g, grid_barrier, it, position(g));
+            bulk_load_weight(AT_GATE_UP, g.gate_up, GATE_UP_BYTES, GATE_UP_IN, layer * SETS + p.set, p);
+            linear_residual_phase<O_SLICE>(g, grid_barrier, g.o_scales, modulation + 2 * WIDTH, it, position(g));
+            bulk_load_weight(AT_WEIGHT, g.down, DOWN_BYTES, WEIGHT_IN, layer * CTAS + p.cta, p);
+            gate_up_phase(g, grid_barrier, it, position(g));
+            if (TILES_M > 1) quantize_hidden_phase(g, grid_barrier, position(g));
             if (!last) bulk_load_keys(g, first_keys(p), it.next, p);
-            linear_residual_phase<DOWN_SLICE>(g, grid_barrier, g.down_scales, modulation + 5 * WIDTH, it, p);
+            linear_residual_phase<DOWN_SLICE>(g, grid_barrier, g.down_scales, modulation + 5 * WIDTH, it, position(g));
         }
         grid_barrier.wait();
         euler_step_phase(g, step + 1, p);

@@ -12,21 +12,21 @@ DEVICE void gate_up_phase(const Arguments &g, GridBarrier &grid_barrier, const I
     load_norm(in, modulation_of(g, it.step, 2 * layer + 1), g.permutations + (layer * 4 + 1) * WIDTH, p);
     if (p.thread >= SCALE_THREAD && p.thread < SCALE_THREAD + GATE_UP_TILES * 8)
         shared<float>(AT_WEIGHT_SCALES + 4 * (p.thread - SCALE_THREAD)) =
-            __ldg(g.gate_up_scales + (layer * CTAS + p.cta) * GATE_UP_TILES * 8 + p.thread - SCALE_THREAD);
-    if (p.thread == EXPECT_THREAD) expect_codes();
+            __ldg(g.gate_up_scales + (layer * SETS + p.set) * GATE_UP_TILES * 8 + p.thread - SCALE_THREAD);
+    if (p.thread == EXPECT_THREAD) expect_codes(p);
     if (p.thread == COPY_THREAD) {
-        prefetch_l2(g.gate_up + ((u64)it.next * CTAS + p.cta) * GATE_UP_BYTES, GATE_UP_BYTES);
+        prefetch_l2(g.gate_up + ((u64)it.next * SETS + p.set) * GATE_UP_BYTES, GATE_UP_BYTES);
         prefetch_l2(g.down + ((u64)it.next * CTAS + p.cta) * DOWN_BYTES, DOWN_BYTES);
-        prefetch_l2(g.gate_up_scales + (it.next * CTAS + p.cta) * GATE_UP_TILES * 8, GATE_UP_TILES * 32);
+        prefetch_l2(g.gate_up_scales + (it.next * SETS + p.set) * GATE_UP_TILES * 8, GATE_UP_TILES * 32);
     }
     grid_barrier.wait();
     norm(g, in, 1, p);
     wait_bytes(GATE_UP_IN, it.parity);
-    norm_product<GATE_UP_TILES>(AT_GATE_UP, p, [&](int tile, int token, int pair, float first, float second) {
-        const int channel = (p.cta * GATE_UP_TILES + tile) * 4 + pair;
+    norm_product<GATE_UP_TILES>(AT_GATE_UP, p, [&](int tile, int row, int pair, float first, float second) {
+        const int channel = (p.set * GATE_UP_TILES + tile) * 4 + pair;
         if (channel >= HIDDEN) return;
-        const float2 both = scaled(tile, token, pair, first, second);
-        g.hidden[token * HIDDEN + channel] = to_bf16(gelu(both.x) * both.y);
+        const float2 both = scaled(tile, row, pair, first, second);
+        g.hidden[(p.first_token + row) * HIDDEN + channel] = to_bf16(gelu(both.x) * both.y);
     });
     count_product(GATE_UP_DONE, p);
     grid_barrier.arrive();

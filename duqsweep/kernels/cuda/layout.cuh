@@ -16,13 +16,15 @@ static_assert(8 * MBARRIERS <= AT_COUNTS && 4 * PRODUCTS <= 32, "mbarriers or co
 constexpr int AT_SCALES = AT_MBARRIERS + 8 * 16;         // (ROWS) float: one scale per token
 constexpr int AT_AMAX = AT_SCALES + 4 * ROWS;         // (ROWS, RANKS) float
 constexpr int AT_WARP_PARTIALS = AT_AMAX + 4 * ROWS * RANKS;  // (2, WARPS) float
-constexpr int AT_WEIGHT_SCALES = AT_WARP_PARTIALS + 8 * WARPS; // (96) float
-constexpr int AT_GATES = AT_WEIGHT_SCALES + 384;       // (16) float
-constexpr int AT_WEIGHT = lines(AT_GATES + 64);        // fragments: of qkv, later of o, later of down
-constexpr int AT_CODES = lines(AT_WEIGHT + max_of(QKV_BYTES, max_of(O_BYTES, DOWN_BYTES)));   // (ROWS, PITCH)
-constexpr int AT_SUMS = AT_CODES + ROWS * PITCH;  // partial sums after a norm; before that, the norm's input
+constexpr int AT_WEIGHT_SCALES = AT_WARP_PARTIALS + 8 * WARPS; // (8 * tiles) float
+constexpr int AT_GATES = AT_WEIGHT_SCALES + max_of(384, GATE_UP_TILES * 32);   // (16) float
+constexpr int AT_ROTARY = AT_GATES + 64;               // (PART_TOKENS, QKV_CTA_TILES, 4) cosine, sine: of the whole loop
+constexpr int ROTARY_END = AT_ROTARY + PART_TOKENS * QKV_CTA_TILES * 4 * 8;
+constexpr int AT_WEIGHT = lines(ROTARY_END);           // fragments: of qkv, later of o, later of down
+constexpr int AT_CODES = lines(AT_WEIGHT + max_of(QKV_BYTES, max_of(O_BYTES, DOWN_BYTES)));   // (PART_ROWS, PITCH)
+constexpr int AT_SUMS = AT_CODES + PART_ROWS * PITCH;  // partial sums after a norm; before that, the norm's input
 constexpr int SUMS_BYTES =
-    max_of(TILES_M == 1 ? SPANS * max_of(QKV_CTA_TILES, GATE_UP_TILES) * ROWS * 32 : 0,
+    max_of(PART_TILES_M == 1 ? 4 * max_of(QKV_CTA_TILES, GATE_UP_TILES) * (PART_ROWS * 32 + 32) : 0,
            WARPS / TOKEN_WARPS * 2 * WIDTH);
 constexpr int AT_PARTIAL_SUMS = lines(AT_CODES + ROWS * (DOWN_SLICE + 16)); // partial sums of o and down
 // During attention, in the space of the codes:

@@ -8,7 +8,7 @@
 template <int SLICE>
 DEVICE void load_codes(const unsigned char *codes, const float *scales, const ThreadPosition &p) {
     constexpr int PIECES = SLICE / 16, ROUNDS = (TOKENS * PIECES + THREADS - 1) / THREADS;
-    uint4 pieces[ROUNDS];
+    uint4 pieces[ROUNDS] = {};
 #pragma unroll
     for (int i = 0; i < ROUNDS; i++) {
         const int piece = p.thread + i * THREADS;
@@ -54,17 +54,19 @@ template <int SLICE> DEVICE void store_partial_sums(const ThreadPosition &p) {
     const int m = TILES_M == 1 ? 0 : p.warp % 4, first = TILES_M == 1 ? p.warp : p.warp / 4;
     const int tiles = TILES_M == 1 ? first < RESIDUAL_TILES : (RESIDUAL_TILES - first + 3) / 4;
     if (m < TILES_M && tiles > 0) {
-        int sums[ROUNDS][4];
+        Sum sums[ROUNDS][4];
         product<MIN_TILES, ROUNDS, SLICE / 32>(
             sums, AT_CODES + m * 16 * PITCH_HERE, PITCH_HERE, AT_WEIGHT + first * STRIDE, 4 * STRIDE, tiles, p.lane);
 #pragma unroll
         for (int t = 0; t < ROUNDS; t++) {
             const int tile = first + 4 * t;
             if (t >= tiles) continue;
-            const int row = (tile / RANKS * RANKS + p.rank) * ROWS + m * 16 + p.lane / 4;
+            const int token = m * 16 + p.lane / 4, row = (tile / RANKS * RANKS + p.rank) * ROWS + token;
             const int to = AT_PARTIAL_SUMS + row * 32 + p.lane % 4 * 8;
-            remote_store(to, tile % RANKS, PARTIAL_SUMS_IN, (u32)sums[t][0], (u32)sums[t][1]);
-            remote_store(to + 256, tile % RANKS, PARTIAL_SUMS_IN, (u32)sums[t][2], (u32)sums[t][3]);
+            if (token < TOKENS)
+                remote_store(to, tile % RANKS, PARTIAL_SUMS_IN, bits_of(sums[t][0]), bits_of(sums[t][1]));
+            if (token + 8 < TOKENS)
+                remote_store(to + 256, tile % RANKS, PARTIAL_SUMS_IN, bits_of(sums[t][2]), bits_of(sums[t][3]));
         }
     }
 }
@@ -84,10 +86,10 @@ DEVICE void linear_residual_phase(
     if (p.thread == COPY_THREAD && p.cta * 8 < WIDTH) prefetch_l2(scales + it.next * WIDTH + p.cta * 8, 32);
     if (p.thread == EXPECT_THREAD) {
         if (QUANTIZES) expect_bytes(HIDDEN_AMAX_IN, TOKENS * RANKS * 4);
-        expect_bytes(PARTIAL_SUMS_IN, (RESIDUAL_TILES - p.rank + RANKS - 1) / RANKS * RANKS * ROWS * 32);
+        expect_bytes(PARTIAL_SUMS_IN, (RESIDUAL_TILES - p.rank + RANKS - 1) / RANKS * RANKS * TOKENS * 32);
     }
     grid_barrier.wait();
-    float before[RESIDUAL_ROUNDS];
+    float before[RESIDUAL_ROUNDS] = {};
 #pragma unroll
     for (int i = 0; i < RESIDUAL_ROUNDS; i++) {
         const int tile = p.rank + i * RANKS, output = (first_tile + tile) * 8 + n;
@@ -105,10 +107,10 @@ DEVICE void linear_residual_phase(
     for (int i = 0; i < RESIDUAL_ROUNDS; i++) {
         const int tile = p.rank + i * RANKS, output = (first_tile + tile) * 8 + n;
         if (token >= TOKENS || tile >= RESIDUAL_TILES || output >= WIDTH) continue;
-        int sum = 0;
+        Sum sum = 0;
 #pragma unroll
         for (int rank = 0; rank < RANKS; rank++)
-            sum += shared<int>(AT_PARTIAL_SUMS + ((i * RANKS + rank) * ROWS + token) * 32 + n * 4);
+            sum += shared<Sum>(AT_PARTIAL_SUMS + ((i * RANKS + rank) * ROWS + token) * 32 + n * 4);
         const float scale = shared<float>(AT_WEIGHT_SCALES + (i * 8 + n) * 4) * shared<float>(AT_SCALES + 4 * token);
         const float after = before[i] + sum * scale * shared<float>(AT_GATES + (i * 8 + n) * 4);
         g.stream[token * WIDTH + output] = to_bf16(after);

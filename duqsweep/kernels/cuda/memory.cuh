@@ -70,12 +70,12 @@ DEVICE void report_counts(const Arguments &g, const ThreadPosition &p) {
 // Orders this CTA's ordinary accesses to shared memory before bulk copies that write there.
 DEVICE void fence_before_bulk_load() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
-// One thread starts the copy of this CTA's fragments of a weight.
+// One thread starts the copy of this CTA's fragments of a weight, which come `number`th.
 DEVICE void bulk_load_weight(
-    int to, const unsigned char *weight, int bytes, Mbarrier which, int layer, const ThreadPosition &p) {
+    int to, const unsigned char *weight, int bytes, Mbarrier which, int number, const ThreadPosition &p) {
     if (p.thread != COPY_THREAD) return;
     expect_bytes(which, bytes);
-    bulk_load(to, weight + ((u64)layer * CTAS + p.cta) * bytes, bytes, which);
+    bulk_load(to, weight + (u64)number * bytes, bytes, which);
 }
 // A chunk of a rank's keys, where `number` counts from 0.
 struct KeyChunk {
@@ -123,6 +123,15 @@ DEVICE void remote_store(int to, int rank, Mbarrier which, u32 a, u32 b, u32 c, 
                  : "memory");
 }
 
+// Asynchronous bulk copy from this CTA's shared memory to another rank's, or to its own; that rank's mbarrier counts
+// the bytes.
+DEVICE void bulk_send(int to, int rank, int from, u32 bytes, Mbarrier which) {
+    asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+                 ::"r"(map_to_rank(smem_addr(to), rank)), "r"(smem_addr(from)), "r"(bytes),
+                   "r"(map_to_rank(mbarrier(which), rank))
+                 : "memory");
+}
+
 // Barrier of all CTAs of the grid. Work between `arrive` and `wait` overlaps with that of other CTAs.
 struct GridBarrier {
     u32 *arrivals, expected;
@@ -130,6 +139,7 @@ struct GridBarrier {
         expected += CTAS;
         // Every thread fences its own writes, so that these waits overlap; otherwise thread 0 would wait for all of them.
         asm volatile("fence.release.gpu;" ::: "memory");
+        if (CLUSTER_TOKENS > 1) fence_before_bulk_load();   // of other ranks
         __syncthreads();
         if (threadIdx.x == 0) asm volatile("red.relaxed.gpu.global.add.u32 [%0], 1;" ::"l"(arrivals) : "memory");
     }

@@ -8,7 +8,8 @@ DEVICE const u16 *modulation_of(const Arguments &g, int step, int norm) {
 }
 
 struct NormInputs {
-    u32 factor[LANE_CHANNELS / 2], shift[LANE_CHANNELS / 2], permutation[LANE_CHANNELS / 2];
+    u32 factor[LANE_CHANNELS / 2], shift[LANE_CHANNELS / 2];
+    u32 sources[LANE_CHANNELS / 2];   // where the permuted channels come from: 16-bit offsets behind AT_SUMS
 };
 
 DEVICE int first_channel(const ThreadPosition &p) { return (p.warp % TOKEN_WARPS * 32 + p.lane) * LANE_CHANNELS; }
@@ -17,23 +18,27 @@ DEVICE void load_norm(
     NormInputs &in, const u16 *modulation, const u16 *permutation, const ThreadPosition &p) {
     load_readonly(in.factor, modulation + first_channel(p));
     load_readonly(in.shift, modulation + WIDTH + first_channel(p));
-    load_readonly(in.permutation, permutation + first_channel(p));
+    load_readonly(in.sources, permutation + first_channel(p));
+#pragma unroll
+    for (int i = 0; i < LANE_CHANNELS / 2; i++)
+        in.sources[i] = in.sources[i] * 2 + p.warp / TOKEN_WARPS * 2 * WIDTH * 0x10001;
 }
 
-// Each rank norms and quantizes an eighth of the tokens and sends the result to all ranks of its cluster.
+// Each rank norms and quantizes some tokens of its part and sends the result to all ranks of the part.
 DEVICE void norm(const Arguments &g, const NormInputs &in, int parity, const ThreadPosition &p) {
-    const int group = p.warp / TOKEN_WARPS, token = p.rank + RANKS * group, channel = first_channel(p);
-    if (token < TOKENS) {
+    const int group = p.warp / TOKEN_WARPS, channel = first_channel(p);
+    const int row = p.rank % PART_RANKS + PART_RANKS * group, token = p.first_token + row;
+    const int first_rank = p.rank / PART_RANKS * PART_RANKS;
+    if (row < PART_TOKENS && token < TOKENS) {
         u32 raw[LANE_CHANNELS / 2];
         load_l2(raw, g.stream + token * WIDTH + channel);
-        float v[LANE_CHANNELS], sum = 0.f;
+        float v[LANE_CHANNELS], even = 0.f, odd = 0.f;
 #pragma unroll
         for (int i = 0; i < LANE_CHANNELS / 2; i++) {
-            v[2 * i] = low(raw[i]), v[2 * i + 1] = high(raw[i]);
-            sum += v[2 * i] * v[2 * i] + v[2 * i + 1] * v[2 * i + 1];
+            even = fmaf(low(raw[i]), low(raw[i]), even), odd = fmaf(high(raw[i]), high(raw[i]), odd);
             shared<u32>(AT_SUMS + group * 2 * WIDTH + 2 * channel + 4 * i) = raw[i];
         }
-        sum = warp_sum(sum);
+        float sum = warp_sum(even + odd);
         float *partial = &shared<float>(AT_WARP_PARTIALS);
         if (p.lane == 0) partial[p.warp] = sum;
         asm volatile("bar.sync %0, %1;" ::"r"(1 + group), "n"(32 * TOKEN_WARPS) : "memory");
@@ -42,12 +47,13 @@ DEVICE void norm(const Arguments &g, const NormInputs &in, int parity, const Thr
         for (int i = 0; i < TOKEN_WARPS; i++) sum += partial[group * TOKEN_WARPS + i];
         const float inverse = rsqrtf(sum / WIDTH + EPS);
 #pragma unroll
-        for (int i = 0; i < LANE_CHANNELS; i++) {
-            const u32 factor = in.factor[i / 2], shift = in.shift[i / 2];
-            const u32 source = i % 2 ? in.permutation[i / 2] >> 16 : in.permutation[i / 2] & 0xffff;
-            v[i] = to_float(shared<u16>(AT_SUMS + group * 2 * WIDTH + 2 * source));
-            const float times = i % 2 ? high(factor) : low(factor), plus = i % 2 ? high(shift) : low(shift);
-            v[i] = round_bf16(v[i] * inverse * times + plus);
+        for (int i = 0; i < LANE_CHANNELS / 2; i++) {
+            const u32 factor = in.factor[i], shift = in.shift[i], sources = in.sources[i];
+            const float first = to_float(shared<u16>(AT_SUMS + (sources & 0xffff)));
+            const float second = to_float(shared<u16>(AT_SUMS + (sources >> 16)));
+            const u32 pair = to_bf16(first * inverse * low(factor) + low(shift),
+                                     second * inverse * high(factor) + high(shift));
+            v[2 * i] = low(pair), v[2 * i + 1] = high(pair);
         }
         rotate(v, p.lane);
         float amax = values_amax(v);
@@ -63,73 +69,70 @@ DEVICE void norm(const Arguments &g, const NormInputs &in, int parity, const Thr
             u32 all[4];
 #pragma unroll
             for (int i = 0; i < 4; i++) all[i] = __shfl_sync(~0u, words[0], p.lane / 4 * 4 + i);
-            const int here = AT_CODES + token * PITCH + channel / 16 * 16, rank = p.lane % 4 * 2;
+            static_assert(LANE_CHANNELS > 4 || PARTS == 1);
+            const int here = AT_CODES + row * PITCH + channel / 16 * 16, rank = p.lane % 4 * 2;
             remote_store(here, rank, CODES_IN, all[0], all[1], all[2], all[3]);
             remote_store(here, rank + 1, CODES_IN, all[0], all[1], all[2], all[3]);
         } else {
 #pragma unroll
-            for (int rank = 0; rank < RANKS; rank++)
-                remote_store(
-                    AT_CODES + token * PITCH + channel, rank, CODES_IN, words[0], words[1], words[2], words[3]);
+            for (int i = 0; i < PART_RANKS; i++)
+                remote_store(AT_CODES + row * PITCH + channel, first_rank + i, CODES_IN,
+                             words[0], words[1], words[2], words[3]);
         }
-        if (p.warp % TOKEN_WARPS == 0 && p.lane < RANKS)
-            remote_store(AT_SCALES + 4 * token, p.lane, CODES_IN, __float_as_uint(scale));
+        if (p.warp % TOKEN_WARPS == 0 && p.lane < PART_RANKS)
+            remote_store(AT_SCALES + 4 * row, first_rank + p.lane, CODES_IN, __float_as_uint(scale));
     }
     wait_bytes(CODES_IN, parity);
 }
-DEVICE void expect_codes() { expect_bytes(CODES_IN, TOKENS * (WIDTH + 4)); }
+DEVICE void expect_codes(const ThreadPosition &p) {
+    expect_bytes(CODES_IN, min(PART_TOKENS, TOKENS - p.first_token) * (WIDTH + 4));
+}
 
-// The product after a norm. Calls `finish(tile, token, pair, first, second)` for each pair of adjacent outputs, with
-// their integer sums. With one tile of tokens, warps also divide the input channels and add up through shared memory;
-// with more, warps divide the tokens.
+// The product after a norm. Calls `finish(tile, row, pair, first, second)` for each pair of adjacent outputs, with
+// their sums; row: number of the token in its part. Warps divide tiles of tokens, groups of output tiles and spans of
+// input channels, so that few of them read the same operand; the spans are added up through shared memory.
 template <int TILES, typename Finish>
 DEVICE void norm_product(int weight, const ThreadPosition &p, Finish finish) {
-    constexpr int ROUNDS = (TILES + 3) / 4, STRIDE = fragment_bytes(1, WIDTH);
-    int sums[ROUNDS][4];
-    if constexpr (TILES_M == 1) {
-        const int first = p.warp % 4, span = p.warp / 4, tiles = (TILES - first + 3) / 4;
-        const int from = weight + first * STRIDE + span * (STRIDE / SPANS);
-        product<TILES / 4, ROUNDS, SPAN_STEPS>(
-            sums, AT_CODES + span * SPAN_STEPS * 32, PITCH, from, 4 * STRIDE, tiles, p.lane);
+    constexpr int M_WARPS = PART_TILES_M == 3 ? 4 : PART_TILES_M;
+    constexpr int GROUPS = M_WARPS == 1 ? 4 : (TILES * M_WARPS <= 16 ? 4 : 8) / M_WARPS;
+    constexpr int SPANS = WARPS / M_WARPS / GROUPS, STEPS = WIDTH / 32 / SPANS, STRIDE = fragment_bytes(1, WIDTH);
+    constexpr int ROUNDS = (TILES + GROUPS - 1) / GROUPS, TILE_BYTES = PART_ROWS * 32 + 32;
+    constexpr int AT = M_WARPS == 1 ? AT_SUMS : AT_CODES;   // of the sums
+    static_assert(AT + SPANS * TILES * TILE_BYTES <= AT_SUMS + SUMS_BYTES, "no space for the sums");
+    const int m = p.warp % M_WARPS, group = p.warp / M_WARPS % GROUPS, span = p.warp / M_WARPS / GROUPS;
+    const int tiles = m < PART_TILES_M ? (TILES - group + GROUPS - 1) / GROUPS : 0;
+    Sum sums[ROUNDS][4] = {};
+    if (tiles > 0)
+        product<TILES / GROUPS, ROUNDS, STEPS>(
+            sums, AT_CODES + m * 16 * PITCH + span * STEPS * 32, PITCH,
+            weight + group * STRIDE + span * (STRIDE / SPANS), GROUPS * STRIDE, tiles, p.lane);
+    if (AT == AT_CODES) __syncthreads();   // the sums overwrite the codes
 #pragma unroll
-        for (int t = 0; t < ROUNDS; t++) {
-            if (t >= tiles) continue;
-            const int row = (span * TILES + first + 4 * t) * ROWS + p.lane / 4;
-            int *to = &shared<int>(AT_SUMS + row * 32) + p.lane % 4 * 2;
-            to[0] = sums[t][0], to[1] = sums[t][1];
-            to[64] = sums[t][2], to[65] = sums[t][3];
+    for (int t = 0; t < ROUNDS; t++) {
+        if (t >= tiles) continue;
+        const int tile = span * TILES + group + GROUPS * t, row = m * 16 + p.lane / 4;
+        Sum *to = &shared<Sum>(AT + tile * TILE_BYTES + row * 32) + p.lane % 4 * 2;
+        to[0] = sums[t][0], to[1] = sums[t][1];
+        to[64] = sums[t][2], to[65] = sums[t][3];
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = p.thread; i < TILES * PART_TOKENS * 4; i += THREADS) {
+        const int pair = i % 4, tile = i / 4 % TILES, row = i / 4 / TILES;   // adjacent outputs are stored together
+        if (PARTS > 1 && p.first_token + row >= TOKENS) continue;
+        Sum first = 0, second = 0;
+#pragma unroll
+        for (int other = 0; other < SPANS; other++) {
+            const Sum *from = &shared<Sum>(AT + (other * TILES + tile) * TILE_BYTES + row * 32) + 2 * pair;
+            first += from[0], second += from[1];
         }
-        __syncthreads();
-#pragma unroll
-        for (int i = p.thread; i < TILES * TOKENS * 4; i += THREADS) {
-            const int pair = i % 4, token = i / 4 % TOKENS, tile = i / 4 / TOKENS;
-            int first = 0, second = 0;
-#pragma unroll
-            for (int span = 0; span < SPANS; span++) {
-                const int *from = &shared<int>(AT_SUMS + ((span * TILES + tile) * ROWS + token) * 32) + 2 * pair;
-                first += from[0], second += from[1];
-            }
-            finish(tile, token, pair, first, second);
-        }
-    } else {
-        const int m = p.warp % 4, first = p.warp / 4, tiles = (TILES - first + 3) / 4;
-        if (m >= TILES_M || tiles <= 0) return;
-        product<TILES / 4, ROUNDS, SPANS * SPAN_STEPS>(
-            sums, AT_CODES + m * 16 * PITCH, PITCH, weight + first * STRIDE, 4 * STRIDE, tiles, p.lane);
-#pragma unroll
-        for (int t = 0; t < ROUNDS; t++)
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                const int token = m * 16 + half * 8 + p.lane / 4;
-                if (t < tiles && token < TOKENS)
-                    finish(first + 4 * t, token, p.lane % 4, sums[t][2 * half], sums[t][2 * half + 1]);
-            }
+        finish(tile, row, pair, first, second);
     }
 }
 
 // Applies the scales of weight and token to two outputs.
-DEVICE float2 scaled(int tile, int token, int pair, float first, float second) {
+DEVICE float2 scaled(int tile, int row, int pair, float first, float second) {
     const float2 scales = shared<float2>(AT_WEIGHT_SCALES + (tile * 8 + 2 * pair) * 4);
-    const float scale = shared<float>(AT_SCALES + 4 * token);
+    const float scale = shared<float>(AT_SCALES + 4 * row);
     return {first * scales.x * scale, second * scales.y * scale};
 }

@@ -1,4 +1,4 @@
-// Per-token quantization to int8: block Hadamard rotation, amax, scale, rounding.
+// Per-token quantization to int8 or e4m3: block Hadamard rotation, amax, scale, rounding.
 #pragma once
 #include "memory.cuh"
 
@@ -39,15 +39,25 @@ template <int N> DEVICE float values_amax(const float (&v)[N]) {
 DEVICE float scale_of(float amax) {
     return fmaxf(amax * (1.f / sqrtf((float)BLOCK) / QMAX), SMALLEST_SCALE);
 }
-// Rounds N channels to int8, four per word.
+// Rounds two channels to codes, in the lower bytes of the result.
+DEVICE u32 round_pair(float first, float second, float factor) {
+#if E4M3
+    u16 pair;
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(second * factor), "f"(first * factor));
+    return pair;
+#else
+    constexpr float ROUNDING = 12582912.f;   // 1.5 * 2**23: the sum has the rounded value in its lowest bits
+    return __byte_perm(__float_as_uint(fmaf(first, factor, ROUNDING)),
+                       __float_as_uint(fmaf(second, factor, ROUNDING)), 0x40);
+#endif
+}
+// Rounds N channels to codes, four per word.
 template <int N> DEVICE void pack(u32 (&words)[N / 4], const float (&v)[N], float scale) {
     const float factor = __fdividef(1.f / sqrtf((float)BLOCK), scale);
 #pragma unroll
-    for (int i = 0; i < N / 4; i++) {
-        words[i] = 0;
-#pragma unroll
-        for (int j = 0; j < 4; j++) words[i] |= (u32)(__float2int_rn(v[4 * i + j] * factor) & 255) << (8 * j);
-    }
+    for (int i = 0; i < N / 4; i++)
+        words[i] = __byte_perm(round_pair(v[4 * i], v[4 * i + 1], factor),
+                               round_pair(v[4 * i + 2], v[4 * i + 3], factor), 0x5410);
 }
 
 // The largest |x| of a token whose channels are divided among the ranks of a cluster. amax: of this rank's slice. One

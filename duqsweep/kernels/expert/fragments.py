@@ -2,8 +2,9 @@
 
 A tile is 8 outputs and a step is 32 input channels: the operand of one instruction. Lane 4·g + q of
 a warp holds output g and, of each half of the step, channels 4·q to 4·q + 3. A chunk is the 16
-bytes that a lane loads at once: two steps of int8, or four steps of int4, where each byte holds a
-value of the first half of the step in its low bits and one of the second half in its high bits.
+bytes that a lane loads at once: two steps of int8 or e4m3, or four steps of int4, where each byte
+holds a value of the first half of the step in its low bits and one of the second half in its high
+bits.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ def fragments(values: Tensor) -> Tensor:
     """Reorder a weight into fragments.
 
     Args:
-        values: (out, in) int8, or (out, in / 2) uint8 of `pack_int4`; out is a multiple of 8,
-            in of 64, or of 128 for `pack_int4`.
+        values: (out, in) int8 or e4m3, or (out, in / 2) uint8 of `pack_int4`; out is a multiple of
+            8, in of 64, or of 128 for `pack_int4`.
 
     Returns:
         (out / 8, chunks, 32, 16) uint8: tile, chunk, lane, byte.

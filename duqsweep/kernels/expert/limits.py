@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-INTEGER_FORMATS = ("w4a8", "w8a8")
+LOOP_FORMATS = ("w4a8", "w8a8", "e4m3")  # of the persistent kernel; all its products have the same
 TOKENS = 16  # rows of a tile; buffers have a multiple of it
 # Sizes of pi0.5's expert, the only ones that the persistent kernel in CUDA C++ supports.
 SIZES = {"width": 1024, "hidden": 4096, "heads": 8, "kv_heads": 1, "head_dim": 256}
@@ -15,7 +15,7 @@ SIZES = {"width": 1024, "hidden": 4096, "heads": 8, "kv_heads": 1, "head_dim": 2
 class ProductFormat:
     """How one product of the expert is computed, after layers with the same input are merged."""
 
-    name: str  # one of `INTEGER_FORMATS`, or a dtype
+    name: str  # one of `LOOP_FORMATS`, or a dtype
     groups: int = 1  # scales per row
     block: int = 1  # channels per rotation block; 1: no rotation
     act_bits: int = 16  # 16: activations are not quantized
@@ -37,9 +37,9 @@ def shape_reason(sizes: Mapping[str, int]) -> str | None:
 
 def loop_formats_reason(formats: Sequence[ProductFormat]) -> str | None:
     """Why the persistent kernel cannot compute products in these formats; None: it can."""
-    floats = sum(product.name not in INTEGER_FORMATS for product in formats)
+    floats = sum(product.name not in LOOP_FORMATS for product in formats)
     if floats:
-        return f"{floats} of {len(formats)} products do not multiply integers"
+        return f"{floats} of {len(formats)} products do not multiply integers or e4m3"
     if any(product.groups > 1 for product in formats):
         return "its weights have a scale per group of channels"
     if len(set(formats)) > 1:

@@ -22,7 +22,7 @@ RANKS = 8  # CTAs of a cluster
 class PackedExpert:
     """The weights of all layers in the kernel's layout; the first axis is the layer."""
 
-    qkv: Tensor  # (layers, CTAs, …) uint8: fragments
+    qkv: Tensor  # (layers, CTAs / parts, …) uint8: fragments; gate_up also, o and down by CTA
     o: Tensor
     gate_up: Tensor
     down: Tensor
@@ -34,18 +34,21 @@ class PackedExpert:
     permutations: Tensor
 
 
-def pack(shape: ExpertShape, layers: Sequence[LayerWeights], ctas: int) -> PackedExpert:
+def pack(
+    shape: ExpertShape, layers: Sequence[LayerWeights], ctas: int, parts: int = 1
+) -> PackedExpert:
     """Repack the weights for a grid of that many CTAs.
 
     Args:
         shape: Sizes of the expert.
-        layers: Its layers, with integer weights and one scale per row.
+        layers: Its layers, quantized, with one scale per row.
         ctas: CTAs of the grid; a multiple of `RANKS`.
+        parts: Parts of the tokens, for each of which CTAs compute all outputs of qkv and gate_up.
 
     Raises:
         EvaluationError: A layer is not quantized.
     """
-    packed = [_pack_layer(shape, layer, ctas) for layer in layers]
+    packed = [_pack_layer(shape, layer, ctas, ctas // parts) for layer in layers]
     return PackedExpert(
         **{
             field.name: torch.stack([getattr(layer, field.name) for layer in packed])
@@ -54,10 +57,10 @@ def pack(shape: ExpertShape, layers: Sequence[LayerWeights], ctas: int) -> Packe
     )
 
 
-def _pack_layer(shape: ExpertShape, layer: LayerWeights, ctas: int) -> PackedExpert:
-    if not all(weight.is_integer for weight in layer.products()):
+def _pack_layer(shape: ExpertShape, layer: LayerWeights, ctas: int, sets: int) -> PackedExpert:
+    if not all(weight.is_integer or weight.is_e4m3 for weight in layer.products()):
         raise EvaluationError(
-            "the persistent kernel multiplies integers, got a layer with floating-point weights"
+            "the persistent kernel multiplies integers or e4m3, got a layer of other weights"
         )
     qkv, o, gate_up, down = layer.products()
     device = qkv.values.device
@@ -68,13 +71,13 @@ def _pack_layer(shape: ExpertShape, layer: LayerWeights, ctas: int) -> PackedExp
     rotary = Rotary(shape.head_dim, 0).interleaved(qkv.out_features)
     qkv = take_rows(qkv, rotary.to(device))
     return PackedExpert(
-        qkv=_spread(fragments(qkv.values), ctas, apart=True).reshape(ctas, -1),
+        qkv=_spread(fragments(qkv.values), sets, apart=True).reshape(sets, -1),
         o=_sliced(o, ctas),
-        gate_up=_spread(fragments(gate_up.values), ctas, apart=False).reshape(ctas, -1),
+        gate_up=_spread(fragments(gate_up.values), sets, apart=False).reshape(sets, -1),
         down=_sliced(down, ctas),
-        qkv_scales=_spread(_scales(qkv).view(-1, TILE), ctas, apart=True).flatten(),
+        qkv_scales=_spread(_scales(qkv).view(-1, TILE), sets, apart=True).flatten(),
         o_scales=_scales(o),
-        gate_up_scales=_spread(_scales(gate_up).view(-1, TILE), ctas, apart=False).flatten(),
+        gate_up_scales=_spread(_scales(gate_up).view(-1, TILE), sets, apart=False).flatten(),
         down_scales=_scales(down),
         permutations=torch.cat(permutations).to(torch.int16).view(-1, shape.width),
     )

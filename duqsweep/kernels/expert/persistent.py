@@ -12,6 +12,7 @@ from torch import Tensor
 from duqsweep.kernels import nvrtc
 from duqsweep.kernels.expert.limits import (
     SIZES,
+    TOKENS,
     ProductFormat,
     loop_formats_reason,
     loop_sizes_reason,
@@ -36,11 +37,20 @@ class Constants:
 
     tokens: int  # 1 to 64
     format: int  # bits of a stored weight: 4 or 8
+    e4m3: bool  # whether codes are 8-bit floats, not integers
     block: int  # channels per rotation block; 1: no rotation
     qmax: float  # largest quantized activation
     layers: int
     action: int  # channels of an action
     clusters: int  # active at the same time
+
+    @property
+    def parts(self) -> int:
+        """Parts of the tokens that the ranks of a cluster divide in the products after a norm.
+
+        Two halve the codes that arrive at a rank, and double its weights, which must be small.
+        """
+        return 2 if self.format == 4 and self.tokens > TOKENS else 1
 
     def definitions(self, chunked: bool) -> dict[str, int | str]:
         """The preprocessor definitions.
@@ -51,7 +61,13 @@ class Constants:
         found: dict[str, int | str] = {
             field.name.upper(): getattr(self, field.name) for field in fields(self)
         }
-        return {**found, "QMAX": f"{self.qmax:.1f}f", "CHUNKED": int(chunked)}
+        return {
+            **found,
+            "E4M3": int(self.e4m3),
+            "PARTS": self.parts,
+            "QMAX": f"{self.qmax:.1f}f",
+            "CHUNKED": int(chunked),
+        }
 
 
 def unsupported_reason(
@@ -93,6 +109,7 @@ def constants_of(shape: ExpertShape, layers: Sequence[LayerWeights]) -> Constant
     return Constants(
         tokens=shape.tokens,
         format=weight.stored_bits,
+        e4m3=weight.is_e4m3,
         block=weight.block,
         qmax=weight.act_qmax,
         layers=len(layers),
@@ -111,7 +128,7 @@ class PersistentLoop:
 
         Args:
             constants: What to compile the kernel for.
-            name: Format of the weights ("w4a8" or "w8a8"), for the names of counted products.
+            name: Format of the weights ("w4a8", "w8a8", "e4m3"), in the names of counted products.
             device: A GPU.
             longest_prefix: The most prefix tokens that the policy can produce.
 
@@ -125,6 +142,7 @@ class PersistentLoop:
         self.kernel(longest_prefix)  # compiled now, not in a call
         self.ctas = RANKS * constants.clusters
         attn = SIZES["heads"] * SIZES["head_dim"]
+        codes = torch.float8_e4m3fn if constants.e4m3 else torch.int8
 
         def rows(columns: int, dtype: torch.dtype) -> Tensor:
             return torch.zeros(constants.tokens, columns, dtype=dtype, device=device)
@@ -135,8 +153,8 @@ class PersistentLoop:
             "keys": rows(SIZES["head_dim"], torch.bfloat16),
             "values": rows(SIZES["head_dim"], torch.bfloat16),
             "hidden": rows(SIZES["hidden"], torch.bfloat16),
-            "attn_codes": rows(attn, torch.int8),
-            "hidden_codes": rows(SIZES["hidden"], torch.int8),
+            "attn_codes": rows(attn, codes),
+            "hidden_codes": rows(SIZES["hidden"], codes),
             "attn_scales": rows(1, torch.float32),
             "hidden_scales": rows(1, torch.float32),
         }

@@ -40,8 +40,8 @@ class LayerProjections:
 def merge_reason(projections: LayerProjections) -> str | None:
     """Why the kernels cannot run a layer; None: they can."""
     for part in projections.all():
-        if part.numerics in ("simulated", "e4m3"):
-            return f"the kernels run integer and unquantized layers, and some are {part.numerics}"
+        if part.numerics == "simulated":
+            return "the kernels multiply what is stored, and some layers are simulated"
         if part.bias is not None:
             return "the kernels add no bias, and a layer has one"
     for group in (projections.qkv, projections.gate_up):
