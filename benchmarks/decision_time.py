@@ -15,6 +15,7 @@ import numpy as np
 from search.simulation import FLOOR, SIMULATOR_S, START_S, random_point
 from search.truths import DEVELOPMENT, Truth
 
+from duqsweep.control.front.measures import EPISODE_TIME_S
 from duqsweep.control.kghv import chooser as engine
 from duqsweep.control.kghv.chooser import Chooser, Known, Prices, Region
 from duqsweep.control.kghv.question import Able
@@ -37,7 +38,7 @@ def main() -> None:
         chooser = Chooser(
             truth.parameters,
             lambda choose: {p.key: choose(p) for p in truth.parameters},
-            costs=1,
+            costs=[EPISODE_TIME_S.noise],
             batch=20,
         )
 
@@ -46,7 +47,8 @@ def main() -> None:
             chooser.choose(known, region, prices, lambda _: False, rng)
 
         def believe(known: list[Known], chooser: Chooser = chooser) -> None:
-            posterior, able = chooser.posterior(known), Able.of(known, 1)
+            posterior = chooser.posterior(known)
+            able = Able.of(known, posterior)
             posterior.front_chances(able.places, able.costs, np.array([0.02]))
 
         decide(_trials(truth, count))  # the hyperparameters are those of the sweep so far

@@ -33,7 +33,7 @@ from search.simulation import (
 from search.truths import Truth
 
 LEAST_EPISODES = 40  # of a trial that kghv recommends; all others have their fixed number
-RANDOM_STARTS = 5
+STARTUP_TRIALS = 5  # as `sampler.startup_trials` of a sweep: start points, then random ones
 
 
 class KGHV:
@@ -46,12 +46,13 @@ class KGHV:
         self._truth, self._batch = truth, batch
         self._rng = random.Random(f"kghv/{seed}")
         self._starts = [*truth.starts]
-        self._starts += [random_point(truth, self._rng) for _ in range(RANDOM_STARTS)]
+        lacking = max(STARTUP_TRIALS - len(self._starts), 0)
+        self._starts += [random_point(truth, self._rng) for _ in range(lacking)]
         self._seen: set[str] = set()
         self._chooser = Chooser(
             truth.parameters,
             lambda choose: {p.key: choose(p) for p in truth.parameters},
-            costs=1,
+            costs=[EPISODE_TIME_S.noise],
             batch=batch,
             least=least,
         )
@@ -79,22 +80,20 @@ class KGHV:
 
     def recommend(self, trials: Sequence[Trial]) -> list[tuple[Trial, float]]:
         """What no other dominates by posterior mean, among trials with enough episodes."""
-        known = self._known(trials)
-        means = self._chooser.posterior(known).means
-        able = [
-            (trial, mean)
-            for trial, mean in zip(trials, means, strict=True)
-            if trial.episodes >= LEAST_EPISODES
-        ]
-        return _front([trial for trial, _ in able], [float(mean) for _, mean in able])
+        found = self._chooser.posterior(self._known(trials))
+        able = [i for i, trial in enumerate(trials) if trial.episodes >= LEAST_EPISODES]
+        return _front(
+            [trials[i] for i in able],
+            found.means[able].tolist(),
+            found.costs[able, 0].tolist(),
+        )
 
     def front_chances(self, trials: Sequence[Trial]) -> list[tuple[Trial, float]]:
         """The trials that may be on the front, with the probability that is stated for it."""
         able = [i for i, trial in enumerate(trials) if trial.successes]
-        costs = np.array([[trials[i].log_time] for i in able]).reshape(-1, 1)
         posterior = self._chooser.posterior(self._known(trials))
         noise = np.array([EPISODE_TIME_S.noise])
-        found = posterior.front_chances(np.array(able, dtype=np.intp), costs, noise)
+        found = posterior.front_chances(np.array(able, np.intp), posterior.costs[able], noise)
         return [(trials[i], float(chance)) for i, chance in zip(able, found, strict=True)]
 
     def _start(self, point: Params) -> tuple[Params, int]:
@@ -162,7 +161,8 @@ class Optuna:
     def recommend(self, trials: Sequence[Trial]) -> list[tuple[Trial, float]]:
         """`best_trials`: what no other dominates by its raw values."""
         done = [trial for trial in trials if trial.episodes and not trial.pending]
-        return _front(done, [trial.successes / trial.episodes for trial in done])
+        rates = [trial.successes / trial.episodes for trial in done]
+        return _front(done, rates, [trial.log_time for trial in done])
 
     def front_chances(self, trials: Sequence[Trial]) -> list[tuple[Trial, float]]:
         """The same as of `KGHV`, by the bootstrap over episodes."""
@@ -188,10 +188,12 @@ METHODS: Mapping[str, MakeMethod] = {
 }
 
 
-def _front(trials: Sequence[Trial], rates: Sequence[float]) -> list[tuple[Trial, float]]:
+def _front(
+    trials: Sequence[Trial], rates: Sequence[float], log_times: Sequence[float]
+) -> list[tuple[Trial, float]]:
     if not trials:
         return []
-    pairs = [(rate, trial.log_time) for trial, rate in zip(trials, rates, strict=True)]
+    pairs = list(zip(rates, log_times, strict=True))
     flags = non_dominated(pairs, ("maximize", "minimize"))
     shown = zip(trials, rates, flags, strict=True)
     return [(trial, rate) for trial, rate, on_front in shown if on_front]

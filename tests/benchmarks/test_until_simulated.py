@@ -27,7 +27,7 @@ class Asking(KGHV):
         posterior = self._chooser.posterior(known)
         new = self._chooser.new_points(known, random.Random(len(trials)))
         parts = (new, 0, self._is_taken)
-        self.answer = answer_fastest(QUESTION, posterior, Able.of(known, 1), known, *parts)
+        self.answer = answer_fastest(QUESTION, posterior, Able.of(known, posterior), known, *parts)
         if self.answer.is_known:
             return None
         if sum(trial.episodes for trial in trials) // self._batch % 2:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from synthetic_sweep import (
     OBJECTIVES,
@@ -46,6 +48,23 @@ def test_a_lucky_trial_is_on_the_front_of_raw_rates_only(folder):
     assert [point.p_front for point in believed.points] == [0.3, 0.9]
     assert believed == compute_front(folder, OBJECTIVES)
     assert Front.from_json(believed.to_json()) == believed
+
+
+def test_a_time_without_the_noise_of_its_measure_places_a_trial(folder):
+    """Trial 1 was measured as the faster one; the model says that its clock was lucky."""
+    builder, views = FrontBuilder(folder, OBJECTIVES), read_trials(folder)
+    times = [point.measures["episode_time_s"] for point in builder.build(views).points]
+    assert times[1] < times[0]
+    for slower, on_front in ((0.9, [False, True]), (1.1, [True, False])):
+        logs = (math.log(times[0]), math.log(times[0] * slower))
+        rates = (0.90, 0.85) if slower > 1 else (0.85, 0.90)
+        write_beliefs(
+            folder,
+            Beliefs({str(i): Belief(rates[i], 0.03, 0.5, (logs[i],)) for i in range(2)}),
+        )
+        found = builder.build(views)
+        assert [point.on_front for point in found.points] == on_front
+        assert [point.measures["episode_time_s"] for point in found.points] == times
 
 
 def test_beliefs_are_read_as_they_were_written_and_rewritten_only_when_they_change(folder):

@@ -57,7 +57,7 @@ def error(space: Space, model: Surrogate | None, seed: int, measured: int) -> fl
     points = [space.random_point(rng) for _ in range(measured + UNSEEN)]
     encoding = Encoding(space.parameters)
     x, y = encoding.encode(points), log_times(space, points)
-    surrogate = CostSurrogate(encoding.columns)
+    surrogate = CostSurrogate(encoding.columns, noise=0.02)
     surrogate.modelled = model
     surrogate.fit(x[:measured], y[:measured], steps=20)
     found, _ = surrogate.predict(x[measured:])
@@ -101,3 +101,36 @@ def test_a_cost_without_a_model_is_learnt_from_trials_alone(space):
     found = learn_cost_model(encoding, space.random_point, modelled, 2)
     assert found[0] is None
     assert found[1] is not None
+
+
+def measured(space: Space, noise: float) -> tuple[np.ndarray, np.ndarray, CostSurrogate]:
+    """40 trials: true logarithms of their times, what was measured, and the model of it."""
+    rng = random.Random(11)
+    points = [space.random_point(rng) for _ in range(40)]
+    encoding = Encoding(space.parameters)
+    x, true = encoding.encode(points), log_times(space, points)
+    seen = true + noise * np.random.default_rng(3).standard_normal(len(true))
+    surrogate = CostSurrogate(encoding.columns, noise=0.02)
+    surrogate.fit(x, seen, steps=20)
+    return true, surrogate.believed(x, seen), surrogate
+
+
+def test_a_clock_that_is_nearly_exact_is_believed(space):
+    true, believed, surrogate = measured(space, 0.003)
+    assert math.sqrt(surrogate.process.common_noise) < 0.02
+    assert np.abs(believed - true).max() < 0.03
+
+
+def test_the_noise_of_a_clock_is_learnt_and_taken_out(space):
+    true, believed, surrogate = measured(space, 0.10)
+    assert 0.06 < math.sqrt(surrogate.process.common_noise) < 0.14
+    assert np.sqrt(np.mean((believed - true) ** 2)) < 0.075
+
+
+def test_a_cost_that_is_measured_exactly_stays_as_measured(space):
+    encoding = Encoding(space.parameters)
+    x = encoding.encode([space.random_point(random.Random(i)) for i in range(6)])
+    seen = np.linspace(0.0, 1.0, 6)
+    surrogate = CostSurrogate(encoding.columns)
+    surrogate.fit(x, seen, steps=20)
+    assert (surrogate.believed(x, seen) == seen).all()

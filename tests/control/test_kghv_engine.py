@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from collections import Counter
 from dataclasses import replace
 from statistics import NormalDist
 
@@ -87,9 +88,9 @@ def test_a_parameter_whose_condition_does_not_hold_is_far_from_each_of_its_value
 
 def test_the_kernel_is_built_from_the_space_and_layers_share_a_length_scale():
     kernel = Kernel(Encoding(SPACE).columns, 0.2)
-    assert len(kernel.columns) == 6
-    assert kernel.groups[-1] == f"{BITS}*"
-    assert len(kernel.groups) == 5
+    assert len(kernel.columns) == 7
+    assert kernel.groups[-2:] == (f"{BITS}*", f"{BITS}* shares")
+    assert len(kernel.groups) == 6
 
 
 def slow_covariance(kernel: Kernel, theta, a, b) -> float:
@@ -99,10 +100,15 @@ def slow_covariance(kernel: Kernel, theta, a, b) -> float:
         length = math.exp(theta[kernel.groups.index(column.group)])
         squared = ((a[column.span] - b[column.span]) ** 2).sum()
         parts.append(math.exp(-0.5 * squared / length**2))
-    pairs = [left * right for left, right in itertools.combinations(parts, 2)]
+    sizes = Counter(column.group for column in kernel.columns)
+    weights = [1 / len(sizes) / sizes[column.group] for column in kernel.columns]
+    main = sum(weight * part for weight, part in zip(weights, parts, strict=True))
+    pairs, pair_weights = 0.0, 0.0
+    for i, j in itertools.combinations(range(len(parts)), 2):
+        pairs += weights[i] * weights[j] * parts[i] * parts[j]
+        pair_weights += weights[i] * weights[j]
     v1, v2, v3 = np.exp(theta[-3:])
-    mean = sum(parts) / len(parts)
-    return kernel.offset + v1 * mean + v2 * sum(pairs) / len(pairs) + v3 * math.prod(parts)
+    return kernel.offset + v1 * main + v2 * pairs / pair_weights + v3 * math.prod(parts)
 
 
 @pytest.fixture
@@ -266,7 +272,7 @@ def known_trials(count: int, seed: int = 3) -> list[Known]:
 
 
 def choose(known, chooser=None, seed=0, **changed):
-    chooser = chooser or Chooser(SPACE, draw, costs=1, batch=20)
+    chooser = chooser or Chooser(SPACE, draw, costs=[0.0], batch=20)
     return chooser.choose(known, REGION, PRICES, lambda _: False, random.Random(seed), **changed)
 
 
@@ -275,10 +281,10 @@ def test_the_same_state_gives_the_same_decision():
 
 
 def test_hyperparameters_that_were_saved_make_a_new_chooser_decide_the_same():
-    first = Chooser(SPACE, draw, costs=1, batch=20)
+    first = Chooser(SPACE, draw, costs=[0.0], batch=20)
     for count in (6, 9, 12):
         choose(known_trials(count), first)
-    second = Chooser(SPACE, draw, costs=1, batch=20)
+    second = Chooser(SPACE, draw, costs=[0.0], batch=20)
     second.hyperparameters = first.hyperparameters
     assert choose(known_trials(13), second) == choose(known_trials(13), first)
 
@@ -298,7 +304,7 @@ def test_it_resumes_what_is_undecided_and_leaves_what_is_pending_done_or_too_slo
 
 
 def test_a_point_of_the_front_gets_its_least_episodes_first():
-    chooser = Chooser(SPACE, draw, costs=1, batch=4, least=20)
+    chooser = Chooser(SPACE, draw, costs=[0.0], batch=4, least=20)
     known = [Known(0, POINTS[0], 19, 20, (1.0,)), Known(1, POINTS[3], 4, 4, (0.5,))]
     chosen = choose(known, chooser)
     assert chosen is not None
@@ -311,7 +317,7 @@ def test_trials_below_the_least_success_get_no_more_episodes():
         Known(1, None, 10, 20, (0.1,)),
         Known(2, None, 18, 20, (0.5,)),
     ]
-    chooser = Chooser((), lambda choose: {}, costs=1, batch=20)
+    chooser = Chooser((), lambda choose: {}, costs=[0.0], batch=20)
     region = Region(REGION.corner, 0.9)
     chosen = chooser.choose(known, region, PRICES, lambda _: False, random.Random(0))
     assert chosen is not None
@@ -319,7 +325,7 @@ def test_trials_below_the_least_success_get_no_more_episodes():
 
 
 def test_a_plan_outside_the_space_says_nothing_of_the_points_in_it():
-    chooser = Chooser(SPACE, draw, costs=1, batch=20)
+    chooser = Chooser(SPACE, draw, costs=[0.0], batch=20)
     inside = known_trials(6)
     before = chooser.posterior(inside).means
     found = chooser.posterior([*inside, Known(6, None, 0, 400, (1.0,))])
@@ -330,11 +336,11 @@ def test_a_plan_outside_the_space_says_nothing_of_the_points_in_it():
 
 
 def test_a_trial_that_failed_says_nothing_of_the_success_of_others():
-    chooser = Chooser(SPACE, draw, costs=1, batch=20)
+    chooser = Chooser(SPACE, draw, costs=[0.0], batch=20)
     inside = known_trials(6)
     before = chooser.posterior(inside)
     broken = Known(6, POINTS[3], 0, 0, (1.0,), is_done=True, has_failed=True)
-    found = Chooser(SPACE, draw, costs=1, batch=20).posterior([*inside, broken])
+    found = Chooser(SPACE, draw, costs=[0.0], batch=20).posterior([*inside, broken])
     np.testing.assert_allclose(found.means[:6], before.means)
     assert found.means[6] < 0.001
     assert found.sds[6] < 0.001
@@ -349,7 +355,7 @@ def test_new_points_are_sound_unless_points_like_them_failed():
             for trial in known_trials(20)
         ]
 
-    chooser = Chooser(SPACE, draw, costs=1, batch=20)
+    chooser = Chooser(SPACE, draw, costs=[0.0], batch=20)
     assert (chooser.new_points(trials(False), random.Random(0)).sound == 1.0).all()
     new = chooser.new_points(trials(True), random.Random(0))
     alike = np.array([point[f"{BITS}0"] == 8 for point in new.points])
@@ -377,7 +383,7 @@ def test_a_trial_that_is_not_measured_yet_has_predicted_costs():
 
 
 def test_without_a_space_it_shares_episodes_among_the_plans():
-    chooser = Chooser((), lambda choose: {}, costs=1, batch=10)
+    chooser = Chooser((), lambda choose: {}, costs=[0.0], batch=10)
     known = [
         Known(0, None, 95, 100, (1.0,)),
         Known(1, None, 18, 20, (0.2,)),
@@ -397,7 +403,7 @@ def test_it_learns_that_two_settings_hurt_only_together():
         Known(i, points[name], 2 * percent, 200, (0.0,))
         for i, (name, percent) in enumerate(table.items())
     ]
-    chooser = Chooser(space, lambda take: {p.key: take(p) for p in space}, costs=1, batch=20)
+    chooser = Chooser(space, lambda take: {p.key: take(p) for p in space}, costs=[0.0], batch=20)
     means = chooser.posterior(known).means
     np.testing.assert_allclose(100 * means, list(table.values()), atol=5)
 
@@ -420,14 +426,13 @@ def two_rates(correlation: float) -> Posterior:
     angles = np.arcsin(np.sqrt([0.80, 0.84]))
     sd = 0.05
     covariances = sd**2 * np.array([[1.0, correlation], [correlation, 1.0]])
-    return Posterior(angles, covariances)
+    return Posterior(angles, covariances, np.array([[0.0], [0.7]]))
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.9])
 def test_a_slower_trial_is_on_the_front_as_often_as_its_rate_is_higher(correlation):
     posterior = two_rates(correlation)
-    costs = np.array([[0.0], [0.7]])
-    fast, slow = posterior.front_chances(np.arange(2), costs, np.zeros(1))
+    fast, slow = posterior.front_chances(np.arange(2), posterior.costs, np.zeros(1))
     apart = posterior.angles[1] - posterior.angles[0]
     assert fast == 1.0
     sure = NormalDist().cdf(apart / (0.05 * math.sqrt(2 - 2 * correlation)))
@@ -435,8 +440,8 @@ def test_a_slower_trial_is_on_the_front_as_often_as_its_rate_is_higher(correlati
 
 
 def test_noise_of_the_clock_makes_neighbours_uncertain():
-    posterior = Posterior(np.array([1.1, 1.1]), 1e-8 * np.eye(2))
     costs = np.array([[0.0], [0.01]])
+    posterior = Posterior(np.array([1.1, 1.1]), 1e-8 * np.eye(2), costs)
     exact = posterior.front_chances(np.arange(2), costs, np.zeros(1))
     noisy = posterior.front_chances(np.arange(2), costs, np.array([0.02]))
     assert exact[0] == 1.0
@@ -452,7 +457,7 @@ def test_rates_of_the_posterior_are_the_means_and_deviations_of_its_draws():
 def test_trials_that_are_surely_beaten_are_left_out_of_the_draws_and_nothing_changes():
     rng = np.random.default_rng(4)
     angles, costs = rng.uniform(0.6, 1.4, 40), rng.uniform(0.0, 2.0, (40, 1))
-    posterior = Posterior(angles, 0.03**2 * np.eye(40))
+    posterior = Posterior(angles, 0.03**2 * np.eye(40), costs)
     noise = np.array([0.02])
     hopeless = posterior._hopeless(np.arange(40), costs, noise)
     assert 10 < hopeless.sum() < 40
@@ -462,3 +467,45 @@ def test_trials_that_are_surely_beaten_are_left_out_of_the_draws_and_nothing_cha
     expected = on_front(np.concatenate([-rates[:, :, None], drawn], axis=-1)).mean(axis=0)
     assert found == pytest.approx(expected, abs=0.045)
     assert not expected[hopeless].any()
+
+
+def layer_points(count: int) -> tuple[list[Parameter], list[dict[str, int]]]:
+    """Points over twelve layers, and the parameters; the last three are new to no layer's value."""
+    space = [parameter(f"{BITS}{i}", "choice(4, 8, 16)") for i in range(12)]
+    rng = random.Random(5)
+    return space, [{p.key: rng.choice((4, 8, 16)) for p in space} for _ in range(count)]
+
+
+def test_shares_of_a_group_say_how_many_layers_have_each_value():
+    space, points = layer_points(1)
+    four, eight = ({p.key: bits for p in space} for bits in (4, 8))
+    half = {p.key: 4 if i % 2 else 8 for i, p in enumerate(space)}
+    other_half = {p.key: 8 if i % 2 else 4 for i, p in enumerate(space)}
+    encoding = Encoding(space)
+    x = encoding.encode([four, eight, half, other_half, *points])[:, encoding.columns[-1].span]
+    assert ((x[0] - x[1]) ** 2).sum() == pytest.approx(1.0)
+    assert ((x[0] - x[2]) ** 2).sum() == pytest.approx(0.25)
+    assert (x[2] == x[3]).all()
+    assert len(Encoding(space[:1]).columns) == 1  # a layer alone is no group
+
+
+def test_a_few_points_say_what_bits_cost_in_layers_that_hardly_took_part():
+    """The process learns a sum over layers from the shares sooner than layer by layer."""
+    space, points = layer_points(60)
+    encoding = Encoding(space)
+    x = encoding.encode(points)
+    y = np.array([sum(value == 4 for value in point.values()) / 12 for point in points])
+    errors = []
+    for columns in (encoding.columns, encoding.columns[:-1]):
+        surrogate = Surrogate(Kernel(columns, 0.2), 0.0)
+        surrogate.fit(x[:10], y[:10], np.full(10, 1e-4), steps=20)
+        errors.append(np.abs(surrogate.predict(x[10:])[0] - y[10:]).mean())
+    assert errors[0] < 0.4 * errors[1]
+
+
+def test_hyperparameters_of_an_earlier_version_are_fitted_anew():
+    kept = Chooser(SPACE, draw, costs=[0.0], batch=20)
+    new = Chooser(SPACE, draw, costs=[0.02], batch=20)  # one more: the noise of the clock
+    before = new.hyperparameters
+    new.hyperparameters = [[7.0, 7.0], *kept.hyperparameters[1:]]
+    assert new.hyperparameters == before

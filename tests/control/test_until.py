@@ -36,8 +36,9 @@ QUESTION = Until("fastest@success>=0.8", 0.95, 0.8, None)
 
 def believed(rates: list[float], sd: float, log_times: list[float]) -> tuple[Posterior, Able]:
     angles = np.arcsin(np.sqrt(rates))
-    posterior = Posterior(angles, sd**2 * np.eye(len(rates)))
-    return posterior, Able(np.arange(len(rates)), np.array(log_times)[:, None])
+    costs = np.array(log_times)[:, None]
+    posterior = Posterior(angles, sd**2 * np.eye(len(rates)), costs)
+    return posterior, Able(np.arange(len(rates)), costs)
 
 
 def new_points(rates: list[float], sd: float, log_times: list[float]) -> NewPoints:
@@ -116,7 +117,7 @@ def test_the_loss_of_a_front_is_what_it_lacks_in_each_draw():
     whole = [volume(row, (0, 1, 2)) for row in draws]
     shown = [volume(row, (0, 1)) for row in draws]
     assert front_loss(posterior, able, region) == pytest.approx(1 - sum(shown) / sum(whole))
-    sharp = Posterior(posterior.angles, 1e-8 * np.eye(3))
+    sharp = Posterior(posterior.angles, 1e-8 * np.eye(3), posterior.costs)
     assert front_loss(sharp, able, region) == pytest.approx(0.0, abs=1e-3)
 
 

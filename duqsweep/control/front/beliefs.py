@@ -15,11 +15,14 @@ from duqsweep.codec import decode, encode
 
 @dataclass(frozen=True)
 class Belief:
-    """The posterior of a success rate."""
+    """The posterior of a success rate, and the trial's other objectives."""
 
     mean: float  # 0 to 1
     sd: float
     p_front: float | None = None  # probability to be on the front; None where it cannot be
+    # The objectives beside the success rate, in their order, without the noise of their measures:
+    # logarithms, minus those of maximised ones; None where they are not known.
+    costs: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -201,11 +202,17 @@ class FrontBuilder:
     def _believed(
         self, number: int, row: Sequence[float], beliefs: Mapping[int, Belief]
     ) -> list[float]:
-        """A candidate's values, with the model's success rate where there is one."""
+        """A candidate's values, with the model's instead of noisy ones where there is a model."""
         if number not in beliefs:
             return list(row)
+        belief = beliefs[number]
         pairs = zip(self._objectives, row, strict=True)
-        return [beliefs[number].mean if is_success_rate(o.name) else value for o, value in pairs]
+        found = [belief.mean if is_success_rate(o.name) else value for o, value in pairs]
+        if belief.costs is not None:
+            for (i, objective), cost in zip(self._costs, belief.costs, strict=True):
+                if objective.measure.noise:
+                    found[i] = math.exp(-cost if objective.direction == "maximize" else cost)
+        return found
 
     def _placed(self, point: FrontPoint, place: dict[str, Any]) -> FrontPoint:
         """The point at its place; the same object as before where nothing changed."""

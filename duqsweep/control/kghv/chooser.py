@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Draw = Callable[[Callable[[Parameter], Scalar]], Params]
 
-FRONT_SHARE = 0.04  # of all episodes so far, which each point of the front gets at least
+FRONT_SHARE = 0.02  # of all episodes so far, which each point of the front gets at least
 CANDIDATES = 400  # new points that are compared in each decision
 _MUTANTS = 0.8  # share of them that vary or cross points of the front; the others are random
 _MUTATIONS = (0.0, 1.0, 3.0)  # parameters that are drawn anew in a mutant beside one, on average
@@ -33,6 +33,7 @@ _FIT_EVERY = 1.1  # the hyperparameters are fitted again when there are so many 
 # The angle of a typical success rate, and how far the mean over a space may lie from it.
 _CENTER, _OFFSET = float(np.arcsin(np.sqrt(0.7))), 0.25
 _SOUND_OFFSET = 0.01  # prior variance of the share of a space's points that can be evaluated
+_SOUND_SCALES = (0.05, 0.03, 0.02)  # of its differences, see `Kernel`
 _LEAST_SOUND = 0.05  # no point is given up altogether
 _CERTAIN = 1e-6  # variance of the angle of a trial that failed: it has no success
 _UNKNOWN = 1e6  # noise of a trial of which nothing is known yet
@@ -99,7 +100,7 @@ class _State:
 
     angles: Floats  # posterior means of the rates' angles (n,)
     variances: Floats  # of the angles (n,)
-    costs: Floats  # measured or predicted (n, k)
+    costs: Floats  # measured, without the noise of the measures, or predicted (n, k)
     has_costs: Flags  # measured, or predicted from others that were (n,)
 
 
@@ -115,7 +116,7 @@ class Chooser:
         self,
         parameters: Sequence[Parameter],
         draw: Draw,
-        costs: int,
+        costs: Sequence[float],
         batch: int,
         least: int = 0,
         modelled: Modelled | None = None,
@@ -125,7 +126,8 @@ class Chooser:
         Args:
             parameters: Of the search space.
             draw: Makes a point: calls its argument for each parameter whose condition holds.
-            costs: How many objectives there are beside the success rate, at least one.
+            costs: For each objective beside the success rate, at least one, its relative standard
+                deviation between two measures of one point; 0 where it is exact.
             batch: Episodes that one decision assigns.
             least: Episodes that a point of the front gets before anything else.
             modelled: The cost model, whose logarithms are the prior mean of the costs; it is asked
@@ -136,9 +138,9 @@ class Chooser:
         self._rates, self._encoding = rate_model(self._parameters)
         columns = self._encoding.columns
         self._groups = {column.key: column.group for column in columns}
-        self._costs = [CostSurrogate(columns) for _ in range(costs)]
+        self._costs = [CostSurrogate(columns, noise) for noise in costs]
         self._modelled = modelled
-        self._soundness = Surrogate(Kernel(columns, _SOUND_OFFSET), 0.0)
+        self._soundness = Surrogate(Kernel(columns, _SOUND_OFFSET, _SOUND_SCALES), 0.0)
         self._soundness_at = 1.0  # share of the trials that did not fail
         self._fitted_at = [0, 0]  # number of trials when rates and costs were last fitted
 
@@ -151,6 +153,8 @@ class Chooser:
     @hyperparameters.setter
     def hyperparameters(self, saved: list[list[float]]) -> None:
         counts, *thetas = saved
+        if [len(theta) for theta in thetas] != [len(one.theta) for one in self._fitted]:
+            return  # of an earlier version, whose model was another: they are fitted anew
         self._fitted_at = [int(count) for count in counts]
         for surrogate, theta in zip(self._fitted, thetas, strict=True):
             surrogate.theta = np.array(theta)
@@ -199,13 +203,14 @@ class Chooser:
         return None
 
     def posterior(self, known: Sequence[Known]) -> Posterior:
-        """What is believed of the success rates of all trials."""
+        """What is believed of the success rates of all trials, and of their costs."""
         state = self._fit(known)
         covariances = np.diag(state.variances)
         inside = np.flatnonzero([t.params is not None and not t.has_failed for t in known])
         if len(inside) and self._parameters:
             covariances[np.ix_(inside, inside)] = self._rates.covariance_at_observed()
-        return Posterior(state.angles, covariances)
+        costs = np.where(state.has_costs[:, None], state.costs, np.nan)
+        return Posterior(state.angles, covariances, costs)
 
     def new_points(self, known: Sequence[Known], rng: random.Random) -> NewPoints:
         """`CANDIDATES` points that could be started, with what is believed of them.
@@ -231,7 +236,9 @@ class Chooser:
             steps = self._steps(1, int(timed.sum()))
             self._ask_cost_model()
             for k, surrogate in enumerate(self._costs):
-                surrogate.fit(x[timed], costs[inside, k][timed], steps)
+                measured = costs[inside, k][timed]
+                surrogate.fit(x[timed], measured, steps)
+                costs[inside & has_costs, k] = surrogate.believed(x[timed], measured)
             guessed = np.flatnonzero(inside & ~has_costs)
             if len(guessed):
                 costs[guessed] = self._predicted_costs(x[~timed])[0]

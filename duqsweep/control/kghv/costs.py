@@ -19,6 +19,9 @@ Modelled = Callable[[Sequence[Params]], Floats]
 
 COST_NOISE = 1e-3  # variance of a measured logarithm
 _OFFSET = 1.0  # prior variance of a space's mean cost, in squared logarithms
+# Of v1 to v3, see `Kernel`: a point costs what its settings cost. What belongs to single points is
+# noise of their measures rather.
+_SCALES = (0.2, 0.05, 0.0001)
 _POINTS = 150  # of the space, at which the cost model is asked, once
 _LEAST_POINTS = 20  # fewer possible ones say nothing
 _FIT_STEPS = 20
@@ -59,9 +62,17 @@ class CostSurrogate:
     the trials are explained better without it.
     """
 
-    def __init__(self, columns: Sequence[Column]) -> None:
-        """Nothing is known yet."""
-        self.process = Surrogate(Kernel(columns, _OFFSET), 0.0)
+    def __init__(self, columns: Sequence[Column], noise: float = 0.0) -> None:
+        """Nothing is known yet.
+
+        Args:
+            columns: Of the space.
+            noise: Relative standard deviation that the cost probably has between two measures of
+                one point; what it has in this sweep is fitted. 0: a measure is exact.
+        """
+        kernel = Kernel(columns, _OFFSET, _SCALES)
+        self.process = Surrogate(kernel, 0.0, noise**2 if noise else None)
+        self._known_noise = 0.0 if noise else COST_NOISE
         self.modelled: Surrogate | None = None
         self._kernel = Kernel(columns, _OFFSET)
         self._center, self._slope, self._said = 0.0, 0.0, 0.0
@@ -79,7 +90,18 @@ class CostSurrogate:
             said, _ = self.modelled.predict(x)
             self._said = float(said.mean())
             self._slope = self._slope_of(x, y - self._center, said - self._said)
-        self.process.fit(x, y - self._line(x), np.full(len(y), COST_NOISE), steps)
+        self.process.fit(x, y - self._line(x), np.full(len(y), self._known_noise), steps)
+
+    def believed(self, x: Floats, measured: Floats) -> Floats:
+        """The logarithms without the noise of their measures, of the points that `fit` was given.
+
+        Args:
+            x: As in `fit` (n, width).
+            measured: As in `fit` (n,).
+        """
+        if self._known_noise:
+            return measured
+        return self.process.at_observed()[0] + self._line(x)
 
     def predict(self, x: Floats) -> tuple[Floats, Floats]:
         """Posterior mean and variance at encoded points (m, width)."""

@@ -111,12 +111,13 @@ class Decider:
     def _believe(self, situation: Situation) -> Beliefs:
         known, noise = situation.known, np.array(self._asked.noise)
         posterior = self._chooser.posterior(known)
-        able = Able.of(known, len(noise))
+        able = Able.of(known, posterior)
         chances = posterior.front_chances(able.places, able.costs, noise).tolist()
         on_front = {int(i): round(p, 4) for i, p in zip(able.places, chances, strict=True)}
+        costs = dict(zip(able.places.tolist(), able.costs.tolist(), strict=True))
         pairs = zip(posterior.means.tolist(), posterior.sds.tolist(), strict=True)
         believed = [
-            Belief(round(mean, 4), round(sd, 4), on_front.get(i))
+            Belief(round(mean, 4), round(sd, 4), on_front.get(i), _rounded(costs.get(i)))
             for i, (mean, sd) in enumerate(pairs)
         ]
         return Beliefs(_of_played(known, believed), self._answer(situation, posterior, able))
@@ -133,6 +134,10 @@ class Decider:
             return answer_fastest(until, posterior, able, known, new, self._asked.time, taken)
         assert situation.region is not None
         return answer_front(until, posterior, able, new, situation.region, taken)
+
+
+def _rounded(costs: Sequence[float] | None) -> tuple[float, ...] | None:
+    return None if costs is None else tuple(round(cost, 4) for cost in costs)
 
 
 def _of_played(known: Sequence[Known], believed: Sequence[Belief]) -> dict[str, Belief]:

@@ -172,7 +172,7 @@ class KghvSampler(BaseSampler):
             self._choosers[key] = Chooser(
                 parameters,
                 lambda choose: {p.key: choose(p) for p in parameters},
-                costs=costs,
+                costs=[0.0] * costs,
                 batch=self._batch,
                 least=2 * self._batch,
             )

@@ -22,10 +22,11 @@ _SURE = 5.0  # standard deviations: exceeded once in millions
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """A normal distribution of the angles of all rates, which depend on each other."""
+    """A normal distribution of the angles of all rates, which depend on each other; and costs."""
 
     angles: Floats  # means (n,)
     covariances: Floats  # (n, n)
+    costs: Floats  # logarithms, without the noise of their measures (n, k); nan: not known
 
     @property
     def means(self) -> Floats:

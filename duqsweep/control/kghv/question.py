@@ -32,18 +32,14 @@ class Able:
     """The trials that may be on the front: they have succeeded at least once and have all costs."""
 
     places: Places  # among all trials (m,)
-    costs: Floats  # (m, k)
+    costs: Floats  # logarithms, without the noise of their measures (m, k)
 
     @classmethod
-    def of(cls, known: Sequence[Known], costs: int) -> Able:
-        """Those of `known`, which have so many costs."""
-        found = [
-            (i, trial.costs)
-            for i, trial in enumerate(known)
-            if trial.successes and trial.costs is not None
-        ]
-        places = np.array([i for i, _ in found], dtype=np.intp)
-        return cls(places, np.array([row for _, row in found]).reshape(-1, costs))
+    def of(cls, known: Sequence[Known], posterior: Posterior) -> Able:
+        """Those of `known`, with what is believed of them."""
+        found = [i for i, t in enumerate(known) if t.successes and t.costs is not None]
+        places = np.array(found, dtype=np.intp)
+        return cls(places, posterior.costs[places])
 
 
 def answer_fastest(
@@ -149,7 +145,7 @@ def choose_for_fastest(
         None where nothing is left to evaluate for it.
     """
     assert until.least_success is not None
-    able = Able.of(known, new.costs.shape[1])
+    able = Able.of(known, posterior)
     if not len(able.places):
         return None
     place, _ = fastest(posterior, able, time, until.least_success)

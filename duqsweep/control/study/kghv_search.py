@@ -280,14 +280,14 @@ class KghvSearch:
 
 
 def _decider(config: SweepConfig, space: Space, known: KnownTrials, until: Until | None) -> Decider:
+    noise = tuple(measure.noise for measure in known.costs)
     chooser = Chooser(
         space.parameters,
         space.draw,
-        costs=len(known.costs),
+        costs=noise,
         batch=config.batch,
         least=LEAST_BATCHES * config.batch,
         modelled=ModelledCosts(space, known.costs),
     )
     time = next((k for k, measure in enumerate(known.costs) if measure.name in TIMES), 0)
-    noise = tuple(measure.noise for measure in known.costs)
     return Decider(chooser, Questioned(until, time, noise, config.batch))
