@@ -242,3 +242,14 @@ def test_beliefs_leave_the_hyperparameters_of_decisions_alone(tmp_path):
     assert search.poll(10.0)
     assert (tmp_path / "s" / files.POSTERIOR_JSON).exists()
     assert search._decider.hyperparameters == before
+
+
+def test_what_is_taken_in_while_an_assignment_is_sought_is_news_for_the_front(tmp_path):
+    started(tmp_path / "s")
+    words = (*SWEEP, *KGHV, "budget.trials=8", "budget.until='front@0.9'")
+    search = opened(tmp_path / "s", KghvSearch, *words)
+    assert isinstance(search, KghvSearch)
+    settled(search)  # asks first whether the question is answered
+    assert (tmp_path / "s" / files.POSTERIOR_JSON).exists()
+    assert search.poll()
+    assert not search.poll()

@@ -83,6 +83,7 @@ class KghvSearch:
         self._idle: tuple[Any, ...] | None = None  # the state in which nothing was left to evaluate
         # Trials have changed since the model last said what it believes.
         self._is_stale = self._until is not None and bool(reader.known())
+        self._has_news = False  # for `poll`: what the model believes was written since it was asked
         self._unfinished = self._left_unfinished()
 
     def next(self, pending: Sequence[Assignment]) -> Assignment | None:
@@ -110,11 +111,12 @@ class KghvSearch:
 
     def poll(self, wait_s: float = 0.0) -> bool:
         """See `protocols.Search`: what the model believes goes to posterior.json."""
-        has_changed = self._take_in(wait_s)
+        self._take_in(wait_s)
         if self._is_stale and self._job is None:
             self._start_believing()
-            has_changed |= self._take_in(max(wait_s, GRACE_S))
-        return has_changed
+            self._take_in(max(wait_s, GRACE_S))
+        has_news, self._has_news = self._has_news, False
+        return has_news
 
     def observed(self, view: TrialView) -> None:
         """See `protocols.Search`: the study is given the counts of a paused trial."""
@@ -245,21 +247,21 @@ class KghvSearch:
 
         self._job = in_background(believe)
 
-    def _take_in(self, wait_s: float) -> bool:
-        """Take what the model has found, if it is ready; returns whether it believes anew.
+    def _take_in(self, wait_s: float) -> None:
+        """Take what the model has found, if it is ready.
 
         What went wrong in its thread is raised here.
         """
         if self._job is None or not wait([self._job], wait_s).done:
-            return False
+            return
         found = self._job.result()
         self._job = None
         if isinstance(found, _Decision):
             self._decision = found
-            return False
+            return
         self._answer = found.answer
         write_beliefs(self._config.directory, found)
-        return True
+        self._has_news = True
 
     def _ask(self, point: Params | None) -> Trial | None:
         proposed = self._study.ask(point)
