@@ -68,7 +68,7 @@ def test_what_is_damaged_or_of_another_policy_says_nothing(tmp_path: Path) -> No
 
 def test_without_any_the_documentation_is_taken(tmp_path: Path) -> None:
     result = found(on(tmp_path, "launcher.jobs=2"))
-    assert result.time_s == 40 + (10 * 28 + 120 * 3) / 2
+    assert result.time_s == 35 + (10 * 6 + 120 * 1.2) / 2
     assert "docs/results/dit_speed" in result.pace.source
 
 

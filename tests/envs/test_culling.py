@@ -61,9 +61,13 @@ def random_scene(seed: int) -> str:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_no_pixel_of_a_random_scene_changes(seed: int) -> None:
+def test_no_pixel_of_a_random_scene_changes(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare_libero(OSMESA, ASSETS)
     import mujoco
+    from mujoco.osmesa import GLContext
+
+    # Another test may have imported MuJoCo earlier, when nothing said what draws.
+    monkeypatch.setattr("mujoco.gl_context.GLContext", GLContext)
 
     model = mujoco.MjModel.from_xml_string(random_scene(seed))
     data = mujoco.MjData(model)
