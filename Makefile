@@ -18,7 +18,7 @@ sweep:
 	$(BIN)/python -m duqsweep +sweep=$(SWEEP)
 
 test: setup
-	$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 test-interpreters: setup
 	scripts/test-interpreters
