@@ -241,9 +241,7 @@ class _Run:
 
     def _time_twins(self) -> TimedTwins | None:
         """Time the unquantized twins of the front's points; None where that was interrupted."""
-        from duqsweep.control.trials.reader import read_trials
-
-        views = read_trials(self._dir)
+        views = self._reader.read()
         try:
             return time_twins(self._config, sweep_front(self._config, views), views)
         except KeyboardInterrupt:
