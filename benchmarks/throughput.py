@@ -159,16 +159,23 @@ class Sampler(threading.Thread):
 
 
 def cpu_seconds() -> float:
-    """CPU time of this process and of its children that run, i.e. of policy and simulators."""
-    ticks = 0
+    """CPU time of this process and of all below it that run, i.e. of policy and simulators."""
+    ticks: dict[int, int] = {}
+    below: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = path.read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if int(path.parent.name) == os.getpid() or int(fields[1]) == os.getpid():
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+        number = int(path.parent.name)
+        below.setdefault(int(fields[1]), []).append(number)
+        ticks[number] = int(fields[11]) + int(fields[12])
+    total, left = 0, [os.getpid()]
+    while left:
+        number = left.pop()
+        total += ticks.get(number, 0)
+        left += below.get(number, [])
+    return total / os.sysconf("SC_CLK_TCK")
 
 
 def gpu_percent() -> float:

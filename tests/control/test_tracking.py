@@ -601,15 +601,29 @@ def test_of_a_trial_that_runs_only_new_numbers_are_written(copy: Path) -> None:
     write_trial(copy, trial, vitals, episodes, make_result(episodes))
     front = compute_front(copy, OBJECTIVES)
     before = tuple(point for point in front.points if point.trial != number)
-    kept.update(front=dataclasses.replace(front, points=before))
+    kept.update(changed=(number,), front=dataclasses.replace(front, points=before))
     assert written.of_trials() == []  # its point of the front comes in a moment
-    kept.update(front=front)
+    kept.update(changed=(), front=front)
     ((_, metrics, params, tags),) = written.of_trials()
     assert (params, tags >= {"metrics", "outcome", "reason", "artifacts", "ledger"}) == (0, True)
     held = everything(copy)[f"{sweep_key(copy)}/{number}"]["metrics"]
     ended = read_trial(files.trial_dir(copy, number)).ended_ms
     assert metrics == 1 + sum(at == ended for series in held.values() for _, _, at in series)
     assert [step for step, _, _ in held["episode.success_so_far"]] == [*range(10), 14]
+
+
+def test_the_sweeps_own_run_is_written_twice_a_minute_at_most(copy: Path) -> None:
+    front = compute_front(copy, OBJECTIVES)
+    first = [point for point in front.points if point.trial < 4]
+    kept = Mirror(copy)
+    kept.update(front=dataclasses.replace(front, points=tuple(first)))
+    written = Written(kept)
+    kept.update(changed=(), front=front)
+    assert [number for number, *_ in written.batches if not number] == []
+    kept._due_s = 0.0  # as if half a minute had passed
+    kept.update(changed=(), front=front)
+    (metrics,) = [metrics for number, metrics, *_ in written.batches if not number and metrics]
+    assert metrics == 2 * (len(front.points) - len(first))  # hypervolume and best success
 
 
 IMPORTS = """

@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,7 +148,9 @@ class Mirror:
         self._experiment_tags: dict[str, str] = {}  # that MLflow holds
         self._ledger: Any = None  # as a dataset; None: not looked at yet
         self._runs: CopiedRuns | None = None  # None: not connected
+        self._parent: CopiedRun | None = None  # the sweep's own run
         self._reference: Reference | None = None
+        self._waiting: set[int] = set()  # trials that have ended and whose end is not written
         self._described: dict[int, _Source] = {}  # trial → what its last record came from
         self._history = FrontHistory()
         self._due_s = -math.inf  # by the monotonic clock: no refreshment before
@@ -162,9 +164,9 @@ class Mirror:
         """Write what changed; returns the number of trials.
 
         Trials that began or ended are written at once. Places on the front, the progress of
-        trials that run and the files beside the parent run change with every trial, so they are
-        written every `REFRESH_S` seconds only. After an error the next call looks up anew what is
-        there.
+        trials that run, the parent run and the files beside it change with every trial, so they
+        are written every `REFRESH_S` seconds only. After an error the next call looks up anew what
+        is there.
 
         Args:
             final: The controller has ended: everything is written, and the parent run ends when no
@@ -184,30 +186,38 @@ class Mirror:
         if not views:
             return 0
         front = read_front(self._dir) if front is None else front
+        begun_s = time.monotonic()
+        refresh = final or begun_s >= self._due_s
+        looks_at_all = refresh or changed is None
         if (reference := sweep_reference(self._dir)) != self._reference:
-            self._reference = reference
+            self._reference, looks_at_all = reference, True
         if self._runs is None:
             self._key = sweep_key(self._dir)
             self._runs = self._connect()
+        if refresh or self._parent is None:
+            record = runs.sweep_record(self._dir.name, views, front, final, self._history)
+            self._parent = self._runs.get(self._key, record, {})
+            self._runs.bring(self._parent, record, {})
         points = {point.trial: point for point in front.points} if front else {}
-        begun_s = time.monotonic()
-        refresh = final or begun_s >= self._due_s
-        record = runs.sweep_record(self._dir.name, views, front, final, self._history)
-        parent = self._runs.get(self._key, record, {})
-        self._runs.bring(parent, record, {})
-        for view in views:
+        for view in views if looks_at_all else self._telling(views, changed or ()):
             source = _Source.of(view, points.get(view.number), self._reference)
-            self._write_trial(source, points.get(view.number), parent.id, refresh, final)
+            self._write_trial(source, points.get(view.number), self._parent.id, refresh, final)
         if refresh:
-            self._upload(parent)
-            self._note_ledger(parent)
+            self._upload(self._parent)
+            self._note_ledger(self._parent)
             if front is not None:
-                self._share_view(front, parent.id, record.started_ms)
-            self._remember_runs(parent.id)
+                started_ms = min(view.started_ms for view in views)
+                self._share_view(front, self._parent.id, started_ms)
+            self._remember_runs(self._parent.id)
             ended_s = time.monotonic()
             pause_s = min(_REFRESH_SHARE * (ended_s - begun_s), _LONGEST_REFRESH_S)
             self._due_s = ended_s + max(REFRESH_S, pause_s)
         return len(views)
+
+    def _telling(self, views: Sequence[TrialView], changed: Collection[int]) -> list[TrialView]:
+        """Those that changed, that run, or whose end waits for the front that has its point."""
+        numbers = self._waiting.union(changed)
+        return [view for view in views if view.result is None or view.number in numbers]
 
     def _write_trial(
         self,
@@ -219,7 +229,9 @@ class Mirror:
     ) -> None:
         """Write a trial's run, unless nothing has changed that is worth it."""
         view, before = source.view, self._described.get(source.view.number)
+        self._waiting.discard(view.number)
         if view.result is not None and point is None and not refresh:
+            self._waiting.add(view.number)
             return  # the front that has its point follows in a moment, and both are one writing
         if (
             before is not None
