@@ -23,6 +23,7 @@ from duqsweep.kernels.projection_weights import (
     take_rows,
 )
 from duqsweep.kernels.rotary import Rotary, Table
+from duqsweep.kernels.unfinished import Rows
 
 CACHE_LINE = 128  # bytes; SigLIP's 4304 hidden channels become 4352
 
@@ -85,7 +86,7 @@ class IntegerProduct(nn.Module):
             self.register_buffer(f"tensor_{i}", tensor)
 
     def forward(
-        self, rows: Tensor, residual: Tensor | None = None, table: Table | None = None
+        self, rows: Rows, residual: Tensor | None = None, table: Table | None = None
     ) -> Tensor:
         """(tokens, in) → (tokens, out), plus the residual (tokens, out) if there is one."""
         epilogue = Epilogue(self.kind, residual, self.rotary, table)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duqsweep.checkpoint.sizes import LLM, StackSizes, rows_a_pass
+from duqsweep.inference.integer_products import IntegerProduct
 from duqsweep.inference.prefix_attention import Attend, attention_on
 from duqsweep.inference.prefix_products import linear_residual, mlp, norm_linear, norm_record
 from duqsweep.inference.weights import has_integers
@@ -53,13 +54,14 @@ class FusedPatches(nn.Module):
 class FusedVisionLayer(nn.Module):
     """One SigLIP layer; rows are the patches of all images."""
 
-    def __init__(self, layer: SiglipLayer, attend: Attend) -> None:
+    def __init__(self, layer: SiglipLayer) -> None:
         super().__init__()
         attention = layer.self_attn
-        self.heads, self.attend = attention.heads, attend
+        self.heads = attention.heads
         projections = [attention.q_proj, attention.k_proj, attention.v_proj]
         self.qkv = norm_linear(norm_record(layer.layer_norm1), projections)
         self.out = linear_residual(attention.out_proj)
+        self.attend = _attention_before(self.out, layer.layer_norm1.weight.device)
         norm = layer.layer_norm2
         self.mlp = mlp(norm_record(norm), [layer.mlp.fc1, layer.mlp.fc2], norm.weight.dtype)
 
@@ -73,14 +75,15 @@ class FusedVisionLayer(nn.Module):
 class FusedPrefixLayer(nn.Module):
     """One layer of the language model."""
 
-    def __init__(self, layer: PrefixLayer, sizes: StackSizes, attend: Attend) -> None:
+    def __init__(self, layer: PrefixLayer, sizes: StackSizes) -> None:
         super().__init__()
-        self.sizes, self.attend = sizes, attend
+        self.sizes = sizes
         attention = layer.self_attn
         projections = [attention.q_proj, attention.k_proj, attention.v_proj]
         rotary = Rotary(sizes.head_dim, sizes.heads + sizes.kv_heads)
         self.qkv = norm_linear(norm_record(layer.input_layernorm), projections, rotary)
         self.o = linear_residual(attention.o_proj)
+        self.attend = _attention_before(self.o, layer.input_layernorm.weight.device)
         parts = [layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj]
         norm = layer.post_attention_layernorm
         self.mlp = mlp(norm_record(norm), parts, norm.weight.dtype)
@@ -120,16 +123,11 @@ class FusedPrefix(nn.Module):
         self.post_layernorm = vision.post_layernorm
         self.project = paligemma.multi_modal_projector.linear
         self.embed_tokens = module.language_model.embed_tokens
-        attend = attention_on(module.language_model.embed_tokens.weight.device)
         stacks = (vision.encoder, module.language_model.layers)
         self.traceable = tuple(not has_integers(stack) for stack in stacks)
-        self.vision_layers = nn.ModuleList(
-            FusedVisionLayer(layer, attend) for layer in vision.encoder.layers
-        )
+        self.vision_layers = nn.ModuleList(map(FusedVisionLayer, vision.encoder.layers))
         *layers, last = cast(list[PrefixLayer], list(module.language_model.layers))
-        self.layers = nn.ModuleList(
-            FusedPrefixLayer(layer, self.sizes.llm, attend) for layer in layers
-        )
+        self.layers = nn.ModuleList(FusedPrefixLayer(layer, self.sizes.llm) for layer in layers)
         self.last = LastPrefixLayer(last, self.sizes.llm)
         longest = rows_a_pass(self.sizes, self.sizes.cameras, self.sizes.prompt_tokens)[LLM]
         positions = torch.arange(longest, device=self.embed_tokens.weight.device)
@@ -190,6 +188,11 @@ def keys_values(rows: Tensor, sizes: StackSizes) -> KeysValues:
     heads = rows.view(len(rows), -1, sizes.head_dim).transpose(0, 1)[None]
     keys, values = heads[:, -2 * sizes.kv_heads :].chunk(2, dim=1)
     return keys, values
+
+
+def _attention_before(product: nn.Module, device: torch.device) -> Attend:
+    """Attention whose result that product reads."""
+    return attention_on(device, in_parts=isinstance(product, IntegerProduct))
 
 
 def _compiled(function: Callable[..., Result]) -> Callable[..., Result]:

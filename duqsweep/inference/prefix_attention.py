@@ -8,16 +8,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from duqsweep.kernels.unfinished import Rows
+
 # (merged queries, keys and values; sequences; heads of keys and values; channels per head)
-Attend = Callable[[Tensor, int, int, int], Tensor]
+Attend = Callable[[Tensor, int, int, int], Rows]
 
 
-def attention_on(device: torch.device) -> Attend:
+def attention_on(device: torch.device, in_parts: bool = False) -> Attend:
     """Attention without a mask on (sequences * tokens, (heads + 2 * kv_heads) * head_dim) rows.
 
     It returns (sequences * tokens, heads * head_dim).
+
+    Args:
+        device: Where it runs.
+        in_parts: What reads the result also takes an unfinished one.
     """
-    return attend_on_gpu if device.type == "cuda" else attend_in_torch
+    if device.type != "cuda":
+        return attend_in_torch
+    return attend_in_parts_on_gpu if in_parts else attend_on_gpu
 
 
 def attend_on_gpu(qkv: Tensor, sequences: int, kv_heads: int, head_dim: int) -> Tensor:
@@ -26,6 +34,13 @@ def attend_on_gpu(qkv: Tensor, sequences: int, kv_heads: int, head_dim: int) -> 
 
     mixed: Tensor = attend(qkv, sequences, kv_heads, head_dim)
     return mixed
+
+
+def attend_in_parts_on_gpu(qkv: Tensor, sequences: int, kv_heads: int, head_dim: int) -> Rows:
+    """`kernels.attention.attend_in_parts`; a plain function, as above."""
+    from duqsweep.kernels.attention import attend_in_parts  # needs Triton
+
+    return attend_in_parts(qkv, sequences, kv_heads, head_dim)
 
 
 def attend_in_torch(qkv: Tensor, sequences: int, kv_heads: int, head_dim: int) -> Tensor:

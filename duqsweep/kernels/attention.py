@@ -7,8 +7,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from duqsweep.kernels import split_attention
 from duqsweep.kernels.launches import note
 from duqsweep.kernels.machine import overlaps
+from duqsweep.kernels.unfinished import Rows
 
 LOG2_E = 1.4426950408889634
 ROWS = 64  # queries per program
@@ -119,3 +121,12 @@ def attend(qkv: Tensor, sequences: int, kv_heads: int, head_dim: int) -> Tensor:
 @attend.register_fake
 def _(qkv: Tensor, sequences: int, kv_heads: int, head_dim: int) -> Tensor:
     return qkv.new_empty(len(qkv), qkv.shape[1] - 2 * kv_heads * head_dim)
+
+
+def attend_in_parts(qkv: Tensor, sequences: int, kv_heads: int, head_dim: int) -> Rows:
+    """`attend`, whose result may be in parts, for a kernel that adds them up."""
+    if split_attention.unsupported_reason(qkv, sequences, kv_heads, head_dim) is None:
+        factor = head_dim**-0.5 * LOG2_E
+        return split_attention.attend(qkv, sequences, kv_heads, head_dim, factor)
+    whole: Tensor = attend(qkv, sequences, kv_heads, head_dim)
+    return whole

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from duqsweep.kernels import hopper_quant
 from duqsweep.kernels.e4m3 import LARGEST_E4M3
 from duqsweep.kernels.hadamard import signs
 from duqsweep.kernels.launches import note
@@ -19,6 +20,7 @@ from duqsweep.kernels.machine import interpreted, overlaps
 from duqsweep.kernels.norms import NORM_EPS, Norm
 from duqsweep.kernels.projection_weights import largest_code
 from duqsweep.kernels.triton_math import ROUNDING, SMALLEST_SCALE
+from duqsweep.kernels.unfinished import Rows, Unfinished, finished
 
 NARROW = 2048  # channels: many rows that are at most so wide are faster in pairs
 TOKENS_PER_PROGRAM = 2
@@ -101,7 +103,7 @@ def _per_token_quant(
 
 
 def per_token_quant(
-    rows: Tensor,
+    rows: Rows,
     permutation: Tensor | None,
     block: int,
     bits: int,
@@ -122,10 +124,17 @@ def per_token_quant(
         (tokens, in) int8 or float8_e4m3fn codes, and (tokens,) float32 scales: largest |x| /
         largest code.
     """
-    tokens, width = rows.shape
+    given = rows.out if isinstance(rows, Unfinished) else rows
+    (tokens, width), device = given.shape, given.device
     stored = torch.float8_e4m3fn if e4m3 else torch.int8
-    codes = torch.empty(tokens, width, dtype=stored, device=rows.device)
-    scales = torch.empty(tokens, dtype=torch.float32, device=rows.device)
+    codes = torch.empty(tokens, width, dtype=stored, device=device)
+    scales = torch.empty(tokens, dtype=torch.float32, device=device)
+    largest = LARGEST_E4M3 if e4m3 else float(largest_code(bits))
+    if hopper_quant.can_quantize(rows, permutation, block, norm):
+        hopper_quant.quantize(rows, permutation, block, largest, norm, codes, scales)
+        note("per_token_quant")
+        return codes, scales
+    rows = finished(rows)
     padded = max(triton.next_power_of_2(width), MIN_TILE * block)
     # The interpreter has no products in bf16.
     dtype = torch.float32 if interpreted() else rows.dtype
@@ -143,7 +152,7 @@ def per_token_quant(
         tokens,
         rows.stride(0),
         NORM_EPS,
-        LARGEST_E4M3 if e4m3 else float(largest_code(bits)),
+        largest,
         TOKENS=per_program,
         WIDTH=width,
         PADDED=padded,

@@ -17,10 +17,33 @@ def launch_then_wait(PDL: tl.constexpr):
 
 
 @triton.jit
-def apply_epilogue(
-    total,
+def epilogue_inputs(
     token_scales,
     bias,
+    residual,
+    tokens,
+    m,
+    n,
+    OUTPUTS: tl.constexpr,
+    BIASED: tl.constexpr,
+    RESIDUAL: tl.constexpr,
+    EPILOGUE: tl.constexpr,
+):
+    """What the epilogue adds and multiplies: loaded before the product, which hides the latency."""
+    shift, added = 0.0, 0.0
+    if BIASED:
+        shift = tl.load(bias + n % OUTPUTS)[None, :]
+    if RESIDUAL and (EPILOGUE == "nothing" or EPILOGUE == "gelu"):
+        place = m.to(tl.int64)[:, None] * OUTPUTS + n[None, :]
+        inside = (m < tokens)[:, None] & (n < OUTPUTS)[None, :]
+        added = tl.load(residual + place, mask=inside, other=0.0)
+    return tl.load(token_scales + m % tokens)[:, None], shift, added
+
+
+@triton.jit
+def apply_epilogue(
+    total,
+    inputs,
     residual,
     cosines,
     sines,
@@ -38,12 +61,14 @@ def apply_epilogue(
     """Scale, apply the epilogue and store: tokens m, one tile of outputs.
 
     total: float32 (tokens, TILE_N), already multiplied by the scales of the weight.
+    inputs: From `epilogue_inputs`.
     """
     TILE_N: tl.constexpr = total.shape[1]
+    token_scale, shift, added = inputs
     n = tile * TILE_N + tl.arange(0, TILE_N)
-    total *= tl.load(token_scales + m % tokens)[:, None]
+    total *= token_scale
     if BIASED:
-        total += tl.load(bias + n % OUTPUTS).to(tl.float32)[None, :]
+        total += shift.to(tl.float32)
     if EPILOGUE == "gelu":
         total = gelu(total)
     OUT_WIDTH: tl.constexpr = OUTPUTS // 2 if EPILOGUE == "gated" else OUTPUTS
@@ -64,8 +89,10 @@ def apply_epilogue(
         n = head * HEAD_DIM + d
     place = m.to(tl.int64)[:, None] * OUT_WIDTH + n[None, :]
     stored = (m < tokens)[:, None] & (n < OUT_WIDTH)[None, :]
-    if RESIDUAL:
+    if RESIDUAL and (EPILOGUE == "gated" or EPILOGUE == "rotary"):
         total += tl.load(residual + place, mask=stored, other=0.0).to(tl.float32)
+    elif RESIDUAL:
+        total += added.to(tl.float32)
     tl.store(out + place, total.to(out.dtype.element_ty), mask=stored)
     if EPILOGUE == "rotary":
         tl.store(out + place + HEAD_DIM // 2, second.to(out.dtype.element_ty), mask=stored)
@@ -112,6 +139,9 @@ def general_kernel(
     scale = weight_scales + (n % OUTPUTS) * GROUPS
     sums = tl.zeros((TILE_M, TILE_N), tl.int32)
     total = tl.zeros((TILE_M, TILE_N), tl.float32)
+    inputs = epilogue_inputs(
+        token_scales, bias, residual, tokens, m, n, OUTPUTS, BIASED, RESIDUAL, EPILOGUE
+    )
     # Rows past the end read other, valid rows, and are not stored.
     row = codes + (m % tokens).to(tl.int64)[:, None] * WIDTH + k[None, :]
     column = weight + (n % OUTPUTS).to(tl.int64)[None, :] * ROW_BYTES + k[:, None]
@@ -143,7 +173,7 @@ def general_kernel(
     if GROUP == 0:
         total = sums.to(tl.float32) * tl.load(scale)[None, :]
     apply_epilogue(
-        total, token_scales, bias, residual, cosines, sines, out, tokens, m, tile,
+        total, inputs, residual, cosines, sines, out, tokens, m, tile,
         OUTPUTS, BIASED, RESIDUAL, EPILOGUE, HEAD_DIM, ROTARY_HEADS,
     )  # fmt: skip
 
@@ -177,9 +207,15 @@ def many_tokens_kernel(
 
     codes, weight: tensor descriptors, whose tiles TMA loads into shared memory.
     """
-    launch_then_wait(PDL)
     tile = tl.program_id(1)
     row = tl.program_id(0) * (STACKED * TILE_M)
+    m = row + tl.arange(0, TILE_M)
+    n = tile * TILE_N + tl.arange(0, TILE_N)
+    scale = tl.load(weight_scales + n % OUTPUTS)[None, :]
+    launch_then_wait(PDL)
+    inputs = epilogue_inputs(
+        token_scales, bias, residual, tokens, m, n, OUTPUTS, BIASED, RESIDUAL, EPILOGUE
+    )
     first = tl.zeros((TILE_M, TILE_N), tl.int32)
     if STACKED == 3:
         second = tl.zeros((TILE_M, TILE_N), tl.int32)
@@ -190,22 +226,26 @@ def many_tokens_kernel(
         if STACKED == 3:
             second = tl.dot(codes.load([row + TILE_M, start]), w, second, out_dtype=tl.int32)
             third = tl.dot(codes.load([row + 2 * TILE_M, start]), w, third, out_dtype=tl.int32)
-    n = tile * TILE_N + tl.arange(0, TILE_N)
-    scale = tl.load(weight_scales + n % OUTPUTS)[None, :]
-    m = row + tl.arange(0, TILE_M)
     apply_epilogue(
-        first.to(tl.float32) * scale, token_scales, bias, residual, cosines, sines, out,
-        tokens, m, tile, OUTPUTS, BIASED, RESIDUAL, EPILOGUE, HEAD_DIM, ROTARY_HEADS,
+        first.to(tl.float32) * scale, inputs, residual, cosines, sines, out, tokens, m, tile,
+        OUTPUTS, BIASED, RESIDUAL, EPILOGUE, HEAD_DIM, ROTARY_HEADS,
     )  # fmt: skip
     if STACKED == 3:
+        m += TILE_M
+        inputs = epilogue_inputs(
+            token_scales, bias, residual, tokens, m, n, OUTPUTS, BIASED, RESIDUAL, EPILOGUE
+        )
         apply_epilogue(
-            second.to(tl.float32) * scale, token_scales, bias, residual, cosines, sines, out,
-            tokens, m + TILE_M, tile, OUTPUTS, BIASED, RESIDUAL, EPILOGUE, HEAD_DIM, ROTARY_HEADS,
+            second.to(tl.float32) * scale, inputs, residual, cosines, sines, out, tokens, m, tile,
+            OUTPUTS, BIASED, RESIDUAL, EPILOGUE, HEAD_DIM, ROTARY_HEADS,
         )  # fmt: skip
+        m += TILE_M
+        inputs = epilogue_inputs(
+            token_scales, bias, residual, tokens, m, n, OUTPUTS, BIASED, RESIDUAL, EPILOGUE
+        )
         apply_epilogue(
-            third.to(tl.float32) * scale, token_scales, bias, residual, cosines, sines, out,
-            tokens, m + 2 * TILE_M, tile, OUTPUTS, BIASED, RESIDUAL, EPILOGUE, HEAD_DIM,
-            ROTARY_HEADS,
+            third.to(tl.float32) * scale, inputs, residual, cosines, sines, out, tokens, m, tile,
+            OUTPUTS, BIASED, RESIDUAL, EPILOGUE, HEAD_DIM, ROTARY_HEADS,
         )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from duqsweep.kernels.per_token_quant import per_token_quant
 from duqsweep.kernels.product_kernels import general_kernel, many_tokens_kernel, unpack_kernel
 from duqsweep.kernels.projection_weights import ProjectionWeights
 from duqsweep.kernels.rotary import Rotary
+from duqsweep.kernels.unfinished import Rows, Unfinished
 
 MANY_TOKENS = 64  # with more, a product is compute-bound
 
@@ -155,7 +156,7 @@ def unpack_on_gpu(packed: Tensor) -> Tensor:
 
 
 def integer_linear(
-    rows: Tensor,
+    rows: Rows,
     weight: ProjectionWeights,
     norm: Norm | None = None,
     epilogue: Epilogue = NOTHING,
@@ -171,9 +172,10 @@ def integer_linear(
     Raises:
         EvaluationError: The rows are not on a GPU, or of another dtype than bf16 and float32.
     """
-    require_gpu(rows)
+    given = rows.out if isinstance(rows, Unfinished) else rows
+    require_gpu(given)
     codes, scales = per_token_quant(rows, weight.permutation, weight.block, weight.act_bits, norm)
-    return integer_product(codes, scales, weight, rows.dtype, epilogue)
+    return integer_product(codes, scales, weight, given.dtype, epilogue)
 
 
 def _tma_can_load(tokens: int, weight: ProjectionWeights) -> bool:

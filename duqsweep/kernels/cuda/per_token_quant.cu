@@ -1,0 +1,253 @@
+// Norm, permutation, block Hadamard rotation and rounding of tokens in bfloat16 to codes of int8 or e4m3.
+//
+// A CTA holds one token. A warp rotates 16 spans of 16 channels at once: their values times the signs of the
+// Walsh-Hadamard matrix, on tensor cores, which multiply and add ±bfloat16 exactly as float32 does. Blocks of more than
+// 16 channels then add up spans, which are in different lanes. The order of channels within the operands is chosen so
+// that a lane loads and stores four neighbours.
+//
+// The compiler command defines WIDTH (a multiple of 16), WARPS, TILES (spans of 256 channels per warp), BLOCK (1, no
+// rotation, to 128), PERMUTED, NORM (0: none, 1: RMS, 2: layer norm), E4M3, PARTS and HEADS. With PARTS, a token is the
+// result of attention for that many parts of the keys, which this kernel adds up.
+#include "hopper.cuh"
+
+constexpr int THREADS = 32 * WARPS, SPAN = 16, EIGHTS = (WIDTH / 8 + THREADS - 1) / THREADS;
+constexpr float SMALLEST_SCALE = 1e-8f, EPS = 1e-6f;   // as in triton_math.py and norms.py
+constexpr bool FROM_SHARED = PERMUTED || NORM || PARTS;
+constexpr bool KEPT = TILES <= 3;   // rotated values stay in registers; otherwise they are rotated again
+
+struct Arguments {
+    const u16 *rows;
+    const int *permutation;               // the input channel of each permuted position
+    const float *norm_weight, *norm_bias; // permuted
+    unsigned char *codes;
+    float *scales;
+    const float *parts, *logs;            // (PARTS, tokens, WIDTH), (PARTS, tokens, HEADS); see AttentionParts
+    long long row_stride;
+    float qmax;
+};
+
+__shared__ float warp_values[2][WARPS];
+
+DEVICE float sum_of_cta(float value, float *places, int warp, int lane) {
+#pragma unroll
+    for (int mask = 16; mask; mask /= 2) value += __shfl_xor_sync(~0u, value, mask);
+    if (lane == 0) places[warp] = value;
+    __syncthreads();
+    float total = 0.f;
+#pragma unroll
+    for (int i = 0; i < WARPS; i++) total += places[i];
+    return total;
+}
+
+// The entry of the Walsh-Hadamard matrix within a span, in bfloat16.
+DEVICE u32 sign(int row, int column) {
+    if (BLOCK < SPAN && row / BLOCK != column / BLOCK) return 0;
+    return __popc(row & column & (BLOCK < SPAN ? BLOCK - 1 : SPAN - 1)) & 1 ? 0xbf80u : 0x3f80u;
+}
+
+DEVICE void mma(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// The signs that a lane gives to mma: of two products, which make channels 0, 1 and 2, 3 of each four.
+struct Signs {
+    u32 words[2][2];
+    DEVICE Signs(int lane) {
+#pragma unroll
+        for (int product = 0; product < 2; product++)
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                const int row = lane % 4 * 4 + half * 2, column = lane / 8 * 4 + product * 2 + lane / 4 % 2;
+                words[product][half] = sign(row, column) | sign(row + 1, column) << 16;
+            }
+    }
+};
+
+// Rotates a tile; without the factor 1 / sqrt(BLOCK). raw: of span lane / 4 four channels, of span lane / 4 + 8 four.
+// turned: the same channels.
+DEVICE void rotate(float (&turned)[2][4], const u32 (&raw)[2][2], const Signs &signs, int lane) {
+    const u32 a[4] = {raw[0][0], raw[1][0], raw[0][1], raw[1][1]};
+#pragma unroll
+    for (int product = 0; product < 2; product++) {
+        float c[4] = {};
+        mma(c, a, signs.words[product][0], signs.words[product][1]);
+#pragma unroll
+        for (int i = 0; i < 4; i++) turned[i / 2][product * 2 + i % 2] = c[i];
+    }
+#pragma unroll
+    for (int distance = 1; distance < BLOCK / SPAN; distance *= 2) {
+        const float own = lane / 4 & distance ? -1.f : 1.f;
+#pragma unroll
+        for (int half = 0; half < 2; half++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                turned[half][i] = fmaf(own, turned[half][i], __shfl_xor_sync(~0u, turned[half][i], 4 * distance));
+    }
+}
+
+DEVICE u32 round_pair(float first, float second, float factor) {
+#if E4M3
+    u16 pair;
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(second * factor), "f"(first * factor));
+    return pair;
+#else
+    constexpr float ROUNDING = 12582912.f;   // 1.5 * 2**23: the sum has the rounded value in its lowest bits
+    return __byte_perm(__float_as_uint(fmaf(first, factor, ROUNDING)),
+                       __float_as_uint(fmaf(second, factor, ROUNDING)), 0x40);
+#endif
+}
+
+// Eight channels of a token.
+DEVICE uint4 load_eight(const Arguments &g, int eight) {
+#if PARTS
+    constexpr int PER_HEAD = WIDTH / HEADS / 8;
+    const u64 rows = gridDim.x, row = blockIdx.x;
+    float logs[PARTS], top = -3e38f, sum = 0.f, total[8] = {};
+#pragma unroll
+    for (int part = 0; part < PARTS; part++) {
+        logs[part] = g.logs[(part * rows + row) * HEADS + eight / PER_HEAD];
+        top = fmaxf(top, logs[part]);
+    }
+#pragma unroll
+    for (int part = 0; part < PARTS; part++) {
+        const float weight = exp2f(logs[part] - top);
+        const float4 *from = (const float4 *)g.parts + ((part * rows + row) * WIDTH) / 4 + 2 * eight;
+        const float4 a = from[0], b = from[1];
+        const float values[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+        sum += weight;
+#pragma unroll
+        for (int i = 0; i < 8; i++) total[i] += weight * values[i];
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++) total[i] /= sum;
+    return {to_bf16(total[0], total[1]), to_bf16(total[2], total[3]), to_bf16(total[4], total[5]),
+            to_bf16(total[6], total[7])};
+#else
+    return ((const uint4 *)(g.rows + blockIdx.x * g.row_stride))[eight];
+#endif
+}
+
+extern "C" __constant__ int shared_bytes = 0;
+
+extern "C" __global__ void __launch_bounds__(THREADS) per_token_quant(const __grid_constant__ Arguments g) {
+    __shared__ __align__(16) u16 row[FROM_SHARED ? WIDTH : 8];
+    launch_dependents();
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const Signs signs(lane);
+    // Channel of a lane's four in a tile's first or second half of spans.
+    const auto channel_of = [&](int tile, int half) {
+        return ((tile * WARPS + warp) * SPAN + half * 8 + lane / 4) * SPAN + lane % 4 * 4;
+    };
+    int4 sources[TILES][2];
+    float4 weights[TILES][2], shifts[TILES][2];
+#pragma unroll
+    for (int tile = 0; tile < TILES; tile++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int channel = channel_of(tile, half);
+            if (!FROM_SHARED || channel >= WIDTH) continue;
+            sources[tile][half] = PERMUTED ? __ldg((const int4 *)(g.permutation + channel))
+                                           : make_int4(channel, channel + 1, channel + 2, channel + 3);
+            if (NORM) weights[tile][half] = __ldg((const float4 *)(g.norm_weight + channel));
+            if (NORM == 2) shifts[tile][half] = __ldg((const float4 *)(g.norm_bias + channel));
+        }
+    wait_for_previous_kernel();
+
+    float mean = 0.f, inverse = 1.f;
+    if (FROM_SHARED) {
+        uint4 eights[EIGHTS];
+        float sum = 0.f, squares = 0.f;
+#pragma unroll
+        for (int i = 0; i < EIGHTS; i++) {
+            const int eight = i * THREADS + threadIdx.x;
+            eights[i] = eight < WIDTH / 8 ? load_eight(g, eight) : uint4{0, 0, 0, 0};
+            if (eight < WIDTH / 8) ((uint4 *)row)[eight] = eights[i];
+        }
+        if (NORM == 2) {
+#pragma unroll
+            for (int i = 0; i < EIGHTS; i++) {
+                const u32 pairs[4] = {eights[i].x, eights[i].y, eights[i].z, eights[i].w};
+#pragma unroll
+                for (int j = 0; j < 4; j++) sum += low(pairs[j]) + high(pairs[j]);
+            }
+            mean = sum_of_cta(sum, warp_values[0], warp, lane) / WIDTH;
+        }
+        if (NORM) {
+#pragma unroll
+            for (int i = 0; i < EIGHTS; i++) {
+                const u32 pairs[4] = {eights[i].x, eights[i].y, eights[i].z, eights[i].w};
+                if (i * THREADS + threadIdx.x < WIDTH / 8)
+#pragma unroll
+                    for (int j = 0; j < 4; j++) {
+                        const float a = low(pairs[j]) - mean, b = high(pairs[j]) - mean;
+                        squares += a * a + b * b;
+                    }
+            }
+            inverse = rsqrtf(sum_of_cta(squares, warp_values[1], warp, lane) / WIDTH + EPS);
+        } else {
+            __syncthreads();
+        }
+    }
+
+    u32 raw[TILES][2][2];
+#pragma unroll
+    for (int tile = 0; tile < TILES; tile++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int channel = channel_of(tile, half);
+            uint2 pairs = {0, 0};
+            if (channel < WIDTH && FROM_SHARED) {
+                const int4 s = sources[tile][half];
+                if (NORM) {
+                    const float4 w = weights[tile][half];
+                    const float4 shift = NORM == 2 ? shifts[tile][half] : float4{0.f, 0.f, 0.f, 0.f};
+                    const auto normed = [&](int channel, float weight, float shift) {
+                        return (to_float(row[channel]) - mean) * inverse * weight + shift;
+                    };
+                    pairs.x = to_bf16(normed(s.x, w.x, shift.x), normed(s.y, w.y, shift.y));
+                    pairs.y = to_bf16(normed(s.z, w.z, shift.z), normed(s.w, w.w, shift.w));
+                } else {
+                    pairs.x = row[s.x] | (u32)row[s.y] << 16, pairs.y = row[s.z] | (u32)row[s.w] << 16;
+                }
+            } else if (channel < WIDTH) {
+                pairs = *(const uint2 *)(g.rows + blockIdx.x * g.row_stride + channel);
+            }
+            raw[tile][half][0] = pairs.x, raw[tile][half][1] = pairs.y;
+        }
+
+    float turned[KEPT ? TILES : 1][2][4], amax = 0.f;
+#pragma unroll
+    for (int tile = 0; tile < TILES; tile++) {
+        auto &values = turned[KEPT ? tile : 0];
+        rotate(values, raw[tile], signs, lane);
+#pragma unroll
+        for (int i = 0; i < 8; i++) amax = fmaxf(amax, fabsf(values[i / 4][i % 4]));
+    }
+    // Bit patterns of values >= 0 have the same order.
+    amax = __uint_as_float(__reduce_max_sync(~0u, __float_as_uint(amax)));
+    if (NORM) __syncthreads();   // all have read the sums
+    if (lane == 0) warp_values[0][warp] = amax;
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < WARPS; i++) amax = fmaxf(amax, warp_values[0][i]);
+    const float root = 1.f / sqrtf((float)BLOCK), scale = fmaxf(amax * root / g.qmax, SMALLEST_SCALE);
+    const float factor = root / scale;
+    if (threadIdx.x == 0) g.scales[blockIdx.x] = scale;
+    unsigned char *to = g.codes + (u64)blockIdx.x * WIDTH;
+#pragma unroll
+    for (int tile = 0; tile < TILES; tile++) {
+        auto &values = turned[KEPT ? tile : 0];
+        if (!KEPT) rotate(values, raw[tile], signs, lane);
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int channel = channel_of(tile, half);
+            const auto &v = values[half];
+            if (channel < WIDTH)
+                *(u32 *)(to + channel) =
+                    __byte_perm(round_pair(v[0], v[1], factor), round_pair(v[2], v[3], factor), 0x5410);
+        }
+    }
+}
