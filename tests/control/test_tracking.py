@@ -8,12 +8,15 @@ import http.server
 import json
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 import zlib
+from collections import defaultdict
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -94,28 +97,38 @@ def everything(sweep_dir: Path) -> dict[str, Any]:
     """Everything that MLflow stores of the sweep, by key, without generated ids."""
     mlflow = client(sweep_dir)
     experiment = mlflow.get_experiment_by_name("duqsweep/dit_speed").experiment_id
-    held = {}
+    held, history = {}, histories(sweep_dir)
     for run in mlflow.search_runs([experiment], max_results=1000):
         parent = run.data.tags.pop("mlflow.parentRunId", None)
-        history = {
-            key: sorted((m.step, m.value, m.timestamp) for m in history_of(mlflow, run, key))
-            for key in run.data.metrics
-        }
+        assert run.data.metrics.keys() == history[run.info.run_id].keys()
         held[run.data.tags[KEY_TAG]] = {
             "name": run.info.run_name,
             "times": (run.info.start_time, run.info.end_time, run.info.status),
             "child": parent is not None,
             "params": run.data.params,
             "tags": run.data.tags,
-            "metrics": history,
-            "artifacts": sorted(a.path for a in mlflow.list_artifacts(run.info.run_id)),
+            "metrics": history[run.info.run_id],
+            "artifacts": sorted(path.name for path in artifacts_of(run).glob("*")),
         }
     return held
 
 
-def history_of(mlflow: Any, run: Any, key: str) -> list[Any]:
-    history: list[Any] = mlflow.get_metric_history(run.info.run_id, key)
-    return history
+def histories(sweep_dir: Path) -> dict[str, dict[str, list[tuple[int, float, int]]]]:
+    """Run → metric → its steps, values and times, from one look into MLflow's database.
+
+    Its client takes two thousandths of a second for each metric of each run, which was half of
+    these tests' time.
+    """
+    held: dict[str, dict[str, list[tuple[int, float, int]]]] = defaultdict(dict)
+    with closing(sqlite3.connect(sweep_dir / files.MLFLOW_DB)) as database:
+        query = "SELECT run_uuid, key, step, value, timestamp FROM metrics ORDER BY 3, 4, 5"
+        for run, key, *point in database.execute(query):
+            held[run].setdefault(key, []).append(tuple(point))
+    return held
+
+
+def artifacts_of(run: Any) -> Path:
+    return Path(run.info.artifact_uri.removeprefix("file://"))
 
 
 def test_a_sweep_is_a_parent_and_each_trial_its_child(sweep_dir: Path) -> None:
@@ -168,7 +181,7 @@ def test_child_has_its_files_without_passwords_and_what_it_played(sweep_dir: Pat
         *films,
     }
     run = run_of(sweep_dir, 3)
-    folder = Path(run.info.artifact_uri.removeprefix("file://"))
+    folder = artifacts_of(run)
     assert (folder / "log.txt").read_text() == "load: 0.76 s from s3://me:***@host/weights\n"
     assert (folder / "spec.json").read_bytes() == (
         files.trial_dir(sweep_dir, 3) / files.SPEC_JSON
