@@ -12,6 +12,7 @@ where this machine has no means for such a place.
 from __future__ import annotations
 
 import ctypes
+import gc
 import hashlib
 import importlib
 import json
@@ -203,18 +204,41 @@ def answer(place: str, output: str, encoding: str, commands: list[list[str]], te
     return answers
 
 
-def main() -> None:
-    template = Path(sys.argv[1])
-    # Once for all commands, whose processes are copies of this one.
-    import matplotlib.figure  # noqa: F401
+# What some command imports when it runs.
+LATE = (
+    "duqsweep.control.dispatch.inline",
+    "duqsweep.control.dispatch.pool",
+    "duqsweep.control.kghv.importances",
+    "duqsweep.control.report.report",
+    "duqsweep.control.study.early_stopping",
+    "duqsweep.control.study.optuna_study",
+    "duqsweep.control.study.search",
+    "duqsweep.control.tracking.mirror",
+    "matplotlib.figure",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "optuna",
+    "scipy.stats",
+)
 
+
+def load() -> None:
+    """Import and compose once for all commands, whose processes are copies of this one."""
     import duqsweep.worker.evaluate  # noqa: F401
     from duqsweep.cli import VERBS
+    from duqsweep.control.config.sweep_config import compose
     from duqsweep.control.tracking.mlflow_client import import_client
 
     import_client()
-    for verb in ("sweep", *VERBS):
-        importlib.import_module(f"duqsweep.verbs.{verb}")
+    for name in (*(f"duqsweep.verbs.{verb}" for verb in ("sweep", *VERBS)), *LATE):
+        importlib.import_module(name)
+    compose(["+sweep=smoke"])
+    gc.collect()
+    gc.freeze()  # or each copy would copy the memory of all objects when it looks at them
+
+
+def main() -> None:
+    template = Path(sys.argv[1])
+    load()
     for line in sys.stdin:
         request, (reader, writer) = json.loads(line), os.pipe()
         if os.fork() == 0:
