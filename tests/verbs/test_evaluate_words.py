@@ -22,7 +22,8 @@ def test_settings_come_on_top_of_a_plan_and_are_echoed(
     words, steps, include, name, broken_checkpoint, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code = cli.main(["evaluate", f"policy.checkpoint={broken_checkpoint}", *words])
+    given = ["--episodes", "0", f"policy.checkpoint={broken_checkpoint}", *words]
+    code = cli.main(["evaluate", *given])
     assert code == exit_codes.FAILED_TRIALS  # the checkpoint is broken
     out = capsys.readouterr().out
     assert f" policy.num_steps={steps} " in out.splitlines()[0]
@@ -37,8 +38,8 @@ def test_two_evaluations_within_one_second_have_a_folder_each(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("time.strftime", lambda form: "20261128-200000")
-    for _ in range(2):
-        assert cli.main(["evaluate", f"policy.checkpoint={broken_checkpoint}"]) == 3
+    for more in ([], ["--episodes", "0"]):  # the second starts no simulator
+        assert cli.main(["evaluate", f"policy.checkpoint={broken_checkpoint}", *more]) == 3
     assert len(list(tmp_path.glob("sweeps/evaluate-20261128-200000-*"))) == 2
 
 
