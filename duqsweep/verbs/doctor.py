@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import logging
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 from duqsweep.checkpoint.locate import check_checkpoint
 from duqsweep.control.config.sweep_config import LauncherConfig, SweepConfig, compose
 from duqsweep.control.dispatch.devices import take_device
+from duqsweep.control.tracking.mlflow_client import open_client
 from duqsweep.envs.assets import OFFICIAL_TASKS, find_assets
 from duqsweep.envs.libero_pro import PRO_SUITES
 from duqsweep.errors import ConfigError
@@ -161,10 +161,7 @@ def _compile() -> str:
 
 def _mlflow() -> str:
     with tempfile.TemporaryDirectory() as folder:
-        from mlflow import MlflowClient
-
-        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it logs every table
-        client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+        client = open_client(f"sqlite:///{folder}/mlflow.db")
         client.create_experiment("doctor", artifact_location=folder)
     return "writes a database"
 

@@ -122,17 +122,26 @@ def examine(harness: Path, frames: Mapping[str, tuple[Path, int]], checks: str) 
 
 @contextmanager
 def mlflow_ui(uri: str, folder: Path) -> Iterator[str]:
-    """MLflow's server on a free port; its whole process group ends with the block."""
+    """MLflow's server on a free port; its whole process group ends with the block.
+
+    It is what `mlflow ui` starts, without the process that starts it and loads MLflow once more.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--workers", "1"]
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    command = [sys.executable, "-m", "uvicorn", "mlflow.server.fastapi_app:app"]
+    settings = {
+        "_MLFLOW_SERVER_FILE_STORE": uri,
+        "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
+        "_MLFLOW_SGI_NAME": "uvicorn",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
     with (folder / "mlflow-ui.log").open("w") as log:
         server = subprocess.Popen(
             [*command, "--port", str(port)],
             cwd=folder,
-            env=os.environ | quiet,
+            env=os.environ | settings,
             stdout=log,
             stderr=log,
             start_new_session=True,

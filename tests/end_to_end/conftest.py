@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from commands import SMALL, Finished, Here, run
+from shallow_policy import SIZES
 
 from duqsweep import cli, files
 from duqsweep.envs.mini.suite import TASKS
@@ -36,7 +37,7 @@ def checkpoint(common: Path) -> Path:
     folder = common / "checkpoint"
     with exclusive(common / "checkpoint.lock", LONGEST_S):
         if not folder.exists():
-            save_random(folder, [task.instruction for task in TASKS])
+            save_random(folder, [task.instruction for task in TASKS], SIZES)
     return folder
 
 

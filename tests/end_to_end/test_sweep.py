@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from commands import EPISODES, TRIALS, Finished, Here, hashes, run, trial_dirs, with_cache
+from shallow_policy import SIZES
 
 from duqsweep import files
 from duqsweep.result import EpisodeRecord, SuccessCounts, TrialResult, Vitals
@@ -226,7 +227,7 @@ def test_evaluate_tries_one_configuration_here_and_now(
     words += ["suite.max_steps=10", f"policy.checkpoint={checkpoint}"]
     done = run(words, tmp_path)  # as a process, which leaves with simulators that run
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
-    assert "24 layers quantized" in done.stdout
+    assert f"{4 * SIZES.expert.depth} layers quantized" in done.stdout
     assert "of 1 episodes succeeded" in done.stdout
     (folder,) = (tmp_path / "sweeps").iterdir()
     (trial,) = json.loads(here(["status", str(folder), "--json"], tmp_path).stdout)["trials"]

@@ -6,7 +6,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from worker_parts import INSTRUCTION, SIZES
+from shallow_policy import SIZES
+from worker_parts import INSTRUCTION
 
 from duqsweep.envs.mini.suite import TASKS
 from duqsweep.policy.load import save_random

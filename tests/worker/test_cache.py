@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from worker_parts import SIZES, PaperSimulator
+from shallow_policy import SIZES
+from worker_parts import PaperSimulator
 
 from duqsweep.checkpoint.sizes import linear_layers
 from duqsweep.quant.freeze import freeze

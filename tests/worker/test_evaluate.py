@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from worker_parts import EXPERT_W4A8, SIZES, make_trial
+from shallow_policy import SIZES
+from worker_parts import EXPERT_W4A8, make_trial
 
 from duqsweep import files
 from duqsweep.checkpoint.sizes import linear_layers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from duqsweep import files
 from duqsweep.checkpoint.locate import policy_sizes
-from duqsweep.checkpoint.sizes import linear_layers, sizes_of
+from duqsweep.checkpoint.sizes import linear_layers
 from duqsweep.errors import InfrastructureError
 from duqsweep.fingerprint import fingerprint
 from duqsweep.quant.select import select_layers
@@ -25,13 +25,6 @@ from duqsweep.worker.ledger import make_ledger, write_ledger
 Act = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 ActSeeing = Callable[[Observation, NDArray[np.float32]], NDArray[np.float64]]
 INSTRUCTION = "pick up the red cube and place it in the tray"
-SHIPPED_SIZES = sizes_of("embedded")
-# Those of the shipped policy, but for a third of its layers: a call takes half the time.
-SIZES = replace(
-    SHIPPED_SIZES,
-    llm=replace(SHIPPED_SIZES.llm, depth=2),
-    expert=replace(SHIPPED_SIZES.expert, depth=2),
-)
 EXPERT_W4A8 = QuantSpec(rules=(LayerRule("gemma_expert", weight_bits=4, act_bits=8),))
 
 
