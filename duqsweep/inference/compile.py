@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any, cast
+
 import torch
 
 from duqsweep.errors import EvaluationError
 from duqsweep.inference.compiled_policy import CompiledPolicy
 from duqsweep.inference.prefix import FusedPrefix
+from duqsweep.inference.stage_graph import COMPILED_FORMS
 from duqsweep.policy.frontend import Call
 from duqsweep.policy.pi05_policy import Pi05Policy
 from duqsweep.seams import EagerPolicy
@@ -35,12 +41,21 @@ def compile_policy(policy: EagerPolicy) -> CompiledPolicy:
 
 
 def _compiled_layers(policy: Pi05Policy) -> Call:
-    # Dynamo limits the compiled forms per function, and every trial would add one.
-    torch.compiler.reset()
+    # Otherwise torch starts a process per core that loads torch, for Triton, which no CPU needs.
+    os.environ.setdefault("TORCH_WARM_POOL", "0")
+    # Dynamo limits the compiled forms per function; each kind of quantization may add one.
+    torch._dynamo.config.recompile_limit = COMPILED_FORMS
     twin = policy.copy(policy.num_steps, policy.schedule, policy.reuse_images)
     for layer in twin.module.layers():
-        layer.compile(fullgraph=True)
+        # As `layer.compile` does, but the code belongs to the function, which all trials share.
+        layer._compiled_call_impl = partial(_compiled_forward(cast(Any, type(layer))), layer)
     return twin.call
+
+
+@cache
+def _compiled_forward(kind: Any) -> Callable[..., Any]:
+    """`forward` of a class of modules, compiled."""
+    return torch.compile(kind.forward, fullgraph=True)
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ WIDE_HEAD = 128  # channels
 MIN_HEAD = 16  # the fewest channels of a product on tensor cores
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])  # multiples of 16 would be compiled again
 def _attend(
     qkv,
     out,

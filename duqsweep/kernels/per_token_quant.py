@@ -28,7 +28,7 @@ FEW_TOKENS = 128
 MIN_TILE = 16  # the fewest rows and columns of a product on tensor cores
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])  # multiples of 16 would be compiled again
 def _per_token_quant(
     rows,
     permutation,

@@ -98,7 +98,7 @@ def apply_epilogue(
         tl.store(out + place + HEAD_DIM // 2, second.to(out.dtype.element_ty), mask=stored)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])  # multiples of 16 would be compiled again
 def general_kernel(
     codes,
     weight,
@@ -178,7 +178,7 @@ def general_kernel(
     )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])  # multiples of 16 would be compiled again
 def many_tokens_kernel(
     codes,
     weight,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,10 @@ import numpy as np
 import pytest
 from worker_parts import PaperSimulator
 
+from duqsweep.checkpoint.locate import weights_id
+from duqsweep.control.config.sweep_config import compose
 from duqsweep.envs.assets import RECORDING
+from duqsweep.envs.libero import open_environment
 from duqsweep.envs.mini.suite import TASKS
 from duqsweep.envs.simulator_info import describe_simulator
 from duqsweep.policy.load import load_policy
@@ -21,6 +25,7 @@ from duqsweep.worker.observations import (
     KEPT_PER_TASK,
     collect,
     fixed_observations,
+    is_recorded,
     load_observations,
     recorded_observations,
     save_observations,
@@ -109,6 +114,33 @@ def test_another_sweep_reads_what_the_first_made_and_a_damaged_file_is_made_anew
     for other in (second, third):
         assert all(same(a, b) for a, b in zip(first.measured, other.measured, strict=True))
     assert len(load_observations(shared)) == suite.tasks * KEPT_PER_TASK
+
+
+def test_those_of_the_shipped_policy_are_shipped(tmp_path: Path) -> None:
+    """Where this fails, record them again: examples/embedded_policy/record_observations.py."""
+    base = compose(["+sweep=smoke"]).base
+    shipped = weights_id(base.policy)
+    assert is_recorded(shipped, replace(base.suite, renderer="egl"))
+    assert not is_recorded("another", base.suite)
+    assert not is_recorded(shipped, replace(base.suite, image_px=128))
+    policy = load_policy(base.policy, "cpu")
+    found = fixed_observations(policy, shipped, base.suite, no_simulator, tmp_path, not_asked)
+    recording = recorded_observations(RECORDING, base.suite.image_px)
+    assert all(map(same, found.measured, recording.measured))
+    assert all(map(same, found.calibration, recording.calibration))
+
+
+def test_the_shipped_recording_begins_with_what_the_simulator_shows() -> None:
+    suite = replace(compose(["+sweep=smoke"]).base.suite, renderer="osmesa")
+    entry = make_ledger(suite, reserved=True)[-suite.total_tasks]
+    with closing(open_environment(suite)) as environment:
+        seen = environment.reset(entry)
+    recorded = load_observations(RECORDING)[0]
+    assert recorded.instruction == seen.instruction
+    assert np.allclose(recorded.eef_pos, seen.eef_pos, atol=1e-6)
+    for camera, pixels in seen.images.items():
+        difference = np.abs(recorded.images[camera].astype(int) - pixels)
+        assert difference.mean() < 1  # of 255: versions of MuJoCo and Mesa shade alike
 
 
 def test_a_cache_that_cannot_be_written_is_no_failure(

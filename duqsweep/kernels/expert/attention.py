@@ -9,7 +9,7 @@ import triton.language as tl
 from duqsweep.kernels.expert.common import wait_then_launch
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["prefix"])  # multiples of 16 would be compiled again
 def attention_kernel(
     queries,
     prefix_keys,
