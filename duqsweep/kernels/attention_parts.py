@@ -11,7 +11,7 @@ from duqsweep.kernels.launches import note
 from duqsweep.kernels.machine import overlaps
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])  # multiples of 16 would be compiled again
 def _combine(
     values,
     logs,

@@ -93,9 +93,12 @@ class EagerCall:
     def _denoise(self, inputs: CallInputs, cache: PrefixCache) -> NDArray[np.float32]:
         actions = torch.from_numpy(inputs.noise)[None].to(self.device)
         for modulation, size in zip(self.modulations, self.step_sizes, strict=True):
-            velocity = self.module.velocity(actions, cache, modulation)
-            actions = actions - velocity.float() / (1.0 / size)  # as openpi: divided by the number
+            actions = self._step(actions, self.module.velocity(actions, cache, modulation), size)
         return actions[0].cpu().numpy()
+
+    @staticmethod
+    def _step(actions: Tensor, velocity: Tensor, size: float) -> Tensor:
+        return actions - velocity.float() / (1.0 / size)  # as openpi: divided by the number
 
     def _now(self) -> float:
         if self.device.type == "cuda":

@@ -140,7 +140,10 @@ def _observe(
 
 
 def _keep_largest(largest: dict[str, Tensor], name: str, values: Tensor) -> None:
-    largest[name] = torch.maximum(largest[name], values) if name in largest else values
+    if name not in largest:
+        largest[name] = values
+        return
+    torch.maximum(largest[name], values, out=largest[name])  # in place: a graph may repeat it
 
 
 def _largest_rows(parts: list[Tensor]) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from duqsweep.checkpoint.distilled import reference_policy
 from duqsweep.checkpoint.locate import weights_id
 from duqsweep.envs.assets import RECORDED, find_recording
 from duqsweep.envs.rendering import resolve_renderer
+from duqsweep.inference.replayed_call import replayed
 from duqsweep.policy.load import load_policy
 from duqsweep.quant.calibrate import LayerStats, calibrate
 from duqsweep.quant.select import Bits
@@ -79,6 +80,7 @@ class WorkerCache:
         self.prepared: tuple[TrialSpec, Prepared] | None = None  # the latest, for more episodes
         self.meter: Meter | None = None  # of the trial whose episodes are played now or were last
         self._reference: ReferencePolicy | None = None
+        self._identity: tuple[PolicySpec, Future[str]] | None = None
         self._gpu: tuple[str, SharedGpu] | None = None
         self._pool: tuple[SuiteSpec, SimulatorPool] | None = None
         self._simulators: dict[tuple[Path, SuiteSpec], SimulatorInfo | None] = {}
@@ -88,17 +90,37 @@ class WorkerCache:
 
     def reference(self, spec: PolicySpec, device: str) -> ReferencePolicy:
         """The unquantized form of `spec`'s policy; its denoising steps are not taken over."""
-        unquantized = reference_policy(spec)
-        kept = self._reference
-        if kept is None or (kept.spec, kept.device) != (unquantized, device):
+        if not self.has_reference(spec, device):
             self._observations.clear()
             self._statistics.clear()
-            with ThreadPoolExecutor(1) as beside:  # hashing 7 GB takes as long as loading them
-                identity = beside.submit(weights_id, unquantized)
+            unquantized = reference_policy(spec)
+            identity = self._identify(unquantized)
+            try:
                 policy = self._load(unquantized, device)
-            kept = ReferencePolicy(unquantized, device, policy, identity.result())
-            self._reference = kept
-        return kept
+                self._reference = ReferencePolicy(unquantized, device, policy, identity.result())
+            finally:
+                self._identity = None
+        assert self._reference is not None
+        return self._reference
+
+    def has_reference(self, spec: PolicySpec, device: str) -> bool:
+        """Whether the unquantized form of `spec`'s policy is loaded."""
+        kept = self._reference
+        return kept is not None and (kept.spec, kept.device) == (reference_policy(spec), device)
+
+    def begin_to_identify(self, spec: PolicySpec) -> None:
+        """Begin to hash the policy's files for `reference`, unless it is loaded."""
+        unquantized = reference_policy(spec)
+        if self._reference is None or self._reference.spec != unquantized:
+            self._identify(unquantized)
+
+    def _identify(self, unquantized: PolicySpec) -> Future[str]:
+        """In a thread of its own: hashing 7 GB takes longer than loading them."""
+        if self._identity is None or self._identity[0] != unquantized:
+            beside = ThreadPoolExecutor(1)
+            self._identity = unquantized, beside.submit(weights_id, unquantized)
+            beside.shutdown(wait=False)
+        return self._identity[1]
 
     def kept(self, spec: TrialSpec) -> Prepared | None:
         """The latest policy that was prepared, if it is that of `spec`.
@@ -158,7 +180,7 @@ class WorkerCache:
             self._observations[key] = recorded_observations(path, suite.image_px)
         elif key not in self._observations:
             self._observations[key] = fixed_observations(
-                reference.policy,
+                replayed(reference.policy),
                 reference.id,
                 suite,
                 lambda: self.simulators(suite),
@@ -182,7 +204,8 @@ class WorkerCache:
         """What the reference does on the measured observations; made once for all trials."""
         key = (reference.id, observations.id, seed)
         if self._actions is None or self._actions[0] != key:
-            self._actions = key, actions_of(reference.policy, observations.measured, seed)
+            quick = replayed(reference.policy)
+            self._actions = key, actions_of(quick, observations.measured, seed)
         return self._actions[1]
 
     def statistics(
@@ -206,14 +229,15 @@ class WorkerCache:
             key = (observations.id, quant, tuple(bits.items()))
         kept = self._statistics.get(kind)
         if kept is None or kept[0] != key:
-            policy = reference.policy
+            # What is watched but for maxima takes new memory in each call.
+            policy = replayed(reference.policy) if kind == "maxima" else reference.policy
 
             def run() -> None:
                 for number, observation in enumerate(observations.calibration):
                     noise = flow_noise((0, number), policy.horizon, policy.action_dim)
                     policy.act(observation, noise)
 
-            kept = key, calibrate(policy.module, watched, quant, run)
+            kept = key, calibrate(reference.policy.module, watched, quant, run)
             self._statistics[kind] = kept
         return kept[1]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from duqsweep.checkpoint.distilled import check_steps, distilled_steps
 from duqsweep.checkpoint.locate import policy_sizes
 from duqsweep.checkpoint.sizes import linear_layers
 from duqsweep.errors import EvaluationError
-from duqsweep.inference.compile import compile_policy
+from duqsweep.inference.compile import compile_policy, load_compiler
 from duqsweep.quant.freeze import freeze
 from duqsweep.quant.select import Bits, select_layers
 from duqsweep.seams import Policy
@@ -68,8 +69,18 @@ def prepare(spec: TrialSpec, bench: WorkerCache, cache_dir: Path) -> Prepared:
 def _prepare(spec: TrialSpec, bench: WorkerCache, cache_dir: Path) -> Prepared:
     torch.set_num_threads(spec.runtime.threads)
     check_steps(spec.policy, distilled_steps(spec.policy))
-    with phase("load"):
-        reference = bench.reference(spec.policy, resolve_device(spec.runtime.device))
+    with phase("load"), ThreadPoolExecutor(1) as beside:
+        device = resolve_device(spec.runtime.device)
+        compiler = None
+        if (
+            spec.runtime.compile
+            and device != "cpu"
+            and not bench.has_reference(spec.policy, device)
+        ):
+            compiler = beside.submit(load_compiler, device)
+        reference = bench.reference(spec.policy, device)
+        if compiler is not None:
+            compiler.result()
     _check_plan(spec, reference)
     with phase("observations"):
         observations = bench.observations(reference, spec.suite, cache_dir)

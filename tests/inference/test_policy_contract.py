@@ -10,6 +10,7 @@ import torch
 
 from duqsweep.errors import EvaluationError
 from duqsweep.inference.compile import compile_policy
+from duqsweep.inference.replayed_call import replayed
 from duqsweep.policy.load import load_policy
 from duqsweep.policy.pi05_policy import Pi05Policy
 from duqsweep.policy.random_pi05 import RandomPi05, small_sizes, write_random
@@ -24,6 +25,7 @@ KINDS: dict[str, Callable[[Pi05Policy], Policy]] = {
     "eager": lambda policy: policy,
     "a copy": lambda policy: policy.copy(policy.num_steps),
     "compiled": compile_policy,
+    "replayed": replayed,
 }
 
 

@@ -8,12 +8,13 @@ import pytest
 
 pytest.importorskip("triton")
 
-from duqsweep.kernels import attention, per_token_quant, product_kernels
+from duqsweep.kernels import attention, attention_parts, per_token_quant, product_kernels
 from duqsweep.kernels.expert import attention as expert_attention
 from duqsweep.kernels.machine import interpreted
 
 KERNELS = [
     (attention._attend, "tokens"),
+    (attention_parts._combine, "tokens"),
     (per_token_quant._per_token_quant, "tokens"),
     (product_kernels.general_kernel, "tokens"),
     (product_kernels.many_tokens_kernel, "tokens"),
