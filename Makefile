@@ -18,6 +18,7 @@ sweep:
 	$(BIN)/python -m duqsweep +sweep=$(SWEEP)
 
 test: setup
+	@scripts/compile-once
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 test-interpreters: setup

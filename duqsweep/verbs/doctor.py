@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
     needed = {
         "packages": _packages,
         **({"slurm": lambda: _slurm_job(config.launcher)} if is_slurm else evaluates),
-        "mlflow": _mlflow,
+        "mlflow": check_mlflow,
     }
     optional = {
         **({} if is_slurm else {"gpu": _gpu, "slurm": _slurm}),
@@ -159,7 +159,8 @@ def _compile() -> str:
     return "compiles and agrees"
 
 
-def _mlflow() -> str:
+def check_mlflow() -> str:
+    """Create a database of MLflow in a temporary folder; raises where that fails."""
     with tempfile.TemporaryDirectory() as folder:
         client = open_client(f"sqlite:///{folder}/mlflow.db")
         client.create_experiment("doctor", artifact_location=folder)

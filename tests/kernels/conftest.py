@@ -8,3 +8,6 @@ import torch
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+    from quick_interpreter import make_quick
+
+    make_quick()

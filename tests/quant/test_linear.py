@@ -244,9 +244,8 @@ def test_a_rotated_bf16_layer_loses_little_more_than_bf16_does(rotation: str) ->
 def test_the_layer_compiles_in_one_graph(kernel: str, act_scale: str) -> None:
     quant = QuantSpec(kernel=kernel, act_scale=act_scale, row_rotation=True, smoothing=0.5)
     policy = quantized(quant)
-    explanation = torch._dynamo.explain(policy)(inputs())
-    assert explanation.graph_break_count == 0
     torch._dynamo.reset()
+    # With `fullgraph`, a second graph is an error.
     compiled = torch.compile(policy, fullgraph=True, backend="aot_eager")
     with torch.no_grad():
         assert relative_error(compiled(inputs()), outputs(policy)) < 1e-3
