@@ -17,7 +17,8 @@ from search.truths import DEVELOPMENT, Truth
 
 from duqsweep.control.front.measures import EPISODE_TIME_S
 from duqsweep.control.kghv import chooser as engine
-from duqsweep.control.kghv.chooser import Chooser, Known, Prices, Region
+from duqsweep.control.kghv.chooser import Chooser, Prices, Region
+from duqsweep.control.kghv.known import Known
 from duqsweep.control.kghv.question import Able
 
 TRIALS = (30, 100, 300)

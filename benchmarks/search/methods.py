@@ -21,7 +21,9 @@ from duqsweep.control.config.grammar import Choice, IntRange
 from duqsweep.control.config.parameters import Parameter, Params
 from duqsweep.control.front.measures import EPISODE_TIME_S
 from duqsweep.control.front.pareto import Candidate, non_dominated, p_front
-from duqsweep.control.kghv.chooser import Chooser, Known, Prices, Region
+from duqsweep.control.kghv.chooser import Chooser, Prices, Region
+from duqsweep.control.kghv.common_episodes import counts_by_block
+from duqsweep.control.kghv.known import Known
 from search.simulation import (
     FLOOR,
     SIMULATOR_S,
@@ -114,6 +116,7 @@ class KGHV:
                 pending=trial.pending,
                 has_failed=trial.crashed,
                 is_done=trial.crashed or trial.episodes >= self._truth.states,
+                blocks=counts_by_block(list(enumerate(trial.outcomes[: trial.episodes].tolist()))),
             )
             for trial in trials
         ]

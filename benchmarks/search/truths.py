@@ -375,6 +375,105 @@ def duq_mini() -> Truth:
     return Truth("duq_mini", parameters, skill, damage, time_s, tasks=6, starts=starts)
 
 
+def dev_table(name: str, seed: int, step_cost: float) -> Truth:
+    """A random table of which kinds of layers are quantized: some pairs cost more, some less.
+
+    Of the kind of `reversed_table`, with other numbers. `step_cost` is the damage of few steps.
+    """
+    kinds = ("attention", "adarms", "gate", "up", "down")
+    rng = np.random.default_rng(seed)
+    single = np.exp(rng.normal(-1.8, 1.2, len(kinds)))
+    pairs = np.triu(rng.normal(0.0, 0.5, (len(kinds), len(kinds))), 1)
+    sizes = rng.dirichlet(np.full(len(kinds), 6.0))
+    parameters = (
+        *(_parameter(f"quant.{kind}", "choice(true, false)") for kind in kinds),
+        _parameter("quant.weight_bits.default", "choice(3, 4, 8)"),
+        _parameter("quant.act_bits", "choice(8, 16)"),
+        _parameter("policy.num_steps", "int(interval(1, 10))"),
+    )
+
+    def flags(points: Sequence[Params]) -> Floats:
+        return np.array([[float(bool(p[f"quant.{kind}"])) for kind in kinds] for p in points])
+
+    def damage(points: Sequence[Params]) -> Floats:
+        chosen = flags(points)
+        found = np.maximum(chosen @ single + ((chosen @ pairs) * chosen).sum(axis=1), 0.0)
+        found *= _column(points, "quant.weight_bits.default", {3: 2.0, 4: 1.0, 8: 0.08})
+        found *= _column(points, "quant.act_bits", {8: 1.0, 16: 0.85})
+        found += step_cost * (10 / _steps(points) - 1)
+        return np.repeat(found[:, None], TASKS, axis=1)
+
+    def time_s(points: Sequence[Params]) -> Floats:
+        saved = flags(points) @ sizes
+        saved *= _column(points, "quant.weight_bits.default", {3: 0.5, 4: 0.42, 8: 0.25})
+        wide = _column(points, "quant.act_bits", {8: 1.0, 16: 1.1})
+        return 0.75 + (UNQUANTIZED_S - 0.75) / 10 * _steps(points) * (1 - saved) * wide
+
+    def start(bits: int, steps: int, *chosen: str) -> Params:
+        kept = {f"quant.{kind}": kind in chosen for kind in kinds}
+        rest = {"quant.weight_bits.default": bits, "quant.act_bits": 8, "policy.num_steps": steps}
+        return {**kept, **rest}
+
+    starts = (start(8, 10), start(4, 10, *kinds), start(4, 4, "attention"), start(8, 3, *kinds))
+    return Truth(name, parameters, float(ndtri(0.93)), damage, time_s, starts=starts)
+
+
+def dev_small() -> Truth:
+    """A small space of words: each pair of bits and layers suffers by itself, tasks unequally.
+
+    Of the kind of `duq_mini`, with other numbers.
+    """
+    tasks = 6
+    rng = np.random.default_rng(106)
+    bits, where = (2, 3, 4, 8), ("all", "mlp", "attn")
+    share = {"all": 0.8, "mlp": 0.5, "attn": 0.3}
+    typical = {2: 1.4, 3: 0.6, 4: 0.25, 8: 0.03}
+    lost = {
+        (b, w): typical[b] * share[w] * np.exp(0.6 * rng.standard_normal(tasks))
+        for b in bits
+        for w in where
+    }
+    of_steps = np.exp(0.5 * rng.standard_normal(tasks))
+    parameters = (
+        _parameter("quant.weight_bits.default", "choice(2, 3, 4, 8)"),
+        _parameter("quant.include", "choice(all, mlp, attn)"),
+        _parameter("quant.rotation", "choice(hadamard, none)"),
+        _parameter("quant.block_size", "choice(16, 32, 64)"),
+        _parameter("policy.num_steps", "int(interval(1, 10))"),
+    )
+
+    def damage(points: Sequence[Params]) -> Floats:
+        rows = []
+        for point in points:
+            row = lost[int(point["quant.weight_bits.default"]), str(point["quant.include"])]
+            row = row * BLOCK[int(point["quant.block_size"])]
+            row = row * (1.5 if point["quant.rotation"] == "none" else 1.0)
+            rows.append(row + 0.05 * (10 / float(point["policy.num_steps"]) - 1) * of_steps)
+        return np.array(rows)
+
+    def time_s(points: Sequence[Params]) -> Floats:
+        saved = _column(points, "quant.include", share) * _column(
+            points, "quant.weight_bits.default", {2: 0.55, 3: 0.5, 4: 0.42, 8: 0.25}
+        )
+        rotation = _column(points, "quant.rotation", {"hadamard": 1.05, "none": 1.0})
+        blocks = _column(points, "quant.block_size", {16: 1.04, 32: 1.01, 64: 1.0})
+        scaled = (UNQUANTIZED_S - 0.75) / 10 * _steps(points) * (1 - saved)
+        return (0.75 + scaled) * rotation * blocks
+
+    def start(bits: int, where: str, steps: int) -> Params:
+        return {
+            "quant.weight_bits.default": bits,
+            "quant.include": where,
+            "quant.rotation": "hadamard",
+            "quant.block_size": 16,
+            "policy.num_steps": steps,
+        }
+
+    starts = (start(8, "attn", 10), start(4, "all", 10), start(4, "attn", 4))
+    skill = float(ndtri(0.94))
+    return Truth("dev_small", parameters, skill, damage, time_s, tasks=tasks, starts=starts)
+
+
 # Looked at while the sampler was written. The final table has none of them.
 DEVELOPMENT: Mapping[str, Callable[[], Truth]] = {
     "dev_easy": lambda: layered("dev_easy", 101, 0.40, 0.25),
@@ -385,6 +484,9 @@ DEVELOPMENT: Mapping[str, Callable[[], Truth]] = {
     "dev_noisy": lambda: layered(
         "dev_noisy", 104, 0.9, 0.30, crash=0.06, by_task=0.7, time_noise=0.10
     ),
+    "dev_table": lambda: dev_table("dev_table", 105, 0.06),
+    "dev_steps": lambda: dev_table("dev_steps", 107, 0.0),
+    "dev_small": dev_small,
 }
 FINAL: Mapping[str, Callable[[], Truth]] = {
     "easy": lambda: layered("easy", 1, 0.41, 0.22),

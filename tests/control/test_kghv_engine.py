@@ -18,8 +18,9 @@ from duqsweep.control.config.space import random_value
 from duqsweep.control.front.pareto import hypervolume, on_front
 from duqsweep.control.kghv.acquisition import Staircase, gain_of_known, gain_of_new
 from duqsweep.control.kghv.angles import angle, angle_noise, rate
-from duqsweep.control.kghv.chooser import Chooser, Known, Prices, Region
+from duqsweep.control.kghv.chooser import Chooser, Prices, Region
 from duqsweep.control.kghv.encoding import Encoding
+from duqsweep.control.kghv.known import Known
 from duqsweep.control.kghv.posterior import Posterior
 from duqsweep.control.kghv.surrogate import JITTER, Kernel, Levels, Surrogate
 

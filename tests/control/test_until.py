@@ -17,7 +17,8 @@ from duqsweep.control.front.beliefs import Answer, read_beliefs
 from duqsweep.control.front.pareto import hypervolume
 from duqsweep.control.front.records import Front, read_front
 from duqsweep.control.kghv.angles import rate
-from duqsweep.control.kghv.chooser import Known, NewPoints, Prices, Region
+from duqsweep.control.kghv.chooser import NewPoints, Prices, Region
+from duqsweep.control.kghv.known import Known
 from duqsweep.control.kghv.posterior import Posterior
 from duqsweep.control.kghv.question import (
     Able,

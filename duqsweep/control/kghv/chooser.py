@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from duqsweep.control.config.parameters import Parameter, Params
 from duqsweep.control.config.space import random_value
 from duqsweep.control.kghv.acquisition import Staircase, gain_of_known, gain_of_new
-from duqsweep.control.kghv.angles import angle, angle_noise, rate, rate_sd
+from duqsweep.control.kghv.angles import angle_noise, rate, rate_sd
 from duqsweep.control.kghv.costs import CostSurrogate, Modelled, learn_cost_model
-from duqsweep.control.kghv.encoding import Encoding
+from duqsweep.control.kghv.known import Known
 from duqsweep.control.kghv.posterior import Posterior
+from duqsweep.control.kghv.rates import RateModel
 from duqsweep.control.kghv.surrogate import Kernel, Surrogate
 from duqsweep.setting import Scalar
 
@@ -30,27 +31,9 @@ _MUTANTS = 0.8  # share of them that vary or cross points of the front; the othe
 _MUTATIONS = (0.0, 1.0, 3.0)  # parameters that are drawn anew in a mutant beside one, on average
 _FIT_STEPS = 20
 _FIT_EVERY = 1.1  # the hyperparameters are fitted again when there are so many times more trials
-# The angle of a typical success rate, and how far the mean over a space may lie from it.
-_CENTER, _OFFSET = float(np.arcsin(np.sqrt(0.7))), 0.25
 _SOUND_OFFSET = 0.01  # prior variance of the share of a space's points that can be evaluated
 _SOUND_SCALES = (0.05, 0.03, 0.02)  # of its differences, see `Kernel`
 _LEAST_SOUND = 0.05  # no point is given up altogether
-_CERTAIN = 1e-6  # variance of the angle of a trial that failed: it has no success
-_UNKNOWN = 1e6  # noise of a trial of which nothing is known yet
-
-
-@dataclass(frozen=True)
-class Known:
-    """What is known of a trial."""
-
-    number: int
-    params: Params | None  # None: a plan that is no point of the space
-    successes: int
-    episodes: int  # successes and failures
-    costs: tuple[float, ...] | None  # the other objectives, see `Region`; None: not measured yet
-    pending: int = 0  # episodes that are being evaluated now
-    is_done: bool = False  # gets no more episodes
-    has_failed: bool = False  # it cannot be evaluated; it says nothing of the rates of others
 
 
 @dataclass(frozen=True)
@@ -135,7 +118,8 @@ class Chooser:
         """
         self._parameters, self._draw = tuple(parameters), draw
         self._batch, self._least = batch, least
-        self._rates, self._encoding = rate_model(self._parameters)
+        self._rates = RateModel(self._parameters)
+        self._encoding = self._rates.encoding
         columns = self._encoding.columns
         self._groups = {column.key: column.group for column in columns}
         self._costs = [CostSurrogate(columns, noise) for noise in costs]
@@ -161,7 +145,7 @@ class Chooser:
 
     @property
     def _fitted(self) -> list[Surrogate]:
-        return [self._rates, *(cost.process for cost in self._costs)]
+        return [self._rates.process, *(cost.process for cost in self._costs)]
 
     def choose(
         self,
@@ -208,7 +192,7 @@ class Chooser:
         covariances = np.diag(state.variances)
         inside = np.flatnonzero([t.params is not None and not t.has_failed for t in known])
         if len(inside) and self._parameters:
-            covariances[np.ix_(inside, inside)] = self._rates.covariance_at_observed()
+            covariances[np.ix_(inside, inside)] = self._rates.covariances()
         costs = np.where(state.has_costs[:, None], state.costs, np.nan)
         return Posterior(state.angles, covariances, costs)
 
@@ -224,7 +208,6 @@ class Chooser:
         points = [trial.params for trial in known if trial.params is not None]
         inside = np.array([trial.params is not None for trial in known], dtype=bool)
         x = self._encoding.encode(points)
-        angles, variances = self._angles(known, inside, x)
         self._learn_soundness(known, x)
         costs = np.zeros((len(known), len(self._costs)))
         has_costs = np.array([trial.costs is not None for trial in known], dtype=bool)
@@ -243,6 +226,9 @@ class Chooser:
             if len(guessed):
                 costs[guessed] = self._predicted_costs(x[~timed])[0]
                 has_costs[guessed] = True
+        sound = [t for t in known if t.params is not None and not t.has_failed]
+        steps = self._steps(0, sum(trial.episodes > 0 for trial in sound))
+        angles, variances = self._rates.believe(known, x, costs, has_costs, steps)
         return _State(angles, variances, costs, has_costs)
 
     def _ask_cost_model(self) -> None:
@@ -254,36 +240,6 @@ class Chooser:
             for surrogate, model in zip(self._costs, models, strict=True):
                 surrogate.modelled = model
             self._modelled = None
-
-    def _angles(self, known: Sequence[Known], inside: Flags, x: Floats) -> tuple[Floats, Floats]:
-        """Posterior mean and variance of each trial's angle."""
-        successes = np.array([trial.successes for trial in known], dtype=np.float64)
-        episodes = np.array([trial.episodes for trial in known], dtype=np.float64)
-        pending = np.array([trial.pending for trial in known], dtype=np.float64)
-        seen = angle(successes, episodes)
-        noise = np.where(episodes > 0, angle_noise(episodes), _UNKNOWN)
-        prior = self._rates.prior_variance
-        weight = prior / (prior + noise)
-        angles = _CENTER + weight * (seen - _CENTER)
-        total = episodes + pending
-        # Episodes that are on their way shrink the variance and leave the mean.
-        noise_then = np.where(total > 0, angle_noise(total), _UNKNOWN)
-        variances = prior * noise_then / (prior + noise_then)
-        failed = np.array([trial.has_failed for trial in known], dtype=bool)
-        if inside.any() and self._parameters:
-            x, inside = x[~failed[inside]], inside & ~failed
-            steps = self._steps(0, int((episodes[inside] > 0).sum()))
-            self._rates.fit(x, seen[inside], noise[inside], steps)
-            if pending[inside].any():
-                believed, _ = self._rates.at_observed()
-                mixed = (episodes * seen)[inside] + pending[inside] * believed
-                mixed = np.where(
-                    pending[inside] > 0, mixed / np.maximum(total[inside], 1), seen[inside]
-                )
-                self._rates.observe(mixed, noise_then[inside])
-            angles[inside], variances[inside] = self._rates.at_observed()
-        angles[failed], variances[failed] = 0.0, _CERTAIN
-        return angles, variances
 
     def _learn_soundness(self, known: Sequence[Known], x: Floats) -> None:
         """Which points of the space can be evaluated; its hyperparameters stay at their prior."""
@@ -386,8 +342,9 @@ class Chooser:
     def _candidates(self, parents: Sequence[Params], rng: random.Random) -> NewPoints:
         points = [self._candidate(parents, rng) for _ in range(CANDIDATES)]
         x = self._encoding.encode(points)
-        rates, costs = self._rates.predict(x), self._predicted_costs(x)
-        return NewPoints(points, *rates, *costs, self._sound(x))
+        costs, cost_variances = self._predicted_costs(x)
+        rates = self._rates.predict(x, costs)
+        return NewPoints(points, *rates, costs, cost_variances, self._sound(x))
 
     def _step_sd(self, angles: Floats, variances: Floats) -> Floats:
         """Standard deviation of the posterior mean rate after one more batch."""
@@ -424,12 +381,6 @@ class Chooser:
             return shared if rng.random() < likeness and shared in parameter.domain else value
 
         return self._draw(take)
-
-
-def rate_model(parameters: Sequence[Parameter]) -> tuple[Surrogate, Encoding]:
-    """The model of the angles of success rates over a space, and how points are encoded for it."""
-    encoding = Encoding(parameters)
-    return Surrogate(Kernel(encoding.columns, _OFFSET), _CENTER), encoding
 
 
 def _front(means: Floats, state: _State) -> list[int]:

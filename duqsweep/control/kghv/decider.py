@@ -14,7 +14,8 @@ import numpy as np
 from duqsweep.control.config.parameters import Params
 from duqsweep.control.config.until import Until
 from duqsweep.control.front.beliefs import Answer, Belief, Beliefs
-from duqsweep.control.kghv.chooser import Choice, Chooser, Known, Prices, Region
+from duqsweep.control.kghv.chooser import Choice, Chooser, Prices, Region
+from duqsweep.control.kghv.known import Known
 from duqsweep.control.kghv.posterior import Posterior
 from duqsweep.control.kghv.question import Able, answer_fastest, answer_front, choose_for_fastest
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from duqsweep.control.config.space import Space
 from duqsweep.control.front.importance import Importance
 from duqsweep.control.kghv.angles import angle, angle_noise, rate
-from duqsweep.control.kghv.chooser import rate_model
+from duqsweep.control.kghv.rates import rate_process
 from duqsweep.control.trials.reader import TrialView
 from duqsweep.setting import Scalar
 
@@ -43,7 +43,7 @@ def importances(space: Space, views: Sequence[TrialView]) -> tuple[Importance, .
     ]
     if len(played) < LEAST_TRIALS or not space.parameters:
         return ()
-    model, encoding = rate_model(space.parameters)
+    model, encoding = rate_process(space.parameters)
     successes = np.array([counts.successes for _, counts in played], dtype=np.float64)
     episodes = np.array([counts.ran for _, counts in played], dtype=np.float64)
     x = encoding.encode([point for point, _ in played])

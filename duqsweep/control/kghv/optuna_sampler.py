@@ -23,7 +23,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from duqsweep.control.config.grammar import Choice, Domain, FloatRange, IntRange
 from duqsweep.control.config.parameters import Parameter, Params
-from duqsweep.control.kghv.chooser import Chooser, Known, Prices, Region
+from duqsweep.control.kghv.chooser import Chooser, Prices, Region
+from duqsweep.control.kghv.known import Known
 
 EPISODES, SUCCESSES = "episodes", "successes"  # user attributes that every trial is given
 SLACK = 1.5  # times the worst known cost: the corner of the hypervolume

@@ -16,7 +16,8 @@ from duqsweep.control.front.beliefs import Answer
 from duqsweep.control.front.pareto import hypervolume, non_dominated
 from duqsweep.control.kghv.acquisition import Staircase, gain_of_new
 from duqsweep.control.kghv.angles import rate, rate_sd
-from duqsweep.control.kghv.chooser import Choice, Known, NewPoints, Prices, Region
+from duqsweep.control.kghv.chooser import Choice, NewPoints, Prices, Region
+from duqsweep.control.kghv.known import Known
 from duqsweep.control.kghv.posterior import Posterior
 
 Floats = NDArray[np.float64]

@@ -14,12 +14,13 @@ from scipy.optimize import minimize
 from duqsweep.control.kghv.encoding import Column
 
 Floats = NDArray[np.float64]
+Normal = tuple[float, float]  # mean and standard deviation
 
 JITTER = 1e-8
 MOST_LEVELS = 20  # of a parameter that is computed with its distinct values, not point by point
 FIT_TRIALS = 100  # that hyperparameters are fitted to; the time of a fit grows with their square
 # Priors on the logarithms of the hyperparameters: mean and standard deviation.
-_LENGTH = (np.log(0.8), 0.7)  # an encoded parameter spans at most 1
+_LENGTH: Normal = (float(np.log(0.8)), 0.7)  # an encoded parameter spans at most 1
 _SCALE_SD = 2.0  # of the variances v1 to v3, see `Kernel`
 _NOISE_SD = 1.5  # of a variance of noise that is fitted
 
@@ -248,17 +249,19 @@ class Surrogate:
         Args:
             x: Encoded points (n, width).
             y: What was observed (n,).
-            noise: Variance that is known of each (n,).
+            noise: Variance that is known of each (n,), or covariances (n, n).
             steps: Steps of L-BFGS from the hyperparameters so far; 0 leaves them.
         """
         if steps:
             start = self.start()
             # The least noisy ones say most; among equals the newest, which lie near the front.
-            some = np.lexsort((-np.arange(len(y)), noise))[:FIT_TRIALS]
+            variances = noise if noise.ndim == 1 else np.diag(noise)
+            some = np.lexsort((-np.arange(len(y)), variances))[:FIT_TRIALS]
+            of_some = noise[some] if noise.ndim == 1 else noise[np.ix_(some, some)]
             found = minimize(
                 self._loss,
                 self.theta,
-                args=(self._kernel.levels(x[some]), y[some] - self._center, noise[some]),
+                args=(self._kernel.levels(x[some]), y[some] - self._center, of_some),
                 jac=True,
                 method="L-BFGS-B",
                 bounds=[(value - 4.0, value + 4.0) for value in start],
@@ -270,9 +273,7 @@ class Surrogate:
 
     def observe(self, y: Floats, noise: Floats) -> None:
         """Take other observations of the points that `fit` was given last."""
-        covariance = self._prior.copy()
-        covariance[np.diag_indices(len(y))] += noise + self.common_noise + JITTER
-        self._factor = cholesky(covariance, lower=True)
+        self._factor = _noisy_factor(self._prior.copy(), noise, self.common_noise)
         self._weights = cho_solve((self._factor, True), y - self._center)
 
     def _loss(
@@ -281,8 +282,7 @@ class Surrogate:
         """Negative log posterior of the hyperparameters and its gradient."""
         covariance, slopes = self._kernel.of_levels(theta[: self._size], levels)
         common = self._common(theta)
-        covariance[np.diag_indices(len(residual))] += noise + common + JITTER
-        factor = cholesky(covariance, lower=True)
+        factor = _noisy_factor(covariance, noise, common)
         weights = cho_solve((factor, True), residual)
         inverse = cho_solve((factor, True), np.eye(len(residual)))
         prior, slope = self._kernel.log_prior(theta[: self._size])
@@ -294,6 +294,17 @@ class Surrogate:
             value += 0.5 * z * z
             found = np.append(found, common * np.trace(outer) + z / _NOISE_SD)
         return float(value), found
+
+    def slope(self, x: Floats, y: Floats, noise: Floats, along: Floats, prior: Normal) -> float:
+        """How much the value changes with `along` (n,), beside what the process says.
+
+        The mean given the observations, which are as in `fit`, and the slope's prior.
+        """
+        factor = _noisy_factor(self._kernel(self._of_kernel, x, x), noise, self.common_noise)
+        explained = cho_solve((factor, True), np.column_stack([along, y - self._center]))
+        mean, sd = prior
+        found = (along @ explained[:, 1] + mean / sd**2) / (along @ explained[:, 0] + 1 / sd**2)
+        return float(found)
 
     def predict(self, x: Floats) -> tuple[Floats, Floats]:
         """Posterior mean and variance of the noiseless value at encoded points (m, width)."""
@@ -322,3 +333,14 @@ class Surrogate:
         explained = solve_triangular(self._factor, cross, lower=True)
         variance = self.prior_variance - (explained**2).sum(axis=0)
         return mean, np.maximum(variance, 1e-12)
+
+
+def _noisy_factor(covariance: Floats, noise: Floats, common: float) -> Floats:
+    """Cholesky's factor of the covariances of noisy observations; changes `covariance`."""
+    if noise.ndim == 2:
+        covariance += noise
+    covariance[np.diag_indices(len(covariance))] += (
+        common + JITTER + (noise if noise.ndim == 1 else 0.0)
+    )
+    factor: Floats = cholesky(covariance, lower=True)
+    return factor

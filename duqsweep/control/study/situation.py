@@ -15,11 +15,12 @@ from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig
 from duqsweep.control.front.content import SLACK
 from duqsweep.control.front.measures import EPISODE_TIME_S
-from duqsweep.control.kghv.chooser import Known, Prices, Region
+from duqsweep.control.kghv.chooser import Prices, Region
+from duqsweep.control.kghv.common_episodes import counts_by_block
 from duqsweep.control.kghv.encoding import Floats
+from duqsweep.control.kghv.known import Known
 from duqsweep.control.trials.reader import TrialView
 from duqsweep.control.trials.reference import Reference
-from duqsweep.result import SuccessCounts
 
 FLOOR = 0.5  # success rates below this share of the best one count for nothing
 LEAST_COST = 1e-9  # what a measure of 0 counts as, because costs are logarithms
@@ -63,21 +64,28 @@ class KnownTrials:
         """What is known of a trial."""
         view = trial.view
         failed = view.outcome == "failed"
-        seen = self._counts(view)
+        outcomes = self._outcomes(view)
         pruned = view.status is not None and view.status.state == "pruned"
         return Known(
             number=view.number,
             params=self._space.point_of_trial(view.trial),
-            successes=0 if failed else seen.successes,
-            episodes=seen.ran,
+            successes=0 if failed else sum(success for _, success in outcomes),
+            episodes=len(outcomes),
             costs=self._measured(view, reference),
             pending=trial.until - len(view.episodes) if trial.is_waiting else 0,
             has_failed=failed,
             is_done=failed or pruned or trial.is_waiting or trial.until >= self.ledger,
+            blocks=counts_by_block(outcomes),
         )
 
-    def _counts(self, view: TrialView) -> SuccessCounts:
-        return view.counts if self._category is None else view.categories[self._category]
+    def _outcomes(self, view: TrialView) -> list[tuple[int, bool]]:
+        """Places in the ledger and success of the episodes that count."""
+        suite = view.trial.spec.suite
+        return [
+            (e.i, e.success)
+            for e in view.episodes
+            if e.error is None and self._category in (None, suite.category(e.task))
+        ]
 
     def _measured(self, view: TrialView, reference: Reference | None) -> tuple[float, ...] | None:
         """The costs of a trial, see `Region`; None before it was benchmarked."""
