@@ -72,7 +72,15 @@ def _trials(truth: Truth, count: int) -> list[Known]:
     points = [random_point(truth, rng) for _ in range(count)]
     rates, times = truth.rate(points), np.log(truth.time_s(points))
     return [
-        Known(i, point, round(20 * rates[i]), 20, (float(times[i]),), pending=20 * (i < WORKERS))
+        Known(
+            i,
+            point,
+            round(20 * rates[i]),
+            20,
+            (float(times[i]),),
+            pending=20 * (i < WORKERS),
+            blocks=((round(20 * rates[i]), 20),),
+        )
         for i, point in enumerate(points)
     ]
 

@@ -34,16 +34,13 @@ from search.simulation import (
 )
 from search.truths import Truth
 
-LEAST_EPISODES = 40  # of a trial that kghv recommends; all others have their fixed number
 STARTUP_TRIALS = 5  # as `sampler.startup_trials` of a sweep: start points, then random ones
 
 
 class KGHV:
     """duqsweep's own: batches of episodes where they gain the most hypervolume per second."""
 
-    def __init__(
-        self, truth: Truth, seed: int, workers: int, batch: int = 20, least: int = 40
-    ) -> None:
+    def __init__(self, truth: Truth, seed: int, workers: int, batch: int = 20) -> None:
         """Nothing is known yet."""
         self._truth, self._batch = truth, batch
         self._rng = random.Random(f"kghv/{seed}")
@@ -56,7 +53,6 @@ class KGHV:
             lambda choose: {p.key: choose(p) for p in truth.parameters},
             costs=[EPISODE_TIME_S.noise],
             batch=batch,
-            least=least,
         )
         self._region = Region((truth.corner,), FLOOR)
         self._prices = Prices(lambda costs: np.exp(costs[:, 0]) + SIMULATOR_S, START_S)
@@ -81,9 +77,9 @@ class KGHV:
         """Everything is in the trials."""
 
     def recommend(self, trials: Sequence[Trial]) -> list[tuple[Trial, float]]:
-        """What no other dominates by posterior mean, among trials with enough episodes."""
+        """What no other dominates by posterior mean, as in front.json."""
         found = self._chooser.posterior(self._known(trials))
-        able = [i for i, trial in enumerate(trials) if trial.episodes >= LEAST_EPISODES]
+        able = [i for i, trial in enumerate(trials) if trial.episodes]
         return _front(
             [trials[i] for i in able],
             found.means[able].tolist(),

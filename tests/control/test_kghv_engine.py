@@ -304,9 +304,9 @@ def test_it_resumes_what_is_undecided_and_leaves_what_is_pending_done_or_too_slo
     assert chosen.params is None
 
 
-def test_a_point_of_the_front_gets_its_least_episodes_first():
-    chooser = Chooser(SPACE, draw, costs=[0.0], batch=4, least=20)
-    known = [Known(0, POINTS[0], 19, 20, (1.0,)), Known(1, POINTS[3], 4, 4, (0.5,))]
+def test_a_point_of_the_front_gets_its_share_of_the_episodes_first():
+    chooser = Chooser(SPACE, draw, costs=[0.0], batch=4)
+    known = [Known(0, POINTS[0], 380, 400, (1.0,)), Known(1, POINTS[3], 4, 4, (0.5,))]
     chosen = choose(known, chooser)
     assert chosen is not None
     assert (chosen.number, chosen.gain) == (1, math.inf)

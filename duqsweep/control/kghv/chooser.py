@@ -101,7 +101,6 @@ class Chooser:
         draw: Draw,
         costs: Sequence[float],
         batch: int,
-        least: int = 0,
         modelled: Modelled | None = None,
     ) -> None:
         """Nothing is known yet.
@@ -112,12 +111,11 @@ class Chooser:
             costs: For each objective beside the success rate, at least one, its relative standard
                 deviation between two measures of one point; 0 where it is exact.
             batch: Episodes that one decision assigns.
-            least: Episodes that a point of the front gets before anything else.
             modelled: The cost model, whose logarithms are the prior mean of the costs; it is asked
                 at the first decision.
         """
         self._parameters, self._draw = tuple(parameters), draw
-        self._batch, self._least = batch, least
+        self._batch = batch
         self._rates = RateModel(self._parameters)
         self._encoding = self._rates.encoding
         columns = self._encoding.columns
@@ -273,7 +271,7 @@ class Chooser:
 
     def _thinly_known(self, known: Sequence[Known], means: Floats, state: _State) -> Choice | None:
         """The cheapest point of the front that has too few episodes to be recommended."""
-        least = max(self._least, FRONT_SHARE * sum(t.episodes for t in known if not t.is_done))
+        least = FRONT_SHARE * sum(t.episodes for t in known if not t.is_done)
         thin = [
             i
             for i in _front(means, state)

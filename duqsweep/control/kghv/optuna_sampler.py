@@ -175,7 +175,6 @@ class KghvSampler(BaseSampler):
                 lambda choose: {p.key: choose(p) for p in parameters},
                 costs=[0.0] * costs,
                 batch=self._batch,
-                least=2 * self._batch,
             )
         return self._choosers[key]
 

@@ -21,7 +21,7 @@ Flags = NDArray[np.bool_]
 _CENTER, _OFFSET = float(np.arcsin(np.sqrt(0.7))), 0.25
 # The slope of the angle along the mean logarithm of the costs: what costs more mostly succeeds more
 # often, or else nobody would search it.
-_TREND: Normal = (0.25, 0.25)
+_TREND: Normal = (0.25, 0.5)
 _CERTAIN = 1e-6  # variance of the angle of a trial that failed: it has no success
 _UNKNOWN = 1e6  # noise of a trial of which nothing is known yet
 

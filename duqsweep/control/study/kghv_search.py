@@ -27,7 +27,6 @@ from duqsweep.control.trials.reference import sweep_reference
 from duqsweep.spec import Trial
 
 MEMORY = "kghv"  # attribute of the study
-LEAST_BATCHES = 2  # that a point of the front gets before anything else
 GRACE_S = 0.05  # that the loop waits for the model: small sweeps need no more
 
 
@@ -288,7 +287,6 @@ def _decider(config: SweepConfig, space: Space, known: KnownTrials, until: Until
         space.draw,
         costs=noise,
         batch=config.batch,
-        least=LEAST_BATCHES * config.batch,
         modelled=ModelledCosts(space, known.costs),
     )
     time = next((k for k, measure in enumerate(known.costs) if measure.name in TIMES), 0)
