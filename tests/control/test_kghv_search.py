@@ -69,7 +69,7 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> list[dict[int, int]]:
     for kind, words in (
         (KghvSearch, (*KGHV, "budget.trials=4")),
         (KghvSearch, (*KGHV, "budget.trials=6")),
-        (FixedBudgetSearch, ("sampler=tpe", "budget.trials=8")),
+        (FixedBudgetSearch, ("sampler=tpe", "budget.trials=12")),
     ):
         evaluator = run(folder, kind, *words)
         assert len(set(evaluator.played)) == len(evaluator.played)
@@ -103,7 +103,7 @@ def test_more_budget_keeps_every_episode(steps):
 
 def test_another_sampler_keeps_what_was_learnt_and_fills_up(steps):
     assert all(steps[2][number] == max(count, 8) for number, count in steps[1].items())
-    assert len(steps[2]) == 8
+    assert len(steps[1]) < len(steps[2]) == 12
 
 
 def test_an_assignment_that_a_reattached_job_reached_is_not_given_out_again(tmp_path):

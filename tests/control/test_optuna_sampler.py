@@ -135,8 +135,8 @@ def test_the_example_of_optunahub_runs_and_spends_its_episodes_on_the_front():
     assert spec.loader is not None
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
-    points = example.run(batches=18)
-    assert sum(row[1] for row in points.values()) == 18 * example.BATCH
+    points = example.run(batches=30)
+    assert sum(row[1] for row in points.values()) == 30 * example.BATCH
     good = [key for key, row in points.items() if row[1] > example.BATCH]
     assert good
     assert all(bits > 2 or points[bits, steps][1] <= 40 for bits, steps in points)

@@ -117,7 +117,7 @@ def halving(folder: Path) -> Search:
 # How to open each search, and the states that its trials have in the end.
 SEARCHES: dict[str, tuple[Callable[[Path], Search], Counter[str]]] = {
     "fixed budget": (fixed_budget, Counter(complete=7)),
-    "kghv": (kghv, Counter(paused=6)),
+    "kghv": (kghv, Counter(paused=8)),
     "halving": (halving, Counter(complete=3, paused=3)),
 }
 
