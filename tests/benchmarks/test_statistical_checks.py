@@ -54,7 +54,7 @@ def test_intervals_by_task_hold_the_mean_over_all_tasks():
 
 
 def test_stated_chances_of_the_front_separate_who_is_on_it():
-    found = front_calibration(DEVELOPMENT["dev_easy"](), "kghv", range(1), 240, every=80)
+    found = front_calibration(DEVELOPMENT["dev_easy"](), "kghv", range(3), 400, every=100)
     low, high = found.within(0.0, 0.2), found.within(0.6, 1.01)
     assert low is not None
     assert high is not None
