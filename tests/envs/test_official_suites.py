@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from exhaustive import EXHAUSTIVE
 from official import SUITES, official_suite
+from test_culling import compare
 
 sys.path.insert(0, str(Path(__file__).parent / "settled"))
 import record_settled as record
@@ -158,6 +159,12 @@ def opened(suite: str, folder: Path) -> Iterator[LiberoEnvironment]:
     assert isinstance(environment, LiberoEnvironment)
     yield environment
     environment.close()
+
+
+def test_no_pixel_of_an_official_suite_changes(official_assets: Path) -> None:
+    """By culling. The next test draws the same task: its model is compiled once."""
+    suite = SUITES[0]  # with a stove that mirrors
+    compare(official_suite(suite, official_assets), [SEEN[suite][0]], 2)
 
 
 @pytest.mark.slow
