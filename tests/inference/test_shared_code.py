@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
-from torch._dynamo.testing import CompileCounter
 
 from duqsweep.inference import compile as compiling
 from duqsweep.policy.load import load_policy
@@ -20,12 +20,17 @@ from duqsweep.quant.freeze import freeze
 from duqsweep.seams import Observation, Policy
 from duqsweep.spec import PolicySpec, QuantSpec
 
+if TYPE_CHECKING:
+    from torch._dynamo.testing import CompileCounter
+
 EXPERT = "paligemma_with_expert.gemma_expert.model.layers"
 
 
 @pytest.fixture
 def counter(monkeypatch: pytest.MonkeyPatch) -> Iterator[CompileCounter]:
     """Counts what is compiled; the code that it makes is torch's own."""
+    from torch._dynamo.testing import CompileCounter  # two seconds, in each process that collects
+
     counter = CompileCounter()
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
     compiling._compiled_forward.cache_clear()
