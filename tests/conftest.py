@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+from kept_configurations import keep
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS"):
     os.environ.setdefault(name, "1")
@@ -68,3 +70,10 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     base = tmp_path_factory.getbasetemp()
     run = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     os.environ["XDG_CACHE_HOME"] = str(run / "cache")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _kept_configurations() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        keep(patch)
+        yield
