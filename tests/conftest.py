@@ -1,5 +1,6 @@
 """How tests share a machine: one thread per process, long files first, examples without a clock,
-and a cache folder of their own, the same for all processes of one run.
+a cache folder of their own, the same for all processes of one run, and configurations that are
+read and composed once per process.
 
 Threads are set before anything imports numpy or torch. With several test processes per core,
 threads that wait for each other take most of the time: `tests/quant/test_greedy.py` needs more than
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -22,6 +22,7 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TORCHINDUCTOR_COMPILE_T
 
 settings.register_profile("suite", deadline=None)  # a busy machine is no fault
 settings.load_profile("suite")
+keep()
 
 # Files of more than half a minute, so that none is begun when the others end. Those that wait for
 # SLURM or for something to count as hung stand between those that compute.
@@ -70,10 +71,3 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     base = tmp_path_factory.getbasetemp()
     run = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     os.environ["XDG_CACHE_HOME"] = str(run / "cache")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _kept_configurations() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        keep(patch)
-        yield

@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import IO, Any
 
 import hydra
-import pytest
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 SEARCHED = "hydra.searchpath="  # a test's own files, which it may write anew
 
 
-def keep(patch: pytest.MonkeyPatch) -> None:
-    """Let OmegaConf and Hydra keep what they have read and composed."""
-    patch.setattr(OmegaConf, "load", staticmethod(_reading(OmegaConf.load)))
-    patch.setattr(hydra, "compose", _composing(hydra.compose))
+def keep() -> None:
+    """Let OmegaConf and Hydra keep what they have read and composed, for good."""
+    OmegaConf.load = staticmethod(_reading(OmegaConf.load))  # type: ignore[method-assign]
+    hydra.compose = _composing(hydra.compose)
 
 
 def _reading(load: Callable[[Any], Any]) -> Callable[[Any], Any]:

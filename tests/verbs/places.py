@@ -223,11 +223,14 @@ LATE = (
 
 def load() -> None:
     """Import and compose once for all commands, whose processes are copies of this one."""
+    from kept_configurations import keep
+
     import duqsweep.worker.evaluate  # noqa: F401
     from duqsweep.cli import VERBS
     from duqsweep.control.config.sweep_config import compose
     from duqsweep.control.tracking.mlflow_client import import_client
 
+    keep()
     import_client()
     for name in (*(f"duqsweep.verbs.{verb}" for verb in ("sweep", *VERBS)), *LATE):
         importlib.import_module(name)

@@ -98,7 +98,7 @@ def answers(template: Path, broken_checkpoint: Path) -> Iterator[Answers]:
         [sys.executable, str(HERE / "places.py"), str(template)],
         env={
             **{k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"},
-            **{"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            **{"PYTHONPATH": f"{ROOT}:{HERE.parent}", "OMP_NUM_THREADS": "1"},
         },
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
+from functools import lru_cache
 from typing import Any, TypeVar, get_type_hints
 
 from duqsweep.codec import decode, encode
@@ -155,8 +156,13 @@ def _changed(record: _R, section: str, settings: Settings) -> _R:
     return decode(type(record), values, section)
 
 
-def stacks(layers: Iterable[str], includes: Iterable[str]) -> dict[str, int]:
+def stacks(layers: Iterable[str], includes: Iterable[str]) -> Mapping[str, int]:
     """Stacks of layers that some regex reaches: path up to the number → how many layers it has."""
+    return _stacks(tuple(layers), tuple(includes))
+
+
+@lru_cache(maxsize=64)  # each point of a space asks, and few of them ask anything new
+def _stacks(layers: tuple[str, ...], includes: tuple[str, ...]) -> Mapping[str, int]:
     patterns = [_compiled(include) for include in includes]
     depths: dict[str, int] = {}
     reached: set[str] = set()
