@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 
 import pytest
 from hypothesis import settings
@@ -61,7 +62,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Collect garbage without looking at what the tests' modules have imported, for good."""
+    """Collect garbage without looking at what the tests' modules have imported, for good.
+
+    Triton is loaded before anything draws, if torch was: it brings LLVM, and so does Mesa. Loaded
+    after Mesa's, for torch.compile, Triton's ends the process.
+    """
+    if "torch" in sys.modules:
+        import triton  # noqa: F401
     gc.collect()
     gc.freeze()
 
