@@ -31,7 +31,7 @@ RESULTS = Path(__file__).parent / "results"
 RIVAL, AT = "tpe-100", 4000  # whose hypervolume after so many episodes is to be reached
 RECORD_EVERY = 50  # episodes
 # Episodes that a run plays; those of kghv end where the comparison is decided.
-BUDGETS = {("kghv", 1): 2000, ("kghv", 8): 2400}
+BUDGETS = {("kghv", 1): 2400, ("kghv", 8): 2400}
 SHOWN = (500, 1000, 2000, 4000)
 WORKERS = (1, 8)
 
