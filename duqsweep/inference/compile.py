@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, cast
@@ -59,8 +58,6 @@ def _small(rows: Tensor) -> Tensor:
 
 
 def _compiled_layers(policy: Pi05Policy) -> Call:
-    # Otherwise torch starts a process per core that loads torch, for Triton, which no CPU needs.
-    os.environ.setdefault("TORCH_WARM_POOL", "0")
     # Dynamo limits the compiled forms per function; each kind of quantization may add one.
     torch._dynamo.config.recompile_limit = COMPILED_FORMS
     twin = policy.copy(policy.num_steps, policy.schedule, policy.reuse_images)
