@@ -179,6 +179,7 @@ def test_a_silent_controller_ends_nothing(
         ({"cpus_per_task": 99}, "not available"),
         ({"jobs": 0}, "launcher.jobs must say how many"),
         ({"additional_parameters": {"job_name": "mine"}}, "'job-name'"),
+        ({"additional_parameters": {"array": "0-9"}}, "'array'"),
     ],
 )
 def test_what_slurm_will_never_run_is_refused_at_once(
