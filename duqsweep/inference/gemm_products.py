@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from duqsweep.kernels.epilogue import EpilogueKind
 from duqsweep.kernels.norms import Norm
 from duqsweep.kernels.projection_weights import ProjectionWeights
+from duqsweep.kernels.unfinished import Rows
 
 
 def on_warp_groups(weights: ProjectionWeights, dtype: torch.dtype) -> bool:
@@ -42,7 +45,7 @@ class GemmProduct(nn.Module):
         super().__init__()
         from duqsweep.kernels import gemm
 
-        self.multiply = gemm.gemm_linear
+        self.multiply, self.multiply_in_parts = gemm.gemm_linear, gemm.unfinished_linear
         self.kind, self.block, self.bits = str(kind), weights.block, weights.act_bits
         weights = gemm.ordered(weights, pairs=kind == "gated")
         self.register_buffer("values", weights.values)
@@ -68,3 +71,12 @@ class GemmProduct(nn.Module):
             residual,
         )
         return product
+
+    def in_parts(self, rows: Rows, residual: Tensor) -> Rows:
+        """`forward`, whose result may be in parts; torch.compile cannot trace it."""
+        weights = ProjectionWeights(
+            self.values, self.scales, self.bias, self.permutation, self.block, self.bits
+        )
+        norm = None if self.norm_weight is None else Norm(self.norm_weight, self.norm_bias)
+        kind = cast(EpilogueKind, self.kind)
+        return self.multiply_in_parts(rows, weights, norm, kind, residual)

@@ -100,9 +100,12 @@ class QuantizedMlp(nn.Module):
         super().__init__()
         self.first, self.last = first, last
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(tokens, width) → the same shape."""
-        added: Tensor = self.last(self.first(x), x)
+    def forward(self, x: Tensor) -> Rows:
+        """(tokens, width) → the same shape; of integers, it may be in parts."""
+        hidden = self.first(x)
+        if isinstance(self.last, GemmProduct) and not self.last.values.is_floating_point():
+            return self.last.in_parts(hidden, x)
+        added: Tensor = self.last(hidden, x)
         return added
 
 

@@ -19,6 +19,7 @@ from duqsweep.inference.prefix_attention import Attend, attention_on
 from duqsweep.inference.prefix_products import linear_residual, mlp, norm_linear, norm_record
 from duqsweep.inference.weights import has_integers
 from duqsweep.kernels.rotary import Rotary
+from duqsweep.kernels.unfinished import Rows, finished
 from duqsweep.policy.gemma import KeysValues, PrefixLayer, rotary_table
 from duqsweep.policy.pi05 import Pi05, PrefixCache
 from duqsweep.policy.siglip import SiglipEmbeddings, SiglipLayer, merge_patches
@@ -69,7 +70,7 @@ class FusedVisionLayer(nn.Module):
         """(images * patches, width) → the same shape."""
         head_dim = x.shape[1] // self.heads
         mixed = self.attend(self.qkv(x), images, self.heads, head_dim)
-        return cast(Tensor, self.mlp(self.out(mixed, x)))
+        return finished(self.mlp(self.out(mixed, x)))
 
 
 class FusedPrefixLayer(nn.Module):
@@ -88,9 +89,10 @@ class FusedPrefixLayer(nn.Module):
         norm = layer.post_attention_layernorm
         self.mlp = mlp(norm_record(norm), parts, norm.weight.dtype)
 
-    def forward(self, x: Tensor, table: KeysValues) -> tuple[Tensor, KeysValues]:
+    def forward(self, x: Rows, table: KeysValues) -> tuple[Rows, KeysValues]:
         """(tokens, width) → the same shape, and (1, kv_heads, tokens, head_dim) keys and values."""
-        qkv = self.qkv(x, table=table)
+        qkv = _projected(self.qkv, x, table)
+        x = finished(x)
         mixed = self.attend(qkv, 1, self.sizes.kv_heads, self.sizes.head_dim)
         return self.mlp(self.o(mixed, x)), keys_values(qkv, self.sizes)
 
@@ -105,9 +107,9 @@ class LastPrefixLayer(nn.Module):
         rotary = Rotary(sizes.head_dim, sizes.kv_heads)
         self.kv = norm_linear(norm_record(layer.input_layernorm), projections, rotary)
 
-    def forward(self, x: Tensor, table: KeysValues) -> KeysValues:
+    def forward(self, x: Rows, table: KeysValues) -> KeysValues:
         """(tokens, width) → (1, kv_heads, tokens, head_dim) each."""
-        return keys_values(self.kv(x, table=table), self.sizes)
+        return keys_values(_projected(self.kv, x, table), self.sizes)
 
 
 class FusedPrefix(nn.Module):
@@ -134,7 +136,7 @@ class FusedPrefix(nn.Module):
         self.cosines, self.sines = rotary_table(positions, self.sizes.llm.head_dim)
         self._embed_patches: Callable[..., Tensor] = FusedPatches.forward
         self._vision_layer: Callable[..., Tensor] = FusedVisionLayer.forward
-        self._llm_layer: Callable[..., tuple[Tensor, KeysValues]] = FusedPrefixLayer.forward
+        self._llm_layer: Callable[..., tuple[Rows, KeysValues]] = FusedPrefixLayer.forward
         self._last_layer: Callable[..., KeysValues] = LastPrefixLayer.forward
 
     def compile(self, any_length: bool = False) -> None:
@@ -177,10 +179,11 @@ class FusedPrefix(nn.Module):
         x = torch.cat((image_tokens, words.to(image_tokens.dtype)))
         table = (self.cosines[: len(x)], self.sines[: len(x)])
         caches = []
+        rows: Rows = x
         for layer in self.layers:
-            x, cache = self._llm_layer(layer, x, table)
+            rows, cache = self._llm_layer(layer, rows, table)
             caches.append(cache)
-        return (*caches, self._last_layer(self.last, x, table))
+        return (*caches, self._last_layer(self.last, rows, table))
 
 
 def keys_values(rows: Tensor, sizes: StackSizes) -> KeysValues:
@@ -188,6 +191,12 @@ def keys_values(rows: Tensor, sizes: StackSizes) -> KeysValues:
     heads = rows.view(len(rows), -1, sizes.head_dim).transpose(0, 1)[None]
     keys, values = heads[:, -2 * sizes.kv_heads :].chunk(2, dim=1)
     return keys, values
+
+
+def _projected(product: nn.Module, x: Rows, table: KeysValues) -> Tensor:
+    """Norm, products and rotary positions of x; those of integers finish it."""
+    made: Tensor = product(x if isinstance(product, IntegerProduct) else finished(x), table=table)
+    return made
 
 
 def _attention_before(product: nn.Module, device: torch.device) -> Attend:

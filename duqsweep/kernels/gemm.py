@@ -22,10 +22,12 @@ from duqsweep.kernels.per_token_quant import per_token_quant
 from duqsweep.kernels.products import unpack_on_gpu
 from duqsweep.kernels.projection_weights import ProjectionWeights, take_rows
 from duqsweep.kernels.rotary import Rotary
+from duqsweep.kernels.unfinished import ProductParts, Rows, finished
 
 OUTPUTS, CHANNELS = 256, 128  # of a tile, and per step
 GROUP = 128  # outputs of a warp group: `row_order` permutes within it
 THREADS, FINISH_THREADS = 384, 256
+FINISH_OUTPUTS = 4 * FINISH_THREADS  # of a CTA that adds up parts
 KINDS = ("nothing", "gelu", "gated", "rotary")  # the values of EPILOGUE
 STAGE_LIMIT = 226 * 1024  # bytes of shared memory for all stages
 TILE_STEP, WIDEST_TILE = 16, 208  # tokens; wider tiles leave too few registers for the epilogue
@@ -130,16 +132,8 @@ def gemm_linear(
         (tokens, out) in bfloat16, or (tokens, out / 2) for epilogue "gated".
     """
     norm = None if norm_weight is None else Norm(norm_weight, norm_bias)
-    e4m3 = values.dtype == torch.float8_e4m3fn
-    codes, token_scales = per_token_quant(rows, permutation, block, bits, norm, e4m3=e4m3)
-    packed = values.dtype == torch.uint8
-    values = unpack_on_gpu(values) if packed else values
-    outputs, channels = values.shape
-    division = division_for(len(rows), outputs, channels, nvrtc.multiprocessors())
-    epilogue = Epilogue(cast(EpilogueKind, kind), residual)
-    made = gemm(codes, token_scales, values, scales, bias, division, epilogue, not packed)
-    note("gemm_e4m3" if e4m3 else "gemm_w4a8" if packed else "gemm_w8a8")
-    return made
+    weight = ProjectionWeights(values, scales, bias, permutation, block, bits)
+    return finished(unfinished_linear(rows, weight, norm, cast(EpilogueKind, kind), residual))
 
 
 @gemm_linear.register_fake
@@ -159,6 +153,30 @@ def _(
     return rows.new_empty(len(rows), len(values) // 2 if kind == "gated" else len(values))
 
 
+def unfinished_linear(
+    rows: Rows,
+    weight: ProjectionWeights,
+    norm: Norm | None,
+    kind: EpilogueKind,
+    residual: Tensor | None,
+) -> Rows:
+    """`gemm_linear`, with a result that may be unfinished; the weight is `ordered`."""
+    e4m3, packed = weight.is_e4m3, weight.packed
+    codes, token_scales = per_token_quant(
+        rows, weight.permutation, weight.block, weight.act_bits, norm, e4m3=e4m3
+    )
+    values = unpack_on_gpu(weight.values) if packed else weight.values
+    outputs, channels = values.shape
+    division = division_for(len(codes), outputs, channels, nvrtc.multiprocessors())
+    epilogue = Epilogue(kind, residual)
+    assert weight.scales is not None
+    made = gemm(
+        codes, token_scales, values, weight.scales, weight.bias, division, epilogue, not packed
+    )
+    note("gemm_e4m3" if e4m3 else "gemm_w4a8" if packed else "gemm_w8a8")
+    return made
+
+
 def gemm(
     codes: Tensor,
     token_scales: Tensor,
@@ -168,7 +186,7 @@ def gemm(
     division: Division,
     epilogue: Epilogue = NOTHING,
     constant_weight: bool = True,
-) -> Tensor:
+) -> Rows:
     """Multiply quantized tokens by a weight whose rows, scales and bias are in `row_order`.
 
     Args:
@@ -182,7 +200,8 @@ def gemm(
         constant_weight: No kernel that still runs writes the weight.
 
     Returns:
-        (tokens, out) in bfloat16, or (tokens, out / 2) for epilogue "gated".
+        (tokens, out) in bfloat16, or (tokens, out / 2) for epilogue "gated"; unfinished if the
+        division splits the channels.
     """
     tokens, (outputs, channels) = len(codes), values.shape
     width = outputs // 2 if epilogue.kind == "gated" else outputs
@@ -207,8 +226,9 @@ def gemm(
     teams = min(tiles, max(1, nvrtc.multiprocessors() // ctas))
     parts = None
     if division.split > 1:
-        sizes = (division.split, tiles, division.tile_tokens // 8, 2, 256, 4)
-        parts = torch.empty(sizes, dtype=torch.int32, device=codes.device)
+        kind = torch.float32 if codes.dtype == torch.float8_e4m3fn else torch.int32
+        sizes = (division.split, tokens, outputs)
+        parts = torch.empty(sizes, dtype=kind, device=codes.device)
     arguments = _Arguments(
         nvrtc.row_major_map(values, OUTPUTS, CHANNELS),
         nvrtc.row_major_map(codes, division.tile_tokens // division.shared_by, CHANNELS),
@@ -230,12 +250,25 @@ def gemm(
         channels,
     )
     kernel.launch_early(arguments, (teams * ctas, 1), THREADS, division.shared_by)
-    if parts is not None:
+    if parts is None:
+        return out
+
+    def add_up() -> None:
         finish = nvrtc.build(
             "gemm", constants, headers={"wgmma.cuh": header}, function="gemm_finish"
         )
-        finish.launch_early(arguments, (division.tile_tokens // 8, tiles), FINISH_THREADS)
-    return out
+        finish.launch_early(arguments, (-(-outputs // FINISH_OUTPUTS), tokens), FINISH_THREADS)
+        note("gemm_finish")
+
+    return ProductParts(
+        out=out,
+        parts=parts,
+        add_up=add_up,
+        weight_scales=scales,
+        token_scales=token_scales,
+        bias=bias,
+        residual=epilogue.residual,
+    )
 
 
 def wgmma_header(tokens: int, fp8: bool) -> str:

@@ -13,12 +13,13 @@ from torch import Tensor
 from duqsweep.kernels import nvrtc
 from duqsweep.kernels.machine import overlaps
 from duqsweep.kernels.norms import Norm
-from duqsweep.kernels.unfinished import AttentionParts, Rows, Unfinished
+from duqsweep.kernels.unfinished import AttentionParts, ProductParts, Rows, Unfinished
 
 SPAN, TILE = 16, 256  # channels of a row of a product, and of a warp's product
 MOST_WARPS = 8
 WIDEST, LARGEST_BLOCK = 16384, 128
 EIGHT = 8  # channels that a thread loads at once
+GROUP = 128  # outputs within which `gemm.row_order` permutes
 ALIGNED = 16  # bytes
 
 
@@ -34,6 +35,8 @@ def can_quantize(rows: Rows, permutation: Tensor | None, block: int, norm: Norm 
         if width // rows.logs.shape[2] % EIGHT:
             return False
         tokens = rows.parts[0]
+    if isinstance(rows, ProductParts) and (rows.parts.dtype != torch.int32 or width % GROUP):
+        return False
     read = [tokens]
     if permutation is not None:
         if permutation.dtype != torch.int32:
@@ -54,7 +57,7 @@ def quantize(
     codes: Tensor,
     scales: Tensor,
 ) -> None:
-    """Fill codes and scales.
+    """Fill codes and scales, and finish the product that `rows` may be.
 
     Args:
         rows: As in `per_token_quant`, as the next three.
@@ -69,7 +72,8 @@ def quantize(
     tiles = -(-width // TILE)
     tiles_per_warp = -(-tiles // MOST_WARPS)
     warps = -(-tiles // tiles_per_warp)
-    parts = rows if isinstance(rows, AttentionParts) else None
+    attention = rows if isinstance(rows, AttentionParts) else None
+    product = rows if isinstance(rows, ProductParts) else None
     constants = {
         "WIDTH": width,
         "WARPS": warps,
@@ -78,8 +82,9 @@ def quantize(
         "PERMUTED": int(permutation is not None),
         "NORM": 0 if norm is None else 1 if norm.bias is None else 2,
         "E4M3": int(codes.dtype == torch.float8_e4m3fn),
-        "PARTS": len(parts.parts) if parts else 0,
-        "HEADS": parts.logs.shape[2] if parts else 1,
+        "SOURCE": 1 if attention else 2 if product else 0,
+        "PARTS": len(rows.parts) if isinstance(rows, Unfinished) else 0,
+        "HEADS": attention.logs.shape[2] if attention else 1,
     }
     kernel = nvrtc.build("per_token_quant", constants)
     pointers = (
@@ -91,12 +96,22 @@ def quantize(
             None if norm is None else norm.bias,
             codes,
             scales,
-            None if parts is None else parts.parts,
-            None if parts is None else parts.logs,
+            rows.parts if isinstance(rows, Unfinished) else None,
+            None if attention is None else attention.logs,
+            *_of_product(product),
         )
     )
     stride = rows.stride(0) if isinstance(rows, Tensor) else width
     kernel.launch_early(_Arguments(*pointers, stride, largest), (tokens, 1), 32 * warps)
+    if product is not None:
+        product.is_finished = True
+
+
+def _of_product(product: ProductParts | None) -> list[Tensor | None]:
+    if product is None:
+        return [None] * 5
+    factors = [product.weight_scales, product.token_scales]
+    return [*factors, product.bias, product.residual, product.out]
 
 
 class _Arguments(ctypes.Structure):
@@ -112,6 +127,11 @@ class _Arguments(ctypes.Structure):
                 "scales",
                 "parts",
                 "logs",
+                "weight_scales",
+                "token_scales",
+                "bias",
+                "residual",
+                "out",
             )
         ),
         ("row_stride", ctypes.c_longlong),

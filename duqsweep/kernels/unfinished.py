@@ -39,6 +39,16 @@ class AttentionParts(Unfinished):
     logs: Tensor  # (parts, tokens, heads) float32: log2 of the sum of exponentials
 
 
+@dataclass(kw_only=True)
+class ProductParts(Unfinished):
+    """Sums over parts of the input channels, in int32, or float32 of e4m3."""
+
+    weight_scales: Tensor  # (width, 1) float32, in `gemm.row_order`
+    token_scales: Tensor  # (tokens,) float32
+    bias: Tensor | None  # (width,) bfloat16, in `gemm.row_order`
+    residual: Tensor | None  # (tokens, width) bfloat16
+
+
 Rows = Tensor | Unfinished
 
 

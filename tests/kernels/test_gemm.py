@@ -30,9 +30,11 @@ from duqsweep.kernels.gemm import (
 )
 from duqsweep.kernels.norms import Norm
 from duqsweep.kernels.nvrtc import SOURCES
+from duqsweep.kernels.per_token_quant import per_token_quant
 from duqsweep.kernels.products import integer_linear
 from duqsweep.kernels.projection_weights import ProjectionWeights, pack_int4
 from duqsweep.kernels.rotary import Rotary
+from duqsweep.kernels.unfinished import ProductParts, finished
 
 NVCC = shutil.which("nvcc")
 HOPPER = pytest.mark.skipif(
@@ -196,12 +198,12 @@ def test_a_product_is_that_of_float64(
     order = row_order(outputs, kind in ("gated", "rotary")).cuda()
     turned = values.view(torch.int8)[order].view(values.dtype)
     weight = (turned, scales[order], None if bias is None else bias[order])
-    tiles = -(-tokens // division.tile_tokens) * -(-outputs // OUTPUTS)
-    poison(tokens * width // 2, division.split * tiles * division.tile_tokens * OUTPUTS)
-    found = gemm(codes, token_scales, *weight, division, epilogue)
+    poison(tokens * width // 2, division.split * tokens * outputs)
+    found = finished(gemm(codes, token_scales, *weight, division, epilogue))
     assert (found.double() - wanted).norm() <= BOUND * wanted.norm()
     for _ in range(3):
-        assert torch.equal(gemm(codes, token_scales, *weight, division, epilogue), found)
+        again = finished(gemm(codes, token_scales, *weight, division, epilogue))
+        assert torch.equal(again, found)
 
 
 @pytest.mark.gpu
@@ -221,6 +223,31 @@ def test_it_agrees_with_the_triton_kernel(tokens: int, packed: bool) -> None:
     assert (product(rows).float() - wanted).norm() <= BOUND * wanted.norm()
     compiled = torch.compile(product, fullgraph=True)
     assert torch.equal(compiled(rows), product(rows))
+
+
+@pytest.mark.gpu
+@HOPPER
+@pytest.mark.parametrize("tokens", [70, 534, 790])
+@pytest.mark.parametrize("packed", [False, True])
+@torch.no_grad()
+def test_quantization_finishes_a_product_as_its_own_kernel_does(tokens: int, packed: bool) -> None:
+    torch.manual_seed(tokens)
+    weight = random_codes(2048, 16384, 4 if packed else 8, 16, False)
+    following = random_codes(2560, 2048, 8, 16, True)
+    norm = Norm(1 + torch.randn(2048, device="cuda") / 10)
+    rows = torch.randn(tokens, 16384, device="cuda").bfloat16()
+    residual = torch.randn(tokens, 2048, device="cuda").bfloat16()
+    product = GemmProduct(weight, None)
+    whole = product(rows, residual)
+    wanted, wanted_scales = per_token_quant(whole, following.permutation, 16, 8, norm)
+    poison(tokens * 2048 // 2, tokens * 2048 // 4)
+    parts = product.in_parts(rows, residual)
+    assert isinstance(parts, ProductParts)
+    codes, scales = per_token_quant(parts, following.permutation, 16, 8, norm)
+    assert parts.is_finished
+    assert torch.equal(parts.finished(), whole)
+    assert torch.equal(codes, wanted)
+    assert torch.equal(scales, wanted_scales)
 
 
 @pytest.mark.gpu

@@ -8,7 +8,8 @@
 //   SHARED_BY > 1   clusters of SHARED_BY CTAs compute neighbouring tiles of outputs for the same tokens: each copies a
 //                   part of the tokens' codes into the shared memory of all.
 //   SPLIT > 1       SPLIT CTAs divide the input channels of one tile, and store their sums; the kernel gemm_finish adds
-//                   them up, always in the same order. For products with few tiles.
+//                   them up, always in the same order, or the kernel that quantizes the result. For products with few
+//                   tiles.
 //
 // The rows of the weight are in the order of `gemm.row_order`: after the tokens and outputs of a result are transposed
 // in registers, a lane holds neighbouring outputs of one token.
@@ -25,6 +26,7 @@ constexpr int WEIGHT_BYTES = OUTPUTS * CHANNELS, TOKEN_BYTES = TILE_TOKENS * CHA
 constexpr int STAGE_BYTES = WEIGHT_BYTES + TOKEN_BYTES, PART = TILE_TOKENS / SHARED_BY;   // tokens a CTA copies
 constexpr int SMEM_BYTES = 1024 + STAGES * STAGE_BYTES;   // the first 1,024 for alignment
 enum { NOTHING, GELU, GATED, ROTARY };
+constexpr bool PAIRS = EPILOGUE >= GATED;   // outputs 2i and 2i + 1 belong together
 static_assert(SHARED_BY == 1 || SPLIT == 1, "a split product has too few tiles to share tokens");
 static_assert(PART % 8 == 0, "TMA's swizzle repeats after eight rows");
 
@@ -41,7 +43,7 @@ struct alignas(64) Arguments {
     const u16 *bias, *residual;      // (outputs), (tokens, out)
     const float *cosines, *sines;    // (tokens, HEAD_DIM / 2)
     u16 *out;                        // (tokens, out); bfloat16, as bias and residual
-    int4 *parts;                     // (SPLIT, tiles, COLUMNS, 2, 256): sums of the parts of a split product
+    Sum *parts;                      // (SPLIT, tokens, outputs): sums of the parts of a split product
     int tokens, outputs, channels;
 };
 
@@ -141,41 +143,85 @@ DEVICE void finish(const Arguments &g, const Place &p, const RowFactors &factors
     }
 }
 
-// Where the sums of a column and slab of a part are kept, for one thread.
-DEVICE int4 *part_of(const Arguments &g, int part, int tiles, int tile, int column, int slab, int thread) {
-    return g.parts + ((((u64)part * tiles + tile) * COLUMNS + column) * 2 + slab) * 256 + thread;
+// Stores sums of two tokens of a split product, in the order of the outputs. Two lanes exchange a slab each, so that one
+// has four neighbouring outputs.
+DEVICE void store_sums(const Arguments &g, const Place &p, int part, int column, const Sum (&sums)[2][4]) {
+    const bool odd = p.lane / 4 % 2;
+    const int output = p.row + p.group * 128 + p.warp * 32 + p.lane / 4 * 4;
+#pragma unroll
+    for (int next = 0; next < 2; next++) {
+        Sum mine[2], others[2];   // of half: this lane's, and its neighbour's
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const Sum first = sums[0][2 * half + next], second = sums[1][2 * half + next];
+            mine[half] = odd ? second : first;
+            others[half] = __shfl_xor_sync(~0u, odd ? first : second, 4);
+        }
+        const Sum a[2] = {odd ? others[0] : mine[0], odd ? others[1] : mine[1]};   // of half, even rows
+        const Sum b[2] = {odd ? mine[0] : others[0], odd ? mine[1] : others[1]};   // odd rows
+        const Sum four[4] = {a[0], PAIRS ? a[1] : b[0], PAIRS ? b[0] : a[1], b[1]};
+        const int token = p.token + column * 8 + p.lane % 4 * 2 + next;
+        int4 stored;
+        memcpy(&stored, four, 16);
+        if (token < g.tokens && output < g.outputs)
+            *(int4 *)(g.parts + ((u64)part * g.tokens + token) * g.outputs + output) = stored;
+    }
 }
 
-// One CTA: eight tokens of a tile. Grid: (COLUMNS, tiles), 256 threads.
+// The row of the weight that makes an output.
+DEVICE int row_of(int output) {
+    const int warp = output / 32 % 4, pair = output / 8 % 4, slab = output / 4 % 2;
+    const int half = PAIRS ? output % 2 : output / 2 % 2, one = PAIRS ? output / 2 % 2 : output % 2;
+    return output / 128 * 128 + slab * 64 + warp * 16 + half * 8 + pair * 2 + one;
+}
+
+// Adds up the parts of a split product; a thread makes four outputs. Grid: (outputs / 1,024, tokens), 256 threads.
 extern "C" __global__ void __launch_bounds__(256) gemm_finish(const __grid_constant__ Arguments g) {
-    const int column = blockIdx.x, tile = blockIdx.y, tiles = gridDim.y;
-    const int token_tiles = (g.tokens + TILE_TOKENS - 1) / TILE_TOKENS;
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const Place p = {warp / 4, warp % 4, lane, tile / token_tiles * OUTPUTS, tile % token_tiles * TILE_TOKENS};
-    const int first = p.token + column * 8 + lane % 4 * 2;
+    const int output = (blockIdx.x * 256 + threadIdx.x) * 4, token = blockIdx.y;
     launch_dependents();
-    RowFactors factors;
-    factors.load(g, p);
-    wait_for_previous_kernel();
-    if (p.token + column * 8 >= g.tokens) return;
-    const float2 token_scale = {__ldg(g.token_scales + min(first, g.tokens - 1)),
-                                __ldg(g.token_scales + min(first + 1, g.tokens - 1))};
-    float total[2][4];
+    if (output >= g.outputs) return;
+    float scale[4], total[4];
+    float bias[4] = {};
 #pragma unroll
-    for (int slab = 0; slab < 2; slab++) {
-        Sum sum[4] = {};
-#pragma unroll
-        for (int part = 0; part < SPLIT; part++) {
-            const int4 found = __ldcg(part_of(g, part, tiles, tile, column, slab, threadIdx.x));
-            Sum added[4];
-            memcpy(added, &found, 16);
-#pragma unroll
-            for (int i = 0; i < 4; i++) sum[i] += added[i];
-        }
-#pragma unroll
-        for (int i = 0; i < 4; i++) total[slab][i] = (float)sum[i];
+    for (int i = 0; i < 4; i++) {
+        scale[i] = __ldg(g.weight_scales + row_of(output + i));
+        if (BIASED) bias[i] = to_float(__ldg(g.bias + row_of(output + i)));
     }
-    finish(g, p, factors, token_scale, column, total);
+    wait_for_previous_kernel();
+    Sum sum[4] = {};
+#pragma unroll
+    for (int part = 0; part < SPLIT; part++) {
+        const int4 found = __ldcg((const int4 *)(g.parts + ((u64)part * g.tokens + token) * g.outputs + output));
+        Sum added[4];
+        memcpy(added, &found, 16);
+#pragma unroll
+        for (int i = 0; i < 4; i++) sum[i] += added[i];
+    }
+    const float token_scale = __ldg(g.token_scales + token);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        total[i] = (float)sum[i] * scale[i] * token_scale + bias[i];
+        if (EPILOGUE == GELU) total[i] = gelu(total[i]);
+    }
+    if (EPILOGUE == GATED) {
+        const u32 made = to_bf16(gelu(total[0]) * total[1], gelu(total[2]) * total[3]);
+        store(g, token, output / 2, g.outputs / 2, made);
+    } else if (EPILOGUE == ROTARY) {
+        constexpr int HALF = HEAD_DIM / 2;
+        const int head = output / HEAD_DIM, d = output / 2 % HALF;
+        u32 first = to_bf16(total[0], total[2]), second = to_bf16(total[1], total[3]);
+        if (head < ROTARY_HEADS) {
+            const float2 c = __ldg((const float2 *)(g.cosines + token * HALF + d));
+            const float2 s = __ldg((const float2 *)(g.sines + token * HALF + d));
+            const float a[2] = {low(first), high(first)}, b[2] = {low(second), high(second)};
+            first = to_bf16(a[0] * c.x - b[0] * s.x, a[1] * c.y - b[1] * s.y);
+            second = to_bf16(b[0] * c.x + a[0] * s.x, b[1] * c.y + a[1] * s.y);
+        }
+        store(g, token, head * HEAD_DIM + d, g.outputs, first);
+        store(g, token, head * HEAD_DIM + HALF + d, g.outputs, second);
+    } else {
+        store(g, token, output, g.outputs, uint2{to_bf16(total[0], total[1]), to_bf16(total[2], total[3])});
+    }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) gemm(const __grid_constant__ Arguments g) {
@@ -268,17 +314,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) gemm(const __grid_const
 #pragma unroll
             for (int column = 0; column < COLUMNS; column++) {
                 float found[2][4];
+                Sum kept[2][4];
 #pragma unroll
                 for (int slab = 0; slab < 2; slab++) {
-                    if (SPLIT > 1) {
-                        int4 stored;
-                        memcpy(&stored, &sums[slab][4 * column], 16);
-                        *part_of(g, part, tiles, tile, column, slab, thread) = stored;
-                    }
 #pragma unroll
-                    for (int i = 0; i < 4; i++) found[slab][i] = (float)sums[slab][4 * column + i];
+                    for (int i = 0; i < 4; i++) {
+                        found[slab][i] = (float)sums[slab][4 * column + i];
+                        kept[slab][i] = sums[slab][4 * column + i];
+                    }
                 }
-                if (SPLIT == 1) finish(g, p, factors, token_scales[turn][column * 4 + lane % 4], column, found);
+                if (SPLIT > 1) store_sums(g, p, part, column, kept);
+                else finish(g, p, factors, token_scales[turn][column * 4 + lane % 4], column, found);
             }
         }
     }

@@ -6,13 +6,15 @@
 // that a lane loads and stores four neighbours.
 //
 // The compiler command defines WIDTH (a multiple of 16), WARPS, TILES (spans of 256 channels per warp), BLOCK (1, no
-// rotation, to 128), PERMUTED, NORM (0: none, 1: RMS, 2: layer norm), E4M3, PARTS and HEADS. With PARTS, a token is the
-// result of attention for that many parts of the keys, which this kernel adds up.
+// rotation, to 128), PERMUTED, NORM (0: none, 1: RMS, 2: layer norm), E4M3, SOURCE and PARTS:
+//   SOURCE 0   tokens are rows.
+//   SOURCE 1   a token is the result of attention for PARTS parts of the keys, with HEADS heads.
+//   SOURCE 2   a token is a product, whose PARTS parts gemm.cu has stored; this kernel also stores the product.
 #include "hopper.cuh"
 
 constexpr int THREADS = 32 * WARPS, SPAN = 16, EIGHTS = (WIDTH / 8 + THREADS - 1) / THREADS;
 constexpr float SMALLEST_SCALE = 1e-8f, EPS = 1e-6f;   // as in triton_math.py and norms.py
-constexpr bool FROM_SHARED = PERMUTED || NORM || PARTS;
+constexpr bool FROM_SHARED = PERMUTED || NORM || SOURCE;
 constexpr bool KEPT = TILES <= 3;   // rotated values stay in registers; otherwise they are rotated again
 
 struct Arguments {
@@ -21,7 +23,11 @@ struct Arguments {
     const float *norm_weight, *norm_bias; // permuted
     unsigned char *codes;
     float *scales;
-    const float *parts, *logs;            // (PARTS, tokens, WIDTH), (PARTS, tokens, HEADS); see AttentionParts
+    const void *parts;                    // (PARTS, tokens, WIDTH) float32, or int32 of a product
+    const float *logs;                    // of attention: (PARTS, tokens, HEADS), see attention.py
+    const float *weight_scales, *token_scales;   // of a product: (WIDTH) in the order of its weight's rows, (tokens)
+    const u16 *bias, *residual;           // or null: (WIDTH) in that order, (tokens, WIDTH)
+    u16 *out;                             // (tokens, WIDTH): the product
     long long row_stride;
     float qmax;
 };
@@ -102,7 +108,7 @@ DEVICE u32 round_pair(float first, float second, float factor) {
 
 // Eight channels of a token.
 DEVICE uint4 load_eight(const Arguments &g, int eight) {
-#if PARTS
+#if SOURCE == 1
     constexpr int PER_HEAD = WIDTH / HEADS / 8;
     const u64 rows = gridDim.x, row = blockIdx.x;
     float logs[PARTS], top = -3e38f, sum = 0.f, total[8] = {};
@@ -125,6 +131,39 @@ DEVICE uint4 load_eight(const Arguments &g, int eight) {
     for (int i = 0; i < 8; i++) total[i] /= sum;
     return {to_bf16(total[0], total[1]), to_bf16(total[2], total[3]), to_bf16(total[4], total[5]),
             to_bf16(total[6], total[7])};
+#elif SOURCE == 2
+    const u64 rows = gridDim.x, row = blockIdx.x;
+    int total[8] = {};
+#pragma unroll
+    for (int part = 0; part < PARTS; part++) {
+        const int4 *from = (const int4 *)g.parts + ((part * rows + row) * WIDTH) / 4 + 2 * eight;
+        const int4 a = from[0], b = from[1];
+        const int sums[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+#pragma unroll
+        for (int i = 0; i < 8; i++) total[i] += sums[i];
+    }
+    // Outputs 4 slab + 2 half + one of eight are rows 64 slab + 8 half + one of the weight, see gemm.row_order.
+    const int first = eight / 16 * 128 + eight / 4 % 4 * 16 + eight % 4 * 2;
+    const float token_scale = g.token_scales[row];
+    u32 made[4];
+#pragma unroll
+    for (int pair = 0; pair < 4; pair++) {
+        const int at = first + pair / 2 * 64 + pair % 2 * 8;
+        const float2 scale = __ldg((const float2 *)(g.weight_scales + at));
+        const u32 bias = g.bias ? __ldg((const u32 *)(g.bias + at)) : 0;
+        made[pair] = to_bf16((float)total[2 * pair] * scale.x * token_scale + low(bias),
+                             (float)total[2 * pair + 1] * scale.y * token_scale + high(bias));
+    }
+    if (g.residual) {
+        const uint4 added = *((const uint4 *)(g.residual + row * WIDTH) + eight);
+        const u32 pairs[4] = {added.x, added.y, added.z, added.w};
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            made[i] = to_bf16(low(made[i]) + low(pairs[i]), high(made[i]) + high(pairs[i]));
+    }
+    const uint4 stored = {made[0], made[1], made[2], made[3]};
+    *((uint4 *)(g.out + row * WIDTH) + eight) = stored;
+    return stored;
 #else
     return ((const uint4 *)(g.rows + blockIdx.x * g.row_stride))[eight];
 #endif
