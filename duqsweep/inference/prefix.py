@@ -16,8 +16,18 @@ from torch import Tensor, nn
 from duqsweep.checkpoint.sizes import LLM, StackSizes, rows_a_pass
 from duqsweep.inference.integer_products import IntegerProduct
 from duqsweep.inference.prefix_attention import Attend, attention_on
-from duqsweep.inference.prefix_products import linear_residual, mlp, norm_linear, norm_record
+from duqsweep.inference.prefix_products import (
+    GeluMlp,
+    LinearResidual,
+    NormLinear,
+    linear_residual,
+    mlp,
+    norm_linear,
+    norm_record,
+)
 from duqsweep.inference.weights import has_integers
+from duqsweep.kernels.add_norm import add_norm
+from duqsweep.kernels.gelu_linear import gelu_linear
 from duqsweep.kernels.rotary import Rotary
 from duqsweep.kernels.unfinished import Rows, finished
 from duqsweep.policy.gemma import KeysValues, PrefixLayer, rotary_table
@@ -72,6 +82,28 @@ class FusedVisionLayer(nn.Module):
         mixed = self.attend(self.qkv(x), images, self.heads, head_dim)
         return finished(self.mlp(self.out(mixed, x)))
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether no product is quantized: then `forward_deferred` computes the same."""
+        products = (self.qkv, self.out, self.mlp)
+        kinds = (NormLinear, LinearResidual, GeluMlp)
+        return all(isinstance(*pair) for pair in zip(products, kinds, strict=True))
+
+    def forward_deferred(self, x: Tensor, added: Tensor, images: int) -> tuple[Tensor, Tensor]:
+        """The layer of x + added, without its last residual connection.
+
+        So each residual connection is one kernel with the norm after it.
+
+        Returns:
+            The stream, and what is still to be added to it.
+        """
+        qkv = cast(NormLinear, self.qkv)
+        out, both = cast(LinearResidual, self.out), cast(GeluMlp, self.mlp)
+        x, rows = add_norm(x, added, qkv.norm.weight, qkv.norm.bias)
+        mixed = self.attend(qkv.product(rows), images, self.heads, x.shape[1] // self.heads)
+        x, rows = add_norm(x, out.product(mixed), both.norm.weight, both.norm.bias)
+        return x, both.last.product(gelu_linear(rows, both.weight, both.bias))
+
 
 class FusedPrefixLayer(nn.Module):
     """One layer of the language model."""
@@ -123,11 +155,16 @@ class FusedPrefix(nn.Module):
         vision = paligemma.vision_tower.vision_model
         self.embeddings = FusedPatches(vision.embeddings)
         self.post_layernorm = vision.post_layernorm
+        self._post_norm = norm_record(vision.post_layernorm)
         self.project = paligemma.multi_modal_projector.linear
         self.embed_tokens = module.language_model.embed_tokens
         stacks = (vision.encoder, module.language_model.layers)
         self.traceable = tuple(not has_integers(stack) for stack in stacks)
-        self.vision_layers = nn.ModuleList(map(FusedVisionLayer, vision.encoder.layers))
+        vision_layers = list(map(FusedVisionLayer, vision.encoder.layers))
+        self.vision_layers = nn.ModuleList(vision_layers)
+        # torch.compile adds and norms faster on a CPU.
+        on_gpu = self.embed_tokens.weight.device.type == "cuda"
+        self.deferred = on_gpu and all(layer.is_plain for layer in vision_layers)
         *layers, last = cast(list[PrefixLayer], list(module.language_model.layers))
         self.layers = nn.ModuleList(FusedPrefixLayer(layer, self.sizes.llm) for layer in layers)
         self.last = LastPrefixLayer(last, self.sizes.llm)
@@ -136,6 +173,9 @@ class FusedPrefix(nn.Module):
         self.cosines, self.sines = rotary_table(positions, self.sizes.llm.head_dim)
         self._embed_patches: Callable[..., Tensor] = FusedPatches.forward
         self._vision_layer: Callable[..., Tensor] = FusedVisionLayer.forward
+        self._vision_deferred: Callable[..., tuple[Tensor, Tensor]] = (
+            FusedVisionLayer.forward_deferred
+        )
         self._llm_layer: Callable[..., tuple[Rows, KeysValues]] = FusedPrefixLayer.forward
         self._last_layer: Callable[..., KeysValues] = LastPrefixLayer.forward
 
@@ -150,6 +190,7 @@ class FusedPrefix(nn.Module):
         self._embed_patches = _compiled(self._embed_patches)
         if vision:
             self._vision_layer = _compiled(self._vision_layer)
+            self._vision_deferred = _compiled(self._vision_deferred)
         if llm:
             self._llm_layer = serve(_compiled(self._llm_layer))
             self._last_layer = serve(_compiled(self._last_layer))
@@ -158,9 +199,16 @@ class FusedPrefix(nn.Module):
         """(cameras, 3, px, px) in [-1, 1] → (cameras * tokens, LLM width)."""
         x = self._embed_patches(self.embeddings, images).to(self.post_layernorm.weight.dtype)
         rows = x.flatten(0, 1)
-        for layer in self.vision_layers:
-            rows = self._vision_layer(layer, rows, len(images))
-        x = self.post_layernorm(rows.view(x.shape))
+        if self.deferred:
+            added = torch.zeros_like(rows)
+            for layer in self.vision_layers:
+                rows, added = self._vision_deferred(layer, rows, added, len(images))
+            _, normed = add_norm(rows, added, self._post_norm.weight, self._post_norm.bias)
+        else:
+            for layer in self.vision_layers:
+                rows = self._vision_layer(layer, rows, len(images))
+            normed = self.post_layernorm(rows)
+        x = normed.view(x.shape)
         merged_patches = merge_patches(x, self.sizes.vision.merge)
         return cast(Tensor, self.project(merged_patches).flatten(0, 1))
 

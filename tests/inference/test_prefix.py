@@ -27,9 +27,10 @@ MANY_HEADS_ONE_KEY = PolicySizes(
 )
 
 
+@pytest.mark.parametrize("deferred", [False, True])
 @pytest.mark.parametrize("sizes", [sizes_of("embedded"), MANY_HEADS_ONE_KEY])
 @torch.no_grad()
-def test_fused_prefix_gives_the_same_cache(sizes: PolicySizes) -> None:
+def test_fused_prefix_gives_the_same_cache(sizes: PolicySizes, deferred: bool) -> None:
     torch.manual_seed(0)
     module = Pi05(sizes)
     for value in module.parameters():
@@ -38,7 +39,10 @@ def test_fused_prefix_gives_the_same_cache(sizes: PolicySizes) -> None:
     images = torch.rand(1, sizes.cameras, 3, px, px) * 2 - 1
     prompt = torch.randint(sizes.vocabulary, (1, 5))
     expected = module.prefix(module.encode_images(images), prompt)
-    cache = FusedPrefix(module)(images[0], prompt[0])
+    fused = FusedPrefix(module)
+    assert not fused.deferred
+    fused.deferred = deferred  # as on a GPU
+    cache = fused(images[0], prompt[0])
     assert len(cache) == len(expected) == sizes.llm.depth
     for pair, expected_pair in zip(cache, expected, strict=True):
         for value, wanted in zip(pair, expected_pair, strict=True):
