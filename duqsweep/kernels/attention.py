@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from duqsweep.kernels import split_attention
+from duqsweep.kernels import nvrtc, split_attention
 from duqsweep.kernels.launches import note
 from duqsweep.kernels.machine import overlaps
 from duqsweep.kernels.unfinished import Rows
@@ -15,6 +17,7 @@ from duqsweep.kernels.unfinished import Rows
 LOG2_E = 1.4426950408889634
 ROWS = 64  # queries per program
 KEYS = 64  # keys per step
+ALL_KEYS = 256  # in one step, if the sequence is no longer and every program has a multiprocessor
 WIDE_HEAD = 128  # channels
 MIN_HEAD = 16  # the fewest channels of a product on tensor cores
 
@@ -97,21 +100,28 @@ def attend(qkv: Tensor, sequences: int, kv_heads: int, head_dim: int) -> Tensor:
     group = heads // kv_heads
     out = torch.empty(len(qkv), heads * head_dim, dtype=qkv.dtype, device=qkv.device)
     pdl = overlaps(qkv.device)
-    _attend[(triton.cdiv(tokens * group, ROWS), kv_heads, sequences)](
+    grid = (triton.cdiv(tokens * group, ROWS), kv_heads, sequences)
+    at_once = pdl and qkv.dtype == torch.bfloat16 and head_dim <= WIDE_HEAD
+    at_once = at_once and ALL_KEYS // 2 < tokens <= ALL_KEYS
+    at_once = at_once and math.prod(grid) <= nvrtc.multiprocessors()
+    keys = ALL_KEYS if at_once else KEYS
+    # As many stages as fit into shared memory.
+    stages = 1 if at_once else 2 if head_dim > WIDE_HEAD else 3
+    _attend[grid](
         qkv,
         out,
         tokens,
         head_dim**-0.5 * LOG2_E,
-        KEY_TILES=triton.cdiv(tokens, KEYS),
+        KEY_TILES=triton.cdiv(tokens, keys),
         GROUP=group,
         KV_HEADS=kv_heads,
         HEAD_DIM=head_dim,
         PADDED=max(triton.next_power_of_2(head_dim), MIN_HEAD),
         ROWS=ROWS,
-        KEYS=KEYS,
+        KEYS=keys,
         PDL=pdl,
         num_warps=4,
-        num_stages=2 if head_dim > WIDE_HEAD else 3,  # as many as fit into shared memory
+        num_stages=stages,
         launch_pdl=pdl,
     )
     note("attend")

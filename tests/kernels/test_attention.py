@@ -39,6 +39,8 @@ SMALL = [
 ]
 FULL_SIZE = [
     (2, 256, 16, 16, 72, torch.bfloat16),
+    (1, 200, 16, 16, 72, torch.bfloat16),
+    (3, 256, 16, 16, 72, torch.bfloat16),
     (1, 534, 8, 1, 256, torch.bfloat16),
     (1, 777, 8, 1, 256, torch.bfloat16),
     (1, 513, 8, 1, 256, torch.bfloat16),

@@ -95,8 +95,8 @@ def test_a_norm_in_bf16_is_rounded_as_the_unquantized_one(
         (512, 4352, 16, False),
         (5, 4304, 16, True),
         (9, 1024, 32, False),
-        (7, 48, 8, False),
-        (2, 16, 2, False),
+        (7, 48, 16, False),
+        (2, 16, 1, False),
     ],
 )
 def test_cuda_gives_the_codes_of_triton(
@@ -122,12 +122,26 @@ def test_cuda_gives_the_codes_of_triton(
     assert torch.equal(scales, same_scales)
     monkeypatch.setattr(hopper_quant, "can_quantize", lambda *given: False)
     wanted, wanted_scales = per_token_quant(rows, order, block, 8, norm, e4m3)
-    torch.testing.assert_close(scales, wanted_scales, rtol=1e-5, atol=0)
+    # A norm may round to the neighbour in bf16: of a value in a block with the largest result.
+    rtol = 1e-5 if norm is None else 2e-3
+    torch.testing.assert_close(scales, wanted_scales, rtol=rtol, atol=0)
     found, expected_codes = codes.float(), wanted.float()
     apart = (found - expected_codes).abs()
-    # A value at the border of two codes may go either way; a norm in bf16 may round differently.
+    # A value at the border of two codes may go either way.
     assert (apart > 0).double().mean() < 1e-2
     assert (apart <= expected_codes.abs() * 0.126 + 1).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not FULL, reason="needs a GPU")
+@pytest.mark.parametrize("block", [2, 4, 8])
+def test_blocks_too_small_for_triton_are_those_of_float64(block: int) -> None:
+    rows = torch.randn(20, 1152, device=DEVICE).bfloat16()
+    codes, scales = per_token_quant(rows, None, block, 8)
+    values = expected(rows, None, block, None)
+    scale = values.abs().amax(-1) / 127
+    torch.testing.assert_close(scales.double(), scale, rtol=2e-6, atol=0)
+    assert (codes.double() - values / scale[:, None]).abs().max() <= 0.5 + 1e-3
 
 
 @pytest.mark.gpu
