@@ -23,7 +23,7 @@ from duqsweep.worker.summary import summarise
 log = logging.getLogger(__name__)
 
 FRONT_INTERVAL_S = 1.0  # between two computations of the front, at least
-FRONT_SHARE = 10  # and at least so many times as long as the last one took
+FRONT_SHARE = 20  # and at least so many times as long as the last one took: 5 % of a core
 
 
 class TrialFiles:
