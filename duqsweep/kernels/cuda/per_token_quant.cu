@@ -11,6 +11,7 @@
 //   SOURCE 1   a token is the result of attention for PARTS parts of the keys, with HEADS heads.
 //   SOURCE 2   a token is a product, whose PARTS parts gemm.cu has stored; this kernel also stores the product.
 #include "hopper.cuh"
+#include "rounding.cuh"
 
 constexpr int THREADS = 32 * WARPS, SPAN = 16, EIGHTS = (WIDTH / 8 + THREADS - 1) / THREADS;
 constexpr float SMALLEST_SCALE = 1e-8f, EPS = 1e-6f;   // as in triton_math.py and norms.py
@@ -92,18 +93,6 @@ DEVICE void rotate(float (&turned)[2][4], const u32 (&raw)[2][2], const Signs &s
             for (int i = 0; i < 4; i++)
                 turned[half][i] = fmaf(own, turned[half][i], __shfl_xor_sync(~0u, turned[half][i], 4 * distance));
     }
-}
-
-DEVICE u32 round_pair(float first, float second, float factor) {
-#if E4M3
-    u16 pair;
-    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(second * factor), "f"(first * factor));
-    return pair;
-#else
-    constexpr float ROUNDING = 12582912.f;   // 1.5 * 2**23: the sum has the rounded value in its lowest bits
-    return __byte_perm(__float_as_uint(fmaf(first, factor, ROUNDING)),
-                       __float_as_uint(fmaf(second, factor, ROUNDING)), 0x40);
-#endif
 }
 
 // Eight channels of a token.

@@ -1,6 +1,7 @@
 // Per-token quantization to int8 or e4m3: block Hadamard rotation, amax, scale, rounding.
 #pragma once
 #include "memory.cuh"
+#include "rounding.cuh"
 
 DEVICE float warp_sum(float value) {
 #pragma unroll
@@ -38,18 +39,6 @@ template <int N> DEVICE float values_amax(const float (&v)[N]) {
 }
 DEVICE float scale_of(float amax) {
     return fmaxf(amax * (1.f / sqrtf((float)BLOCK) / QMAX), SMALLEST_SCALE);
-}
-// Rounds two channels to codes, in the lower bytes of the result.
-DEVICE u32 round_pair(float first, float second, float factor) {
-#if E4M3
-    u16 pair;
-    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(second * factor), "f"(first * factor));
-    return pair;
-#else
-    constexpr float ROUNDING = 12582912.f;   // 1.5 * 2**23: the sum has the rounded value in its lowest bits
-    return __byte_perm(__float_as_uint(fmaf(first, factor, ROUNDING)),
-                       __float_as_uint(fmaf(second, factor, ROUNDING)), 0x40);
-#endif
 }
 // Rounds N channels to codes, four per word.
 template <int N> DEVICE void pack(u32 (&words)[N / 4], const float (&v)[N], float scale) {
