@@ -5,20 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from pi05_inputs import INSTRUCTIONS, noise_of, seen
 
 from duqsweep.inference.compile import compile_policy
 from duqsweep.policy.load import load_policy
 from duqsweep.policy.pi05_policy import Pi05Policy
 from duqsweep.policy.random_pi05 import RandomPi05, small_sizes, write_random
-from duqsweep.seams import Observation
 from duqsweep.spec import PolicySpec
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
-
-INSTRUCTION = "pick up the red cube"
 
 
 @pytest.fixture(scope="module")
@@ -27,22 +25,6 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Pi05Policy:
     folder = tmp_path_factory.mktemp("pi05")
     write_random(folder, RandomPi05(small_sizes()))
     return load_policy(PolicySpec("pi05_libero", str(folder)), "cuda")
-
-
-def seen(instruction: str = INSTRUCTION, seed: int = 0) -> Observation:
-    pixels = np.random.default_rng(seed).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
-    return Observation(
-        images={"agentview": pixels[0], "wrist": pixels[1]},
-        eef_pos=np.array([0.1, -0.2, 0.9]),
-        eef_quat=np.array([0.98, 0.1, -0.1, 0.14]),
-        gripper_qpos=np.array([0.03, -0.03]),
-        instruction=instruction,
-    )
-
-
-def noise_of(policy: Pi05Policy, seed: int = 1) -> np.ndarray:
-    shape = (policy.horizon, policy.action_dim)
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def test_launches_are_those_of_one_call(policy: Pi05Policy) -> None:
@@ -56,7 +38,7 @@ def test_launches_are_those_of_one_call(policy: Pi05Policy) -> None:
 
 def test_calls_that_follow_each_other_at_once_do_not_mix_their_inputs(policy: Pi05Policy) -> None:
     fast = compile_policy(policy)
-    words = (INSTRUCTION, f"{INSTRUCTION} and the bowl")
+    words = (INSTRUCTIONS[0], f"{INSTRUCTIONS[0]} and the bowl")
     cases = [(seen(words[i % 2], seed=i), noise_of(policy, seed=i)) for i in range(6)]
     first = [fast.act_normalised(*case) for case in cases]
     for _ in range(20):
@@ -71,7 +53,7 @@ def test_prompts_of_different_lengths_share_the_graph_of_the_images(policy: Pi05
     assert isinstance(call, GraphedCall)
     graphs = [
         call.graphs(policy.frontend.inputs(seen(words), noise_of(policy)))
-        for words in (INSTRUCTION, f"{INSTRUCTION} and the bowl")
+        for words in (INSTRUCTIONS[0], f"{INSTRUCTIONS[0]} and the bowl")
     ]
     assert graphs[0][0] is graphs[1][0]
     assert graphs[0][1] is not graphs[1][1]

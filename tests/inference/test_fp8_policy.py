@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from pi05_inputs import seen
 from torch import Tensor
 
 from duqsweep.checkpoint.sizes import linear_layers
@@ -17,7 +18,6 @@ from duqsweep.policy.random_pi05 import RandomPi05, small_sizes, write_random
 from duqsweep.quant.calibrate import calibrate
 from duqsweep.quant.freeze import freeze
 from duqsweep.quant.select import select_layers
-from duqsweep.seams import Observation
 from duqsweep.spec import LayerRule, PolicySpec, QuantSpec, RuntimeSpec, SuiteSpec, TrialSpec
 from duqsweep.worker.launch_check import check_launches
 
@@ -42,17 +42,6 @@ def test_the_compiler_traces_a_product_as_one_operator() -> None:
     made = torch.compile(product, backend=keep, fullgraph=True)(x)
     assert torch.equal(made, product(x))
     assert [name for name in seen if "e4m3_linear" in name]
-
-
-def seen() -> Observation:
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
-    return Observation(
-        images={"agentview": pixels[0], "wrist": pixels[1]},
-        eef_pos=np.array([0.1, -0.2, 0.9]),
-        eef_quat=np.array([0.98, 0.1, -0.1, 0.14]),
-        gripper_qpos=np.array([0.03, -0.03]),
-        instruction="pick up the red cube",
-    )
 
 
 @pytest.mark.gpu

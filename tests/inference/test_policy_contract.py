@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from pi05_inputs import INSTRUCTIONS, noise_of, seen
 
 from duqsweep.errors import EvaluationError
 from duqsweep.inference.compile import compile_policy
@@ -15,12 +16,11 @@ from duqsweep.inference.replayed_call import replayed
 from duqsweep.policy.load import load_policy
 from duqsweep.policy.pi05_policy import Pi05Policy
 from duqsweep.policy.random_pi05 import RandomPi05, small_sizes, write_random
-from duqsweep.seams import EagerPolicy, Observation, Policy
+from duqsweep.seams import EagerPolicy, Policy
 from duqsweep.spec import PolicySpec
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BOUND = 3e-2 if DEVICE == "cuda" else 1e-5  # bfloat16 on a GPU
-INSTRUCTIONS = ("pick up the red cube", "pick up the bowl and place it in the tray")
 
 KINDS: dict[str, Callable[[Pi05Policy], Policy]] = {
     "eager": lambda policy: policy,
@@ -51,22 +51,6 @@ def nothing_is_compiled_on_a_cpu() -> Iterator[None]:
 @pytest.fixture(scope="module", params=KINDS)
 def policy(reference: Pi05Policy, request: pytest.FixtureRequest) -> Policy:
     return KINDS[request.param](reference)
-
-
-def seen(instruction: str = INSTRUCTIONS[0], seed: int = 0, side: int = 224) -> Observation:
-    pixels = np.random.default_rng(seed).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
-    return Observation(
-        images={"agentview": pixels[0], "wrist": pixels[1]},
-        eef_pos=np.array([0.1, -0.2, 0.9]),
-        eef_quat=np.array([0.98, 0.1, -0.1, 0.14]),
-        gripper_qpos=np.array([0.03, -0.03]),
-        instruction=instruction,
-    )
-
-
-def noise_of(policy: Policy, seed: int = 1) -> np.ndarray:
-    shape = (policy.horizon, policy.action_dim)
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def layout(policy: EagerPolicy) -> dict[str, tuple[object, ...]]:

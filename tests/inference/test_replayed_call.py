@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pi05_inputs import INSTRUCTIONS, noise_of, seen
 from torch import Tensor
 
 from duqsweep.checkpoint.sizes import linear_layers
@@ -18,11 +19,10 @@ from duqsweep.policy.load import load_policy
 from duqsweep.policy.pi05_policy import Pi05Policy
 from duqsweep.policy.random_pi05 import RandomPi05, small_sizes, write_random
 from duqsweep.quant.calibrate import LayerStats, calibrate
-from duqsweep.seams import Observation, Policy
+from duqsweep.seams import Policy
 from duqsweep.spec import PolicySpec, QuantSpec
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-INSTRUCTIONS = ("pick up the red cube", "pick up the bowl and place it in the tray")
 
 
 class Repeated(Captured):
@@ -61,26 +61,14 @@ def quick(policy: Pi05Policy, monkeypatch: pytest.MonkeyPatch) -> Policy:
     return CalledPolicy(policy.frontend, policy.num_steps, ReplayedCall.of(policy))
 
 
-def seen(seed: int, side: int = 224) -> Observation:
-    pixels = np.random.default_rng(seed).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
-    return Observation(
-        images={"agentview": pixels[0], "wrist": pixels[1]},
-        eef_pos=np.array([0.1, -0.2, 0.9]),
-        eef_quat=np.array([0.98, 0.1, -0.1, 0.14]),
-        gripper_qpos=np.array([0.03, -0.03]),
-        instruction=INSTRUCTIONS[seed % 2],
-    )
-
-
-def noise_of(policy: Policy, seed: int) -> np.ndarray:
-    shape = (policy.horizon, policy.action_dim)
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
 def test_actions_are_equal_to_the_bit_at_every_shape_and_in_any_order(
     policy: Pi05Policy, quick: Policy
 ) -> None:
-    cases = [(seen(i, side), noise_of(policy, i)) for i in range(6) for side in (224, 256)]
+    cases = [
+        (seen(INSTRUCTIONS[i % 2], i, side), noise_of(policy, i))
+        for i in range(6)
+        for side in (224, 256)
+    ]
     expected = [policy.act_normalised(*case) for case in cases]
     for case, actions in [*zip(cases, expected, strict=True)] * 2:
         assert np.array_equal(quick.act_normalised(*case), actions)
@@ -92,7 +80,7 @@ def test_calibration_finds_the_same_maxima(policy: Pi05Policy, quick: Policy) ->
     def statistics(acting: Policy) -> dict[str, LayerStats]:
         def run() -> None:
             for i in range(6):
-                acting.act(seen(i), noise_of(acting, i))
+                acting.act(seen(INSTRUCTIONS[i % 2], i), noise_of(acting, i))
 
         return calibrate(policy.module, watched, QuantSpec(), run)
 
