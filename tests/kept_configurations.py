@@ -20,7 +20,7 @@ SEARCHED = "hydra.searchpath="  # a test's own files, which it may write anew
 
 
 def keep() -> None:
-    """Let OmegaConf and Hydra keep what they have read and composed, for good."""
+    """From now on OmegaConf and Hydra remember what they have read and composed."""
     OmegaConf.load = staticmethod(_reading(OmegaConf.load))  # type: ignore[method-assign]
     hydra.compose = _composing(hydra.compose)
 

@@ -115,7 +115,7 @@ class WorkerCache:
             self._identify(unquantized)
 
     def _identify(self, unquantized: PolicySpec) -> Future[str]:
-        """In a thread of its own: hashing 7 GB takes longer than loading them."""
+        """Hash the policy's files in a thread: for 7 GB this takes longer than loading them."""
         if self._identity is None or self._identity[0] != unquantized:
             beside = ThreadPoolExecutor(1)
             self._identity = unquantized, beside.submit(weights_id, unquantized)

@@ -206,8 +206,7 @@ class Mirror:
             self._upload(self._parent)
             self._note_ledger(self._parent)
             if front is not None:
-                started_ms = min(view.started_ms for view in views)
-                self._share_view(front, self._parent.id, started_ms)
+                self._share_view(front, self._parent.id, record.started_ms)
             self._remember_runs(self._parent.id)
             ended_s = time.monotonic()
             pause_s = min(_REFRESH_SHARE * (ended_s - begun_s), _LONGEST_REFRESH_S)
