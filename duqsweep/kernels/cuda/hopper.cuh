@@ -3,6 +3,8 @@
 #include "types.cuh"
 
 // mbarriers: count arrivals, and the bytes of asynchronous copies. The phase parity alternates with every use.
+// They order accesses within the CTA, which is enough for copies that the barrier counts: ordering for a cluster would
+// wait for all stores to global memory and empty the L1 cache, in every step of a pipeline.
 DEVICE void mbarrier_init(u32 barrier, u32 arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
 }
@@ -12,14 +14,14 @@ DEVICE void mbarrier_expect(u32 barrier, u32 bytes) {
 // Arrives at the same barrier of a CTA of the cluster.
 DEVICE void mbarrier_arrive(u32 barrier, u32 rank) {
     asm volatile("{ .reg .b32 remote; mapa.shared::cluster.u32 remote, %0, %1;"
-                 "  mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote]; }"
+                 "  mbarrier.arrive.shared::cluster.b64 _, [remote]; }"
                  ::"r"(barrier), "r"(rank) : "memory");
 }
 DEVICE void mbarrier_wait(u32 barrier, u32 parity) {
     u32 done;
     do
         asm volatile("{ .reg .pred p;"
-                     "  mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;"
+                     "  mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;"
                      "  selp.u32 %0, 1, 0, p; }"
                      : "=r"(done) : "r"(barrier), "r"(parity) : "memory");
     while (!done);
