@@ -41,7 +41,13 @@ from duqsweep.kernels.expert.limits import TOKENS
 
 RESULTS = Path(__file__).parent / "results"
 WHOLE = re.compile(r"policy_(?!.*fake).*_graph")
-FIRST = ("w8a8_llm_w4a8_dit", "bf16", "fp8", "w8a8_llm_dit")  # measured before all others
+FIRST = (
+    "w4a8_llm_dit",
+    "w8a8_llm_w4a8_dit",
+    "bf16",
+    "fp8",
+    "w8a8_llm_dit",
+)  # measured before all others
 
 
 @dataclass(frozen=True)

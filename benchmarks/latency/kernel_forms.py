@@ -12,6 +12,7 @@ from latency.registry import Built, form
 from latency.settings import (
     EXPERT_W4A8,
     EXPERT_W8A8,
+    LLM_DIT_W4A8,
     LLM_DIT_W8A8,
     LLM_W8A8_DIT_W4A8,
     POLICY_FP8,
@@ -75,6 +76,11 @@ def _(bench: Bench) -> Built:
 @form("policy_w8a8_llm_w4a8_dit_fused_graph", LLM_W8A8_DIT_W4A8, integer=True, gpu_only=True)
 def _(bench: Bench) -> Built:
     return policy(bench, LLM_W8A8_DIT_W4A8, "w4a8")
+
+
+@form("policy_w4a8_llm_dit_fused_graph", LLM_DIT_W4A8, integer=True, gpu_only=True)
+def _(bench: Bench) -> Built:
+    return policy(bench, LLM_DIT_W4A8, "w4a8")
 
 
 @form("prefix_w8a8_fused_graph", POLICY_W8A8, integer=True, gpu_only=True, first_horizon_only=True)

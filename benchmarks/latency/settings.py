@@ -25,6 +25,8 @@ POLICY_FP8_PLAIN = replace(POLICY_FP8, rotation="none", permutation="none")
 LLM_DIT_W8A8 = QuantSpec(rules=(rule(EXPERT, 8), rule(LLM, 8)))
 # For each part what helps most: faster products or fewer bytes.
 LLM_W8A8_DIT_W4A8 = QuantSpec(rules=(rule(EXPERT, 4), rule(LLM, 8)))
+# The same with fewer bytes in the language model.
+LLM_DIT_W4A8 = QuantSpec(rules=(rule(EXPERT, 4), rule(LLM, 4)))
 POLICY_W4A8 = QuantSpec(rules=(rule(EXPERT, 4), rule(LLM, 4), rule(VISION, 8)))
 # Launches what the prototype launched: one product per block, outputs rotated back.
 SEED_REFERENCE = replace(EXPERT_W4A8, row_rotation=True)

@@ -7,7 +7,7 @@ divides them among all multiprocessors.
 from __future__ import annotations
 
 import ctypes
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -19,7 +19,6 @@ from duqsweep.kernels.launches import note
 from duqsweep.kernels.machine import HOPPER
 from duqsweep.kernels.norms import Norm
 from duqsweep.kernels.per_token_quant import per_token_quant
-from duqsweep.kernels.products import unpack_on_gpu
 from duqsweep.kernels.projection_weights import ProjectionWeights, take_rows
 from duqsweep.kernels.rotary import Rotary
 from duqsweep.kernels.unfinished import ProductParts, Rows, finished
@@ -30,7 +29,13 @@ THREADS, FINISH_THREADS = 384, 256
 FINISH_OUTPUTS = 4 * FINISH_THREADS  # of a CTA that adds up parts
 KINDS = ("nothing", "gelu", "gated", "rotary")  # the values of EPILOGUE
 STAGE_LIMIT = 226 * 1024  # bytes of shared memory for all stages
-TILE_STEP, WIDEST_TILE = 16, 208  # tokens; wider tiles leave too few registers for the epilogue
+TILE_STEP = 16  # tokens
+WIDEST_TILE, WIDEST_PACKED = 208, 192  # tokens; with more, the registers do not suffice
+CODE_FACTOR = 16  # int4 codes are multiplied in the high halves of bytes
+# From these, `division_for` estimates times. They fit those of 15 divisions on an H200.
+TOKEN_CLOCKS, STEP_CLOCKS, PACKED_STEP_CLOCKS = 8, 260, 190  # a step: per token, and besides
+EPILOGUE_CLOCKS = 24  # per token of a tile
+PART_BYTES = 1300  # per clock of all multiprocessors: sums of parts, stored and loaded again
 SMALLEST = 1 << 25  # channels times outputs, from which it is faster than Triton's kernel
 
 
@@ -38,22 +43,49 @@ SMALLEST = 1 << 25  # channels times outputs, from which it is faster than Trito
 class Division:
     """How a product is divided; see `cuda/gemm.cu`."""
 
-    tile_tokens: int  # a multiple of 16, at most 208
-    shared_by: int = 1
+    tile_tokens: int  # a multiple of 16, at most 208, or 192 of a packed weight
     split: int = 1
 
-    @property
-    def stages(self) -> int:
-        """As many steps as fit into shared memory, at most 6."""
-        return min(6, STAGE_LIMIT // ((OUTPUTS + self.tile_tokens) * CHANNELS))
+    def stages(self, packed: bool) -> int:
+        """As many steps as fit into shared memory, at most 6.
+
+        Args:
+            packed: The weight is int4.
+        """
+        row_bytes = OUTPUTS // 2 if packed else OUTPUTS
+        return min(6, STAGE_LIMIT // ((row_bytes + self.tile_tokens) * CHANNELS))
 
 
-def division_for(tokens: int, outputs: int, channels: int, multiprocessors: int) -> Division:
-    """Tiles of tokens that waste least, and work for all multiprocessors."""
-    tiles = -(-tokens // WIDEST_TILE)
-    tile_tokens = -(-tokens // (tiles * TILE_STEP)) * TILE_STEP
-    split = min(multiprocessors // (tiles * -(-outputs // OUTPUTS)), -(-channels // CHANNELS))
-    return Division(tile_tokens, split=split) if split > 1 else Division(tile_tokens, shared_by=2)
+def division_for(
+    tokens: int, outputs: int, channels: int, packed: bool, multiprocessors: int
+) -> Division:
+    """The fastest division by an estimate.
+
+    Args:
+        tokens: Of the product, as the next three.
+        outputs: Of the weight.
+        channels: Of the weight.
+        packed: The weight is int4.
+        multiprocessors: Of the GPU.
+    """
+    widest = WIDEST_PACKED if packed else WIDEST_TILE
+    output_tiles, steps = -(-outputs // OUTPUTS), -(-channels // CHANNELS)
+    step_clocks = PACKED_STEP_CLOCKS if packed else STEP_CLOCKS
+
+    def clocks(division: Division) -> float:
+        tile, split = division.tile_tokens, division.split
+        ctas = -(-tokens // tile) * output_tiles * split
+        turns = -(-ctas // multiprocessors)
+        made = turns * -(-steps // split) * (TOKEN_CLOCKS * tile + step_clocks)
+        if split == 1:
+            return made + turns * EPILOGUE_CLOCKS * tile
+        return made + split * tokens * outputs * 4 / PART_BYTES
+
+    divisions = []
+    for tile in range(TILE_STEP, widest + 1, TILE_STEP):
+        tiles = -(-tokens // tile) * output_tiles
+        divisions.append(Division(tile, min(max(1, multiprocessors // tiles), steps)))
+    return min(divisions, key=clocks)
 
 
 def unsupported_reason(weight: ProjectionWeights, dtype: torch.dtype) -> str | None:
@@ -69,7 +101,7 @@ def unsupported_reason(weight: ProjectionWeights, dtype: torch.dtype) -> str | N
         return f"it stores bfloat16, not {str(dtype).removeprefix('torch.')}"
     if weight.groups > 1:
         return "the weight has a scale per group of channels"
-    if weight.out_features % GROUP or weight.in_features % (2 * TILE_STEP):
+    if weight.out_features % GROUP or weight.in_features % (CHANNELS if weight.packed else 32):
         return f"{weight.out_features} x {weight.in_features} is no multiple of its tiles"
     if weight.out_features * weight.in_features < SMALLEST:
         return "Triton's kernel is faster for a weight of this size"
@@ -93,8 +125,30 @@ def row_order(outputs: int, pairs: bool) -> Tensor:
 
 
 def ordered(weight: ProjectionWeights, pairs: bool) -> ProjectionWeights:
-    """The weight with its rows in `row_order`."""
-    return take_rows(weight, row_order(weight.out_features, pairs).to(weight.values.device))
+    """The weight with its rows in `row_order`, and its int4 codes in `fragments`."""
+    turned = take_rows(weight, row_order(weight.out_features, pairs).to(weight.values.device))
+    if not weight.packed:
+        return turned
+    assert turned.scales is not None
+    scales = turned.scales / CODE_FACTOR
+    return replace(turned, values=fragments(turned.unpacked), scales=scales)
+
+
+def fragments(codes: Tensor) -> Tensor:
+    """Int4 codes in the order in which the kernel reads them: (out, in) int8 → (out, in / 2) uint8.
+
+    Blocks of 128 rows, then of 64 channels, then of 64 rows, a slab. There, each of 128 threads has
+    16 bytes: its registers of two wgmma instructions. Two registers of four codes are one word, the
+    first one in the high halves of its bytes.
+
+    Args:
+        codes: From -8 to 7, rows in `row_order`.
+    """
+    outputs, channels = codes.shape
+    # Of group, slab, warp, half, row; block of channels, instruction, register / 2, lane % 4, byte.
+    sizes = (outputs // GROUP, 2, 4, 2, 8, channels // 64, 2, 2, 4, 4)
+    turned = codes.to(torch.uint8).view(sizes).permute(3, 0, 5, 1, 2, 4, 8, 6, 7, 9)
+    return (turned[0] << 4 | turned[1] & 15).reshape(outputs, channels // 2)
 
 
 @torch.library.custom_op("duqsweep::gemm_linear", mutates_args=())
@@ -117,8 +171,8 @@ def gemm_linear(
 
     Args:
         rows: (tokens, in) bfloat16.
-        values: (out, in) int8 or float8_e4m3fn, or (out, in / 2) packed int4; `ordered`.
-        scales: (out, 1) float32.
+        values: (out, in) int8 or float8_e4m3fn, or (out, in / 2) uint8 of int4; `ordered`.
+        scales: (out, 1) float32; `ordered`.
         bias: (out,) bfloat16.
         permutation: (in,) int32, the input channel of each permuted position.
         block: Channels per Hadamard block; 1: no rotation.
@@ -161,19 +215,22 @@ def unfinished_linear(
     residual: Tensor | None,
 ) -> Rows:
     """`gemm_linear`, with a result that may be unfinished; the weight is `ordered`."""
-    e4m3, packed = weight.is_e4m3, weight.packed
     codes, token_scales = per_token_quant(
-        rows, weight.permutation, weight.block, weight.act_bits, norm, e4m3=e4m3
+        rows, weight.permutation, weight.block, weight.act_bits, norm, e4m3=weight.is_e4m3
     )
-    values = unpack_on_gpu(weight.values) if packed else weight.values
-    outputs, channels = values.shape
-    division = division_for(len(codes), outputs, channels, nvrtc.multiprocessors())
-    epilogue = Epilogue(kind, residual)
+    sizes = len(codes), weight.out_features, weight.in_features
+    division = division_for(*sizes, weight.packed, nvrtc.multiprocessors())
     assert weight.scales is not None
     made = gemm(
-        codes, token_scales, values, weight.scales, weight.bias, division, epilogue, not packed
+        codes,
+        token_scales,
+        weight.values,
+        weight.scales,
+        weight.bias,
+        division,
+        Epilogue(kind, residual),
     )
-    note("gemm_e4m3" if e4m3 else "gemm_w4a8" if packed else "gemm_w8a8")
+    note(f"gemm_{weight.format}")
     return made
 
 
@@ -185,56 +242,56 @@ def gemm(
     bias: Tensor | None,
     division: Division,
     epilogue: Epilogue = NOTHING,
-    constant_weight: bool = True,
 ) -> Rows:
     """Multiply quantized tokens by a weight whose rows, scales and bias are in `row_order`.
 
     Args:
         codes: (tokens, in) int8 or float8_e4m3fn.
         token_scales: (tokens,) float32.
-        values: (out, in), of the same dtype.
-        scales: (out, 1) float32.
+        values: (out, in), of the same dtype; or (out, in / 2) uint8 for int8: `fragments`.
+        scales: (out, 1) float32; those of `fragments` divided by `CODE_FACTOR`.
         bias: (out,) bfloat16.
         division: How to divide the work.
         epilogue: Applied to the product before it is stored.
-        constant_weight: No kernel that still runs writes the weight.
 
     Returns:
         (tokens, out) in bfloat16, or (tokens, out / 2) for epilogue "gated"; unfinished if the
         division splits the channels.
     """
-    tokens, (outputs, channels) = len(codes), values.shape
+    (tokens, channels), outputs = codes.shape, len(values)
+    packed = values.dtype == torch.uint8
     width = outputs // 2 if epilogue.kind == "gated" else outputs
     out = torch.empty(tokens, width, dtype=torch.bfloat16, device=codes.device)
     rotary = epilogue.rotary or Rotary(2, 0)
     cosines, sines = epilogue.table or (None, None)
     constants = {
         "FP8": int(codes.dtype == torch.float8_e4m3fn),
-        **{name.upper(): value for name, value in asdict(division).items()},
-        "STAGES": division.stages,
+        "PACKED": int(packed),
+        "TILE_TOKENS": division.tile_tokens,
+        "SPLIT": division.split,
+        "STAGES": division.stages(packed),
         "EPILOGUE": KINDS.index(epilogue.kind),
         "BIASED": int(bias is not None),
         "RESIDUAL": int(epilogue.residual is not None),
         "HEAD_DIM": rotary.head_dim,
         "ROTARY_HEADS": rotary.heads,
-        "CONSTANT_WEIGHT": int(constant_weight),
     }
     header = wgmma_header(division.tile_tokens, codes.dtype == torch.float8_e4m3fn)
     kernel = nvrtc.build("gemm", constants, headers={"wgmma.cuh": header})
-    tiles = -(-tokens // division.tile_tokens) * -(-outputs // (OUTPUTS * division.shared_by))
-    ctas = division.shared_by * division.split  # that work together
-    teams = min(tiles, max(1, nvrtc.multiprocessors() // ctas))
+    tiles = -(-tokens // division.tile_tokens) * -(-outputs // OUTPUTS)
+    ctas = division.split * min(tiles, max(1, nvrtc.multiprocessors() // division.split))
     parts = None
     if division.split > 1:
         kind = torch.float32 if codes.dtype == torch.float8_e4m3fn else torch.int32
         sizes = (division.split, tokens, outputs)
         parts = torch.empty(sizes, dtype=kind, device=codes.device)
     arguments = _Arguments(
-        nvrtc.row_major_map(values, OUTPUTS, CHANNELS),
-        nvrtc.row_major_map(codes, division.tile_tokens // division.shared_by, CHANNELS),
+        (ctypes.c_ubyte * 128)() if packed else nvrtc.row_major_map(values, OUTPUTS, CHANNELS),
+        nvrtc.row_major_map(codes, division.tile_tokens, CHANNELS),
         *(
             None if tensor is None else tensor.data_ptr()
             for tensor in (
+                values if packed else None,
                 scales,
                 token_scales,
                 bias,
@@ -249,7 +306,7 @@ def gemm(
         outputs,
         channels,
     )
-    kernel.launch_early(arguments, (teams * ctas, 1), THREADS, division.shared_by)
+    kernel.launch_early(arguments, (ctas, 1), THREADS)
     if parts is None:
         return out
 
@@ -279,13 +336,22 @@ def wgmma_header(tokens: int, fp8: bool) -> str:
     places = ", ".join(f"%{i}" for i in range(count))
     sums = ", ".join(f'"+{letter}"(d[{i}])' for i in range(count))
     signs = ", 1, 1" if fp8 else ""
+    registers = ", ".join(f"%{count + i}" for i in range(4))
+    instruction = f"wgmma.mma_async.sync.aligned.m64n{tokens}k32.{kind} {{{places}}}"
     return f"""#pragma once
 // d (+)= weight x tokens; the sum starts at zero unless `more`.
 DEVICE void wgmma({value} (&d)[{count}], u64 weight, u64 tokens, bool more) {{
     asm volatile("{{ .reg .pred p; setp.ne.b32 p, %{count + 2}, 0;"
-                 "  wgmma.mma_async.sync.aligned.m64n{tokens}k32.{kind}"
-                 " {{{places}}}, %{count}, %{count + 1}, p{signs}; }}"
+                 "  {instruction}, %{count}, %{count + 1}, p{signs}; }}"
                  : {sums} : "l"(weight), "l"(tokens), "r"((int)more));
+}}
+// The same with a weight in registers.
+DEVICE void wgmma({value} (&d)[{count}], const u32 (&weight)[4], u64 tokens, bool more) {{
+    asm volatile("{{ .reg .pred p; setp.ne.b32 p, %{count + 5}, 0;"
+                 "  {instruction}, {{{registers}}}, %{count + 4}, p{signs}; }}"
+                 : {sums}
+                 : "r"(weight[0]), "r"(weight[1]), "r"(weight[2]), "r"(weight[3]),
+                   "l"(tokens), "r"((int)more));
 }}
 // The compiler may not move accesses to d across this.
 DEVICE void hold({value} (&d)[{count}]) {{
@@ -302,6 +368,7 @@ class _Arguments(ctypes.Structure):
         *(
             (name, ctypes.c_void_p)
             for name in (
+                "packed",
                 "weight_scales",
                 "token_scales",
                 "bias",

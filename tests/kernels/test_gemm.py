@@ -17,12 +17,15 @@ from torch import Tensor
 from duqsweep.inference.gemm_products import GemmProduct
 from duqsweep.kernels.epilogue import Epilogue, EpilogueKind
 from duqsweep.kernels.gemm import (
+    CODE_FACTOR,
     GROUP,
     KINDS,
     OUTPUTS,
+    WIDEST_PACKED,
     WIDEST_TILE,
     Division,
     division_for,
+    fragments,
     gemm,
     row_order,
     unsupported_reason,
@@ -62,25 +65,66 @@ def test_a_lane_holds_neighbouring_outputs(pairs: bool) -> None:
     assert sorted(rows.flatten().tolist()) == list(range(2 * GROUP))
 
 
+def test_a_thread_holds_its_registers_of_two_instructions() -> None:
+    outputs, channels = 3 * GROUP, 128
+    codes = torch.randint(-8, 8, (outputs, channels), dtype=torch.int8)
+    packed = fragments(codes)
+    assert packed.shape == (outputs, channels // 2)
+    # Of group, block of channels, slab, warp, row of eight, quad, instruction, register / 2, byte.
+    found = packed.view(3, channels // 64, 2, 4, 8, 4, 2, 2, 4)
+    rows = codes.view(3, 2, 4, 2, 8, channels)  # of group, slab, warp, half, row of eight
+    for instruction in range(channels // 32):
+        for register in range(4):
+            for quad in range(4):
+                first = 32 * instruction + register // 2 * 16 + 4 * quad
+                wanted = rows[:, :, :, register % 2, :, first : first + 4]
+                block, place = divmod(instruction, 2)
+                byte = found[:, block, :, :, :, quad, place, register // 2]
+                half = byte & 0xF0 if register % 2 == 0 else byte << 4
+                assert torch.equal(half.view(torch.int8), CODE_FACTOR * wanted)
+
+
 @given(
     tokens=st.integers(1, 2000),
     outputs=st.integers(1, 400).map(lambda n: n * GROUP),
     channels=st.integers(1, 600).map(lambda n: 32 * n),
     multiprocessors=st.integers(1, 200),
+    packed=st.booleans(),
 )
 def test_a_division_covers_the_product_and_fits(
-    tokens: int, outputs: int, channels: int, multiprocessors: int
+    tokens: int, outputs: int, channels: int, multiprocessors: int, packed: bool
 ) -> None:
-    division = division_for(tokens, outputs, channels, multiprocessors)
+    division = division_for(tokens, outputs, channels, packed, multiprocessors)
     tiles = -(-tokens // division.tile_tokens)
     assert division.tile_tokens % 16 == 0
-    assert division.tile_tokens <= WIDEST_TILE
-    assert tiles == -(-tokens // WIDEST_TILE)
-    assert division.stages >= 3
-    assert division.shared_by == 1 or division.split == 1
+    assert division.tile_tokens <= (WIDEST_PACKED if packed else WIDEST_TILE)
+    assert division.stages(packed) >= (5 if packed else 3)
     if division.split > 1:
         assert tiles * -(-outputs // OUTPUTS) * division.split <= multiprocessors
         assert 128 * (division.split - 1) < channels  # no CTA without a channel
+
+
+@pytest.mark.parametrize(
+    ("tokens", "outputs", "channels", "packed", "fastest"),
+    [  # as measured on an H200
+        (534, 32768, 2048, False, [Division(192)]),
+        (790, 32768, 2048, False, [Division(160)]),
+        (1024, 32768, 2048, False, [Division(208)]),
+        (534, 32768, 2048, True, [Division(192)]),
+        (790, 32768, 2048, True, [Division(160)]),
+        (1024, 32768, 2048, True, [Division(176), Division(128)]),
+        (534, 2048, 16384, False, [Division(144, 4), Division(112, 3)]),
+        (790, 2048, 16384, False, [Division(160, 3)]),
+        (1024, 2048, 16384, False, [Division(128, 2)]),
+        (534, 2048, 16384, True, [Division(144, 4), Division(112, 3)]),
+        (790, 2048, 16384, True, [Division(160, 3)]),
+        (1024, 2048, 16384, True, [Division(128, 2)]),
+    ],
+)
+def test_the_division_is_the_fastest_one(
+    tokens: int, outputs: int, channels: int, packed: bool, fastest: list[Division]
+) -> None:
+    assert division_for(tokens, outputs, channels, packed, 132) in fastest
 
 
 def test_the_reason_names_what_is_missing() -> None:
@@ -94,21 +138,27 @@ CONSTANTS = {"STAGES": 4, "BIASED": 1, "RESIDUAL": 1, "HEAD_DIM": 256, "ROTARY_H
 @pytest.mark.slow
 @pytest.mark.skipif(NVCC is None, reason="needs nvcc")
 @pytest.mark.parametrize(
-    ("fp8", "tokens", "shared_by", "split", "kind"),
-    [(0, 192, 2, 1, "gated"), (1, 208, 1, 5, "nothing"), (0, 16, 1, 1, "rotary")],
+    ("values", "tokens", "split", "kind"),
+    [
+        ("int8", 208, 1, "gated"),
+        ("e4m3", 208, 5, "nothing"),
+        ("int8", 16, 1, "rotary"),
+        ("int4", 192, 1, "gated"),
+        ("int4", 192, 5, "nothing"),
+    ],
 )
 def test_it_compiles_without_a_warning_or_a_spill(
-    fp8: int, tokens: int, shared_by: int, split: int, kind: EpilogueKind, tmp_path: Path
+    values: str, tokens: int, split: int, kind: EpilogueKind, tmp_path: Path
 ) -> None:
+    fp8 = int(values == "e4m3")
     (tmp_path / "wgmma.cuh").write_text(wgmma_header(tokens, bool(fp8)))
     constants = {
         **CONSTANTS,
         "FP8": fp8,
+        "PACKED": int(values == "int4"),
         "TILE_TOKENS": tokens,
-        "SHARED_BY": shared_by,
         "SPLIT": split,
         "EPILOGUE": KINDS.index(kind),
-        "CONSTANT_WEIGHT": 1,
     }
     command = [str(NVCC), "-std=c++17", "-gencode=arch=compute_90a,code=sm_90a", "-cubin"]
     command += ["-Werror=all-warnings", "-Xptxas=-v,-warn-spills", f"-I{tmp_path}"]
@@ -116,13 +166,15 @@ def test_it_compiles_without_a_warning_or_a_spill(
     command += ["-o", str(tmp_path / "out"), str(SOURCES / "gemm.cu")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+    assert "serialized" not in done.stderr, done.stderr
     assert done.stderr.count("0 bytes spill stores") == 2, done.stderr
 
 
-def codes_of(rows: int, channels: int, fp8: bool) -> Tensor:
-    if fp8:
+def codes_of(rows: int, channels: int, values: str) -> Tensor:
+    if values == "e4m3":
         return (40 * torch.randn(rows, channels, device="cuda")).to(torch.float8_e4m3fn)
-    return torch.randint(-127, 128, (rows, channels), dtype=torch.int8, device="cuda")
+    least, most = (-8, 7) if values == "int4" else (-127, 127)
+    return torch.randint(least, most + 1, (rows, channels), dtype=torch.int8, device="cuda")
 
 
 def poison(*sizes: int) -> None:
@@ -151,39 +203,49 @@ def expected(
 
 
 CASES = [
-    # tokens, channels, outputs, FP8, epilogue, bias, residual, division
-    (534, 2048, 512, False, "nothing", False, False, Division(192)),
-    (534, 2048, 512, False, "nothing", True, True, Division(192, split=5)),
-    (534, 2048, 2048, True, "nothing", True, True, Division(192, split=5)),
-    (533, 2048, 1024, False, "gated", False, False, Division(192, shared_by=2)),
-    (790, 2048, 1280, True, "gated", False, False, Division(208, shared_by=2)),
-    (1024, 544, 1152, False, "gelu", True, False, Division(208, shared_by=2)),
-    (512, 1152, 4352, False, "gelu", True, False, Division(176, split=2)),
-    (512, 4352, 1152, False, "nothing", True, True, Division(176, split=8)),
-    (534, 2048, 1280, False, "rotary", False, False, Division(192)),
-    (17, 2048, 1280, True, "rotary", False, False, Division(32, split=3)),
-    (1, 32, 128, False, "nothing", False, False, Division(16)),
+    # tokens, channels, outputs, values of the weight, epilogue, bias, residual, division
+    (534, 2048, 512, "int8", "nothing", False, False, Division(192)),
+    (534, 2048, 512, "int8", "nothing", True, True, Division(192, split=5)),
+    (534, 2048, 2048, "e4m3", "nothing", True, True, Division(192, split=5)),
+    (533, 2048, 1024, "int8", "gated", False, False, Division(192)),
+    (790, 2048, 1280, "e4m3", "gated", False, False, Division(208)),
+    (1024, 544, 1152, "int8", "gelu", True, False, Division(208)),
+    (512, 1152, 4352, "int8", "gelu", True, False, Division(176, split=2)),
+    (512, 4352, 1152, "int8", "nothing", True, True, Division(176, split=8)),
+    (534, 2048, 1280, "int8", "rotary", False, False, Division(192)),
+    (17, 2048, 1280, "e4m3", "rotary", False, False, Division(32, split=3)),
+    (1, 32, 128, "int8", "nothing", False, False, Division(16)),
+    (534, 2048, 512, "int4", "gated", False, False, Division(192)),
+    (534, 2048, 32768, "int4", "gated", False, False, Division(192)),
+    (534, 16384, 2048, "int4", "nothing", False, True, Division(192, split=5)),
+    (790, 2048, 1280, "int4", "gated", False, False, Division(160)),
+    (1024, 2176, 1536, "int4", "gelu", True, False, Division(176)),
+    (1024, 4352, 2304, "int4", "nothing", True, True, Division(128, split=2)),
+    (534, 2048, 1280, "int4", "rotary", False, False, Division(192)),
+    (1, 128, 128, "int4", "nothing", False, False, Division(16)),
+    (300, 256, 1152, "int4", "nothing", False, False, Division(64)),
 ]
 
 
 @pytest.mark.gpu
 @HOPPER
 @pytest.mark.parametrize(
-    ("tokens", "channels", "outputs", "fp8", "kind", "biased", "added", "division"), CASES
+    ("tokens", "channels", "outputs", "values", "kind", "biased", "added", "division"), CASES
 )
 @torch.no_grad()
 def test_a_product_is_that_of_float64(
     tokens: int,
     channels: int,
     outputs: int,
-    fp8: bool,
+    values: str,
     kind: EpilogueKind,
     biased: bool,
     added: bool,
     division: Division,
 ) -> None:
     torch.manual_seed(tokens + outputs)
-    codes, values = codes_of(tokens, channels, fp8), codes_of(outputs, channels, fp8)
+    codes = codes_of(tokens, channels, "int8" if values == "int4" else values)
+    weight_codes = codes_of(outputs, channels, values)
     token_scales = torch.rand(tokens, device="cuda") / 100 + 1e-3
     scales = torch.rand(outputs, 1, device="cuda") / 1000 + 1e-4
     bias = torch.randn(outputs, device="cuda").bfloat16() if biased else None
@@ -193,10 +255,12 @@ def test_a_product_is_that_of_float64(
     epilogue = Epilogue(kind, residual)
     if kind == "rotary":
         epilogue = Epilogue(kind, residual, ROTARY, table)
-    product = codes.double() @ values.double().T * token_scales[:, None].double()
+    product = codes.double() @ weight_codes.double().T * token_scales[:, None].double()
     wanted = expected(product * scales.T.double(), bias, epilogue, table)
     order = row_order(outputs, kind in ("gated", "rotary")).cuda()
-    turned = values.view(torch.int8)[order].view(values.dtype)
+    turned = weight_codes.view(torch.int8)[order].view(weight_codes.dtype)
+    if values == "int4":
+        turned, scales = fragments(turned), scales / CODE_FACTOR
     weight = (turned, scales[order], None if bias is None else bias[order])
     poison(tokens * width // 2, division.split * tokens * outputs)
     found = finished(gemm(codes, token_scales, *weight, division, epilogue))
@@ -204,6 +268,26 @@ def test_a_product_is_that_of_float64(
     for _ in range(3):
         again = finished(gemm(codes, token_scales, *weight, division, epilogue))
         assert torch.equal(again, found)
+
+
+@pytest.mark.gpu
+@HOPPER
+@pytest.mark.parametrize("tokens", [70, 534, 790, 1024])
+@torch.no_grad()
+def test_sums_of_int4_codes_are_exact(tokens: int) -> None:
+    torch.manual_seed(tokens)
+    values = torch.randint(-8, 8, (512, 16384), dtype=torch.int8, device="cuda")
+    codes = torch.randint(-127, 128, (tokens, 16384), dtype=torch.int8, device="cuda")
+    values[0], codes[0] = -8, 127  # the largest sum
+    order = row_order(512, pairs=False).cuda()
+    scales = torch.ones(512, 1, device="cuda") / CODE_FACTOR
+    division = Division(division_for(tokens, 2048, 16384, True, 132).tile_tokens, split=5)
+    made = gemm(
+        codes, torch.ones(tokens, device="cuda"), fragments(values[order]), scales, None, division
+    )
+    assert isinstance(made, ProductParts)
+    sums = (codes.double() @ values.double().T).long()
+    assert torch.equal(made.parts.sum(0), CODE_FACTOR * sums)
 
 
 @pytest.mark.gpu

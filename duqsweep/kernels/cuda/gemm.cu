@@ -2,33 +2,34 @@
 //
 // A CTA computes tiles of 256 outputs x TILE_TOKENS tokens. One thread copies tiles of both operands to shared memory
 // by TMA, STAGES steps of 128 input channels ahead; two warp groups multiply 128 outputs each. Outputs are the rows of
-// wgmma (m64, two per group), tokens its columns, so that a number of tokens that is no multiple of 64 wastes little.
-// CTAs stay and take one tile after another.
+// wgmma (m64, two slabs per group), tokens its columns, so that a number of tokens that is no multiple of 64 wastes
+// little. CTAs stay and take one tile after another.
 //
-//   SHARED_BY > 1   clusters of SHARED_BY CTAs compute neighbouring tiles of outputs for the same tokens: each copies a
-//                   part of the tokens' codes into the shared memory of all.
 //   SPLIT > 1       SPLIT CTAs divide the input channels of one tile, and store their sums; the kernel gemm_finish adds
 //                   them up, always in the same order, or the kernel that quantizes the result. For products with few
 //                   tiles.
+//   PACKED          The weight is int4. Threads load its codes from shared memory into the registers that wgmma reads,
+//                   where they are in the high halves of bytes: 16 times as large. The scales are divided by 16.
 //
 // The rows of the weight are in the order of `gemm.row_order`: after the tokens and outputs of a result are transposed
 // in registers, a lane holds neighbouring outputs of one token.
 //
-// The compiler command defines FP8 (0 or 1), TILE_TOKENS (multiple of 16), STAGES, SHARED_BY, SPLIT, EPILOGUE (0:
-// nothing, 1: GELU, 2: gated, 3: rotary), BIASED, RESIDUAL, HEAD_DIM, ROTARY_HEADS and CONSTANT_WEIGHT (1: the weight
-// may be read before the previous kernel has ended). `gemm.wgmma_header` writes wgmma.cuh for TILE_TOKENS.
+// The compiler command defines FP8 (0 or 1), PACKED (0 or 1), TILE_TOKENS (multiple of 16), STAGES, SPLIT, EPILOGUE (0:
+// nothing, 1: GELU, 2: gated, 3: rotary), BIASED, RESIDUAL, HEAD_DIM and ROTARY_HEADS. `gemm.wgmma_header` writes
+// wgmma.cuh for TILE_TOKENS.
 #include "hopper.cuh"
 #include "wgmma.cuh"
 
 constexpr int OUTPUTS = 256, CHANNELS = 128, GROUPS = 2, WARPS = 4 * GROUPS, THREADS = 128 * (1 + GROUPS);
 constexpr int COLUMNS = TILE_TOKENS / 8;   // of eight tokens
-constexpr int WEIGHT_BYTES = OUTPUTS * CHANNELS, TOKEN_BYTES = TILE_TOKENS * CHANNELS;
-constexpr int STAGE_BYTES = WEIGHT_BYTES + TOKEN_BYTES, PART = TILE_TOKENS / SHARED_BY;   // tokens a CTA copies
+constexpr int WEIGHT_BYTES = OUTPUTS * CHANNELS / (PACKED ? 2 : 1), TOKEN_BYTES = TILE_TOKENS * CHANNELS;
+constexpr int STAGE_BYTES = WEIGHT_BYTES + TOKEN_BYTES;
 constexpr int SMEM_BYTES = 1024 + STAGES * STAGE_BYTES;   // the first 1,024 for alignment
+constexpr int GROUP_BYTES = 128 * CHANNELS / 2;   // a packed weight's step for a warp group
+constexpr int SLAB_BYTES = 64 * 64 / 2, BLOCK_BYTES = 2 * SLAB_BYTES;   // of `gemm.fragments`: 64 channels each
 enum { NOTHING, GELU, GATED, ROTARY };
 constexpr bool PAIRS = EPILOGUE >= GATED;   // outputs 2i and 2i + 1 belong together
-static_assert(SHARED_BY == 1 || SPLIT == 1, "a split product has too few tiles to share tokens");
-static_assert(PART % 8 == 0, "TMA's swizzle repeats after eight rows");
+static_assert(!FP8 || !PACKED, "packed codes are multiplied as int8");
 
 #if FP8
 using Sum = float;
@@ -38,7 +39,8 @@ using Sum = int;
 using Map = struct { u64 words[16]; };   // CUtensorMap
 
 struct alignas(64) Arguments {
-    alignas(64) Map weight, codes;   // (outputs, channels), (tokens, channels)
+    alignas(64) Map weight, codes;   // (outputs, channels), not of a packed one; (tokens, channels)
+    const unsigned char *packed;     // or the codes of the weight in the order of `gemm.fragments`
     const float *weight_scales, *token_scales;   // (outputs), (tokens)
     const u16 *bias, *residual;      // (outputs), (tokens, out)
     const float *cosines, *sines;    // (tokens, HEAD_DIM / 2)
@@ -49,6 +51,12 @@ struct alignas(64) Arguments {
 
 // Waits for the threads of both warp groups that multiply.
 DEVICE void sync_consumers() { asm volatile("bar.sync 1, 256;" ::: "memory"); }
+
+// Eight codes of int4 per register: 16 times those in the high halves of its bytes, and 16 times those in the low ones.
+DEVICE void unpack(u32 (&rows)[4], u32 first, u32 second) {
+    rows[0] = first & 0xf0f0f0f0u, rows[1] = first << 4 & 0xf0f0f0f0u;
+    rows[2] = second & 0xf0f0f0f0u, rows[3] = second << 4 & 0xf0f0f0f0u;
+}
 
 extern "C" __constant__ int shared_bytes = SMEM_BYTES;
 
@@ -62,6 +70,28 @@ DEVICE float gelu(float x) {
 DEVICE u32 add(u32 pair, u32 other) { return to_bf16(low(pair) + low(other), high(pair) + high(other)); }
 DEVICE uint2 add(uint2 a, uint2 b) { return {add(a.x, b.x), add(a.y, b.y)}; }
 DEVICE uint4 add(uint4 a, uint4 b) { return {add(a.x, b.x), add(a.y, b.y), add(a.z, b.z), add(a.w, b.w)}; }
+
+// GELU of the gate, times up.
+DEVICE float gated(float gate, float up) {
+    float tanh, inner = gate * fmaf(0.7978845608f * 0.044715f, gate * gate, 0.7978845608f);
+    asm("tanh.approx.f32 %0, %1;" : "=f"(tanh) : "f"(inner));
+    const float half = gate * (0.5f * up);
+    return fmaf(half, tanh, half);
+}
+
+// What a CTA computes: tiles from `first` on, `step` apart, and steps of the input channels.
+struct Work {
+    int token_tiles, tiles, first, apart, part, steps, first_step, last_step;
+    DEVICE explicit Work(const Arguments &g) {
+        token_tiles = (g.tokens + TILE_TOKENS - 1) / TILE_TOKENS;
+        tiles = token_tiles * ((g.outputs + OUTPUTS - 1) / OUTPUTS);
+        first = blockIdx.x / SPLIT, apart = gridDim.x / SPLIT, part = blockIdx.x % SPLIT;
+        steps = (g.channels + CHANNELS - 1) / CHANNELS;
+        first_step = steps * part / SPLIT, last_step = steps * (part + 1) / SPLIT;
+    }
+    DEVICE int row(int tile) const { return tile / token_tiles * OUTPUTS; }
+    DEVICE int token(int tile) const { return tile % token_tiles * TILE_TOKENS; }
+};
 
 // Where a thread's results belong: warp group, warp in it, lane; the tile's first output row and first token.
 struct Place {
@@ -108,7 +138,7 @@ DEVICE void finish(const Arguments &g, const Place &p, const RowFactors &factors
             v[half][1] = sums[slab][2 * half + 1] * scale * token_scale.y + bias;
         }
         if (EPILOGUE == GATED) {
-            turned[slab][0] = transpose(to_bf16(gelu(v[0][0]) * v[1][0], gelu(v[0][1]) * v[1][1]));
+            turned[slab][0] = transpose(to_bf16(gated(v[0][0], v[1][0]), gated(v[0][1], v[1][1])));
         } else {
 #pragma unroll
             for (int half = 0; half < 2; half++) {
@@ -204,7 +234,7 @@ extern "C" __global__ void __launch_bounds__(256) gemm_finish(const __grid_const
         if (EPILOGUE == GELU) total[i] = gelu(total[i]);
     }
     if (EPILOGUE == GATED) {
-        const u32 made = to_bf16(gelu(total[0]) * total[1], gelu(total[2]) * total[3]);
+        const u32 made = to_bf16(gated(total[0], total[1]), gated(total[2], total[3]));
         store(g, token, output / 2, g.outputs / 2, made);
     } else if (EPILOGUE == ROTARY) {
         constexpr int HALF = HEAD_DIM / 2;
@@ -224,49 +254,87 @@ extern "C" __global__ void __launch_bounds__(256) gemm_finish(const __grid_const
     }
 }
 
+// Multiplies one step of both slabs of a warp group, and arrives at `used` when the step before, if any, has ended.
+// weight: this group's rows of it, in shared memory.
+DEVICE void multiply(Sum (&sums)[2][TILE_TOKENS / 2], u32 weight, u32 codes, bool more, u32 used) {
+    hold(sums[0]), hold(sums[1]);
+    wgmma_begin();
+#pragma unroll
+    for (int k = 0; k < CHANNELS; k += 32) {
+        const u64 columns = wgmma_rows(codes + k);
+        wgmma(sums[0], wgmma_rows(weight + k), columns, more || k > 0);
+        wgmma(sums[1], wgmma_rows(weight + 64 * CHANNELS + k), columns, more || k > 0);
+    }
+    wgmma_commit();
+    wgmma_wait<1>();
+    if (more && threadIdx.x % 32 == 0) mbarrier_arrive(used, 0);
+}
+
+// The same for packed codes. weight: of this thread. An instruction reads its registers while it runs: those of a slab
+// are written again when its instruction before has ended, and that of the other slab runs.
+DEVICE void multiply_packed(Sum (&sums)[2][TILE_TOKENS / 2], u32 weight, u32 codes, bool more, u32 used) {
+    u32 rows[2][4];
+    uint4 loaded[2];   // of slab: for two instructions
+#pragma unroll
+    for (int k = 0; k < CHANNELS; k += 32) {
+        const u64 columns = wgmma_rows(codes + k);
+#pragma unroll
+        for (int slab = 0; slab < 2; slab++) {
+            if (k % 64 == 0 && slab == 0) {
+                loaded[0] = load_shared(weight + k / 64 * BLOCK_BYTES);
+                loaded[1] = load_shared(weight + k / 64 * BLOCK_BYTES + SLAB_BYTES);
+            }
+            const uint4 &l = loaded[slab];
+            wgmma_wait<1>();
+            if (k == 0 && slab == 1 && more && threadIdx.x % 32 == 0) mbarrier_arrive(used, 0);
+            unpack(rows[slab], k % 64 ? l.z : l.x, k % 64 ? l.w : l.y);
+            wgmma_begin();
+            wgmma(sums[slab], rows[slab], columns, more || k > 0);
+            wgmma_commit();
+        }
+    }
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS, 1) gemm(const __grid_constant__ Arguments g) {
     __shared__ __align__(8) u64 barriers[2 * STAGES];
     __shared__ float2 token_scales[2][TILE_TOKENS / 2];   // of this tile and the next
     const u32 full = (u32)__cvta_generic_to_shared(barriers), empty = full + 8 * STAGES;
     const u32 buffer = ((u32)__cvta_generic_to_shared(smem) + 1023) / 1024 * 1024;
-    const int warp = threadIdx.x / 32, rank = SHARED_BY > 1 ? cluster_rank() : 0;
+    const int warp = threadIdx.x / 32;
     if (threadIdx.x == 0) {
-        prefetch_map(&g.weight), prefetch_map(&g.codes);
-        for (int i = 0; i < STAGES; i++) mbarrier_init(full + 8 * i, 1), mbarrier_init(empty + 8 * i, WARPS * SHARED_BY);
+        if (!PACKED) prefetch_map(&g.weight);
+        prefetch_map(&g.codes);
+        for (int i = 0; i < STAGES; i++) mbarrier_init(full + 8 * i, 1), mbarrier_init(empty + 8 * i, WARPS);
         fence_mbarrier_init();
     }
-    if (SHARED_BY > 1) cluster_sync(); else __syncthreads();
+    __syncthreads();
     launch_dependents();
-
-    const int token_tiles = (g.tokens + TILE_TOKENS - 1) / TILE_TOKENS;
-    const int output_tiles = (g.outputs + OUTPUTS * SHARED_BY - 1) / (OUTPUTS * SHARED_BY);
-    const int tiles = token_tiles * output_tiles, teams = gridDim.x / (SHARED_BY * SPLIT);   // of CTAs
-    const int team = blockIdx.x / (SHARED_BY * SPLIT), part = blockIdx.x % SPLIT;
-    const int all_steps = (g.channels + CHANNELS - 1) / CHANNELS;
-    const int first_step = all_steps * part / SPLIT, last_step = all_steps * (part + 1) / SPLIT;
     int stage = 0;
     u32 parity = 0;
 
     if (warp < 4) {
         give_registers<24>();
         if (threadIdx.x == 0) {
-            if (!CONSTANT_WEIGHT) wait_for_previous_kernel();
-            bool waited = !CONSTANT_WEIGHT;   // for the kernel before this one, which writes the codes
-            for (int tile = team; tile < tiles; tile += teams) {
-                const int token = tile % token_tiles * TILE_TOKENS;
-                const int row = (tile / token_tiles * SHARED_BY + rank) * OUTPUTS;
-                for (int step = first_step; step < last_step; step++) {
+            const Work work(g);
+            bool waited = false;   // for the kernel before this one, which writes the codes
+            for (int tile = work.first; tile < work.tiles; tile += work.apart) {
+                const int token = work.token(tile), row = work.row(tile);
+                for (int step = work.first_step; step < work.last_step; step++) {
                     const u32 to = buffer + stage * STAGE_BYTES, barrier = full + 8 * stage;
                     mbarrier_wait(empty + 8 * stage, parity ^ 1);
-                    mbarrier_expect(barrier, STAGE_BYTES);
-                    load_box(to, &g.weight, step * CHANNELS, row, barrier);
+                    if (PACKED) {
+                        const bool both = row + 128 < g.outputs;   // groups have outputs
+                        const unsigned char *from = g.packed + (u64)(row / 128 * work.steps + step) * GROUP_BYTES;
+                        mbarrier_expect(barrier, both ? STAGE_BYTES : STAGE_BYTES - GROUP_BYTES);
+                        load_bytes(to, from, GROUP_BYTES, barrier);
+                        if (both) load_bytes(to + GROUP_BYTES, from + work.steps * GROUP_BYTES, GROUP_BYTES, barrier);
+                    } else {
+                        mbarrier_expect(barrier, STAGE_BYTES);
+                        load_box(to, &g.weight, step * CHANNELS, row, barrier);
+                    }
                     if (!waited) wait_for_previous_kernel();
                     waited = true;
-                    if (SHARED_BY > 1)
-                        load_box_multicast(to + WEIGHT_BYTES + rank * PART * CHANNELS, &g.codes, step * CHANNELS,
-                                           token + rank * PART, barrier, (1 << SHARED_BY) - 1);
-                    else
-                        load_box(to + WEIGHT_BYTES, &g.codes, step * CHANNELS, token, barrier);
+                    load_box(to + WEIGHT_BYTES, &g.codes, step * CHANNELS, token, barrier);
                     if (++stage == STAGES) stage = 0, parity ^= 1;
                 }
             }
@@ -275,41 +343,30 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) gemm(const __grid_const
     } else {
         take_registers<240>();
         wait_for_previous_kernel();
+        const Work work(g);
         const int group = warp / 4 - 1, lane = threadIdx.x % 32;
+        const u32 mine = PACKED ? group * GROUP_BYTES + threadIdx.x % 128 * 16 : group * 128 * CHANNELS;
         Sum sums[2][TILE_TOKENS / 2];
-        for (int tile = team; tile < tiles; tile += teams) {
-            const Place p = {group, warp % 4, lane,
-                             (tile / token_tiles * SHARED_BY + rank) * OUTPUTS,
-                             tile % token_tiles * TILE_TOKENS};
+        for (int tile = work.first; tile < work.tiles; tile += work.apart) {
+            const Place p = {group, warp % 4, lane, work.row(tile), work.token(tile)};
             RowFactors factors;
             factors.load(g, p);
-            const int thread = threadIdx.x - 128, turn = (tile - team) / teams % 2;
+            const int thread = threadIdx.x - 128, turn = (tile - work.first) / work.apart % 2;
             if (thread < TILE_TOKENS)
                 ((float *)token_scales[turn])[thread] = __ldg(g.token_scales + min(p.token + thread, g.tokens - 1));
             int before = 0;   // the stage of the previous step
-            for (int step = first_step; step < last_step; step++) {
-                const u32 weight = buffer + stage * STAGE_BYTES + group * 128 * CHANNELS;
-                const u32 codes = buffer + stage * STAGE_BYTES + WEIGHT_BYTES;
+            for (int step = work.first_step; step < work.last_step; step++) {
+                const u32 weight = buffer + stage * STAGE_BYTES;
+                const bool more = step > work.first_step;
                 mbarrier_wait(full + 8 * stage, parity);
-                hold(sums[0]), hold(sums[1]);
-                wgmma_begin();
-#pragma unroll
-                for (int k = 0; k < CHANNELS; k += 32) {
-                    const u64 columns = wgmma_rows(codes + k);
-                    wgmma(sums[0], wgmma_rows(weight + k), columns, step > first_step || k > 0);
-                    wgmma(sums[1], wgmma_rows(weight + 64 * CHANNELS + k), columns, step > first_step || k > 0);
-                }
-                wgmma_commit();
-                if (step > first_step) {
-                    wgmma_wait<1>();
-                    if (lane < SHARED_BY) mbarrier_arrive(empty + 8 * before, lane);
-                }
+                if (PACKED) multiply_packed(sums, weight + mine, weight + WEIGHT_BYTES, more, empty + 8 * before);
+                else multiply(sums, weight + mine, weight + WEIGHT_BYTES, more, empty + 8 * before);
                 before = stage;
                 if (++stage == STAGES) stage = 0, parity ^= 1;
             }
             wgmma_wait<0>();
             hold(sums[0]), hold(sums[1]);
-            if (lane < SHARED_BY) mbarrier_arrive(empty + 8 * before, lane);
+            if (lane == 0) mbarrier_arrive(empty + 8 * before, 0);
             sync_consumers();
 #pragma unroll
             for (int column = 0; column < COLUMNS; column++) {
@@ -323,10 +380,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) gemm(const __grid_const
                         kept[slab][i] = sums[slab][4 * column + i];
                     }
                 }
-                if (SPLIT > 1) store_sums(g, p, part, column, kept);
+                if (SPLIT > 1) store_sums(g, p, work.part, column, kept);
                 else finish(g, p, factors, token_scales[turn][column * 4 + lane % 4], column, found);
             }
         }
     }
-    if (SHARED_BY > 1) cluster_sync();   // no CTA may end while others write into its shared memory
 }

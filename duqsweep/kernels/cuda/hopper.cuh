@@ -50,6 +50,11 @@ DEVICE void load_box_multicast(u32 to, const void *map, int column, int row, u32
                  " [%0], [%1, {%2, %3}], [%4], %5;"
                  ::"r"(to), "l"(map), "r"(column), "r"(row), "r"(barrier), "h"(ctas) : "memory");
 }
+// Copies contiguous bytes to shared memory: a multiple of 16.
+DEVICE void load_bytes(u32 to, const void *from, u32 bytes, u32 barrier) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+                 ::"r"(to), "l"(from), "r"(bytes), "r"(barrier) : "memory");
+}
 DEVICE void prefetch_map(const void *map) {
     asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
@@ -69,6 +74,13 @@ template <int GROUPS> DEVICE void wgmma_wait() {
 // Describes rows of 128 bytes, as TMA writes them with a swizzle of 128 bytes; eight rows are 1,024 bytes.
 DEVICE u64 wgmma_rows(u32 address) {
     return (u64)(address >> 4) | (u64)1 << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62;
+}
+
+DEVICE uint4 load_shared(u32 address) {
+    uint4 found;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(found.x), "=r"(found.y), "=r"(found.z), "=r"(found.w) : "r"(address) : "memory");
+    return found;
 }
 
 // Transposes a matrix of 8 x 8 16-bit values: a lane holds two neighbours of a row, before and after.
