@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
+
+from duqsweep import files
 
 FailureKind = Literal[
     "oom", "timeout", "preempted", "node", "setup", "cancelled", "crash", "lost", "hung"
@@ -26,6 +29,11 @@ class Assignment:
 
     trial: int
     until_episode: int
+    part: str = ""  # folder in the sweep's folder where the trial lies; "": among its own trials
+
+    def folder(self, sweep_dir: Path) -> Path:
+        """The trial's folder."""
+        return files.trial_dir(sweep_dir / self.part, self.trial)
 
 
 @dataclass(frozen=True)

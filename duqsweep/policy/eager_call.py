@@ -41,13 +41,13 @@ class EagerCall:
             table = module.modulations(num_steps, schedule)
         self.modulations = [step[:, None].contiguous() for step in table.unbind(1)]
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def begin(self, inputs: CallInputs) -> Computed:
         """See `frontend.Call`; it is over when this returns."""
         encoded = self._see(inputs)
         return Computed(self._denoise(inputs, self._read(inputs, encoded)))
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def seconds(self, inputs: CallInputs) -> dict[str, float]:
         """Seconds of one call's parts "vision", "llm" and "dit", each with its inputs."""
         self._forget()

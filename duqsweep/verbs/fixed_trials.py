@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from duqsweep import files
 from duqsweep.control.config.sweep_config import SweepConfig
@@ -15,6 +16,9 @@ from duqsweep.control.trials.reader import TrialReader
 from duqsweep.control.view.trouble import trouble_text
 from duqsweep.errors import ConfigError
 from duqsweep.verbs.interrupt import terminate_as_interrupt
+
+if TYPE_CHECKING:
+    from duqsweep.control.dispatch.dispatcher import Dispatcher
 
 
 def add_trust_launcher(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +52,7 @@ def evaluate_fixed(
     episodes: int,
     objectives: Sequence[Objective],
     what: str,
+    dispatcher: Dispatcher | None = None,
 ) -> str | None:
     """Walk the trials; returns what kept jobs from it.
 
@@ -58,6 +63,7 @@ def evaluate_fixed(
         episodes: That each has finished afterwards.
         objectives: Of the front that is shown meanwhile.
         what: Follows the sweep's name in the live view.
+        dispatcher: The sweep's own, turned to the folder; None: a new one, whose jobs end here.
     """
     # Imported here: submitit is slow to import, and a bad argument should be reported at once.
     from duqsweep.control.dispatch.dispatcher import open_dispatcher
@@ -76,11 +82,11 @@ def evaluate_fixed(
         phase=lambda number: read_phase(files.trial_dir(folder, number)),
     )
     with terminate_as_interrupt(), controller_lock(folder), open_progress(plan) as progress:
-        dispatcher = open_dispatcher(config.launcher, folder)
+        used = dispatcher or open_dispatcher(config.launcher, folder)
         parts = Parts(
             search=FixedTrials(trials, episodes),
             stopping=NoEarlyStopping(),
-            dispatcher=dispatcher,
+            dispatcher=used,
             trials=TrialFiles(folder, TrialReader(folder)),
             front=FrontFiles(folder, objectives),
             progress=progress,
@@ -90,4 +96,5 @@ def evaluate_fixed(
             sweep = Sweep(folder, parts)
             return trouble_text(sweep.run(), sweep.deaths, "the same command")
         finally:  # after Ctrl-C the same command resumes at the next episode
-            dispatcher.close(end_jobs=True)
+            if dispatcher is None:
+                used.close(end_jobs=True)

@@ -200,7 +200,7 @@ class _Run:
             hint=partial(simulator_hint, config.launcher, self._dispatcher.capacity),
             phase=lambda number: read_phase(files.trial_dir(self._dir, number)),
         )
-        trouble = None
+        trouble = twins = None
         try:
             with (
                 terminate_as_interrupt(hand_over_after_s),
@@ -226,8 +226,11 @@ class _Run:
             self.is_handed_over = isinstance(interrupt, HandOver)
             self._interrupted()
         else:
-            self._dispatcher.close(end_jobs=True)
-        twins = self._time_twins() if self.ending == "finished" and config.budget.twins else None
+            try:
+                if self.ending == "finished" and config.budget.twins:
+                    twins = self._time_twins()
+            finally:
+                self._dispatcher.close(end_jobs=True)
         nothing_new = before == self._results() and not (twins and twins.is_new)
         code = self._finish(self.ending, trouble, nothing_new)
         if twins is not None and twins.is_new:
@@ -243,7 +246,8 @@ class _Run:
         """Time the unquantized twins of the front's points; None where that was interrupted."""
         views = self._reader.read()
         try:
-            return time_twins(self._config, sweep_front(self._config, views), views)
+            front = sweep_front(self._config, views)
+            return time_twins(self._config, front, views, self._dispatcher)
         except KeyboardInterrupt:
             print("interrupted: the sweep itself is finished; the same command times what is left")
             return None

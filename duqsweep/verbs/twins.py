@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from duqsweep import exit_codes, files
 from duqsweep.control.config.sweep_config import SweepConfig
@@ -25,6 +26,9 @@ from duqsweep.verbs.folder import sweep_config, sweep_front
 from duqsweep.verbs.screens import update_screens
 from duqsweep.worker.ledger import read_ledger
 from duqsweep.worker.simulator import check_simulator, write_simulator
+
+if TYPE_CHECKING:
+    from duqsweep.control.dispatch.dispatcher import Dispatcher
 
 
 def main(arguments: list[str]) -> int:
@@ -87,13 +91,20 @@ class TimedTwins:
         return code
 
 
-def time_twins(config: SweepConfig, front: Front, views: Sequence[TrialView]) -> TimedTwins:
+def time_twins(
+    config: SweepConfig,
+    front: Front,
+    views: Sequence[TrialView],
+    dispatcher: Dispatcher | None = None,
+) -> TimedTwins:
     """Time those forms of the front's unquantized twins that were not timed yet.
 
     Args:
         config: Of the sweep.
         front: Of the sweep.
         views: Its trials.
+        dispatcher: The sweep's, which has nothing else to do: its workers have loaded the policy,
+            and much of what the twins run is compiled there. None: new workers do it.
 
     Raises:
         KeyboardInterrupt: What was timed is kept.
@@ -111,6 +122,9 @@ def time_twins(config: SweepConfig, front: Front, views: Sequence[TrialView]) ->
     left = unconfirmed(folder, numbers, episodes=0)
     trouble = None
     if left:
+        if dispatcher is not None:
+            dispatcher.turn_to(TWINS_DIR)
         objectives = [Objective("call_ms", "minimize")]
-        trouble = evaluate_fixed(config, folder, left, 0, objectives, "unquantized twins")
+        what = "unquantized twins"
+        trouble = evaluate_fixed(config, folder, left, 0, objectives, what, dispatcher)
     return TimedTwins(folder, numbers, bool(left), trouble)

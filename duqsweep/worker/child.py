@@ -14,7 +14,7 @@ from pathlib import Path
 
 from duqsweep.assignment import Assignment, Failure, failure
 from duqsweep.errors import DuqsweepError
-from duqsweep.files import EPISODES_JSONL, LOG_TXT, RESULT_JSON, VITALS_JSON, trial_dir
+from duqsweep.files import EPISODES_JSONL, LOG_TXT, RESULT_JSON, VITALS_JSON
 from duqsweep.mailbox import Outcome
 from duqsweep.processes import die_with
 from duqsweep.result import TrialResult
@@ -62,8 +62,9 @@ def evaluate_assignments(
             assignment: Assignment = connection.recv()
         except EOFError:
             return
-        folder = trial_dir(sweep_dir, assignment.trial)
-        log.info("trial %d up to episode %d", assignment.trial, assignment.until_episode)
+        folder = assignment.folder(sweep_dir)
+        what, until = f"{assignment.part} trial {assignment.trial}", assignment.until_episode
+        log.info("%s up to episode %d", what.strip(), until)
         try:
             evaluator = evaluator or opener()
             result = evaluator(folder, assignment.until_episode)

@@ -26,10 +26,15 @@ class Lab:
         (folder / TRIALS_DIR).mkdir(parents=True)
 
     def trial(
-        self, number: int, mishap: str | None = None, episode_s: float = 0.0, mishaps: int = 1
+        self,
+        number: int,
+        mishap: str | None = None,
+        episode_s: float = 0.0,
+        mishaps: int = 1,
+        part: str = "",
     ) -> Path:
-        path = trial_dir(self.folder, number)
-        path.mkdir()
+        path = trial_dir(self.folder / part, number)
+        path.mkdir(parents=True)
         write_json(path / PLAN, {"mishap": mishap, "episode_s": episode_s, "mishaps": mishaps})
         return path
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from light_lab import Lab, wait_for_ends
+from light_lab import Lab, mailboxes, wait_for_ends
 
 from duqsweep.control.dispatch.dispatcher import Assignment, Ended
 from duqsweep.errors import DispatchError
@@ -84,6 +84,20 @@ def test_more_than_the_capacity_is_refused(lab: Lab) -> None:
     dispatcher.submit(Assignment(99, 1))
     wait_for_ends(dispatcher, 1)
     assert lab.visits(99) == 1
+
+
+def test_trials_of_another_folder_are_for_the_same_workers(lab: Lab) -> None:
+    own, twin = lab.trial(0), lab.trial(0, part="twins")
+    dispatcher = lab.open()
+    dispatcher.submit(Assignment(0, 1))
+    wait_for_ends(dispatcher, 1)
+    workers = mailboxes(lab)
+    dispatcher.turn_to("twins")
+    dispatcher.submit(Assignment(0, 2))
+    assert dispatcher.pending() == [Assignment(0, 2, "twins")]
+    assert wait_for_ends(dispatcher, 1) == [Ended(Assignment(0, 2, "twins"), None)]
+    assert [read_json(folder / RESULT_JSON)["episodes"] for folder in (own, twin)] == [1, 2]
+    assert mailboxes(lab) == workers
 
 
 def test_stopping_what_has_not_begun_withdraws_it(lab: Lab) -> None:

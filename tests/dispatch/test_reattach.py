@@ -175,3 +175,18 @@ def test_an_idle_worker_of_an_earlier_life_is_used_again(lab: Lab) -> None:
         wait_for_ends(dispatcher, 1)
         dispatcher.close(end_jobs=False)
     assert len(mailboxes(lab)) == 1
+
+
+def test_what_was_begun_in_another_folder_belongs_to_that_folder(lab: Lab) -> None:
+    lab.trial(0, episode_s=1.0, part="twins")
+    first = lab.open()
+    first.turn_to("twins")
+    first.submit(Assignment(0, 3))
+    wait_until(lambda: any(box.heartbeat() for box in mailboxes(lab)))
+    first.close(end_jobs=False)
+    second = lab.open()
+    assert second.reattach() == []  # among the sweep's own trials, nothing runs
+    assert (first.capacity, second.capacity) == (2, 1)
+    second.turn_to("twins")
+    assert second.pending() == [Assignment(0, 3, "twins")]
+    assert wait_for_ends(second, 1) == [Ended(Assignment(0, 3, "twins"), None)]

@@ -197,7 +197,7 @@ def test_a_host_that_changes_its_name_ends_nothing(lab: Lab, launcher: str) -> N
         text=True,
         check=False,
     )
-    assert "Ended(assignment=Assignment(trial=0, until_episode=10), failure=None)" in done.stdout
+    assert str(Ended(Assignment(0, 10), None)) in done.stdout
     assert lab.visits(0) == 1
 
 

@@ -109,6 +109,7 @@ def test_the_sweep_says_what_quantization_itself_brings(latency: Finished) -> No
     (point,) = (point for point in points if point["on_front"] and point["name"] != "reference")
     factors = point["factors"]
     assert factors["steps"] == vitals["speedup"]
+    assert not (folder / "twins" / "workers").exists()  # the sweep's own timed it
     assert (factors["compile"], factors["replan"], factors["twin"]) == (1, 1, "twin 0")
     product = factors["steps"] * factors["compile"] * factors["quantization"]
     assert product == pytest.approx(point["speedup"])

@@ -21,7 +21,18 @@ __all__ = ["Assignment", "Dispatcher", "Ended", "Failure", "open_dispatcher", "o
 class Dispatcher(Protocol):
     """Gives assignments to workers and reports how they ended."""
 
-    capacity: int  # assignments that may run at once
+    @property
+    def capacity(self) -> int:
+        """Assignments that may run at once, but for those in other folders that run now."""
+
+    def turn_to(self, part: str) -> None:
+        """Speak of the trials in another folder from now on, with the same workers.
+
+        Assignments are submitted for these, and no others are pending or reported.
+
+        Args:
+            part: Name of a folder in the sweep's folder, laid out as a sweep's.
+        """
 
     def submit(self, assignment: Assignment) -> None:
         """Have it evaluated; writes the trial's job.json and removes an old `stop`.

@@ -6,13 +6,13 @@ Only simulators have processes of their own.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 
 from duqsweep.assignment import Assignment, Ended
 from duqsweep.control.dispatch.devices import take_device
 from duqsweep.control.dispatch.jobfile import note_submission
 from duqsweep.errors import DispatchError
-from duqsweep.files import trial_dir
 from duqsweep.worker.child import Evaluator, OpenEvaluator, broken, open_evaluator
 
 
@@ -26,11 +26,17 @@ class InlineDispatcher:
         self._opener = opener
         self._evaluator: Evaluator | None = None
         self._queue: deque[Assignment] = deque()
+        self._part = ""
+
+    def turn_to(self, part: str) -> None:
+        """See `Dispatcher`."""
+        self._part = part
 
     def submit(self, assignment: Assignment) -> None:
         """Keep it for the next poll."""
         if len(self._queue) >= self.capacity:
             raise DispatchError(f"{self.capacity} assignment may run at once, and one does")
+        assignment = replace(assignment, part=self._part)
         note_submission(self.sweep_dir, assignment, "inline", None, 0, None)
         self._queue.append(assignment)
 
@@ -47,7 +53,7 @@ class InlineDispatcher:
         if not self._queue:
             return []
         assignment = self._queue[0]
-        folder = trial_dir(self.sweep_dir, assignment.trial)
+        folder = assignment.folder(self.sweep_dir)
         failure = None
         try:
             if self._evaluator is None:

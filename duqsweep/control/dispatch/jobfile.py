@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from duqsweep.assignment import Assignment
-from duqsweep.files import JOB_JSON, STOP, read_object, trial_dir, write_json
+from duqsweep.files import JOB_JSON, STOP, read_object, write_json
 
 
 def state_text(state: str, reason: str) -> str:
@@ -32,7 +32,7 @@ def note_submission(
         number: Of the assignment in the worker's mailbox.
         job_id: The launcher's, as soon as it is known.
     """
-    folder = trial_dir(sweep_dir, assignment.trial)
+    folder = assignment.folder(sweep_dir)
     (folder / STOP).unlink(missing_ok=True)
     content = {
         "worker": worker,
@@ -46,9 +46,9 @@ def note_submission(
     write_json(folder / JOB_JSON, content)
 
 
-def note_job(sweep_dir: Path, trial: int, job_id: str) -> None:
-    """Add the job's id to job.json."""
-    path = trial_dir(sweep_dir, trial) / JOB_JSON
+def note_job(folder: Path, job_id: str) -> None:
+    """Add the job's id to the job.json of a trial's folder."""
+    path = folder / JOB_JSON
     write_json(path, read_object(path) | {"job_id": job_id})
 
 

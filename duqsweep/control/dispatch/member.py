@@ -14,7 +14,7 @@ from duqsweep.assignment import Assignment, Failure, FailureKind, failure
 from duqsweep.control.dispatch.evidence import QUIET_S, Evidence
 from duqsweep.control.dispatch.launch import SIGNAL_S
 from duqsweep.errors import DuqsweepError
-from duqsweep.files import WORKERS_DIR, trial_dir
+from duqsweep.files import WORKERS_DIR
 from duqsweep.mailbox import WORKER_JSON, Mailbox, Outcome, WorkerConfig, WorkerExit
 from duqsweep.processes import machine_id
 
@@ -48,7 +48,7 @@ class Worker:
         """The folder of the trial that it evaluates."""
         if self.assignment is None:
             return None
-        return trial_dir(self.mailbox.sweep_dir, self.assignment.trial)
+        return self.assignment.folder(self.mailbox.sweep_dir)
 
     @property
     def has_begun(self) -> bool:

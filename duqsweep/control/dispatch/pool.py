@@ -6,6 +6,7 @@ import logging
 import secrets
 import time
 from concurrent.futures import Future, wait
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,7 +54,7 @@ class SubmititDispatcher:
         self.sweep_dir = sweep_dir.resolve()
         check_path(self.sweep_dir)
         self.entry = entry
-        self.capacity = launcher.capacity
+        self._part = ""  # see `turn_to`
         self._workers: dict[str, Worker] = {}
         self._unplaced: list[Assignment] = []  # no worker has them yet, or theirs left before
         self._told: list[tuple[Mailbox, int]] = []
@@ -63,7 +64,7 @@ class SubmititDispatcher:
         self._back_off_s = BACK_OFF_S
         self._is_refused = False  # the last submission was, and the user knows
         self._is_proven = False  # the launcher has taken such a job
-        self._locked_since: dict[int, float] = {}  # trial → monotonic
+        self._locked_since: dict[Path, float] = {}  # trial's folder → monotonic
 
     def check(self) -> None:
         """Ask whether such jobs could ever run, unless some are there to be re-attached.
@@ -76,19 +77,28 @@ class SubmititDispatcher:
         if all(box.worker_exit() is not None or box.asked_to_leave() for box in boxes):
             self.launcher.check()
 
+    @property
+    def capacity(self) -> int:
+        """See `Dispatcher`."""
+        return self.launcher.capacity - len(self._given()) + len(self.pending())
+
+    def turn_to(self, part: str) -> None:
+        """See `Dispatcher`."""
+        self._part = part
+
     def submit(self, assignment: Assignment) -> None:
         """Hand it to a free worker, or to a new one; it waits while no launcher takes jobs."""
+        assignment = replace(assignment, part=self._part)
         pending = self.pending()
         if len(pending) >= self.capacity:
             raise DispatchError(f"{self.capacity} assignments may run at once, and as many do")
-        if any(assignment.trial == other.trial for other in pending):
+        if any(self._is_of(other, assignment.trial) for other in pending):
             raise DispatchError(f"trial {assignment.trial} is being evaluated already")
         self._place(assignment)
 
     def pending(self) -> list[Assignment]:
         """Submitted or re-attached, and not yet reported as ended."""
-        given = [worker.assignment for worker in self._workers.values()]
-        return [*self._unplaced, *(assignment for assignment in given if assignment is not None)]
+        return [assignment for assignment in self._given() if assignment.part == self._part]
 
     def reattach(self) -> list[Assignment]:
         """Adopt the workers of an earlier controller."""
@@ -121,15 +131,17 @@ class SubmititDispatcher:
             self._care_for(worker)
         self._share()
         self._place_unplaced()
-        return ended
+        return [end for end in ended if end.assignment.part == self._part]
 
     def stop(self, trial: int, reason: str) -> None:
         """Ask the trial to end after its current episode, or withdraw it."""
-        write_text(trial_dir(self.sweep_dir, trial) / STOP, reason)
-        self._unplaced = [other for other in self._unplaced if other.trial != trial]
+        write_text(trial_dir(self.sweep_dir / self._part, trial) / STOP, reason)
+        self._unplaced = [other for other in self._unplaced if not self._is_of(other, trial)]
         for worker in self._workers.values():
             given = worker.assignment
-            if given and given.trial == trial and worker.mailbox.take_back(worker.number):
+            if given is None or not self._is_of(given, trial):
+                continue
+            if worker.mailbox.take_back(worker.number):
                 worker.assignment = None
 
     def close(self, end_jobs: bool) -> int:
@@ -159,10 +171,18 @@ class SubmititDispatcher:
     def _worker(self, mailbox: Mailbox) -> Worker:
         return Worker(mailbox, self.config.hang_min)
 
+    def _given(self) -> list[Assignment]:
+        """Those of all parts that have not ended."""
+        given = [worker.assignment for worker in self._workers.values()]
+        return [*self._unplaced, *(assignment for assignment in given if assignment is not None)]
+
+    def _is_of(self, assignment: Assignment, trial: int) -> bool:
+        return (assignment.part, assignment.trial) == (self._part, trial)
+
     # Placing assignments
 
     def _place(self, assignment: Assignment) -> None:
-        if self._is_evaluated(assignment.trial):
+        if self._is_evaluated(assignment):
             self._unplaced.append(assignment)
             return
         reuse = self.config.reuse
@@ -199,7 +219,7 @@ class SubmititDispatcher:
         self._is_proven = True
         worker.mailbox.set_job(Job(job_id, time.time()))
         if worker.assignment is not None:
-            note_job(self.sweep_dir, worker.assignment.trial, job_id)
+            note_job(worker.assignment.folder(self.sweep_dir), job_id)
         log.info("worker %s is %s job %s", worker.id, self.launcher.name, job_id)
 
     def _refused(self, worker: Worker, error: SubmissionError) -> None:
@@ -222,14 +242,15 @@ class SubmititDispatcher:
         worker.mailbox.ask_to_leave()
         del self._workers[worker.id]
 
-    def _is_evaluated(self, trial: int) -> bool:
+    def _is_evaluated(self, assignment: Assignment) -> bool:
         """Whether some earlier job still holds the trial's lock, and may finish the trial."""
-        if not is_locked(trial_dir(self.sweep_dir, trial) / TRIAL_LOCK):
-            self._locked_since.pop(trial, None)
+        folder = assignment.folder(self.sweep_dir)
+        if not is_locked(folder / TRIAL_LOCK):
+            self._locked_since.pop(folder, None)
             return False
-        if trial not in self._locked_since:
-            log.warning("trial %d waits: an earlier job still evaluates it", trial)
-        since = self._locked_since.setdefault(trial, time.monotonic())
+        if folder not in self._locked_since:
+            log.warning("trial %d waits: an earlier job still evaluates it", assignment.trial)
+        since = self._locked_since.setdefault(folder, time.monotonic())
         return time.monotonic() - since < 60.0 * self.config.hang_min
 
     def _place_unplaced(self) -> None:
@@ -255,7 +276,7 @@ class SubmititDispatcher:
     def _new_worker(self) -> Worker:
         made = len(list((self.sweep_dir / WORKERS_DIR).glob("*"))) + 1
         worker_id = f"{made:04d}-{secrets.token_hex(3)}"
-        simulators = simulators_per_worker(self.config, self.capacity)
+        simulators = simulators_per_worker(self.config, self.launcher.capacity)
         mailbox = new_mailbox(self.config, self.sweep_dir, worker_id, simulators)
         worker = self._workers[worker_id] = self._worker(mailbox)
         return worker

@@ -25,7 +25,7 @@ def job_states(config: LauncherConfig, sweep_dir: Path) -> dict[int, JobView]:
         numbers = mailbox.open_numbers()
         if numbers and mailbox.worker_exit() is None and mailbox.outcome(numbers[-1]) is None:
             assignment = mailbox.assignment(numbers[-1])
-            if assignment is not None:
+            if assignment is not None and not assignment.part:
                 trials[mailbox] = assignment.trial
     if not trials:
         return {}
