@@ -12,6 +12,7 @@ from torch import Tensor
 
 from duqsweep.errors import EvaluationError
 from duqsweep.inference.compiled_policy import CompiledPolicy
+from duqsweep.inference.cpu_compiler import cpu_options
 from duqsweep.inference.prefix import FusedPrefix
 from duqsweep.inference.stage_graph import COMPILED_FORMS
 from duqsweep.policy.frontend import Call
@@ -70,7 +71,7 @@ def _compiled_layers(policy: Pi05Policy) -> Call:
 @cache
 def _compiled_forward(kind: Any) -> Callable[..., Any]:
     """`forward` of a class of modules, compiled."""
-    return torch.compile(kind.forward, fullgraph=True)
+    return torch.compile(kind.forward, fullgraph=True, options=cpu_options())
 
 
 @torch.no_grad()

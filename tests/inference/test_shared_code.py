@@ -33,6 +33,7 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Iterator[CompileCounter]:
 
     counter = CompileCounter()
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
+    monkeypatch.setattr(compiling, "cpu_options", lambda: None)  # inductor's
     compiling._compiled_forward.cache_clear()
     yield counter
     compiling._compiled_forward.cache_clear()
