@@ -329,7 +329,7 @@ class RuntimeSpec:
     compile: bool = field(
         default=False,
         metadata=setting(
-            "torch.compile on a CPU; on a GPU fused kernels, the whole call in CUDA graphs"
+            "torch's compiler on a CPU; on a GPU fused kernels, the whole call in CUDA graphs"
         ),
     )
     device: Device = field(

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache, partial
-from typing import Any, cast
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from duqsweep.errors import EvaluationError
+from duqsweep.inference.compiled_layer import CompiledLayer
 from duqsweep.inference.compiled_policy import CompiledPolicy
-from duqsweep.inference.cpu_compiler import cpu_options
 from duqsweep.inference.prefix import FusedPrefix
-from duqsweep.inference.stage_graph import COMPILED_FORMS
 from duqsweep.policy.frontend import Call
 from duqsweep.policy.pi05_policy import Pi05Policy
 from duqsweep.seams import EagerPolicy
@@ -27,9 +22,9 @@ def compile_policy(policy: EagerPolicy) -> CompiledPolicy:
 
     On a GPU, layers with the same input are merged, layers that are not kernels are compiled, and
     the whole call is captured in CUDA graphs, see `graphed_call`. On a CPU, the layers are
-    compiled one by one; those of a stack share one compiled form, and so do trials. On two CPU
-    cores the first takes 20 s (compiling a whole denoising step 40 s, for the same speed), a trial
-    with other quantized layers 3 s, and one whose layers are as in a trial before 0.1 s.
+    compiled one by one; those of a stack share one compiled form, and so do trials. The first takes
+    25 CPU seconds, a trial with other quantized layers 4, and one whose layers are as in a trial
+    before 0.1.
 
     Args:
         policy: Eager, possibly quantized by `freeze`. Merged weights are new tensors: release the
@@ -59,19 +54,10 @@ def _small(rows: Tensor) -> Tensor:
 
 
 def _compiled_layers(policy: Pi05Policy) -> Call:
-    # Dynamo limits the compiled forms per function; each kind of quantization may add one.
-    torch._dynamo.config.recompile_limit = COMPILED_FORMS
     twin = policy.copy(policy.num_steps, policy.schedule, policy.reuse_images)
     for layer in twin.module.layers():
-        # As `layer.compile` does, but the code belongs to the function, which all trials share.
-        layer._compiled_call_impl = partial(_compiled_forward(cast(Any, type(layer))), layer)
+        layer._compiled_call_impl = CompiledLayer(layer)
     return twin.call
-
-
-@cache
-def _compiled_forward(kind: Any) -> Callable[..., Any]:
-    """`forward` of a class of modules, compiled."""
-    return torch.compile(kind.forward, fullgraph=True, options=cpu_options())
 
 
 @torch.no_grad()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
 
-from duqsweep.inference import compile as compiling
+from duqsweep.inference import compiled_layer
+from duqsweep.inference.compile import compile_policy
+from duqsweep.inference.compiled_layer import CompiledLayer
 from duqsweep.policy.load import load_policy
 from duqsweep.policy.pi05_policy import Pi05Policy
 from duqsweep.policy.random_pi05 import RandomPi05, small_sizes, write_random
@@ -20,24 +21,22 @@ from duqsweep.quant.freeze import freeze
 from duqsweep.seams import Observation, Policy
 from duqsweep.spec import PolicySpec, QuantSpec
 
-if TYPE_CHECKING:
-    from torch._dynamo.testing import CompileCounter
-
 EXPERT = "paligemma_with_expert.gemma_expert.model.layers"
 
 
 @pytest.fixture
-def counter(monkeypatch: pytest.MonkeyPatch) -> Iterator[CompileCounter]:
-    """Counts what is compiled; the code that it makes is torch's own."""
-    from torch._dynamo.testing import CompileCounter  # two seconds, in each process that collects
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[GraphModule]:
+    """What was to be compiled; the operations run as they were traced."""
+    graphs: list[GraphModule] = []
 
-    counter = CompileCounter()
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
-    monkeypatch.setattr(compiling, "cpu_options", lambda: None)  # inductor's
-    compiling._compiled_forward.cache_clear()
-    yield counter
-    compiling._compiled_forward.cache_clear()
-    torch.compiler.reset()
+    def keep(graph: GraphModule, examples: list[Tensor], options: object) -> GraphModule:
+        graphs.append(graph)
+        return graph
+
+    monkeypatch.setattr(torch._inductor, "compile", keep)
+    monkeypatch.setattr(compiled_layer, "FORMS", {})
+    monkeypatch.setattr(compiled_layer, "CODES", {})
+    return graphs
 
 
 def loaded(folder: Path, seed: int) -> Pi05Policy:
@@ -69,13 +68,54 @@ def act(policy: Policy) -> np.ndarray:
 
 
 def test_only_another_kind_of_layer_is_compiled_anew(
-    counter: CompileCounter, tmp_path: Path
+    compiled: list[GraphModule], tmp_path: Path
 ) -> None:
     first, second = loaded(tmp_path / "first", 0), loaded(tmp_path / "second", 1)
     made = []
     for eager in (first, second, quantized(first, 4), quantized(second, 3), first.copy(1)):
-        before = counter.frame_count
-        assert np.allclose(act(compiling.compile_policy(eager)), act(eager), atol=1e-6)
-        made.append(counter.frame_count - before)
+        before = len(compiled)
+        assert np.allclose(act(compile_policy(eager)), act(eager), atol=1e-6)
+        made.append(len(compiled) - before)
     # Three stacks; the same with other weights; the expert's quantized layers.
     assert made == [3, 0, 1, 0, 0]
+
+
+class Scale(nn.Module):
+    """Has a setting."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor]]:
+        return x * self.factor, (pair[0] - pair[1],)
+
+
+class Shift(nn.Module):
+    """Has a tensor that is no buffer: its values would be in the code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.amounts = [torch.ones(3)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.amounts[0]
+
+
+def test_settings_are_in_the_code_and_tensors_are_not(compiled: list[GraphModule]) -> None:
+    x, pair = torch.ones(3), (torch.ones(3), torch.zeros(3))
+    for factor in (2.0, 3.0, 2.0):
+        scaled, (difference,) = CompiledLayer(Scale(factor))(x, pair)
+        assert torch.equal(scaled, factor * x)
+        assert torch.equal(difference, torch.ones(3))
+    assert len(compiled) == 2
+    with pytest.raises(AssertionError, match="FakeTensor"):
+        CompiledLayer(Shift())(x)
+
+
+def test_inputs_of_another_shape_or_order_are_compiled_anew(compiled: list[GraphModule]) -> None:
+    layer = CompiledLayer(nn.Linear(4, 4))
+    square = torch.randn(4, 4)
+    for x in (square, square + 1, square.T, torch.randn(2, 4)):
+        assert torch.equal(layer(x), layer._layer(x))
+    assert len(compiled) == 3
