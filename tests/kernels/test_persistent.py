@@ -54,8 +54,8 @@ class Kit:
     noise: Tensor
 
     def stage(self, name: str) -> Tensor:
-        """A buffer that the kernel left, in float64."""
-        return self.expert.loop.buffers[name].double()
+        """What the kernel left of the first iteration, in float64."""
+        return self.expert.loop.buffers[name][0].double()
 
 
 def kit(tokens: int, form: Form, block: int, prefix: int) -> Kit:
@@ -117,6 +117,10 @@ CASES = [
     (51, 4, 32, 333),
     (64, 8, 128, 534),
     (64, 4, 16, 640),
+    # A token or three for each of 15 clusters, so that none has time to reset buffers.
+    (15, 4, 16, 77),
+    (45, 4, 16, 101),
+    (45, 8, 16, 101),
     # Keys in two or more chunks per rank, some of whose ends lie within a tile of keys.
     (1, 4, 16, 1024),
     (1, 8, 16, 1600),
@@ -232,6 +236,15 @@ def test_nan_in_a_value_of_the_prefix_gives_nan_in_e4m3() -> None:
     k = kit(10, "e4m3", 16, 77)
     k.cache[0][1][0, 0, 5, 3] = torch.nan
     assert k.expert.denoise(k.noise, k.expert.prepare(k.cache)).isnan().all()
+
+
+@pytest.mark.parametrize(("tokens", "form"), [(10, 4), (50, 4), (50, 8), (10, "e4m3")])
+@torch.no_grad()
+def test_the_loop_ends_with_nan_in_the_noise(tokens: int, form: Form) -> None:
+    k = kit(tokens, form, 16, 77)  # CTAs wait for values that are not NaNs of one kind
+    k.noise[3] = torch.nan
+    k.noise[4] = torch.inf
+    assert k.expert.denoise(k.noise, k.expert.prepare(k.cache))[3:5].isnan().all()
 
 
 @torch.no_grad()

@@ -1,8 +1,8 @@
 // Attention of the action tokens over the prefix and over one another.
 //
-// A cluster computes a few tokens, all heads. The keys are divided among its ranks (CTAs); rank h then combines the
-// partial results of head h. If CHUNKED, a rank whose keys do not fit into its shared memory handles them in chunks: after
-// each one, it rescales the sums so far to the largest score so far.
+// A cluster computes a few tokens, all heads. The keys are divided among its ranks (CTAs); each rank then combines the
+// partial results of its slice of o's permuted input. If CHUNKED, a rank whose keys do not fit into its shared memory handles
+// them in chunks: after each one, it rescales the sums so far to the largest score so far.
 #pragma once
 #include "quantize.cuh"
 #include "products.cuh"
@@ -13,25 +13,31 @@ constexpr int UNIT_TOKENS = CLUSTER_TOKENS < 3 ? 1 : 2, TILE_UNITS = (CLUSTER_TO
 constexpr int UNITS = (MAX_KEYS / 16 * TILE_UNITS + WARPS - 1) / WARPS;
 using Scores = float[UNITS][UNIT_TOKENS][4];
 
-// Copies the queries to shared memory; `gather_own` waits for them.
-DEVICE void gather_queries(const Arguments &g, int first, const ThreadPosition &p) {
-    for (int i = p.thread; i < COLUMNS * 32; i += THREADS)
-        if (first + i / 32 / HEADS < TOKENS)
-            copy_async(smem_addr(AT_QUERIES + i / 32 * KEY_PITCH + i % 32 * 16),
-                       g.queries + first * ATTN_WIDTH + i * 8);
-}
-
-// Waits for a chunk of the prefix's keys and values, whose copy started earlier, and copies the action tokens' own
-// ones behind them.
-DEVICE void gather_own(const Arguments &g, const KeyChunk &chunk, const ThreadPosition &p) {
-    const int end = CHUNKED ? min(p.keys, chunk.first_row + chunk.rows) : p.keys;
+// Copies to shared memory the queries, before the first chunk of keys, and the action tokens' own keys and values, behind
+// the chunk's ones of the prefix, which are there already. CHECK: returns whether the thread has copied what is not
+// written yet.
+template <bool CHECK>
+DEVICE bool gather_once(const Arguments &g, const KeyChunk &chunk, int parity, const ThreadPosition &p) {
+    const int first = p.cluster * CLUSTER_TOKENS, end = CHUNKED ? min(p.keys, chunk.first_row + chunk.rows) : p.keys;
+    bool unwritten = false;
+    if (!CHUNKED || chunk.number == 0)
+        for (int i = p.thread; i < COLUMNS * 32; i += THREADS)
+            if (first + i / 32 / HEADS < TOKENS)
+                unwritten |= copy_written<CHECK>(AT_QUERIES + i / 32 * KEY_PITCH + i % 32 * 16,
+                                                 g.queries + (parity * TOKENS + first) * ATTN_WIDTH + i * 8);
     for (int row = max(chunk.first_row, g.prefix - p.first_key) + p.warp; row < end; row += WARPS) {
-        const int own = (p.first_key + row - g.prefix) * DIM + p.lane * 8;
+        const int own = (parity * TOKENS + p.first_key + row - g.prefix) * DIM + p.lane * 8;
         const int to = (row - chunk.first_row) * KEY_PITCH + p.lane * 16;
-        copy_async(smem_addr(chunk.at_keys + to), g.keys + own);
-        copy_async(smem_addr(chunk.at_values + to), g.values + own);
+        unwritten |= copy_written<CHECK>(chunk.at_keys + to, g.keys + own);
+        unwritten |= copy_written<CHECK>(chunk.at_values + to, g.values + own);
     }
-    wait_copies();
+    return unwritten;
+}
+DEVICE void gather(const Arguments &g, const KeyChunk &chunk, int parity, const ThreadPosition &p) {
+    do {
+        gather_once<false>(g, chunk, parity, p);
+        wait_copies();
+    } while (gather_once<true>(g, chunk, parity, p));
 }
 
 // Scores of a warp's units; stores the maximum of each key tile.
@@ -155,55 +161,74 @@ DEVICE float2 stats_of(const KeyChunk &chunk, int column) {
     return stats;
 }
 
-// Sends the rank's partial result of head h to rank h, after the last chunk.
+// Where a thread's sums of a token go in o's permuted input.
+using Places = u16[4];
+constexpr int SLICE_PITCH = DIM + 4;
+
+// The head and the channel within it of the thread's ith sum.
+DEVICE int head_of(int i, const ThreadPosition &p) { return p.lane % 4 * 2 + i % 2; }
+DEVICE int channel_of(int i, const ThreadPosition &p) { return p.warp * 16 + p.lane / 4 + i / 2 * 8; }
+
+// volatile, so that the loads start before the grid barrier; nothing waits for them there.
+DEVICE void load_places(Places &places, const u16 *permutation, const ThreadPosition &p) {
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        asm volatile("ld.global.nc.u16 %0, [%1];"
+                     : "=h"(places[i]) : "l"(permutation + head_of(i, p) * DIM + channel_of(i, p)));
+}
+
+// Sends the rank's partial result of each slice of o's permuted input to the rank that has the slice, after the last chunk.
+// Also stores which heads this rank's slice comes from.
 DEVICE void send_partials(
-    const float (&sums)[CLUSTER_TOKENS][4], const KeyChunk &chunk, const ThreadPosition &p) {
-    // (tokens, HEADS, DIM + 4) float, where no warp reads any more.
+    const float (&sums)[CLUSTER_TOKENS][4], const Places &places, const KeyChunk &chunk, const ThreadPosition &p) {
+    // (tokens, RANKS, SLICE_PITCH) float, where no warp reads any more.
     const int at_own = chunk.number % 2 ? AT_VALUES : AT_KEYS;
 #pragma unroll
-    for (int n = 0; n < CLUSTER_TOKENS; n++)
+    for (int i = 0; i < 4; i++) {
+        const int rank = places[i] / DIM, channel = places[i] % DIM;
+        if (rank == p.rank) shared<unsigned char>(AT_SOURCE_HEADS + channel) = head_of(i, p);
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const int d = p.warp * 16 + p.lane / 4 + i / 2 * 8, head = p.lane % 4 * 2 + i % 2;
-            shared<float>(at_own + ((n * HEADS + head) * (DIM + 4) + d) * 4) = sums[n][i];
-        }
+        for (int n = 0; n < CLUSTER_TOKENS; n++)
+            shared<float>(at_own + ((n * RANKS + rank) * SLICE_PITCH + channel) * 4) = sums[n][i];
+    }
     fence_before_bulk_load();   // gate_up's fragments overwrite the keys, too
     __syncthreads();
     if (CLUSTER_TOKENS > 1) {
         const int column = p.warp + p.lane * WARPS;   // a copy takes long to start, so that all warps share the starts
         if (column < COLUMNS) {
-            const int to = AT_PARTIALS + (p.rank * CLUSTER_TOKENS + column / HEADS) * DIM * 4;
-            bulk_send(to, column % HEADS, at_own + column * (DIM + 4) * 4, DIM * 4, PARTIALS_IN);
+            const int to = AT_PARTIALS + (p.rank * CLUSTER_TOKENS + column / RANKS) * DIM * 4;
+            bulk_send(to, column % RANKS, at_own + column * SLICE_PITCH * 4, DIM * 4, PARTIALS_IN);
         }
     } else {
 #pragma unroll
         for (int i = p.thread; i < COLUMNS * DIM / 4; i += THREADS) {
-            const int n = i / (DIM / 4) / HEADS, head = i / (DIM / 4) % HEADS, d = i % (DIM / 4) * 4;
-            const uint4 part = shared<uint4>(at_own + ((n * HEADS + head) * (DIM + 4) + d) * 4);
+            const int n = i / (DIM / 4) / RANKS, rank = i / (DIM / 4) % RANKS, d = i % (DIM / 4) * 4;
+            const uint4 part = shared<uint4>(at_own + ((n * RANKS + rank) * SLICE_PITCH + d) * 4);
             const int to = AT_PARTIALS + ((p.rank * CLUSTER_TOKENS + n) * DIM + d) * 4;
-            remote_store(to, head, PARTIALS_IN, part.x, part.y, part.z, part.w);
+            remote_store(to, rank, PARTIALS_IN, part.x, part.y, part.z, part.w);
         }
     }
-    if (p.thread < COLUMNS) {
-        const float2 stats = stats_of(chunk, p.thread);
-        const int to = AT_SOFTMAX_STATS + (p.rank * CLUSTER_TOKENS + p.thread / HEADS) * 8;
-        remote_store(to, p.thread % HEADS, PARTIALS_IN, __float_as_uint(stats.x), __float_as_uint(stats.y));
+    static_assert(COLUMNS * RANKS <= THREADS);
+    if (p.thread < COLUMNS * RANKS) {
+        const float2 stats = stats_of(chunk, p.thread / RANKS);
+        const int to = AT_SOFTMAX_STATS + (p.rank * COLUMNS + p.thread / RANKS) * 8;
+        remote_store(to, p.thread % RANKS, PARTIALS_IN, __float_as_uint(stats.x), __float_as_uint(stats.y));
     }
 }
 
-// Combines all ranks' partial results of this rank's head, and sends each channel to the rank whose slice of o's
-// permuted input it falls into.
-DEVICE void combine_partials(int first, int destination, const ThreadPosition &p) {
+// Combines all ranks' partial results of this rank's slice.
+DEVICE void combine_partials(int first, const ThreadPosition &p) {
     constexpr int ROUNDS = (CLUSTER_TOKENS * DIM + THREADS - 1) / THREADS;
 #pragma unroll
     for (int i = 0; i < ROUNDS; i++) {
         const int n = p.thread / DIM + i * (THREADS / DIM), d = p.thread % DIM;
         if (n >= CLUSTER_TOKENS || first + n >= TOKENS) continue;
+        const int column = n * HEADS + shared<unsigned char>(AT_SOURCE_HEADS + d);
         float2 stats[RANKS];
         float largest = LOWEST, sum = 0.f, total = 0.f;
 #pragma unroll
         for (int rank = 0; rank < RANKS; rank++) {
-            stats[rank] = shared<float2>(AT_SOFTMAX_STATS + (rank * CLUSTER_TOKENS + n) * 8);
+            stats[rank] = shared<float2>(AT_SOFTMAX_STATS + (rank * COLUMNS + column) * 8);
             largest = fmaxf(largest, stats[rank].x);
         }
 #pragma unroll
@@ -212,36 +237,43 @@ DEVICE void combine_partials(int first, int destination, const ThreadPosition &p
             sum += part * stats[rank].y;
             total += part * shared<float>(AT_PARTIALS + ((rank * CLUSTER_TOKENS + n) * DIM + d) * 4);
         }
-        const u32 result = to_bf16(0.f, __fdividef(total, sum));   // bf16 in the upper half: also a valid float
-        remote_store(AT_ATTN + (n * DIM + destination % DIM) * 4, destination / DIM, ATTN_IN, result);
+        shared<float>(AT_ATTN + (n * DIM + d) * 4) = round_bf16(__fdividef(total, sum));
     }
 }
 
 // Quantizes the rank's slice of the permuted channels: one warp per token.
-DEVICE void quantize_attention(const Arguments &g, int token, int parity, const ThreadPosition &p) {
+DEVICE void quantize_attention(
+    const Arguments &g, GridBarrier &grid_barrier, int first, int own, int parity, const ThreadPosition &p) {
     constexpr int N = DIM / 32;
-    float v[N];
+    float v[N] = {};
+    if (p.warp < own) {
 #pragma unroll
-    for (int i = 0; i < N; i++) v[i] = shared<float>(AT_ATTN + (p.warp * DIM + p.lane * N + i) * 4);
+        for (int i = 0; i < N; i++) v[i] = shared<float>(AT_ATTN + (p.warp * DIM + p.lane * N + i) * 4);
+    }
+    if (TILES_M > 1) __syncthreads();   // partial sums of o overwrite what attention has in shared memory
+    grid_barrier.arrive();
+    if (p.warp >= own) return;
     rotate(v, p.lane);
     const float scale = scale_of(cluster_amax(values_amax(v), ATTN_AMAX_IN, parity, p));
     u32 words[N / 4];
     pack(words, v, scale);
-    *(uint2 *)(g.attn_codes + token * ATTN_WIDTH + p.rank * DIM + p.lane * N) = {words[0], words[1]};
-    if (p.rank == 0 && p.lane == 0) g.attn_scales[token] = scale;
+    const int row = parity * TOKENS + first + p.warp;
+    store_l2(g.attn_codes + row * ATTN_WIDTH + p.rank * DIM + p.lane * N, words[0], words[1]);
+    if (p.rank == 0 && p.lane == 0) store_l2(g.attn_scales + row, __float_as_uint(scale));
 }
 
 // Adds a chunk of keys to the sums, and starts the copy of the next chunk, if there is one.
 DEVICE void attend_to_chunk(
-    float (&sums)[CLUSTER_TOKENS][4], const Arguments &g, const KeyChunk &chunk, int layer, const ThreadPosition &p) {
+    float (&sums)[CLUSTER_TOKENS][4], const Arguments &g, const KeyChunk &chunk, const Iteration &it,
+    const ThreadPosition &p) {
     const bool more = CHUNKED && chunk.first_row + chunk.rows < p.key_rows;
-    gather_own(g, chunk, p);
+    gather(g, chunk, it.parity, p);
     __syncthreads();
     Scores scores = {};
     compute_scores(scores, chunk, p);
     if (more) fence_before_bulk_load();
     __syncthreads();
-    if (more) bulk_load_keys(g, keys_after(chunk, p), layer, p);
+    if (more) bulk_load_keys(g, keys_after(chunk, p), it.layer, p);
     softmax(scores, chunk, p);
     __syncthreads();
     weigh_values(sums, chunk, p);
@@ -251,21 +283,22 @@ DEVICE void attention_phase(
     const Arguments &g, GridBarrier &grid_barrier, const Iteration &it, const ThreadPosition &p) {
     const int first = p.cluster * CLUSTER_TOKENS, own = min(CLUSTER_TOKENS, TOKENS - first);
     if (own > 0 && p.thread == EXPECT_THREAD) {
-        expect_bytes(PARTIALS_IN, RANKS * CLUSTER_TOKENS * (4 * DIM + 8));
-        expect_bytes(ATTN_IN, own * DIM * 4);
+        expect_bytes(PARTIALS_IN, RANKS * CLUSTER_TOKENS * (4 * DIM + 8 * HEADS));
         expect_bytes(ATTN_AMAX_IN, own * RANKS * 4);
     }
-    const int destination = __ldg(g.permutations + (it.layer * 4 + 2) * WIDTH + p.rank * DIM + p.thread % DIM);
+    Places places;
+    load_places(places, g.permutations + (it.layer * 4 + 2) * WIDTH, p);
     grid_barrier.wait();
+    const bool resets = p.cluster >= CLUSTERS - RESETTING;
+    if (resets) reset_buffers(g, it.parity, it.parity ^ 1, p);
     if (own > 0) {
-        gather_queries(g, first, p);
         wait_bytes(KEYS_IN, it.parity);
         float sums[CLUSTER_TOKENS][4] = {};
         KeyChunk chunk = first_keys(p);
         const int more = (p.key_rows - chunk.rows + MORE_KEYS - 1) / MORE_KEYS;   // chunks
 #pragma unroll 1
         while (true) {
-            attend_to_chunk(sums, g, chunk, it.layer, p);
+            attend_to_chunk(sums, g, chunk, it, p);
             if (!CHUNKED || chunk.number == more) break;
             if (p.thread < COLUMNS) {
                 const float2 stats = stats_of(chunk, p.thread);
@@ -275,11 +308,16 @@ DEVICE void attention_phase(
             wait_bytes(MORE_KEYS_IN, (it.parity * more + chunk.number) & 1);
             chunk = keys_after(chunk, p);
         }
-        send_partials(sums, chunk, p);
+        send_partials(sums, places, chunk, p);
         wait_bytes(PARTIALS_IN, it.parity);
-        combine_partials(first, destination, p);
-        wait_bytes(ATTN_IN, it.parity);
-        if (p.warp < own) quantize_attention(g, first + p.warp, it.parity, p);
+        combine_partials(first, p);
+        if (resets) wait_for_writes();
+        __syncthreads();
+        quantize_attention(g, grid_barrier, first, own, it.parity, p);
+    } else {
+        wait_for_writes();
+        __syncthreads();
+        grid_barrier.arrive();
     }
-    grid_barrier.arrive();
+    grid_barrier.finish();
 }

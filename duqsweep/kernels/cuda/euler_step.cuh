@@ -9,10 +9,13 @@ DEVICE void euler_step_phase(const Arguments &g, int step, const ThreadPosition 
     u16 *normed = &shared<u16>(AT_CODES);               // (WIDTH)
     float *partial = &shared<float>(AT_WARP_PARTIALS);
     const int token = p.cta;
+    u16 *const stream = stream_of(g, (step * LAYERS + 1) & 1);   // of the last iteration
     if (token >= TOKENS) return;
     if (step > 0) {
         const u16 *modulation = modulation_of(g, step - 1, 2 * LAYERS);
-        const u32 pair = __ldcg((const u32 *)(g.stream + token * WIDTH) + p.thread);
+        u32 loaded[1];
+        load_written(loaded, stream + token * WIDTH + 2 * p.thread);
+        const u32 pair = loaded[0];
         const u32 factor = __ldg((const u32 *)modulation + p.thread);
         const u32 shift = __ldg((const u32 *)(modulation + WIDTH) + p.thread);
         const float sum = warp_sum(low(pair) * low(pair) + high(pair) * high(pair));
@@ -47,6 +50,6 @@ DEVICE void euler_step_phase(const Arguments &g, int step, const ThreadPosition 
     for (int output = p.thread; output < WIDTH; output += THREADS) {
         float dot = to_float(__ldg(g.in_bias + output));
         for (int a = 0; a < ACTION; a++) dot += noisy[a] * to_float(__ldg(g.in_weight + output * ACTION + a));
-        g.stream[token * WIDTH + output] = to_bf16(dot);
+        store_l2(stream + token * WIDTH + output, to_bf16(dot));
     }
 }

@@ -1,8 +1,9 @@
 // The whole denoising loop of pi0.5's action expert in one persistent kernel, for one observation.
 //
 // CTAs of 512 threads stay on the GPU for the whole loop, in 14 to 16 clusters of 8. They synchronise at a grid barrier
-// five times per layer, six times for more than 16 tokens. Weights and the prefix's keys are copied to shared memory
-// several phases ahead, so that the time is that of the chain of dependent operations and not of the memory traffic.
+// five times per layer, six times for more than 16 tokens, and arrive there before their results of the phase are written:
+// readers see whether a value is there (`exchange.cuh`). Weights and the prefix's keys are copied to shared memory several
+// phases ahead, so that the time is that of the chain of dependent operations and not of the memory traffic.
 // CTAs of a cluster write results directly into each other's shared memory. The phases of a layer:
 //
 //   qkv        norm and quantization of the residual stream; queries, keys, values with rotary positions
@@ -35,8 +36,10 @@ expert_loop(const __grid_constant__ Arguments g) {
     init_mbarriers();   // from here on, other CTAs write into this one's shared memory
     bulk_load_keys(g, first_keys(p), 0, p);
     load_rotary(g, p);
+    if (p.cluster >= CLUSTERS - RESETTING) reset_buffers(g, 0, 0, p);
     euler_step_phase(g, 0, p);
-    grid_barrier.arrive();
+    wait_for_writes();
+    grid_barrier.arrive_together();
     for (int step = 0; step < g.steps; step++) {
 #pragma unroll 1
         for (int layer = 0; layer < LAYERS; layer++) {
@@ -51,13 +54,14 @@ expert_loop(const __grid_constant__ Arguments g) {
             linear_residual_phase<O_SLICE>(g, grid_barrier, g.o_scales, modulation + 2 * WIDTH, it, position(g));
             bulk_load_weight(AT_WEIGHT, g.down, DOWN_BYTES, WEIGHT_IN, layer * CTAS + p.cta, p);
             gate_up_phase(g, grid_barrier, it, position(g));
-            if (TILES_M > 1) quantize_hidden_phase(g, grid_barrier, position(g));
+            if (TILES_M > 1) quantize_hidden_phase(g, grid_barrier, it, position(g));
             if (!last) bulk_load_keys(g, first_keys(p), it.next, p);
             linear_residual_phase<DOWN_SLICE>(g, grid_barrier, g.down_scales, modulation + 5 * WIDTH, it, position(g));
         }
         grid_barrier.wait();
         euler_step_phase(g, step + 1, p);
-        if (step + 1 < g.steps) grid_barrier.arrive();
+        wait_for_writes();
+        if (step + 1 < g.steps) grid_barrier.arrive_together();
     }
     report_counts(g, p);
 }

@@ -20,25 +20,28 @@ DEVICE void gate_up_phase(const Arguments &g, GridBarrier &grid_barrier, const I
         prefetch_l2(g.gate_up_scales + (it.next * SETS + p.set) * GATE_UP_TILES * 8, GATE_UP_TILES * 32);
     }
     grid_barrier.wait();
-    norm(g, in, 1, p);
+    norm(stream_of(g, AFTER_ATTENTION), in, 1, p);
     wait_bytes(GATE_UP_IN, it.parity);
-    norm_product<GATE_UP_TILES>(AT_GATE_UP, p, [&](int tile, int row, int pair, float first, float second) {
+    const auto finish = [&](int tile, int row, int pair, float first, float second) {
         const int channel = (p.set * GATE_UP_TILES + tile) * 4 + pair;
         if (channel >= HIDDEN) return;
         const float2 both = scaled(tile, row, pair, first, second);
-        g.hidden[(p.first_token + row) * HIDDEN + channel] = to_bf16(gelu(both.x) * both.y);
-    });
+        const int at = (it.parity * TOKENS + p.first_token + row) * HIDDEN + channel;
+        store_l2(g.hidden + at, to_bf16(gelu(both.x) * both.y));
+    };
+    norm_product<GATE_UP_TILES, true>(AT_GATE_UP, grid_barrier, p, finish);
     count_product(GATE_UP_DONE, p);
-    grid_barrier.arrive();
+    grid_barrier.finish();
 }
 
 // Quantizes the hidden channels where there are more than 16 tokens: one CTA per token.
-DEVICE void quantize_hidden_phase(const Arguments &g, GridBarrier &grid_barrier, const ThreadPosition &p) {
+DEVICE void quantize_hidden_phase(
+    const Arguments &g, GridBarrier &grid_barrier, const Iteration &it, const ThreadPosition &p) {
     constexpr int N = HIDDEN / THREADS;
     grid_barrier.wait();
     if (p.cta < TOKENS) {
         u32 raw[N / 2];
-        load_l2(raw, g.hidden + p.cta * HIDDEN + p.thread * N);
+        load_written(raw, g.hidden + (it.parity * TOKENS + p.cta) * HIDDEN + p.thread * N);
         float v[N];
 #pragma unroll
         for (int i = 0; i < N / 2; i++) v[2 * i] = low(raw[i]), v[2 * i + 1] = high(raw[i]);
@@ -47,13 +50,17 @@ DEVICE void quantize_hidden_phase(const Arguments &g, GridBarrier &grid_barrier,
         float *warp_amaxes = &shared<float>(AT_WARP_PARTIALS);
         if (p.lane == 0) warp_amaxes[p.warp] = amax;
         __syncthreads();
+        grid_barrier.arrive();
 #pragma unroll
         for (int i = 0; i < WARPS; i++) amax = fmaxf(amax, warp_amaxes[i]);
         const float scale = scale_of(amax);
         u32 words[N / 4];
         pack(words, v, scale);
-        *(uint2 *)(g.hidden_codes + p.cta * HIDDEN + p.thread * N) = {words[0], words[1]};
-        if (p.thread == 0) g.hidden_scales[p.cta] = scale;
+        const int token = it.parity * TOKENS + p.cta;
+        store_l2(g.hidden_codes + token * HIDDEN + p.thread * N, words[0], words[1]);
+        if (p.thread == 0) store_l2(g.hidden_scales + token, __float_as_uint(scale));
+    } else {
+        grid_barrier.arrive();
     }
-    grid_barrier.arrive();
+    grid_barrier.finish();
 }

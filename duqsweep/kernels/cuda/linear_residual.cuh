@@ -8,20 +8,29 @@
 template <int SLICE>
 DEVICE void load_codes(const unsigned char *codes, const float *scales, const ThreadPosition &p) {
     constexpr int PIECES = SLICE / 16, ROUNDS = (TOKENS * PIECES + THREADS - 1) / THREADS;
-    uint4 pieces[ROUNDS] = {};
+    u32 pieces[ROUNDS][4] = {}, scale[1];
+    const auto load = [&](int i) {
+        const int piece = p.thread + i * THREADS, token = piece / PIECES;
+        load_l2(pieces[i], codes + token * (SLICE * RANKS) + p.rank * SLICE + piece % PIECES * 16);
+    };
 #pragma unroll
-    for (int i = 0; i < ROUNDS; i++) {
-        const int piece = p.thread + i * THREADS;
-        if (piece < TOKENS * PIECES)
-            pieces[i] =
-                __ldcg((const uint4 *)(codes + piece / PIECES * (SLICE * RANKS) + p.rank * SLICE) + piece % PIECES);
+    for (int i = 0; i < ROUNDS; i++)
+        if (p.thread + i * THREADS < TOKENS * PIECES) load(i);
+    if (p.thread < TOKENS) {
+        do load_l2(scale, scales + p.thread);
+        while (scale[0] == UNWRITTEN);
+        shared<u32>(AT_SCALES + 4 * p.thread) = scale[0];
     }
-    if (p.thread < TOKENS) shared<float>(AT_SCALES + 4 * p.thread) = __ldcg(scales + p.thread);
 #pragma unroll
     for (int i = 0; i < ROUNDS; i++) {
         const int piece = p.thread + i * THREADS;
-        if (piece < TOKENS * PIECES)
-            shared<uint4>(AT_CODES + piece / PIECES * (SLICE + 16) + piece % PIECES * 16) = pieces[i];
+        if (piece >= TOKENS * PIECES) continue;
+        const u32 (&now)[4] = pieces[i];
+        while (now[0] == UNWRITTEN_CODES || now[1] == UNWRITTEN_CODES || now[2] == UNWRITTEN_CODES ||
+               now[3] == UNWRITTEN_CODES)
+            load(i);
+        shared<uint4>(AT_CODES + piece / PIECES * (SLICE + 16) + piece % PIECES * 16) = {
+            now[0], now[1], now[2], now[3]};
     }
 }
 
@@ -31,7 +40,7 @@ DEVICE void quantize_slice(const u16 *source, int parity, const ThreadPosition &
     constexpr int N = SLICE / 32;
     if (p.warp < TOKENS) {
         u32 raw[N / 2];
-        load_l2(raw, source + p.warp * (SLICE * RANKS) + p.rank * SLICE + p.lane * N);
+        load_written(raw, source + p.warp * (SLICE * RANKS) + p.rank * SLICE + p.lane * N);
         float v[N];
 #pragma unroll
         for (int i = 0; i < N / 2; i++) v[2 * i] = low(raw[i]), v[2 * i + 1] = high(raw[i]);
@@ -89,20 +98,32 @@ DEVICE void linear_residual_phase(
         expect_bytes(PARTIAL_SUMS_IN, (RESIDUAL_TILES - p.rank + RANKS - 1) / RANKS * RANKS * TOKENS * 32);
     }
     grid_barrier.wait();
+    u16 *const from = stream_of(g, DOWN ? AFTER_ATTENTION : it.parity ^ 1);
+    u16 *const to = stream_of(g, DOWN ? it.parity : AFTER_ATTENTION);
     float before[RESIDUAL_ROUNDS] = {};
 #pragma unroll
     for (int i = 0; i < RESIDUAL_ROUNDS; i++) {
         const int tile = p.rank + i * RANKS, output = (first_tile + tile) * 8 + n;
         if (token < TOKENS && tile < RESIDUAL_TILES && output < WIDTH)
-            before[i] = to_float(__ldcg(g.stream + token * WIDTH + output));
+            before[i] = to_float(load_l2(from + token * WIDTH + output));
     }
-    if (QUANTIZES) quantize_slice<SLICE>(g.hidden, it.parity, p);
-    else if (DOWN) load_codes<SLICE>(g.hidden_codes, g.hidden_scales, p);
-    else load_codes<SLICE>(g.attn_codes, g.attn_scales, p);
+    if (QUANTIZES)
+        quantize_slice<SLICE>(g.hidden + it.parity * TOKENS * HIDDEN, it.parity, p);
+    else if (DOWN)
+        load_codes<SLICE>(g.hidden_codes + it.parity * TOKENS * HIDDEN, g.hidden_scales + it.parity * TOKENS, p);
+    else
+        load_codes<SLICE>(g.attn_codes + it.parity * TOKENS * ATTN_WIDTH, g.attn_scales + it.parity * TOKENS, p);
     wait_bytes(WEIGHT_IN, it.parity ^ !DOWN);   // used three times per layer: qkv, o, down
     __syncthreads();
+    const float token_scale = shared<float>(AT_SCALES + 4 * min(token, ROWS - 1));
     store_partial_sums<SLICE>(p);
-    wait_bytes(PARTIAL_SUMS_IN, DOWN);   // used twice per layer
+    if (RESIDUAL_EARLY) {
+        // The next norm's codes of a token overwrite those that are multiplied here. With one tile of tokens they need all
+        // results of all warps.
+        if (TILES_M > 1) __syncthreads();
+        grid_barrier.arrive();
+    }
+    if (p.thread < FINISHING) wait_bytes(PARTIAL_SUMS_IN, DOWN);   // used twice per layer
 #pragma unroll
     for (int i = 0; i < RESIDUAL_ROUNDS; i++) {
         const int tile = p.rank + i * RANKS, output = (first_tile + tile) * 8 + n;
@@ -111,10 +132,11 @@ DEVICE void linear_residual_phase(
 #pragma unroll
         for (int rank = 0; rank < RANKS; rank++)
             sum += shared<Sum>(AT_PARTIAL_SUMS + ((i * RANKS + rank) * ROWS + token) * 32 + n * 4);
-        const float scale = shared<float>(AT_WEIGHT_SCALES + (i * 8 + n) * 4) * shared<float>(AT_SCALES + 4 * token);
+        const float scale = shared<float>(AT_WEIGHT_SCALES + (i * 8 + n) * 4) * token_scale;
         const float after = before[i] + sum * scale * shared<float>(AT_GATES + (i * 8 + n) * 4);
-        g.stream[token * WIDTH + output] = to_bf16(after);
+        store_l2(to + token * WIDTH + output, to_bf16(after));
     }
     count_product(DOWN ? DOWN_DONE : O_DONE, p);
-    grid_barrier.arrive();
+    if (RESIDUAL_EARLY) grid_barrier.finish();
+    else grid_barrier.arrive_together();
 }

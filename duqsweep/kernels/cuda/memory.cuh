@@ -1,4 +1,4 @@
-// Loads, asynchronous copies, mbarriers within a cluster, and the barrier of the whole grid.
+// Loads, asynchronous copies, and mbarriers within a cluster.
 #pragma once
 #include "layout.cuh"
 
@@ -7,19 +7,6 @@ extern __shared__ __align__(128) unsigned char smem[];
 DEVICE u32 smem_addr(int offset) { return (u32)__cvta_generic_to_shared(smem) + offset; }
 template <typename Value> DEVICE Value &shared(int offset) { return *(Value *)(smem + offset); }
 
-// Reads what another CTA wrote, from the L2 cache: L1 may hold an older value.
-template <int N> DEVICE void load_l2(u32 (&words)[N], const void *from) {
-    if constexpr (N == 2) {
-        uint2 v = __ldcg((const uint2 *)from);
-        words[0] = v.x, words[1] = v.y;
-    } else {
-#pragma unroll
-        for (int i = 0; i < N / 4; i++) {
-            uint4 v = __ldcg((const uint4 *)from + i);
-            words[4 * i] = v.x, words[4 * i + 1] = v.y, words[4 * i + 2] = v.z, words[4 * i + 3] = v.w;
-        }
-    }
-}
 // Reads what no CTA writes. volatile, so that the compiler does not move the load behind the grid barrier.
 template <int N> DEVICE void load_readonly(u32 (&words)[N], const void *from) {
     if constexpr (N == 2) {
@@ -39,7 +26,6 @@ DEVICE void copy_async(u32 to, const void *from) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 }
 DEVICE void wait_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
-
 // An mbarrier in shared memory counts the bytes that arrive. Its phase parity alternates with every use.
 DEVICE u32 mbarrier(Mbarrier which) { return smem_addr(AT_MBARRIERS + 8 * which); }
 DEVICE void expect_bytes(Mbarrier which, u32 bytes) {
@@ -131,27 +117,6 @@ DEVICE void bulk_send(int to, int rank, int from, u32 bytes, Mbarrier which) {
                    "r"(map_to_rank(mbarrier(which), rank))
                  : "memory");
 }
-
-// Barrier of all CTAs of the grid. Work between `arrive` and `wait` overlaps with that of other CTAs.
-struct GridBarrier {
-    u32 *arrivals, expected;
-    DEVICE void arrive() {
-        expected += CTAS;
-        // Every thread fences its own writes, so that these waits overlap; otherwise thread 0 would wait for all of them.
-        asm volatile("fence.release.gpu;" ::: "memory");
-        if (CLUSTER_TOKENS > 1) fence_before_bulk_load();   // of other ranks
-        __syncthreads();
-        if (threadIdx.x == 0) asm volatile("red.relaxed.gpu.global.add.u32 [%0], 1;" ::"l"(arrivals) : "memory");
-    }
-    DEVICE void wait() const {
-        if (threadIdx.x == 0) {
-            u32 seen;
-            do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(arrivals) : "memory");
-            while (seen < expected);
-        }
-        __syncthreads();
-    }
-};
 
 DEVICE void init_mbarriers() {
     if (threadIdx.x == COUNT_THREAD)

@@ -9,7 +9,7 @@ DEVICE const u16 *modulation_of(const Arguments &g, int step, int norm) {
 
 struct NormInputs {
     u32 factor[LANE_CHANNELS / 2], shift[LANE_CHANNELS / 2];
-    u32 sources[LANE_CHANNELS / 2];   // where the permuted channels come from: 16-bit offsets behind AT_SUMS
+    u32 sources[LANE_CHANNELS / 2];   // where the permuted channels come from
 };
 
 DEVICE int first_channel(const ThreadPosition &p) { return (p.warp % TOKEN_WARPS * 32 + p.lane) * LANE_CHANNELS; }
@@ -19,19 +19,16 @@ DEVICE void load_norm(
     load_readonly(in.factor, modulation + first_channel(p));
     load_readonly(in.shift, modulation + WIDTH + first_channel(p));
     load_readonly(in.sources, permutation + first_channel(p));
-#pragma unroll
-    for (int i = 0; i < LANE_CHANNELS / 2; i++)
-        in.sources[i] = in.sources[i] * 2 + p.warp / TOKEN_WARPS * 2 * WIDTH * 0x10001;
 }
 
 // Each rank norms and quantizes some tokens of its part and sends the result to all ranks of the part.
-DEVICE void norm(const Arguments &g, const NormInputs &in, int parity, const ThreadPosition &p) {
+DEVICE void norm(const u16 *stream, const NormInputs &in, int parity, const ThreadPosition &p) {
     const int group = p.warp / TOKEN_WARPS, channel = first_channel(p);
     const int row = p.rank % PART_RANKS + PART_RANKS * group, token = p.first_token + row;
     const int first_rank = p.rank / PART_RANKS * PART_RANKS;
     if (row < PART_TOKENS && token < TOKENS) {
         u32 raw[LANE_CHANNELS / 2];
-        load_l2(raw, g.stream + token * WIDTH + channel);
+        load_written(raw, stream + token * WIDTH + channel);
         float v[LANE_CHANNELS], even = 0.f, odd = 0.f;
 #pragma unroll
         for (int i = 0; i < LANE_CHANNELS / 2; i++) {
@@ -49,8 +46,9 @@ DEVICE void norm(const Arguments &g, const NormInputs &in, int parity, const Thr
 #pragma unroll
         for (int i = 0; i < LANE_CHANNELS / 2; i++) {
             const u32 factor = in.factor[i], shift = in.shift[i], sources = in.sources[i];
-            const float first = to_float(shared<u16>(AT_SUMS + (sources & 0xffff)));
-            const float second = to_float(shared<u16>(AT_SUMS + (sources >> 16)));
+            const int token_at = AT_SUMS + group * 2 * WIDTH;
+            const float first = to_float(shared<u16>(token_at + 2 * (sources & 0xffff)));
+            const float second = to_float(shared<u16>(token_at + 2 * (sources >> 16)));
             const u32 pair = to_bf16(first * inverse * low(factor) + low(shift),
                                      second * inverse * high(factor) + high(shift));
             v[2 * i] = low(pair), v[2 * i + 1] = high(pair);
@@ -91,8 +89,8 @@ DEVICE void expect_codes(const ThreadPosition &p) {
 // The product after a norm. Calls `finish(tile, row, pair, first, second)` for each pair of adjacent outputs, with
 // their sums; row: number of the token in its part. Warps divide tiles of tokens, groups of output tiles and spans of
 // input channels, so that few of them read the same operand; the spans are added up through shared memory.
-template <int TILES, typename Finish>
-DEVICE void norm_product(int weight, const ThreadPosition &p, Finish finish) {
+template <int TILES, bool ARRIVE, typename Finish>
+DEVICE void norm_product(int weight, GridBarrier &grid_barrier, const ThreadPosition &p, Finish finish) {
     constexpr int M_WARPS = PART_TILES_M == 3 ? 4 : PART_TILES_M;
     constexpr int GROUPS = M_WARPS == 1 ? 4 : (TILES * M_WARPS <= 16 ? 4 : 8) / M_WARPS;
     constexpr int SPANS = WARPS / M_WARPS / GROUPS, STEPS = WIDTH / 32 / SPANS, STRIDE = fragment_bytes(1, WIDTH);
@@ -116,8 +114,9 @@ DEVICE void norm_product(int weight, const ThreadPosition &p, Finish finish) {
         to[64] = sums[t][2], to[65] = sums[t][3];
     }
     __syncthreads();
+    if (ARRIVE) grid_barrier.arrive();
 #pragma unroll
-    for (int i = p.thread; i < TILES * PART_TOKENS * 4; i += THREADS) {
+    for (int i = p.thread; i < TILES * PART_TOKENS * 4 && p.thread < FINISHING; i += FINISHING) {
         const int pair = i % 4, tile = i / 4 % TILES, row = i / 4 / TILES;   // adjacent outputs are stored together
         if (PARTS > 1 && p.first_token + row >= TOKENS) continue;
         Sum first = 0, second = 0;

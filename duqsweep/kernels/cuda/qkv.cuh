@@ -30,18 +30,21 @@ DEVICE void qkv_phase(const Arguments &g, GridBarrier &grid_barrier, const Itera
         if (p.cta == 1) prefetch_l2(g.permutations + it.next * 4 * WIDTH, 8 * WIDTH);
     }
     grid_barrier.wait();
-    norm(g, in, 0, p);
+    norm(stream_of(g, it.parity ^ 1), in, 0, p);
     wait_bytes(WEIGHT_IN, it.parity);
-    norm_product<QKV_CTA_TILES>(AT_WEIGHT, p, [&](int slot, int row, int pair, float first, float second) {
+    const auto finish = [&](int slot, int row, int pair, float first, float second) {
         const int tile = p.set + SETS * slot, token = p.first_token + row, head = tile / 32, d = tile % 32 * 4 + pair;
         if (tile >= QKV_TILES) return;
         const float2 both = scaled(slot, row, pair, first, second);
         const float2 turn = shared<float2>(AT_ROTARY + ((row * QKV_CTA_TILES + slot) * 4 + pair) * 8);
-        u16 *own = head == HEADS ? g.keys : g.values;
-        u16 *to = head < HEADS ? g.queries + token * ATTN_WIDTH + head * DIM : own + token * DIM;
-        to[d] = to_bf16(both.x * turn.x - both.y * turn.y);
-        to[d + DIM / 2] = to_bf16(both.y * turn.x + both.x * turn.y);
-    });
+        u16 *to = head < HEADS ? g.queries : head == HEADS ? g.keys : g.values;
+        const int width = head < HEADS ? ATTN_WIDTH : DIM, at = token * width + (head < HEADS ? head * DIM : 0) + d;
+        to += it.parity * TOKENS * width + at;
+        store_l2(to, to_bf16(both.x * turn.x - both.y * turn.y));
+        store_l2(to + DIM / 2, to_bf16(both.y * turn.x + both.x * turn.y));
+    };
+    norm_product<QKV_CTA_TILES, QKV_EARLY>(AT_WEIGHT, grid_barrier, p, finish);
     count_product(QKV_DONE, p);
-    grid_barrier.arrive();
+    if (QKV_EARLY) grid_barrier.finish();
+    else grid_barrier.arrive_together();
 }

@@ -1,6 +1,6 @@
 // Per-token quantization to int8 or e4m3: block Hadamard rotation, amax, scale, rounding.
 #pragma once
-#include "memory.cuh"
+#include "exchange.cuh"
 #include "rounding.cuh"
 
 DEVICE float warp_sum(float value) {

@@ -59,15 +59,20 @@ struct Arguments {
     const float *noise;                     // (TOKENS, ACTION)
     float *actions;                         // (TOKENS, ACTION)
     const float *cosines, *sines;           // (ROWS, DIM / 2)
-    u16 *stream, *queries, *keys, *values, *hidden;   // (TOKENS, ...)
-    unsigned char *attn_codes, *hidden_codes;        // (TOKENS, ...)
-    float *attn_scales, *hidden_scales;              // (TOKENS)
+    // The first dimension: of even and of odd iterations, and the stream between attention and MLP.
+    u16 *stream;                                     // (3, TOKENS, WIDTH)
+    u16 *queries, *keys, *values, *hidden;           // (2, TOKENS, ...)
+    unsigned char *attn_codes, *hidden_codes;        // (2, TOKENS, ...)
+    float *attn_scales, *hidden_scales;              // (2, TOKENS)
     // (LAYERS, 2: keys and values, RANKS, rows, KEY_PITCH): each rank's part of the prefix, padded with zeros.
     const unsigned char *keys_values;
     u32 *arrivals;   // of the grid barrier; zero at launch
     u32 *product_counts;       // (PRODUCTS), zero at launch: products computed, summed over all CTAs
     int prefix, steps;
 };
+
+constexpr int AFTER_ATTENTION = 2;   // number of a residual stream; 0 and 1: after down of even and of odd iterations
+DEVICE u16 *stream_of(const Arguments &g, int number) { return g.stream + number * TOKENS * WIDTH; }
 
 enum Product { QKV_DONE, O_DONE, GATE_UP_DONE, DOWN_DONE, PRODUCTS };
 
@@ -78,12 +83,11 @@ struct ThreadPosition {
     int first_key, keys, key_rows;
 };
 
-// With more than 16 tokens, each phase asks for its position anew (volatile): otherwise the compiler computes the
-// addresses of all phases before the loop, and keeps them in local memory.
+// Each phase asks for its position anew (volatile): otherwise the compiler computes the addresses of all phases before the
+// loop, and has too few registers for them.
 DEVICE ThreadPosition position(const Arguments &g) {
-    int thread = threadIdx.x, cta = blockIdx.x;
-    if (TILES_M > 1)
-        asm volatile("mov.u32 %0, %%tid.x;\n\tmov.u32 %1, %%ctaid.x;" : "=r"(thread), "=r"(cta));
+    int thread, cta;
+    asm volatile("mov.u32 %0, %%tid.x;\n\tmov.u32 %1, %%ctaid.x;" : "=r"(thread), "=r"(cta));
     const int rank = cta % RANKS, total = g.prefix + TOKENS, per_rank = (total + RANKS - 1) / RANKS;
     return {thread, thread % 32, thread / 32, cta, cta / RANKS, rank,
             cta / RANKS * PART_RANKS + rank % PART_RANKS, rank / PART_RANKS * PART_TOKENS,
@@ -96,6 +100,8 @@ struct Iteration {
     bool last;
 };
 
-// Threads with extra work between arriving at the grid barrier and waiting there; thread 0 only waits.
+// Threads with extra work between arriving at the grid barrier and waiting there.
 constexpr int COPY_THREAD = 32, EXPECT_THREAD = 64, SCALE_THREAD = 96;
+// The last warp polls while others finish a phase. It leaves those results to them, unless there are too many tokens.
+constexpr int POLL_THREAD = THREADS - 32, FINISHING = TOKENS * 8 <= POLL_THREAD ? POLL_THREAD : THREADS;
 constexpr int COUNT_THREAD = 128;   // counts the CTA's products

@@ -144,11 +144,13 @@ class PersistentLoop:
         attn = SIZES["heads"] * SIZES["head_dim"]
         codes = torch.float8_e4m3fn if constants.e4m3 else torch.int8
 
-        def rows(columns: int, dtype: torch.dtype) -> Tensor:
-            return torch.zeros(constants.tokens, columns, dtype=dtype, device=device)
+        def rows(columns: int, dtype: torch.dtype, buffers: int = 2) -> Tensor:
+            return torch.zeros(buffers, constants.tokens, columns, dtype=dtype, device=device)
 
+        # Of even and of odd iterations of the loop over steps and layers; the third residual
+        # stream is that between attention and MLP.
         self.buffers = {
-            "stream": rows(SIZES["width"], torch.bfloat16),
+            "stream": rows(SIZES["width"], torch.bfloat16, buffers=3),
             "queries": rows(attn, torch.bfloat16),
             "keys": rows(SIZES["head_dim"], torch.bfloat16),
             "values": rows(SIZES["head_dim"], torch.bfloat16),
