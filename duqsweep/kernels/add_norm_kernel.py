@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from duqsweep.kernels.early_launch import wait_for_previous_kernel
 from duqsweep.kernels.launches import note
 from duqsweep.kernels.machine import overlaps
 from duqsweep.kernels.norms import NORM_EPS
@@ -38,7 +39,7 @@ def _add_norm(
     if LAYER_NORM:
         shift = tl.load(norm_bias + channel, mask=inside, other=0.0)
     if PDL:  # by now, everything that does not depend on the previous kernel is loaded
-        tl.extra.cuda.gdc_wait()
+        wait_for_previous_kernel()
     place = tl.program_id(0).to(tl.int64) * WIDTH + channel
     values = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
     values += tl.load(added + place, mask=inside, other=0.0).to(tl.float32)

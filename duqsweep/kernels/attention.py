@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from duqsweep.kernels import nvrtc, split_attention
+from duqsweep.kernels.early_launch import launch_then_wait
 from duqsweep.kernels.launches import note
 from duqsweep.kernels.machine import overlaps
 from duqsweep.kernels.unfinished import Rows
@@ -38,9 +39,7 @@ def _attend(
     PDL: tl.constexpr,
 ):
     """One program: ROWS (token, head of the group) pairs of one key head in one sequence."""
-    if PDL:
-        tl.extra.cuda.gdc_launch_dependents()
-        tl.extra.cuda.gdc_wait()
+    launch_then_wait(PDL)
     HEADS: tl.constexpr = KV_HEADS * GROUP
     WIDTH: tl.constexpr = (HEADS + 2 * KV_HEADS) * HEAD_DIM
     kv_head = tl.program_id(1)

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from duqsweep.kernels.early_launch import launch_then_wait
 from duqsweep.kernels.launches import note
 from duqsweep.kernels.machine import overlaps
 
@@ -25,9 +26,7 @@ def _combine(
     PDL: tl.constexpr,
 ):
     """One program: one token. MORE_HEADS, PADDED: powers of two."""
-    if PDL:
-        tl.extra.cuda.gdc_launch_dependents()
-        tl.extra.cuda.gdc_wait()
+    launch_then_wait(PDL)
     token = tl.program_id(0).to(tl.int64)
     head, d = tl.arange(0, MORE_HEADS), tl.arange(0, PADDED)
     real = head < HEADS

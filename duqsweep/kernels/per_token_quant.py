@@ -14,6 +14,7 @@ from torch import Tensor
 
 from duqsweep.kernels import hopper_quant
 from duqsweep.kernels.e4m3 import LARGEST_E4M3
+from duqsweep.kernels.early_launch import wait_for_previous_kernel
 from duqsweep.kernels.hadamard import signs
 from duqsweep.kernels.launches import note
 from duqsweep.kernels.machine import interpreted, overlaps
@@ -68,7 +69,7 @@ def _per_token_quant(
     if LAYER_NORM:
         shift = tl.load(norm_bias + channel, mask=channel < WIDTH, other=0.0)
     if PDL:  # by now, everything that does not depend on the previous kernel is loaded
-        tl.extra.cuda.gdc_wait()
+        wait_for_previous_kernel()
     place = token.to(tl.int64) * row_stride + source
     loaded = tl.load(rows + place, mask=inside, other=0.0)
     values = loaded.to(tl.float32)

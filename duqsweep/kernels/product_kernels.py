@@ -5,15 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from duqsweep.kernels.early_launch import launch_then_wait
 from duqsweep.kernels.triton_math import gelu
-
-
-@triton.jit
-def launch_then_wait(PDL: tl.constexpr):
-    """Let the next kernel start, then wait for the previous one (programmatic dependent launch)."""
-    if PDL:
-        tl.extra.cuda.gdc_launch_dependents()
-        tl.extra.cuda.gdc_wait()
 
 
 @triton.jit

@@ -102,7 +102,7 @@ struct Place {
 template <typename Vector> DEVICE void store(const Arguments &g, int token, int output, int width, Vector values) {
     if (token >= g.tokens || output >= width) return;
     const u64 at = (u64)token * width + output;
-    if (RESIDUAL) values = add(values, __ldg((const Vector *)(g.residual + at)));
+    if (RESIDUAL) values = add(values, __ldcg((const Vector *)(g.residual + at)));
     *(Vector *)(g.out + at) = values;
 }
 
@@ -227,7 +227,7 @@ extern "C" __global__ void __launch_bounds__(256) gemm_finish(const __grid_const
 #pragma unroll
         for (int i = 0; i < 4; i++) sum[i] += added[i];
     }
-    const float token_scale = __ldg(g.token_scales + token);
+    const float token_scale = __ldcg(g.token_scales + token);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         total[i] = (float)sum[i] * scale[i] * token_scale + bias[i];
@@ -353,7 +353,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) gemm(const __grid_const
             factors.load(g, p);
             const int thread = threadIdx.x - 128, turn = (tile - work.first) / work.apart % 2;
             if (thread < TILE_TOKENS)
-                ((float *)token_scales[turn])[thread] = __ldg(g.token_scales + min(p.token + thread, g.tokens - 1));
+                ((float *)token_scales[turn])[thread] = __ldcg(g.token_scales + min(p.token + thread, g.tokens - 1));
             int before = 0;   // the stage of the previous step
             for (int step = work.first_step; step < work.last_step; step++) {
                 const u32 weight = buffer + stage * STAGE_BYTES;

@@ -61,7 +61,9 @@ DEVICE void prefetch_map(const void *map) {
 
 // Programmatic dependent launch.
 DEVICE void launch_dependents() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
-DEVICE void wait_for_previous_kernel() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+// Also empties the L1 cache of this multiprocessor: the wait alone leaves there what kernels before have loaded from memory
+// that is now another tensor's. __ldg of what an earlier kernel writes stays wrong, since it may be moved before the wait.
+DEVICE void wait_for_previous_kernel() { asm volatile("griddepcontrol.wait; fence.acquire.gpu;" ::: "memory"); }
 
 // Warp groups.
 template <int N> DEVICE void give_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }

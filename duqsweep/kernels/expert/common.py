@@ -14,6 +14,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from duqsweep.kernels.early_launch import wait_for_previous_kernel
+
 
 @triton.jit
 def wait_then_launch(PDL: tl.constexpr):
@@ -23,7 +25,7 @@ def wait_then_launch(PDL: tl.constexpr):
     kernels of the loop wait, the results of earlier ones are complete, too.
     """
     if PDL:
-        tl.extra.cuda.gdc_wait()
+        wait_for_previous_kernel()
         tl.extra.cuda.gdc_launch_dependents()
 
 
