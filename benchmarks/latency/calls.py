@@ -24,9 +24,10 @@ def graphed(bench: Bench, built: Built) -> Built:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         result = built.call()
+    kept = (graph, built.call)  # with all tensors that the graph reads
 
     def replay() -> torch.Tensor:
-        graph.replay()
+        kept[0].replay()
         return result
 
     return Built(replay, built.weights)
