@@ -42,6 +42,7 @@ from duqsweep.kernels.expert.limits import TOKENS
 RESULTS = Path(__file__).parent / "results"
 WHOLE = re.compile(r"policy_(?!.*fake).*_graph")
 FIRST = (
+    "w4a8_fused",  # all parts: integers in the image encoder, too
     "w4a8_llm_dit",
     "w8a8_llm_w4a8_dit",
     "bf16",
