@@ -70,7 +70,7 @@ class Vitals:
     parts_ms: dict[str, float]  # medians of vision, llm, dit
     reference_call_ms: float  # unquantized, eager, on the same node, interleaved; median
     speedup: float  # reference_call_ms / call_ms.p50
-    compile_s: float  # first call minus a warm call; 0 when not compiled
+    compile_s: float  # of the first calls beyond warm ones; without what was compiled before them
     action_error: float  # normalised action RMSE to the unquantized policy, same noise
     kernel: str  # the kernel that ran: fake, loop, int8, w4a8, none
     hardware: dict[str, Any]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from duqsweep.checkpoint.embedded_config import read_embedded
@@ -14,7 +13,6 @@ from duqsweep.spec import PolicySpec
 
 WEIGHTS = "weights.safetensors"  # of an embedded policy
 SHIPPED = Path(__file__).parent.parent / "policy" / "embedded"
-HASHED = ("*.safetensors", "*.json", "assets/**/*.json", "*.model")
 
 
 def checkpoint_dir(spec: PolicySpec) -> Path:
@@ -60,21 +58,3 @@ def check_checkpoint(spec: PolicySpec) -> None:
     read_embedded(folder / CONFIG_JSON)
     if not (folder / WEIGHTS).is_file():
         raise ConfigError(f"checkpoint {folder} has no {WEIGHTS}")
-
-
-def weights_id(spec: PolicySpec) -> str:
-    """First 16 hex digits of the SHA-256 of the policy's files: what packs of it are keyed by."""
-    sha = hashlib.sha256()
-    for path in _files(spec):
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                sha.update(block)
-    return sha.hexdigest()[:16]
-
-
-def _files(spec: PolicySpec) -> list[Path]:
-    folder = checkpoint_dir(spec)
-    if spec.name == "embedded":
-        return [folder / WEIGHTS]
-    named = [] if spec.tokenizer is None else [Path(spec.tokenizer)]
-    return [path for pattern in HASHED for path in sorted(folder.glob(pattern))] + named

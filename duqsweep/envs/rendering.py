@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Final, Literal
@@ -40,19 +41,30 @@ def resolve_renderer(asked: Renderer) -> Literal["osmesa", "egl"]:
     """
     if asked != AUTO:
         return asked
+    renderer, why = begin_to_resolve().result()
+    log.info("renderer: %s, %s", renderer, why)
+    return renderer
+
+
+@cache
+def begin_to_resolve() -> Future[tuple[Literal["osmesa", "egl"], str]]:
+    """Begin to find out what draws here where that is "auto", in a thread, and why; ends itself."""
+    beside = ThreadPoolExecutor(1)
+    found = beside.submit(_resolve)
+    beside.shutdown(wait=False)
+    return found
+
+
+def _resolve() -> tuple[Literal["osmesa", "egl"], str]:
     if not [device for pattern in GPU_DEVICES for device in Path("/").glob(pattern)]:
-        log.info("renderer: osmesa, since there is no GPU device here")
-        return OSMESA
+        return OSMESA, "since there is no GPU device here"
     try:
         device = egl_device()
     except InfrastructureError as error:
-        log.info("renderer: osmesa, since EGL does not draw here: %s", error)
-        return OSMESA
+        return OSMESA, f"since EGL does not draw here: {error}"
     if any(name in device.lower() for name in SOFTWARE):
-        log.info("renderer: osmesa, since EGL draws on the CPU here, by %s", device)
-        return OSMESA
-    log.info("renderer: egl, drawn by %s", device)
-    return EGL
+        return OSMESA, f"since EGL draws on the CPU here, by {device}"
+    return EGL, f"drawn by {device}"
 
 
 def egl_device() -> str:

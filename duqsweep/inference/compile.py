@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from duqsweep.errors import EvaluationError
 from duqsweep.inference.compiled_layer import CompiledLayer
@@ -13,8 +11,6 @@ from duqsweep.inference.prefix import FusedPrefix
 from duqsweep.policy.frontend import Call
 from duqsweep.policy.pi05_policy import Pi05Policy
 from duqsweep.seams import EagerPolicy
-
-SMALL = 64
 
 
 def compile_policy(policy: EagerPolicy) -> CompiledPolicy:
@@ -38,19 +34,6 @@ def compile_policy(policy: EagerPolicy) -> CompiledPolicy:
     on_gpu = policy.frontend.device.type == "cuda"
     call = _graphed(policy) if on_gpu else _compiled_layers(policy)
     return CompiledPolicy(policy.frontend, policy.num_steps, call)
-
-
-def load_compiler(device: str) -> None:
-    """Have torch load and start all that its first compilation on a GPU needs: 5 s.
-
-    It may run in a thread while a policy is loaded, but not while a graph is captured.
-    """
-    rows = torch.zeros(SMALL, SMALL, device=device, dtype=torch.bfloat16)
-    torch.compile(_small, fullgraph=True, dynamic=False)(rows)
-
-
-def _small(rows: Tensor) -> Tensor:
-    return F.gelu(F.rms_norm(rows @ rows, rows.shape[-1:]), approximate="tanh")
 
 
 def _compiled_layers(policy: Pi05Policy) -> Call:

@@ -10,20 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duqsweep.checkpoint.sizes import StackSizes
+from duqsweep.inference.compiled import compiled
 from duqsweep.inference.expert_products import adaptive_norm_linear, gated_linear, plain_linear
 from duqsweep.policy.gemma import ExpertLayer, KeysValues, normalise, rotary_table, rotate
 from duqsweep.policy.pi05 import Pi05, PrefixCache
 from duqsweep.policy.schedule import step_sizes
 from duqsweep.spec import UNIFORM, Schedule
-
-Result = TypeVar("Result")
 
 # Fuse everything between two products into one kernel, even if it then computes a value more than
 # once: a kernel on ten tokens takes no longer than its launch.
@@ -148,9 +147,10 @@ class CompiledExpert(nn.Module):
 
     def compile(self) -> None:
         """Compile one layer, whose code all layers share, and the first and last part of a step."""
-        self._run_layer = _compiled(FusedLayer.forward)
-        self._embed = _compiled(CompiledExpert.embed)
-        self._euler_step = _compiled(CompiledExpert.euler_step)
+        settings = {"dynamic": False, "options": dict(FUSION)}
+        self._run_layer = compiled(FusedLayer.forward, **settings)
+        self._embed = compiled(CompiledExpert.embed, **settings)
+        self._euler_step = compiled(CompiledExpert.euler_step, **settings)
 
     def prepare(self, cache: PrefixCache) -> PaddedPrefix:
         """Pad a prefix of batch 1 with space for the action tokens."""
@@ -210,7 +210,3 @@ class CompiledExpert(nn.Module):
         normed = torch.addcmul(shift, normalise(x), factor).to(x.dtype)
         velocity = cast(Tensor, self.action_out_proj(normed.to(self.action_out_proj.weight.dtype)))
         return actions - velocity.float() / rate
-
-
-def _compiled(function: Callable[..., Result]) -> Callable[..., Result]:
-    return torch.compile(function, fullgraph=True, dynamic=False, options=dict(FUSION))

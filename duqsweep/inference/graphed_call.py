@@ -24,7 +24,14 @@ from torch import Tensor
 
 from duqsweep.inference.backends import Expert
 from duqsweep.inference.prefix import FusedPrefix
-from duqsweep.inference.stage_graph import Given, GraphStream, Stage, StageGraph
+from duqsweep.inference.stage_graph import (
+    SHAPE_CALLS,
+    WARM_UP_CALLS,
+    Given,
+    GraphStream,
+    Stage,
+    StageGraph,
+)
 from duqsweep.policy.frontend import CallInputs, Pixels
 from duqsweep.policy.pi05 import PrefixCache
 
@@ -146,7 +153,8 @@ class GraphedCall:
         if key not in self._graphs:
             given: Given = {"tokens": tokens, "noise": inputs.noise}
             made = {"vision": self._seen[shape].features}
-            self._graphs[key] = self.acting.capture(self.act, given, made)
+            warm_ups = SHAPE_CALLS if self._graphs else WARM_UP_CALLS
+            self._graphs[key] = self.acting.capture(self.act, given, made, warm_ups)
         return self._graphs[key]
 
 

@@ -7,6 +7,7 @@ outputs of the first, and hidden channels that are added to fill cache lines are
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -52,15 +53,16 @@ def quantized_mlp(
     if last.permutation is not None:
         hidden = last.permutation
     # Outputs 2i and 2i + 1 are a gate and its up.
-    products = 2 if gated else 1
-    rows = [hidden + i * last.in_features for i in range(products)]
+    each = 2 if gated else 1
+    rows = [hidden + i * last.in_features for i in range(each)]
     first = take_rows(first, torch.stack(rows, dim=1).flatten())
     last = replace(last, permutation=None)
     if last.groups == 1:
         more = -last.in_features % CACHE_LINE
-        first, last = pad_outputs(first, products * more), pad_inputs(last, more)
+        first, last = pad_outputs(first, each * more), pad_inputs(last, more)
     kind: EpilogueKind = "gated" if gated else "gelu"
-    return QuantizedMlp(_product(first, norm, kind, dtype), _product(last, None, "nothing", dtype))
+    products = _product(first, norm, kind, dtype), _product(last, None, "nothing", dtype)
+    return QuantizedMlp(*products, last.in_features)
 
 
 class IntegerProduct(nn.Module):
@@ -96,13 +98,20 @@ class IntegerProduct(nn.Module):
 class QuantizedMlp(nn.Module):
     """Two products and the residual connection."""
 
-    def __init__(self, first: nn.Module, last: nn.Module) -> None:
+    def __init__(self, first: nn.Module, last: nn.Module, hidden: int) -> None:
         super().__init__()
-        self.first, self.last = first, last
+        self.first, self.last, self.hidden = first, last, hidden
 
     def forward(self, x: Tensor) -> Rows:
         """(tokens, width) → the same shape; of integers, it may be in parts."""
-        hidden = self.first(x)
+        return self.last_of(self.first(x), x)
+
+    def parts(self, x: Tensor) -> list[Callable[[], object]]:
+        """See `FusedPrefix.parts`."""
+        return [lambda: self.first(x), lambda: self.last_of(x.new_zeros(len(x), self.hidden), x)]
+
+    def last_of(self, hidden: Tensor, x: Tensor) -> Rows:
+        """X plus the last product."""
         if isinstance(self.last, GemmProduct) and not self.last.values.is_floating_point():
             return self.last.in_parts(hidden, x)
         added: Tensor = self.last(hidden, x)

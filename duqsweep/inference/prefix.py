@@ -7,6 +7,7 @@ The last layer of the language model computes only keys and values: nothing read
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
@@ -14,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duqsweep.checkpoint.sizes import LLM, StackSizes, rows_a_pass
-from duqsweep.inference.integer_products import IntegerProduct
+from duqsweep.inference.compiled import compiled
+from duqsweep.inference.integer_products import IntegerProduct, QuantizedMlp
 from duqsweep.inference.prefix_attention import Attend, attention_on
 from duqsweep.inference.prefix_products import (
     GeluMlp,
@@ -35,6 +37,7 @@ from duqsweep.policy.pi05 import Pi05, PrefixCache
 from duqsweep.policy.siglip import SiglipEmbeddings, SiglipLayer, merge_patches
 
 Result = TypeVar("Result")
+Part = Callable[[], object]
 
 ALIGNED = 8  # channels: a product is faster if its rows start at multiples of 16 bytes
 
@@ -82,6 +85,17 @@ class FusedVisionLayer(nn.Module):
         mixed = self.attend(self.qkv(x), images, self.heads, head_dim)
         return finished(self.mlp(self.out(mixed, x)))
 
+    def parts(self, rows: Tensor, images: int) -> list[Part]:
+        """See `FusedPrefix.parts`."""
+        width = rows.shape[1]
+        qkv = rows.new_zeros(len(rows), 3 * width)
+        mixed = partial(self.attend, qkv, images, self.heads, width // self.heads)
+        found: list[Part] = [lambda: self.out(mixed(), rows)]
+        if self.is_plain:
+            norm = cast(NormLinear, self.qkv).norm
+            return [*found, lambda: add_norm(rows, rows, norm.weight, norm.bias)]
+        return [*found, lambda: self.qkv(rows), *_mlp_parts(self.mlp, rows)]
+
     @property
     def is_plain(self) -> bool:
         """Whether no product is quantized: then `forward_deferred` computes the same."""
@@ -128,6 +142,17 @@ class FusedPrefixLayer(nn.Module):
         mixed = self.attend(qkv, 1, self.sizes.kv_heads, self.sizes.head_dim)
         return self.mlp(self.o(mixed, x)), keys_values(qkv, self.sizes)
 
+    def parts(self, rows: Tensor, table: KeysValues) -> list[Part]:
+        """See `FusedPrefix.parts`."""
+        sizes = self.sizes
+        qkv = rows.new_zeros(len(rows), (sizes.heads + 2 * sizes.kv_heads) * sizes.head_dim)
+        mixed = partial(self.attend, qkv, 1, sizes.kv_heads, sizes.head_dim)
+        attention: list[Part] = [
+            lambda: _projected(self.qkv, rows, table),
+            lambda: self.o(mixed(), rows),
+        ]
+        return [*_mlp_parts(self.mlp, rows), *attention]
+
 
 class LastPrefixLayer(nn.Module):
     """The last layer of the language model, reduced to its keys and values."""
@@ -173,27 +198,48 @@ class FusedPrefix(nn.Module):
         self.cosines, self.sines = rotary_table(positions, self.sizes.llm.head_dim)
         self._embed_patches: Callable[..., Tensor] = FusedPatches.forward
         self._vision_layer: Callable[..., Tensor] = FusedVisionLayer.forward
-        self._vision_deferred: Callable[..., tuple[Tensor, Tensor]] = (
-            FusedVisionLayer.forward_deferred
-        )
         self._llm_layer: Callable[..., tuple[Rows, KeysValues]] = FusedPrefixLayer.forward
         self._last_layer: Callable[..., KeysValues] = LastPrefixLayer.forward
 
     def compile(self, any_length: bool = False) -> None:
         """Compile one layer per stack that torch.compile can trace; all layers share its code.
 
+        Image layers in the deferred form are not compiled: each of their operators is one kernel
+        anyway, and a policy without other layers to compile does not wait for the compiler.
+
         Args:
             any_length: Compile once for prompts of all lengths; otherwise once per length.
         """
-        serve = _any_length if any_length else _unchanged
         vision, llm = self.traceable
-        self._embed_patches = _compiled(self._embed_patches)
-        if vision:
-            self._vision_layer = _compiled(self._vision_layer)
-            self._vision_deferred = _compiled(self._vision_deferred)
+        if vision and not self.deferred:
+            self._embed_patches = compiled(self._embed_patches, dynamic=False)
+            self._vision_layer = compiled(self._vision_layer, dynamic=False)
         if llm:
-            self._llm_layer = serve(_compiled(self._llm_layer))
-            self._last_layer = serve(_compiled(self._last_layer))
+            serve = _any_length if any_length else _unchanged
+            self._llm_layer = serve(compiled(self._llm_layer, dynamic=False))
+            self._last_layer = serve(compiled(self._last_layer, dynamic=False))
+
+    def parts(self, images: int, tokens: int) -> list[Part]:
+        """Parts of the first layers that torch.compile has nothing to do with, as functions.
+
+        What they compute is of no use; the kernels that they compile are those of all layers.
+
+        Args:
+            images: Of a call.
+            tokens: Of its prompt.
+        """
+        found: list[Part] = []
+        traced_vision, traced_llm = self.traceable
+        like, each = self.embed_tokens.weight, self.sizes.vision.patches_per_side**2
+        if not traced_vision or self.deferred:
+            rows = self.post_layernorm.weight.new_zeros(images * each, self.sizes.vision.width)
+            found += cast(FusedVisionLayer, self.vision_layers[0]).parts(rows, images)
+        if not traced_llm and len(self.layers):
+            length = images * self.sizes.vision.tokens + tokens
+            table = (self.cosines[:length], self.sines[:length])
+            words = like.new_zeros(length, self.sizes.llm.width)
+            found += cast(FusedPrefixLayer, self.layers[0]).parts(words, table)
+        return found
 
     def encode_images(self, images: Tensor) -> Tensor:
         """(cameras, 3, px, px) in [-1, 1] → (cameras * tokens, LLM width)."""
@@ -202,7 +248,8 @@ class FusedPrefix(nn.Module):
         if self.deferred:
             added = torch.zeros_like(rows)
             for layer in self.vision_layers:
-                rows, added = self._vision_deferred(layer, rows, added, len(images))
+                deferred = cast(FusedVisionLayer, layer).forward_deferred
+                rows, added = deferred(rows, added, len(images))
             _, normed = add_norm(rows, added, self._post_norm.weight, self._post_norm.bias)
         else:
             for layer in self.vision_layers:
@@ -247,13 +294,13 @@ def _projected(product: nn.Module, x: Rows, table: KeysValues) -> Tensor:
     return made
 
 
+def _mlp_parts(mlp: nn.Module, rows: Tensor) -> list[Part]:
+    return mlp.parts(rows) if isinstance(mlp, QuantizedMlp) else [lambda: mlp(rows)]
+
+
 def _attention_before(product: nn.Module, device: torch.device) -> Attend:
     """Attention whose result that product reads."""
     return attention_on(device, in_parts=isinstance(product, IntegerProduct))
-
-
-def _compiled(function: Callable[..., Result]) -> Callable[..., Result]:
-    return torch.compile(function, fullgraph=True, dynamic=False)
 
 
 def _any_length(function: Callable[..., Result]) -> Callable[..., Result]:

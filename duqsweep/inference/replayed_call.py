@@ -3,6 +3,9 @@
 Launches from Python limit an eager call on a GPU: pi0.5 takes 160 ms on an H200. Its parts are
 captured at the first call of a shape and replayed by all that follow, one graph for a denoising
 step of any number. They run the same kernels, so the actions are equal to the bit.
+
+Two calls may have begun: the kernels of a denoising step are so small that one call leaves most of
+the GPU to another. Each runs in a lane, i.e. in a stream and in memory of its own.
 """
 
 from __future__ import annotations
@@ -15,9 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from duqsweep.inference.capture import captured
 from duqsweep.policy.called_policy import CalledPolicy
 from duqsweep.policy.eager_call import EagerCall
-from duqsweep.policy.frontend import CallInputs
+from duqsweep.policy.frontend import CallInputs, Pending
 from duqsweep.policy.pi05 import PrefixCache
 from duqsweep.policy.pi05_policy import Pi05Policy
 from duqsweep.seams import EagerPolicy, Policy
@@ -27,82 +31,127 @@ def replayed(policy: EagerPolicy) -> Policy:
     """A policy that acts as `policy` does, to the bit, in less time; on a CPU, `policy` itself.
 
     It shares the module: hooks of its layers see every call, as long as what they do can be
-    captured (no new memory in what they keep, nothing read back) and may be done twice.
+    captured (no new memory in what they keep, nothing read back) and may be done twice. Calls that
+    are waited for before the next one begins are in one lane, and hooks see one after the other.
     """
     if not isinstance(policy, Pi05Policy) or policy.frontend.device.type != "cuda":
         return policy
     return CalledPolicy(policy.frontend, policy.num_steps, ReplayedCall.of(policy))
 
 
-class Captured:
-    """A function of tensors in a graph."""
-
-    def __init__(
-        self, function: Callable[..., Any], given: Sequence[Tensor], device: torch.device, pool: Any
-    ) -> None:
-        """Run it once, so that libraries and hooks have what they need, then capture it."""
-        self.given = [tensor.to(device, copy=True) for tensor in given]
-        function(*self.given)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
-            self.result = function(*self.given)
-
-    def replay(self) -> None:
-        """Compute `result` from what lies in `given`."""
-        self._graph.replay()
-
-
 class ReplayedCall(EagerCall):
     """An `EagerCall` whose parts are graphs."""
+
+    at_once = 2
 
     @classmethod
     def of(cls, policy: Pi05Policy) -> ReplayedCall:
         """That of an eager policy."""
         pixels = policy.preprocessing.pixels
         call = cls(policy.module, policy.num_steps, pixels, policy.schedule)
-        call._captured = {}
-        call._pool = torch.cuda.graph_pool_handle()
+        call._lanes = [_Lane(call) for _ in range(cls.at_once)]
+        call._begun = 0
+        call.captured_before = set()
         return call
 
-    _captured: dict[Hashable, Captured]
-    _pool: Any
+    _lanes: list[_Lane]
+    _begun: int
+    captured_before: set[Hashable]  # in any lane: libraries have what they need for it
 
-    def _see(self, inputs: CallInputs) -> Tensor:
-        pictures = torch.from_numpy(np.stack(inputs.pictures))
+    @torch.inference_mode()
+    def begin(self, inputs: CallInputs) -> Pending:
+        """See `frontend.Call`; a result that nobody reads is lost when two more have begun."""
+        lane = min(self._lanes, key=lambda lane: lane.begun)  # a free one, or the oldest
+        self._begun += 1
+        lane.begin(inputs, self._begun)
+        return lane
 
-        def see(pictures: Tensor) -> Tensor:
-            return self.module.encode_images(self.pixels(pictures)[None])
 
-        encoded: Tensor = self._run(("see", pictures.shape), (pictures,), see)
-        return encoded
+class _Lane:
+    """One call at a time; a `frontend.Pending`, of the call that began last."""
 
-    def _read(self, inputs: CallInputs, encoded: Tensor) -> PrefixCache:
-        tokens = torch.from_numpy(inputs.prompt())
+    def __init__(self, call: ReplayedCall) -> None:
+        self.call, self.device = call, call.device
+        self.begun = 0  # number of the call; 0: it was waited for
+        self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        self._over = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._pool = torch.cuda.graph_pool_handle()
+        self._captured: dict[Hashable, Captured] = {}
+        sizes = call.module.sizes
+        shape = (sizes.horizon, sizes.action_dim)
+        self._actions = torch.empty(shape, pin_memory=self.device.type == "cuda")
 
-        def read(encoded: Tensor, tokens: Tensor) -> PrefixCache:
-            return self.module.prefix(encoded, tokens[None])
+    def begin(self, inputs: CallInputs, number: int) -> None:
+        """Enqueue a call."""
+        self._over.synchronize()
+        self.begun = number
+        module = self.call.module
+        self._stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._stream):
+            # All inputs at first: later, a copy would wait for kernels.
+            pictures = torch.from_numpy(np.stack(inputs.pictures)).to(self.device)
+            tokens = torch.from_numpy(inputs.prompt()).to(self.device)
+            actions = torch.from_numpy(inputs.noise)[None].to(self.device)
 
-        key = ("read", encoded.shape, tokens.shape)
-        cache: PrefixCache = self._run(key, (encoded, tokens), read)
-        return cache
+            def see(pictures: Tensor) -> Tensor:
+                return module.encode_images(self.call.pixels(pictures)[None])
 
-    def _denoise(self, inputs: CallInputs, cache: PrefixCache) -> NDArray[np.float32]:
-        def velocity(actions: Tensor, modulation: Tensor) -> Tensor:
-            return self.module.velocity(actions, cache, modulation)
+            def read(encoded: Tensor, tokens: Tensor) -> PrefixCache:
+                return module.prefix(encoded, tokens[None])
 
-        key = ("denoise", cache[0][0].data_ptr())  # where `_read` of this shape puts its result
-        actions = torch.from_numpy(inputs.noise)[None].to(self.device)
-        for modulation, size in zip(self.modulations, self.step_sizes, strict=True):
-            found: Tensor = self._run(key, (actions, modulation), velocity)
-            actions = self._step(actions, found, size)
-        return actions[0].cpu().numpy()
+            def velocity(actions: Tensor, modulation: Tensor) -> Tensor:
+                return module.velocity(actions, cache, modulation)
+
+            shape = (pictures.shape, tokens.shape)
+            encoded = self._run(("see", pictures.shape), (pictures,), see)
+            cache = self._run(("read", *shape), (encoded, tokens), read)
+            for modulation, size in zip(self.call.modulations, self.call.step_sizes, strict=True):
+                found = self._run(("denoise", *shape), (actions, modulation), velocity)
+                actions = self.call.step(actions, found, size)
+            self._actions.copy_(actions[0], non_blocking=True)
+            self._over.record()
+
+    def is_over(self) -> bool:
+        """See `frontend.Pending`."""
+        return bool(self._over.query())  # type: ignore[no-untyped-call]
+
+    def wait(self) -> NDArray[np.float32]:
+        """See `frontend.Pending`."""
+        self._over.synchronize()
+        self.begun = 0
+        return self._actions.numpy().copy()
 
     def _run(self, key: Hashable, given: Sequence[Tensor], function: Callable[..., Any]) -> Any:
         """`function` of `given`, in memory that the next run with this key overwrites."""
         if key not in self._captured:
-            self._captured[key] = Captured(function, given, self.device, self._pool)
+            if not self.call.captured_before:
+                torch.cuda.empty_cache()  # for the memory of all graphs
+            if key not in self.call.captured_before:
+                function(*given)  # so that libraries and hooks have what they need
+                self.call.captured_before.add(key)
+            self._captured[key] = Captured(function, given, self._stream, self._pool)
         captured = self._captured[key]
         for place, tensor in zip(captured.given, given, strict=True):
             place.copy_(tensor)
         captured.replay()
         return captured.result
+
+
+class Captured:
+    """A function of tensors in a graph."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        given: Sequence[Tensor],
+        stream: torch.cuda.Stream,
+        pool: Any,
+    ) -> None:
+        """Capture it on a stream, which owns what libraries work with meanwhile."""
+        self.given = [tensor.clone() for tensor in given]
+        with captured(pool, stream, errors="thread_local") as self._graph:
+            self.result = function(*self.given)
+
+    def replay(self) -> None:
+        """Compute `result` from what lies in `given`."""
+        self._graph.replay()

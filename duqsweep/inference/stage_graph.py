@@ -13,14 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from duqsweep.inference.capture import captured
 from duqsweep.kernels import launches
 
 log = logging.getLogger(__name__)
 
 Given = Mapping[str, NDArray[Any]]  # inputs by name
 
-COMPILED_FORMS = 256  # per function, over all trials of a process
 WARM_UP_CALLS = 2  # before a capture: for compilation, and for libraries that choose kernels
+SHAPE_CALLS = 1  # before that of another shape
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class GraphStream:
         self.device, self._pieces = device, pieces
         self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
+        self._is_empty = True
 
     def capture(
         self,
@@ -97,14 +99,12 @@ class GraphStream:
         torch.cuda.synchronize(self.device)  # weights were made on another stream
         uploads = {name: Upload(array, self.device, self._pieces) for name, array in given.items()}
         known = {**made, **{name: upload.tensor for name, upload in uploads.items()}}
-        with torch._dynamo.config.patch(recompile_limit=COMPILED_FORMS):
-            for _ in range(warm_ups):
-                _run(stages, known)
-        graph = torch.cuda.CUDAGraph()
-        with (
-            launches.counted() as launched,
-            torch.cuda.graph(graph, pool=self._pool, stream=self.stream),
-        ):
+        for _ in range(warm_ups):
+            _run(stages, known)
+        if self._is_empty:
+            torch.cuda.empty_cache()  # for the memory of all graphs
+            self._is_empty = False
+        with launches.counted() as launched, captured(self._pool, self.stream) as graph:
             result = _run(stages, known)
         shapes = ", ".join(f"{name} {array.shape}" for name, array in given.items())
         log.info("captured a graph of %s: %.2f s", shapes, time.perf_counter() - start)

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from duqsweep.kernels.norms import Norm
+from duqsweep.kernels.torch_operator import fake_of, operator
 
 
-@torch.library.custom_op("duqsweep::add_norm", mutates_args=())
+@operator
 def add_norm(
     x: Tensor, added: Tensor, weight: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor]:
@@ -33,6 +34,6 @@ def add_norm(
     return total, Norm(weight, bias).apply(total)
 
 
-@add_norm.register_fake
+@fake_of(add_norm)
 def _(x: Tensor, added: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     return torch.empty_like(x), torch.empty_like(x)

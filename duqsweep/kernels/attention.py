@@ -13,6 +13,7 @@ from duqsweep.kernels import nvrtc, split_attention
 from duqsweep.kernels.early_launch import launch_then_wait
 from duqsweep.kernels.launches import note
 from duqsweep.kernels.machine import overlaps
+from duqsweep.kernels.torch_operator import fake_of, operator
 from duqsweep.kernels.unfinished import Rows
 
 LOG2_E = 1.4426950408889634
@@ -79,7 +80,7 @@ def _attend(
     tl.store(out + place, weighted.to(out.dtype.element_ty), mask=inside[:, None] & real[None, :])
 
 
-@torch.library.custom_op("duqsweep::attend", mutates_args=())
+@operator
 def attend(qkv: Tensor, sequences: int, kv_heads: int, head_dim: int) -> Tensor:
     """Softmax attention without a mask, within each of several sequences of the same length.
 
@@ -127,7 +128,7 @@ def attend(qkv: Tensor, sequences: int, kv_heads: int, head_dim: int) -> Tensor:
     return out
 
 
-@attend.register_fake
+@fake_of(attend)
 def _(qkv: Tensor, sequences: int, kv_heads: int, head_dim: int) -> Tensor:
     return qkv.new_empty(len(qkv), qkv.shape[1] - 2 * kv_heads * head_dim)
 

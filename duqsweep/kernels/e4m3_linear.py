@@ -15,6 +15,7 @@ from duqsweep.kernels.e4m3 import LARGEST_E4M3, round_to_e4m3
 from duqsweep.kernels.hadamard import signs
 from duqsweep.kernels.launches import note
 from duqsweep.kernels.projection_weights import ProjectionWeights
+from duqsweep.kernels.torch_operator import fake_of, operator
 
 SMALLEST_SCALE = 1e-8  # the scale of a token of zeros, as in `triton_math`
 CAPABILITY = (9, 0)  # of a GPU; older ones have no products with a scale per token and output
@@ -47,7 +48,7 @@ def unsupported_reason(weights: ProjectionWeights) -> str | None:
     return reason
 
 
-@torch.library.custom_op("duqsweep::e4m3_linear", mutates_args=())
+@operator
 def e4m3_linear(
     rows: Tensor,
     values: Tensor,
@@ -82,7 +83,7 @@ def e4m3_linear(
     return product
 
 
-@e4m3_linear.register_fake
+@fake_of(e4m3_linear)
 def _(
     rows: Tensor,
     values: Tensor,

@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from duqsweep.kernels.torch_operator import fake_of, operator
 
-@torch.library.custom_op("duqsweep::gelu_linear", mutates_args=())
+
+@operator
 def gelu_linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """tanh-GELU of rows·weightᵀ + bias: (tokens, in), (out, in), (out,) → (tokens, out).
 
@@ -18,6 +20,6 @@ def gelu_linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.gelu(F.linear(rows, weight, bias), approximate="tanh")
 
 
-@gelu_linear.register_fake
+@fake_of(gelu_linear)
 def _(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return rows.new_empty(len(rows), len(weight))

@@ -21,6 +21,7 @@ from duqsweep.kernels.norms import Norm
 from duqsweep.kernels.per_token_quant import per_token_quant
 from duqsweep.kernels.projection_weights import ProjectionWeights, take_rows
 from duqsweep.kernels.rotary import Rotary
+from duqsweep.kernels.torch_operator import fake_of, operator
 from duqsweep.kernels.unfinished import ProductParts, Rows, finished
 
 OUTPUTS, CHANNELS = 256, 128  # of a tile, and per step
@@ -151,7 +152,7 @@ def fragments(codes: Tensor) -> Tensor:
     return (turned[0] << 4 | turned[1] & 15).reshape(outputs, channels // 2)
 
 
-@torch.library.custom_op("duqsweep::gemm_linear", mutates_args=())
+@operator
 def gemm_linear(
     rows: Tensor,
     values: Tensor,
@@ -190,7 +191,7 @@ def gemm_linear(
     return finished(unfinished_linear(rows, weight, norm, cast(EpilogueKind, kind), residual))
 
 
-@gemm_linear.register_fake
+@fake_of(gemm_linear)
 def _(
     rows: Tensor,
     values: Tensor,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from duqsweep.kernels.launches import counted
-from duqsweep.policy.frontend import CallInputs, Computed, Pixels
+from duqsweep.policy.frontend import CallInputs, Computed, Pending, Pixels
 from duqsweep.policy.kept_images import KeptImages
 from duqsweep.policy.pi05 import Pi05, PrefixCache
 from duqsweep.policy.schedule import step_sizes
@@ -42,7 +42,7 @@ class EagerCall:
         self.modulations = [step[:, None].contiguous() for step in table.unbind(1)]
 
     @torch.inference_mode()
-    def begin(self, inputs: CallInputs) -> Computed:
+    def begin(self, inputs: CallInputs) -> Pending:
         """See `frontend.Call`; it is over when this returns."""
         encoded = self._see(inputs)
         return Computed(self._denoise(inputs, self._read(inputs, encoded)))
@@ -93,11 +93,12 @@ class EagerCall:
     def _denoise(self, inputs: CallInputs, cache: PrefixCache) -> NDArray[np.float32]:
         actions = torch.from_numpy(inputs.noise)[None].to(self.device)
         for modulation, size in zip(self.modulations, self.step_sizes, strict=True):
-            actions = self._step(actions, self.module.velocity(actions, cache, modulation), size)
+            actions = self.step(actions, self.module.velocity(actions, cache, modulation), size)
         return actions[0].cpu().numpy()
 
     @staticmethod
-    def _step(actions: Tensor, velocity: Tensor, size: float) -> Tensor:
+    def step(actions: Tensor, velocity: Tensor, size: float) -> Tensor:
+        """The actions after a step along the velocity."""
         return actions - velocity.float() / (1.0 / size)  # as openpi: divided by the number
 
     def _now(self) -> float:

@@ -1,9 +1,13 @@
-"""Reads weights tensor by tensor into their final memory, so that they are never held twice."""
+"""Reads weights into their final memory, by several threads; they are never held twice."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,6 +18,9 @@ from duqsweep.checkpoint.safetensors_header import StoredTensor
 from duqsweep.errors import EvaluationError
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+PIECE_BYTES = 16 << 20  # that a thread reads at once
+THREADS = 8  # at most: more read no faster
+BUFFERS = 2  # of a thread: one is filled while the other is copied to a GPU
 MEMORY_INFO = Path("/proc/meminfo")
 
 
@@ -23,12 +30,12 @@ def weight_dtype(device: str) -> torch.dtype:
 
 
 def bytes_needed(parameters: Mapping[str, StoredTensor], dtype: torch.dtype) -> int:
-    """Bytes of all loaded weights plus the largest stored tensor, which is read into a buffer."""
+    """Bytes of all loaded weights, and of the pieces that are converted at the same time."""
     loaded = sum(
         math.prod(stored.shape) * parameter_dtype(name, dtype).itemsize
         for name, stored in parameters.items()
     )
-    return loaded + max(stored.nbytes for stored in parameters.values())
+    return loaded + THREADS * BUFFERS * PIECE_BYTES
 
 
 def bytes_free(device: str) -> int | None:
@@ -61,35 +68,81 @@ def read_tensors(
     Raises:
         EvaluationError: A value is NaN or infinite, or the file is shorter than its header says.
     """
-    tensors: dict[str, Tensor] = {}
-    places: dict[str, Tensor] = {}
-    # For a GPU, one buffer is used for all tensors: allocating memory costs as much as reading.
-    most = max(stored.nbytes for stored in parameters.values())
-    shared = None if device == "cpu" else torch.empty(most, dtype=torch.uint8)
-    with path.open("rb") as file:
-        for name, stored in sorted(parameters.items(), key=lambda item: item[1].start):
-            raw = torch.empty(stored.nbytes, dtype=torch.uint8) if shared is None else shared
-            raw = raw[: stored.nbytes]
-            file.seek(stored.start)
-            if file.readinto(raw.numpy()) != stored.nbytes:  # type: ignore[arg-type]
-                raise EvaluationError(f"{path} ends in the middle of {name}")
-            value = raw.view(DTYPES[stored.dtype]).view(stored.shape)
-            value = value.to(device).to(parameter_dtype(name, dtype))
-            if not torch.stack(value.aminmax()).isfinite().all():  # NaN makes both extremes NaN
-                raise EvaluationError(f"{path}: {name} holds NaN or infinity")
-            if neighbours(name) and name not in places:
-                places |= _adjacent(neighbours(name), parameters, value)
-            tensors[name] = places[name].copy_(value) if name in places else value
+    tensors = _allocated(parameters, torch.device(device), dtype)
+    pieces = [piece for name in tensors for piece in _pieces(name, parameters[name], tensors[name])]
+    pieces.sort(key=lambda piece: piece.start)
+    threads = min(THREADS, len(os.sched_getaffinity(0)))
+    with ThreadPoolExecutor(threads) as readers:
+        shares = [pieces[first::threads] for first in range(threads)]
+        broken = sorted(set[str]().union(*readers.map(partial(_read, path), shares)))
+    if broken:
+        raise EvaluationError(f"{path}: {broken[0]} holds NaN or infinity")
     return tensors
 
 
-def _adjacent(
-    names: Sequence[str], parameters: Mapping[str, StoredTensor], like: Tensor
+@dataclass(frozen=True)
+class _Piece:
+    """Some numbers of a tensor, one after the other."""
+
+    name: str  # the tensor's
+    place: Tensor  # (n,), where they are to be
+    dtype: torch.dtype  # in which they are stored
+    start: int  # first byte in the file
+
+
+def _allocated(
+    parameters: Mapping[str, StoredTensor], device: torch.device, dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """Memory for parameters of the same width, adjacent in one allocation."""
-    rows = [parameters[name].shape[0] for name in names]
-    places = torch.split(like.new_empty(sum(rows), *like.shape[1:]), rows)
-    return dict(zip(names, places, strict=True))
+    """Memory for all parameters."""
+    places: dict[str, Tensor] = {}
+    for name, stored in parameters.items():
+        if name in places:
+            continue
+        names = neighbours(name) or (name,)
+        rows = [parameters[other].shape[0] for other in names]
+        whole = (sum(rows), *stored.shape[1:])
+        together = torch.empty(whole, dtype=parameter_dtype(name, dtype), device=device)
+        places |= zip(names, torch.split(together, rows), strict=True)
+    return places
+
+
+def _pieces(name: str, stored: StoredTensor, tensor: Tensor) -> Iterator[_Piece]:
+    kept = DTYPES[stored.dtype]
+    for number, place in enumerate(torch.split(tensor.view(-1), PIECE_BYTES // kept.itemsize)):
+        yield _Piece(name, place, kept, stored.start + number * PIECE_BYTES)
+
+
+def _read(path: Path, pieces: Sequence[_Piece]) -> set[str]:
+    """Read pieces of a file to their places; returns the tensors with NaN or infinity in them."""
+    if not pieces:
+        return set()
+    device = pieces[0].place.device
+    on_gpu = device.type == "cuda"
+    buffers = [
+        torch.empty(PIECE_BYTES, dtype=torch.uint8, pin_memory=on_gpu) for _ in range(BUFFERS)
+    ]
+    copied: list[torch.cuda.Event | None] = [None] * BUFFERS
+    extremes = []
+    with path.open("rb") as file:
+        for number, piece in enumerate(pieces):
+            turn = number % BUFFERS
+            if (before := copied[turn]) is not None:
+                before.synchronize()
+            in_place = not on_gpu and piece.dtype == piece.place.dtype
+            nbytes = piece.place.numel() * piece.dtype.itemsize
+            raw = piece.place.view(torch.uint8) if in_place else buffers[turn][:nbytes]
+            file.seek(piece.start)
+            if file.readinto(raw.numpy()) != len(raw):  # type: ignore[arg-type]
+                raise EvaluationError(f"{path} ends in the middle of {piece.name}")
+            if not in_place:
+                piece.place.copy_(raw.view(piece.dtype).to(device, non_blocking=True))
+            if on_gpu:
+                copied[turn] = torch.cuda.current_stream(device).record_event()
+            extremes.append(torch.stack(piece.place.aminmax()))  # NaN makes both NaN
+    are_finite = torch.stack(extremes).isfinite().all(1).tolist()
+    return {
+        piece.name for piece, is_finite in zip(pieces, are_finite, strict=True) if not is_finite
+    }
 
 
 def parameter_dtype(name: str, dtype: torch.dtype) -> torch.dtype:

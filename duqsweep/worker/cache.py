@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duqsweep.checkpoint.distilled import reference_policy
-from duqsweep.checkpoint.locate import weights_id
+from duqsweep.checkpoint.weights_id import begin_to_identify, forget_identity
 from duqsweep.envs.assets import RECORDED, find_recording
 from duqsweep.envs.rendering import resolve_renderer
 from duqsweep.inference.replayed_call import replayed
@@ -22,7 +21,7 @@ from duqsweep.policy.load import load_policy
 from duqsweep.quant.calibrate import LayerStats, calibrate
 from duqsweep.quant.select import Bits
 from duqsweep.result import SimulatorInfo
-from duqsweep.seams import EagerPolicy, Environment
+from duqsweep.seams import EagerPolicy, Environment, Policy
 from duqsweep.spec import PolicySpec, QuantSpec, SuiteSpec, TrialSpec
 from duqsweep.worker.fidelity import actions_of
 from duqsweep.worker.meter import Meter
@@ -80,11 +79,11 @@ class WorkerCache:
         self.prepared: tuple[TrialSpec, Prepared] | None = None  # the latest, for more episodes
         self.meter: Meter | None = None  # of the trial whose episodes are played now or were last
         self._reference: ReferencePolicy | None = None
-        self._identity: tuple[PolicySpec, Future[str]] | None = None
         self._gpu: tuple[str, SharedGpu] | None = None
         self._pool: tuple[SuiteSpec, SimulatorPool] | None = None
         self._simulators: dict[tuple[Path, SuiteSpec], SimulatorInfo | None] = {}
         self._observations: dict[tuple[str, SuiteSpec, Path], FixedObservations] = {}
+        self._replayed: tuple[ReferencePolicy, Policy] | None = None
         self._actions: tuple[object, Sequence[NDArray[np.float32]]] | None = None
         self._statistics: dict[str, tuple[object, dict[str, LayerStats]]] = {}
 
@@ -94,12 +93,12 @@ class WorkerCache:
             self._observations.clear()
             self._statistics.clear()
             unquantized = reference_policy(spec)
-            identity = self._identify(unquantized)
+            identity = begin_to_identify(spec)
             try:
                 policy = self._load(unquantized, device)
                 self._reference = ReferencePolicy(unquantized, device, policy, identity.result())
             finally:
-                self._identity = None
+                forget_identity()
         assert self._reference is not None
         return self._reference
 
@@ -107,20 +106,6 @@ class WorkerCache:
         """Whether the unquantized form of `spec`'s policy is loaded."""
         kept = self._reference
         return kept is not None and (kept.spec, kept.device) == (reference_policy(spec), device)
-
-    def begin_to_identify(self, spec: PolicySpec) -> None:
-        """Begin to hash the policy's files for `reference`, unless it is loaded."""
-        unquantized = reference_policy(spec)
-        if self._reference is None or self._reference.spec != unquantized:
-            self._identify(unquantized)
-
-    def _identify(self, unquantized: PolicySpec) -> Future[str]:
-        """Hash the policy's files in a thread: for 7 GB this takes longer than loading them."""
-        if self._identity is None or self._identity[0] != unquantized:
-            beside = ThreadPoolExecutor(1)
-            self._identity = unquantized, beside.submit(weights_id, unquantized)
-            beside.shutdown(wait=False)
-        return self._identity[1]
 
     def kept(self, spec: TrialSpec) -> Prepared | None:
         """The latest policy that was prepared, if it is that of `spec`.
@@ -165,7 +150,11 @@ class WorkerCache:
         return SimulatorPool([RemoteSimulator(drawn) for _ in range(self._count)], self._hang_s)
 
     def observations(
-        self, reference: ReferencePolicy, suite: SuiteSpec, cache_dir: Path
+        self,
+        reference: ReferencePolicy,
+        suite: SuiteSpec,
+        cache_dir: Path,
+        meanwhile: Callable[[], None] | None = None,
     ) -> FixedObservations:
         """The fixed observations, from memory, from a file, or rolled out now.
 
@@ -173,6 +162,7 @@ class WorkerCache:
             reference: The policy that acts.
             suite: The suite in which it does.
             cache_dir: Existing folder in the sweep's folder.
+            meanwhile: Called while simulators build their tasks, where they have to.
         """
         key = (reference.id, replace(suite, replan_steps=1), cache_dir)
         if key not in self._observations and suite.name == RECORDED:
@@ -180,14 +170,21 @@ class WorkerCache:
             self._observations[key] = recorded_observations(path, suite.image_px)
         elif key not in self._observations:
             self._observations[key] = fixed_observations(
-                replayed(reference.policy),
+                self._quick(reference),
                 reference.id,
                 suite,
                 lambda: self.simulators(suite),
                 cache_dir,
                 self._shared(reference, suite, cache_dir.parent),
+                meanwhile,
             )
         return self._observations[key]
+
+    def _quick(self, reference: ReferencePolicy) -> Policy:
+        """The reference as it acts fast, which takes memory for each length of prompt."""
+        if self._replayed is None or self._replayed[0] is not reference:
+            self._replayed = reference, replayed(reference.policy)
+        return self._replayed[1]
 
     def _shared(
         self, reference: ReferencePolicy, suite: SuiteSpec, sweep_dir: Path
@@ -204,8 +201,9 @@ class WorkerCache:
         """What the reference does on the measured observations; made once for all trials."""
         key = (reference.id, observations.id, seed)
         if self._actions is None or self._actions[0] != key:
-            quick = replayed(reference.policy)
+            quick = self._quick(reference)
             self._actions = key, actions_of(quick, observations.measured, seed)
+            self._replayed = None  # frees its memory
         return self._actions[1]
 
     def statistics(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import logging
 import os
@@ -11,14 +12,29 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from duqsweep.assignment import Assignment, Failure, failure
+from duqsweep.checkpoint.weights_id import begin_to_identify
+from duqsweep.envs.assets import RECORDED
+from duqsweep.envs.rendering import AUTO, begin_to_resolve
 from duqsweep.errors import DuqsweepError
-from duqsweep.files import EPISODES_JSONL, LOG_TXT, RESULT_JSON, VITALS_JSON
+from duqsweep.files import (
+    EPISODES_JSONL,
+    LOG_TXT,
+    RESULT_JSON,
+    SPEC_JSON,
+    VITALS_JSON,
+    read_record,
+)
 from duqsweep.mailbox import Outcome
 from duqsweep.processes import die_with
 from duqsweep.result import TrialResult
+from duqsweep.spec import Trial
 from duqsweep.worker.blame import is_machines
+
+if TYPE_CHECKING:
+    from duqsweep.worker.cache import WorkerCache
 
 Evaluator = Callable[[Path, int], TrialResult]
 OpenEvaluator = Callable[[], Evaluator]
@@ -33,11 +49,30 @@ def open_evaluator(simulators: int = 1, hang_s: float | None = None) -> Evaluato
         simulators: How many simulate at once.
         hang_s: A simulator that gives no answer for so long is ended; None: a default.
     """
-    from duqsweep.worker.cache import HANG_S, WorkerCache
-    from duqsweep.worker.evaluate import evaluate
+    bench: WorkerCache | None = None
 
-    bench = WorkerCache(simulators=simulators, hang_s=hang_s or HANG_S)
-    return lambda folder, until_episode: evaluate(folder, until_episode, bench)
+    def evaluate_trial(folder: Path, until_episode: int) -> TrialResult:
+        nonlocal bench
+        if bench is None:
+            _begin_beside(folder)
+        from duqsweep.worker.cache import HANG_S, WorkerCache
+        from duqsweep.worker.evaluate import evaluate
+
+        if bench is None:
+            gc.freeze()  # what was imported stays: collections need not look at it
+            bench = WorkerCache(simulators=simulators, hang_s=hang_s or HANG_S)
+        return evaluate(folder, until_episode, bench)
+
+    return evaluate_trial
+
+
+def _begin_beside(folder: Path) -> None:
+    """Begin what a trial's evaluation will wait for, before torch is imported, which takes long."""
+    spec = read_record(Trial, folder / SPEC_JSON).spec
+    begin_to_identify(spec.policy)
+    suite = spec.suite
+    if suite.name != RECORDED and suite.renderer == AUTO:
+        begin_to_resolve()
 
 
 def evaluate_assignments(

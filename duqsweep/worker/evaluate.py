@@ -168,7 +168,6 @@ class _Evaluation:
         cache_dir.mkdir(exist_ok=True)
         simulator = self._bench.simulator(self._sweep_dir, self._spec.suite)
         check_contents(self._sweep_dir, self._spec.policy)
-        self._bench.begin_to_identify(self._spec.policy)
         if episodes:
             self._bench.simulators(self._spec.suite).begin_to_open(episodes)
         gpu = self._bench.gpu(resolve_device(self._spec.runtime.device))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,16 +14,16 @@ from duqsweep.checkpoint.distilled import check_steps, distilled_steps
 from duqsweep.checkpoint.locate import policy_sizes
 from duqsweep.checkpoint.sizes import linear_layers
 from duqsweep.errors import EvaluationError
-from duqsweep.inference.compile import compile_policy, load_compiler
-from duqsweep.quant.freeze import freeze
 from duqsweep.quant.select import Bits, select_layers
 from duqsweep.seams import Policy
-from duqsweep.spec import QuantSpec, TrialSpec
+from duqsweep.spec import TrialSpec
+from duqsweep.worker.build import compiled, quantized
 from duqsweep.worker.cache import ReferencePolicy, WorkerCache
 from duqsweep.worker.hardware import allocated_bytes, check_kernel, resolve_device
 from duqsweep.worker.noise import flow_noise
 from duqsweep.worker.observations import FixedObservations
 from duqsweep.worker.phases import phase
+from duqsweep.worker.rehearsal import Rehearsal, dark
 from duqsweep.worker.timing import warm_up
 
 WARM_UP_CALLS = 2  # the second shows whether the first has paid for everything
@@ -69,41 +68,34 @@ def prepare(spec: TrialSpec, bench: WorkerCache, cache_dir: Path) -> Prepared:
 def _prepare(spec: TrialSpec, bench: WorkerCache, cache_dir: Path) -> Prepared:
     torch.set_num_threads(spec.runtime.threads)
     check_steps(spec.policy, distilled_steps(spec.policy))
-    with phase("load"), ThreadPoolExecutor(1) as beside:
+    layers = linear_layers(policy_sizes(spec.policy))
+    bits = select_layers(spec.quant, layers)
+    with phase("load"):
         device = resolve_device(spec.runtime.device)
-        compiler = None
-        if (
-            spec.runtime.compile
-            and device != "cpu"
-            and not bench.has_reference(spec.policy, device)
-        ):
-            compiler = beside.submit(load_compiler, device)
+        is_first = not bench.has_reference(spec.policy, device)
         reference = bench.reference(spec.policy, device)
-        if compiler is not None:
-            compiler.result()
     _check_plan(spec, reference)
+    if bits:
+        check_kernel(spec.quant.kernel, reference.device)
+    rehearsal = Rehearsal(spec, reference, bits, layers, cache_dir)
     with phase("observations"):
-        observations = bench.observations(reference, spec.suite, cache_dir)
+
+        def meanwhile() -> None:
+            rehearsal.play(dark(spec.suite))
+
+        observations = bench.observations(reference, spec.suite, cache_dir, meanwhile)
+    if is_first:
+        rehearsal.play(observations.measured[0])
     with phase("reference actions"):
         expected = bench.reference_actions(reference, observations, spec.suite.seed)
     before = allocated_bytes(reference.device)
-    policy: Policy
-    called = spec.policy
-    policy = eager = reference.policy.copy(called.num_steps, called.times, called.reuse_images)
-    layers = linear_layers(policy_sizes(spec.policy))
-    bits = select_layers(spec.quant, layers)
+    stats = {}
     if bits:
-        check_kernel(spec.quant.kernel, reference.device)
         with phase("calibrate"):
             stats = bench.statistics(reference, observations, bits, spec.quant, layers)
-        with phase("freeze"):
-            packs = _pack_dir(spec.quant, reference.device, cache_dir)
-            freeze(eager.module, bits, spec.quant, stats, packs, reference.id)
-    module: torch.nn.Module | None = eager.module
-    if spec.runtime.compile:
-        with phase("compile"):
-            policy = compile_policy(eager)
-        module = None
+    eager = quantized(spec, reference, bits, stats, cache_dir)
+    policy: Policy = compiled(eager) if spec.runtime.compile else eager
+    module = None if spec.runtime.compile else eager.module
     del eager  # its unmerged weights, where the compiled policy owns merged ones
     allocated = allocated_bytes(reference.device)
     with phase("warm up"):
@@ -119,16 +111,6 @@ def _check_plan(spec: TrialSpec, reference: ReferencePolicy) -> None:
             f"replan_steps must not exceed the policy's horizon of {horizon} actions, got "
             f"{spec.suite.replan_steps}"
         )
-
-
-def _pack_dir(quant: QuantSpec, device: str, cache_dir: Path) -> Path | None:
-    """Where packs are kept; None where making one takes less time than reading its file.
-
-    On a GPU the 252 layers of pi0.5's LLM and DiT are folded in 1 s with a Hadamard matrix; hashing
-    them, and writing and reading 2 GB, took 14 s.
-    """
-    quick = device == "cuda" and quant.rotation in ("hadamard", "none")
-    return None if quick else cache_dir / "packs"
 
 
 def _warm_up(policy: Policy, observations: FixedObservations) -> list[float]:

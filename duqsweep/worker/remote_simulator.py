@@ -22,6 +22,7 @@ from duqsweep.worker.simulator_requests import (
     Opening,
     Reply,
     Request,
+    Reset,
     answer,
 )
 
@@ -47,6 +48,9 @@ class Simulator(Protocol):
 
     def open(self) -> None:
         """Begin to load LIBERO, unless that has begun already."""
+
+    def build(self, entry: LedgerEntry) -> None:
+        """Begin to build the episode's task, if that can be done beside; the next is `request`."""
 
     def request(self, request: Request) -> None:
         """Begin to do something; opens the simulator where it is not open."""
@@ -111,6 +115,10 @@ class RemoteSimulator:
         self._connection = Connection(ours.detach())
         self._is_opening, self._given_up = True, None
         self._send(self._opening)
+
+    def build(self, entry: LedgerEntry) -> None:
+        """See `Simulator`; the answer, or error, is that of an episode which was given up."""
+        self.request(Reset(entry))
 
     def request(self, request: Request) -> None:
         """See `Simulator`."""
@@ -206,6 +214,9 @@ class LocalSimulator:
         if self._environment is None:
             with in_simulator():
                 self._environment = WatchedEnvironment(self._open())
+
+    def build(self, entry: LedgerEntry) -> None:
+        """See `Simulator`; here it would take as long as later."""
 
     def request(self, request: Request) -> None:
         """See `Simulator`."""

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from duqsweep.errors import InfrastructureError
 from duqsweep.seams import Environment
+from duqsweep.spec import LedgerEntry
 from duqsweep.worker import pulse
 from duqsweep.worker.episode import Episode, Wish
 from duqsweep.worker.policy_calls import Acted, Ask, PolicyCalls
@@ -46,6 +47,11 @@ class SimulatorPool:
         """Have the first `count` simulators load LIBERO, while this process does something else."""
         for simulator in self.simulators[:count]:
             simulator.open()
+
+    def begin_to_build(self, entries: Sequence[LedgerEntry]) -> None:
+        """Have simulators build the tasks of episodes that `play` will give them, in this order."""
+        for simulator, entry in zip(self.simulators, entries, strict=False):
+            simulator.build(entry)
 
     def wait_until_open(self) -> None:
         """Wait until no simulator loads anything any more.

@@ -15,8 +15,10 @@ from duqsweep.errors import InfrastructureError
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
     rendering.resolve_renderer.cache_clear()
+    rendering.begin_to_resolve.cache_clear()
     yield
     rendering.resolve_renderer.cache_clear()
+    rendering.begin_to_resolve.cache_clear()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ class Repeated(Captured):
     """Where there are no graphs: what a graph does, i.e. the same on the same memory."""
 
     def __init__(
-        self, function: Callable[..., Any], given: Sequence[Tensor], device: torch.device, pool: Any
+        self, function: Callable[..., Any], given: Sequence[Tensor], stream: Any, pool: Any
     ) -> None:
         self.given = [tensor.clone() for tensor in given]
         self.function = function
@@ -38,6 +39,25 @@ class Repeated(Captured):
     def replay(self) -> None:
         for place, value in zip(flat(self.result), flat(self.function(*self.given)), strict=True):
             place.copy_(value)
+
+
+class Nothing:
+    """A stream or an event where everything is done at once."""
+
+    def __init__(self, device: object = None) -> None:
+        pass
+
+    def record(self) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        pass
+
+    def query(self) -> bool:
+        return True
+
+    def wait_stream(self, other: object) -> None:
+        pass
 
 
 def flat(result: Any) -> list[Tensor]:
@@ -57,6 +77,10 @@ def quick(policy: Pi05Policy, monkeypatch: pytest.MonkeyPatch) -> Policy:
         return replayed(policy)
     assert replayed(policy) is policy
     monkeypatch.setattr(replayed_call, "Captured", Repeated)
+    for name in ("Stream", "Event"):
+        monkeypatch.setattr(torch.cuda, name, Nothing)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
     return CalledPolicy(policy.frontend, policy.num_steps, ReplayedCall.of(policy))
 
@@ -72,6 +96,26 @@ def test_actions_are_equal_to_the_bit_at_every_shape_and_in_any_order(
     expected = [policy.act_normalised(*case) for case in cases]
     for case, actions in [*zip(cases, expected, strict=True)] * 2:
         assert np.array_equal(quick.act_normalised(*case), actions)
+
+
+def test_calls_that_overlap_are_equal_to_the_bit(policy: Pi05Policy, quick: Policy) -> None:
+    assert quick.calls_at_once == 2
+    cases = [(seen(INSTRUCTIONS[i % 2], i), noise_of(policy, i)) for i in range(8)]
+    expected = [policy.act(*case) for case in cases]
+    for _ in range(2):  # the first time, some of them are captured
+        begun = [quick.begin(*case) for case in cases[:2]]
+        for number, wanted in enumerate(expected):
+            assert np.array_equal(begun.pop(0).wait(), wanted)
+            if number + 2 < len(cases):
+                begun.append(quick.begin(*cases[number + 2]))
+
+
+def test_calls_that_are_waited_for_are_captured_once(policy: Pi05Policy, quick: Policy) -> None:
+    case = (seen(INSTRUCTIONS[0], 0), noise_of(policy, 0))
+    for _ in range(3):
+        quick.act(*case)
+    call = quick.call  # type: ignore[attr-defined]
+    assert [len(lane._captured) for lane in call._lanes] == [3, 0]
 
 
 def test_calibration_finds_the_same_maxima(policy: Pi05Policy, quick: Policy) -> None:

@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from duqsweep.checkpoint.locate import WEIGHTS, check_checkpoint, policy_sizes, weights_id
+from duqsweep.checkpoint.locate import WEIGHTS, check_checkpoint, policy_sizes
 from duqsweep.checkpoint.pi05_config import CONFIG_JSON
 from duqsweep.checkpoint.sizes import PolicySizes, sizes_of
+from duqsweep.checkpoint.weights_id import weights_id
 from duqsweep.errors import ConfigError, EvaluationError
 from duqsweep.policy.load import load_policy, save_random
 from duqsweep.spec import PolicySpec

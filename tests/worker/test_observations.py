@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from worker_parts import PaperSimulator
 
-from duqsweep.checkpoint.locate import weights_id
+from duqsweep.checkpoint.weights_id import weights_id
 from duqsweep.control.config.sweep_config import compose
 from duqsweep.envs.assets import RECORDING
 from duqsweep.envs.libero import open_environment
@@ -89,6 +89,21 @@ def test_the_second_process_reads_what_the_first_made(
     )
     assert all(same(a, b) for a, b in pairs)
     assert not any(same(a, b) for a in first.calibration for b in first.measured)
+
+
+def test_there_is_something_to_do_meanwhile_only_where_simulators_play(
+    checkpoint: Path, suite: SuiteSpec, tmp_path: Path
+) -> None:
+    policy = load_policy(PolicySpec("embedded", str(checkpoint)), "cpu")
+    simulator, resets = WatchedSimulator(), []
+
+    def meanwhile() -> None:
+        resets.append(simulator.resets)
+
+    pool = SimulatorPool.in_process(lambda: simulator)
+    for _ in range(2):
+        fixed_observations(policy, "id", suite, lambda: pool, tmp_path, None, meanwhile)
+    assert resets == [0]
 
 
 def not_asked() -> Path:

@@ -152,6 +152,23 @@ def test_a_simulator_keeps_to_the_tasks_that_it_has_built(
     assert len({pid for pid, _ in built}) == 3
 
 
+def test_tasks_are_built_before_anybody_plays(
+    pool: SimulatorPool, folder: Path, suite: SuiteSpec
+) -> None:
+    pool.close()
+    (folder / "built").unlink(missing_ok=True)
+    wanted = entries(3)
+    pool.begin_to_build(entries(40))  # three simulators: of the first three
+    deadline = time.monotonic() + 30
+    while not (folder / "built").exists() or len((folder / "built").read_text().split()) < 6:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert untimed(play(pool, wanted, suite)) == untimed(alone(folder, wanted, suite))
+    tasks = [line.split()[1] for line in (folder / "built").read_text().splitlines()]
+    assert sorted(tasks[:3]) == ["0", "1", "2"]
+    assert len(tasks) == 3 + 3  # `alone` builds each again
+
+
 def test_simulators_that_take_turns_build_each_task_once() -> None:
     class Holder:
         """A simulator that has built the tasks which it was given."""
