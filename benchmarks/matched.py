@@ -43,6 +43,7 @@ RESULTS = Path(__file__).parent / "results"
 WHOLE = re.compile(r"policy_(?!.*fake).*_graph")
 FIRST = (
     "w4a8_fused",  # all parts: integers in the image encoder, too
+    "w8a8_w4a8_dit",
     "w4a8_llm_dit",
     "w8a8_llm_w4a8_dit",
     "bf16",

@@ -16,6 +16,7 @@ TELLING = (
     "policy_w8a8_fused_graph",
     "policy_w8a8_llm_dit_fused_graph",
     "policy_w8a8_llm_w4a8_dit_fused_graph",
+    "policy_w8a8_w4a8_dit_fused_graph",
     "policy_w4a8_llm_dit_fused_graph",
     "expert_w4a8_fake_graph",
     "policy_bf16_merged_graph",

@@ -19,6 +19,7 @@ from latency.settings import (
     POLICY_FP8_PLAIN,
     POLICY_W4A8,
     POLICY_W8A8,
+    W8A8_DIT_W4A8,
 )
 
 if TYPE_CHECKING:
@@ -76,6 +77,11 @@ def _(bench: Bench) -> Built:
 @form("policy_w8a8_llm_w4a8_dit_fused_graph", LLM_W8A8_DIT_W4A8, integer=True, gpu_only=True)
 def _(bench: Bench) -> Built:
     return policy(bench, LLM_W8A8_DIT_W4A8, "w4a8")
+
+
+@form("policy_w8a8_w4a8_dit_fused_graph", W8A8_DIT_W4A8, integer=True, gpu_only=True)
+def _(bench: Bench) -> Built:
+    return policy(bench, W8A8_DIT_W4A8, "w4a8")
 
 
 @form("policy_w4a8_llm_dit_fused_graph", LLM_DIT_W4A8, integer=True, gpu_only=True)

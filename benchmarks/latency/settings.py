@@ -21,11 +21,13 @@ POLICY_W8A8 = QuantSpec(rules=(rule(EXPERT, 8), rule(LLM, 8), rule(VISION, 8)))
 # The same in e4m3; without a rotation, as others do it.
 POLICY_FP8 = replace(POLICY_W8A8, number_format="e4m3")
 POLICY_FP8_PLAIN = replace(POLICY_FP8, rotation="none", permutation="none")
-# Its products are so small that int8 saves little there.
+# Without the image encoder.
 LLM_DIT_W8A8 = QuantSpec(rules=(rule(EXPERT, 8), rule(LLM, 8)))
 # For each part what helps most: faster products or fewer bytes.
 LLM_W8A8_DIT_W4A8 = QuantSpec(rules=(rule(EXPERT, 4), rule(LLM, 8)))
-# The same with fewer bytes in the language model.
+# The same with the image encoder.
+W8A8_DIT_W4A8 = QuantSpec(rules=(rule(EXPERT, 4), rule(LLM, 8), rule(VISION, 8)))
+# Fewer bytes in the language model.
 LLM_DIT_W4A8 = QuantSpec(rules=(rule(EXPERT, 4), rule(LLM, 4)))
 POLICY_W4A8 = QuantSpec(rules=(rule(EXPERT, 4), rule(LLM, 4), rule(VISION, 8)))
 # Launches what the prototype launched: one product per block, outputs rotated back.

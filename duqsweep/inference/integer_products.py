@@ -1,6 +1,6 @@
 """Integer products of a compiled prefix, two kernels each: norm and quantization; product.
 
-Large products run on the warp groups of Hopper (`gemm_products.py`), the others in Triton's kernel.
+On Hopper they run on its warp groups (`gemm_products.py`), elsewhere in Triton's kernel.
 Two changes of the weights are exact: the permutation of an MLP's last layer is applied to the
 outputs of the first, and hidden channels that are added to fill cache lines are zero.
 """
@@ -27,19 +27,29 @@ from duqsweep.kernels.rotary import Rotary, Table
 from duqsweep.kernels.unfinished import Rows
 
 CACHE_LINE = 128  # bytes; SigLIP's 4304 hidden channels become 4352
+ROTARY_CHANNELS = 8  # of a head, which a thread of a warp group rotates at once
 
 
-def integer_norm(norm: Norm, weights: ProjectionWeights, rotary: Rotary | None) -> nn.Module:
+def integer_norm(
+    norm: Norm, weights: ProjectionWeights, dtype: torch.dtype, rotary: Rotary | None
+) -> nn.Module:
     """One module: x → the product of its norm; see `prefix_products.norm_linear`."""
     if rotary is None:
-        return IntegerProduct(weights, norm)
+        return _product(weights, norm, "nothing", dtype)
     pairs = rotary.interleaved(weights.out_features).to(weights.values.device)
-    return IntegerProduct(take_rows(weights, pairs), norm, "rotary", rotary)
+    return _product(take_rows(weights, pairs), norm, "rotary", dtype, rotary)
 
 
-def integer_linear_residual(weights: ProjectionWeights) -> nn.Module:
+def integer_linear_residual(weights: ProjectionWeights, dtype: torch.dtype) -> nn.Module:
     """One module: (rows, x) → x plus the product of rows."""
-    return IntegerProduct(weights)
+    return _product(weights, None, "nothing", dtype)
+
+
+def adds_up_parts(product: nn.Module) -> bool:
+    """Whether the product takes unfinished rows."""
+    return isinstance(product, IntegerProduct) or (
+        isinstance(product, GemmProduct) and product.is_integer
+    )
 
 
 def quantized_mlp(
@@ -112,15 +122,21 @@ class QuantizedMlp(nn.Module):
 
     def last_of(self, hidden: Tensor, x: Tensor) -> Rows:
         """X plus the last product."""
-        if isinstance(self.last, GemmProduct) and not self.last.values.is_floating_point():
+        if isinstance(self.last, GemmProduct) and self.last.is_integer:
             return self.last.in_parts(hidden, x)
         added: Tensor = self.last(hidden, x)
         return added
 
 
 def _product(
-    weights: ProjectionWeights, norm: Norm | None, kind: EpilogueKind, dtype: torch.dtype
+    weights: ProjectionWeights,
+    norm: Norm | None,
+    kind: EpilogueKind,
+    dtype: torch.dtype,
+    rotary: Rotary | None = None,
 ) -> nn.Module:
-    if on_warp_groups(weights, dtype):
-        return GemmProduct(weights, None if norm is None else permuted(norm, weights), kind)
-    return IntegerProduct(weights, norm, kind)
+    even = rotary is None or rotary.head_dim % ROTARY_CHANNELS == 0
+    if even and on_warp_groups(weights, dtype):
+        normed = None if norm is None else permuted(norm, weights)
+        return GemmProduct(weights, normed, kind, rotary)
+    return IntegerProduct(weights, norm, kind, rotary)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from duqsweep.checkpoint.sizes import LLM, StackSizes, rows_a_pass
 from duqsweep.inference.compiled import compiled
-from duqsweep.inference.integer_products import IntegerProduct, QuantizedMlp
+from duqsweep.inference.integer_products import QuantizedMlp, adds_up_parts
 from duqsweep.inference.prefix_attention import Attend, attention_on
 from duqsweep.inference.prefix_products import (
     GeluMlp,
@@ -73,17 +73,20 @@ class FusedVisionLayer(nn.Module):
         attention = layer.self_attn
         self.heads = attention.heads
         projections = [attention.q_proj, attention.k_proj, attention.v_proj]
-        self.qkv = norm_linear(norm_record(layer.layer_norm1), projections)
-        self.out = linear_residual(attention.out_proj)
-        self.attend = _attention_before(self.out, layer.layer_norm1.weight.device)
-        norm = layer.layer_norm2
-        self.mlp = mlp(norm_record(norm), [layer.mlp.fc1, layer.mlp.fc2], norm.weight.dtype)
+        dtype, device = layer.layer_norm1.weight.dtype, layer.layer_norm1.weight.device
+        self.qkv = norm_linear(norm_record(layer.layer_norm1), projections, dtype)
+        self.out = linear_residual(attention.out_proj, dtype)
+        self.attend = _attention_before(self.out, device)
+        norm = norm_record(layer.layer_norm2)
+        self.mlp = mlp(norm, [layer.mlp.fc1, layer.mlp.fc2], dtype)
 
-    def forward(self, x: Tensor, images: int) -> Tensor:
+    def forward(self, x: Rows, images: int) -> Rows:
         """(images * patches, width) → the same shape."""
-        head_dim = x.shape[1] // self.heads
-        mixed = self.attend(self.qkv(x), images, self.heads, head_dim)
-        return finished(self.mlp(self.out(mixed, x)))
+        qkv = _projected(self.qkv, x)
+        x = finished(x)
+        mixed = self.attend(qkv, images, self.heads, x.shape[1] // self.heads)
+        made: Rows = self.mlp(self.out(mixed, x))
+        return made
 
     def parts(self, rows: Tensor, images: int) -> list[Part]:
         """See `FusedPrefix.parts`."""
@@ -128,12 +131,12 @@ class FusedPrefixLayer(nn.Module):
         attention = layer.self_attn
         projections = [attention.q_proj, attention.k_proj, attention.v_proj]
         rotary = Rotary(sizes.head_dim, sizes.heads + sizes.kv_heads)
-        self.qkv = norm_linear(norm_record(layer.input_layernorm), projections, rotary)
-        self.o = linear_residual(attention.o_proj)
-        self.attend = _attention_before(self.o, layer.input_layernorm.weight.device)
+        dtype, device = layer.input_layernorm.weight.dtype, layer.input_layernorm.weight.device
+        self.qkv = norm_linear(norm_record(layer.input_layernorm), projections, dtype, rotary)
+        self.o = linear_residual(attention.o_proj, dtype)
+        self.attend = _attention_before(self.o, device)
         parts = [layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj]
-        norm = layer.post_attention_layernorm
-        self.mlp = mlp(norm_record(norm), parts, norm.weight.dtype)
+        self.mlp = mlp(norm_record(layer.post_attention_layernorm), parts, dtype)
 
     def forward(self, x: Rows, table: KeysValues) -> tuple[Rows, KeysValues]:
         """(tokens, width) → the same shape, and (1, kv_heads, tokens, head_dim) keys and values."""
@@ -162,7 +165,8 @@ class LastPrefixLayer(nn.Module):
         self.sizes = sizes
         projections = [layer.self_attn.k_proj, layer.self_attn.v_proj]
         rotary = Rotary(sizes.head_dim, sizes.kv_heads)
-        self.kv = norm_linear(norm_record(layer.input_layernorm), projections, rotary)
+        dtype = layer.input_layernorm.weight.dtype
+        self.kv = norm_linear(norm_record(layer.input_layernorm), projections, dtype, rotary)
 
     def forward(self, x: Rows, table: KeysValues) -> KeysValues:
         """(tokens, width) → (1, kv_heads, tokens, head_dim) each."""
@@ -197,7 +201,7 @@ class FusedPrefix(nn.Module):
         positions = torch.arange(longest, device=self.embed_tokens.weight.device)
         self.cosines, self.sines = rotary_table(positions, self.sizes.llm.head_dim)
         self._embed_patches: Callable[..., Tensor] = FusedPatches.forward
-        self._vision_layer: Callable[..., Tensor] = FusedVisionLayer.forward
+        self._vision_layer: Callable[..., Rows] = FusedVisionLayer.forward
         self._llm_layer: Callable[..., tuple[Rows, KeysValues]] = FusedPrefixLayer.forward
         self._last_layer: Callable[..., KeysValues] = LastPrefixLayer.forward
 
@@ -252,9 +256,10 @@ class FusedPrefix(nn.Module):
                 rows, added = deferred(rows, added, len(images))
             _, normed = add_norm(rows, added, self._post_norm.weight, self._post_norm.bias)
         else:
+            encoded: Rows = rows
             for layer in self.vision_layers:
-                rows = self._vision_layer(layer, rows, len(images))
-            normed = self.post_layernorm(rows)
+                encoded = self._vision_layer(layer, encoded, len(images))
+            normed = self.post_layernorm(finished(encoded))
         x = normed.view(x.shape)
         merged_patches = merge_patches(x, self.sizes.vision.merge)
         return cast(Tensor, self.project(merged_patches).flatten(0, 1))
@@ -288,9 +293,9 @@ def keys_values(rows: Tensor, sizes: StackSizes) -> KeysValues:
     return keys, values
 
 
-def _projected(product: nn.Module, x: Rows, table: KeysValues) -> Tensor:
+def _projected(product: nn.Module, x: Rows, table: KeysValues | None = None) -> Tensor:
     """Norm, products and rotary positions of x; those of integers finish it."""
-    made: Tensor = product(x if isinstance(product, IntegerProduct) else finished(x), table=table)
+    made: Tensor = product(x if adds_up_parts(product) else finished(x), table=table)
     return made
 
 
@@ -300,7 +305,7 @@ def _mlp_parts(mlp: nn.Module, rows: Tensor) -> list[Part]:
 
 def _attention_before(product: nn.Module, device: torch.device) -> Attend:
     """Attention whose result that product reads."""
-    return attention_on(device, in_parts=isinstance(product, IntegerProduct))
+    return attention_on(device, in_parts=adds_up_parts(product))
 
 
 def _any_length(function: Callable[..., Result]) -> Callable[..., Result]:

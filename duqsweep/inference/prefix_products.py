@@ -32,9 +32,9 @@ CACHE_LINE = 128  # channels; SigLIP's 4304 hidden ones become 4352
 
 
 def norm_linear(
-    norm: Norm, linears: Sequence[nn.Module], rotary: Rotary | None = None
+    norm: Norm, linears: Sequence[nn.Module], dtype: torch.dtype, rotary: Rotary | None = None
 ) -> nn.Module:
-    """One module: x → the concatenated products of its norm.
+    """One module: x, of dtype, → the concatenated products of its norm.
 
     With `rotary`, the module also takes `table` and applies rotary positions.
     """
@@ -42,17 +42,17 @@ def norm_linear(
     if weights is None:
         return SeparateNormLinears(norm, linears, rotary)
     if weights.is_integer:
-        return integer_norm(norm, weights, rotary)
+        return integer_norm(norm, weights, dtype, rotary)
     return NormLinear(norm, product_of(weights), rotary)
 
 
-def linear_residual(linear: nn.Module) -> nn.Module:
-    """One module: (rows, x) → x plus the product of rows."""
+def linear_residual(linear: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """One module: (rows, x), of dtype, → x plus the product of rows."""
     weights = weights_of(linear)
     if weights is None or weights.numerics == "simulated":
         return SeparateLinearResidual(linear)
     if weights.is_integer:
-        return integer_linear_residual(weights)
+        return integer_linear_residual(weights, dtype)
     return LinearResidual(product_of(weights))
 
 

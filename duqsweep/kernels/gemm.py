@@ -1,13 +1,9 @@
-"""Large products of int8 or FP8 codes on the warp groups of Hopper: launches `cuda/gemm.cu`.
-
-Triton's kernel (`products.py`) is faster for small weights: it loads fewer bytes at once, and so
-divides them among all multiprocessors.
-"""
+"""Products of int8 or FP8 codes on the warp groups of Hopper: launches `cuda/gemm.cu`."""
 
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import cast
 
 import torch
@@ -24,41 +20,71 @@ from duqsweep.kernels.rotary import Rotary
 from duqsweep.kernels.torch_operator import fake_of, operator
 from duqsweep.kernels.unfinished import ProductParts, Rows, finished
 
-OUTPUTS, CHANNELS = 256, 128  # of a tile, and per step
+CHANNELS = 128  # per step
 GROUP = 128  # outputs of a warp group: `row_order` permutes within it
-THREADS, FINISH_THREADS = 384, 256
+FINISH_THREADS = 256
 FINISH_OUTPUTS = 4 * FINISH_THREADS  # of a CTA that adds up parts
-KINDS = ("nothing", "gelu", "gated", "rotary")  # the values of EPILOGUE
+KINDS: tuple[EpilogueKind, ...] = ("nothing", "gelu", "gated", "rotary")  # of EPILOGUE
 STAGE_LIMIT = 226 * 1024  # bytes of shared memory for all stages
+MOST_STAGES = 9
+SMALL_LIMIT = 210 * 1024  # of small products, beside CTAs of the kernel before
 TILE_STEP = 16  # tokens
 WIDEST_TILE, WIDEST_PACKED = 208, 192  # tokens; with more, the registers do not suffice
+WIDEST_SMALL, WIDEST_OF_TWO = 128, 112  # the same of small products, and with two CTAs
+ROTARY_TOKENS = 48  # of a warp group: their angles fit into registers
+WIDEST_ROTARY = 3 * ROTARY_TOKENS
 CODE_FACTOR = 16  # int4 codes are multiplied in the high halves of bytes
 # From these, `division_for` estimates times. They fit those of 15 divisions on an H200.
 TOKEN_CLOCKS, STEP_CLOCKS, PACKED_STEP_CLOCKS = 8, 260, 190  # a step: per token, and besides
 EPILOGUE_CLOCKS = 24  # per token of a tile
 PART_BYTES = 1300  # per clock of all multiprocessors: sums of parts, stored and loaded again
-SMALLEST = 1 << 25  # channels times outputs, from which it is faster than Triton's kernel
+LARGE = 1 << 25  # channels times outputs of a weight that is divided into tiles of 256 outputs
 
 
 @dataclass(frozen=True)
 class Division:
     """How a product is divided; see `cuda/gemm.cu`."""
 
-    tile_tokens: int  # a multiple of 16, at most 208, or 192 of a packed weight
+    tile_tokens: int  # a multiple of 16 per token group
     split: int = 1
+    output_groups: int = 2
+    token_groups: int = 1
+    ctas: int = 1  # per multiprocessor
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of a tile."""
+        return self.output_groups * GROUP
+
+    @property
+    def group_tokens(self) -> int:
+        """Tokens of a warp group."""
+        return self.tile_tokens // self.token_groups
+
+    @property
+    def threads(self) -> int:
+        """Threads of a CTA."""
+        copying = 128 if self.group_tokens > 128 else 32
+        return 128 * self.output_groups * self.token_groups + copying
 
     def stages(self, packed: bool) -> int:
-        """As many steps as fit into shared memory, at most 6.
+        """As many steps as fit into shared memory.
 
         Args:
             packed: The weight is int4.
         """
-        row_bytes = OUTPUTS // 2 if packed else OUTPUTS
-        return min(6, STAGE_LIMIT // ((row_bytes + self.tile_tokens) * CHANNELS))
+        row_bytes = self.outputs // 2 if packed else self.outputs
+        limit = STAGE_LIMIT if self.output_groups > 1 else SMALL_LIMIT // self.ctas
+        return min(MOST_STAGES, limit // ((row_bytes + self.tile_tokens) * CHANNELS))
 
 
 def division_for(
-    tokens: int, outputs: int, channels: int, packed: bool, multiprocessors: int
+    tokens: int,
+    outputs: int,
+    channels: int,
+    packed: bool,
+    multiprocessors: int,
+    kind: EpilogueKind = "nothing",
 ) -> Division:
     """The fastest division by an estimate.
 
@@ -68,9 +94,37 @@ def division_for(
         channels: Of the weight.
         packed: The weight is int4.
         multiprocessors: Of the GPU.
+        kind: Of the epilogue.
     """
+    small = outputs * channels < LARGE
+    division = _small_division(tokens, outputs, multiprocessors, kind) if small else None
+    return division or _large_division(tokens, outputs, channels, packed, multiprocessors)
+
+
+def _small_division(
+    tokens: int, outputs: int, multiprocessors: int, kind: EpilogueKind
+) -> Division | None:
+    """The narrowest tiles of which a multiprocessor computes one, or two at the same time.
+
+    None: These would be too wide.
+    """
+    rotary = kind == "rotary"
+    step = ROTARY_TOKENS if rotary else TILE_STEP
+    for ctas, widest in ((1, WIDEST_ROTARY if rotary else WIDEST_SMALL), (2, WIDEST_OF_TWO)):
+        tiles = multiprocessors * ctas // -(-outputs // GROUP)  # of tokens
+        tile_tokens = -(-tokens // (max(tiles, 1) * step)) * step
+        if tiles and tile_tokens <= widest:
+            groups = tile_tokens // ROTARY_TOKENS if rotary else 1
+            return Division(tile_tokens, output_groups=1, token_groups=groups, ctas=ctas)
+    return None
+
+
+def _large_division(
+    tokens: int, outputs: int, channels: int, packed: bool, multiprocessors: int
+) -> Division:
+    """The least clocks by an estimate, among all tiles of 256 outputs."""
     widest = WIDEST_PACKED if packed else WIDEST_TILE
-    output_tiles, steps = -(-outputs // OUTPUTS), -(-channels // CHANNELS)
+    output_tiles, steps = -(-outputs // (2 * GROUP)), -(-channels // CHANNELS)
     step_clocks = PACKED_STEP_CLOCKS if packed else STEP_CLOCKS
 
     def clocks(division: Division) -> float:
@@ -104,8 +158,8 @@ def unsupported_reason(weight: ProjectionWeights, dtype: torch.dtype) -> str | N
         return "the weight has a scale per group of channels"
     if weight.out_features % GROUP or weight.in_features % (CHANNELS if weight.packed else 32):
         return f"{weight.out_features} x {weight.in_features} is no multiple of its tiles"
-    if weight.out_features * weight.in_features < SMALLEST:
-        return "Triton's kernel is faster for a weight of this size"
+    if weight.is_e4m3 and weight.out_features * weight.in_features < LARGE:
+        return "torch multiplies weights of this size in e4m3, and adds more exactly"
     return None
 
 
@@ -188,7 +242,8 @@ def gemm_linear(
     """
     norm = None if norm_weight is None else Norm(norm_weight, norm_bias)
     weight = ProjectionWeights(values, scales, bias, permutation, block, bits)
-    return finished(unfinished_linear(rows, weight, norm, cast(EpilogueKind, kind), residual))
+    epilogue = Epilogue(cast(EpilogueKind, kind), residual)
+    return finished(unfinished_linear(rows, weight, norm, epilogue))
 
 
 @fake_of(gemm_linear)
@@ -209,18 +264,14 @@ def _(
 
 
 def unfinished_linear(
-    rows: Rows,
-    weight: ProjectionWeights,
-    norm: Norm | None,
-    kind: EpilogueKind,
-    residual: Tensor | None,
+    rows: Rows, weight: ProjectionWeights, norm: Norm | None, epilogue: Epilogue
 ) -> Rows:
     """`gemm_linear`, with a result that may be unfinished; the weight is `ordered`."""
     codes, token_scales = per_token_quant(
         rows, weight.permutation, weight.block, weight.act_bits, norm, e4m3=weight.is_e4m3
     )
     sizes = len(codes), weight.out_features, weight.in_features
-    division = division_for(*sizes, weight.packed, nvrtc.multiprocessors())
+    division = division_for(*sizes, weight.packed, nvrtc.multiprocessors(), epilogue.kind)
     assert weight.scales is not None
     made = gemm(
         codes,
@@ -229,7 +280,7 @@ def unfinished_linear(
         weight.scales,
         weight.bias,
         division,
-        Epilogue(kind, residual),
+        epilogue,
     )
     note(f"gemm_{weight.format}")
     return made
@@ -263,31 +314,23 @@ def gemm(
     packed = values.dtype == torch.uint8
     width = outputs // 2 if epilogue.kind == "gated" else outputs
     out = torch.empty(tokens, width, dtype=torch.bfloat16, device=codes.device)
-    rotary = epilogue.rotary or Rotary(2, 0)
     cosines, sines = epilogue.table or (None, None)
-    constants = {
-        "FP8": int(codes.dtype == torch.float8_e4m3fn),
-        "PACKED": int(packed),
-        "TILE_TOKENS": division.tile_tokens,
-        "SPLIT": division.split,
-        "STAGES": division.stages(packed),
-        "EPILOGUE": KINDS.index(epilogue.kind),
-        "BIASED": int(bias is not None),
-        "RESIDUAL": int(epilogue.residual is not None),
-        "HEAD_DIM": rotary.head_dim,
-        "ROTARY_HEADS": rotary.heads,
-    }
-    header = wgmma_header(division.tile_tokens, codes.dtype == torch.float8_e4m3fn)
+    fp8 = codes.dtype == torch.float8_e4m3fn
+    constants = definitions(division, epilogue, fp8, packed, bias is not None)
+    header = wgmma_header(division.group_tokens, fp8)
     kernel = nvrtc.build("gemm", constants, headers={"wgmma.cuh": header})
-    tiles = -(-tokens // division.tile_tokens) * -(-outputs // OUTPUTS)
-    ctas = division.split * min(tiles, max(1, nvrtc.multiprocessors() // division.split))
+    tiles = -(-tokens // division.tile_tokens) * -(-outputs // division.outputs)
+    at_once = nvrtc.multiprocessors() * division.ctas // division.split  # tiles
+    ctas = division.split * min(tiles, max(1, at_once))
     parts = None
     if division.split > 1:
-        kind = torch.float32 if codes.dtype == torch.float8_e4m3fn else torch.int32
+        kind = torch.float32 if fp8 else torch.int32
         sizes = (division.split, tokens, outputs)
         parts = torch.empty(sizes, dtype=kind, device=codes.device)
     arguments = _Arguments(
-        (ctypes.c_ubyte * 128)() if packed else nvrtc.row_major_map(values, OUTPUTS, CHANNELS),
+        (ctypes.c_ubyte * 128)()
+        if packed
+        else nvrtc.row_major_map(values, division.outputs, CHANNELS),
         nvrtc.row_major_map(codes, division.tile_tokens, CHANNELS),
         *(
             None if tensor is None else tensor.data_ptr()
@@ -307,7 +350,7 @@ def gemm(
         outputs,
         channels,
     )
-    kernel.launch_early(arguments, (ctas, 1), THREADS)
+    kernel.launch_early(arguments, (ctas, 1), division.threads)
     if parts is None:
         return out
 
@@ -327,6 +370,24 @@ def gemm(
         bias=bias,
         residual=epilogue.residual,
     )
+
+
+def definitions(
+    division: Division, epilogue: Epilogue, fp8: bool, packed: bool, biased: bool
+) -> dict[str, int]:
+    """What `cuda/gemm.cu` is compiled with."""
+    rotary = epilogue.rotary or Rotary(2, 0)
+    return {
+        "FP8": int(fp8),
+        "PACKED": int(packed),
+        **{name.upper(): value for name, value in asdict(division).items()},
+        "STAGES": division.stages(packed),
+        "EPILOGUE": KINDS.index(epilogue.kind),
+        "BIASED": int(biased),
+        "RESIDUAL": int(epilogue.residual is not None),
+        "HEAD_DIM": rotary.head_dim,
+        "ROTARY_HEADS": rotary.heads,
+    }
 
 
 def wgmma_header(tokens: int, fp8: bool) -> str:

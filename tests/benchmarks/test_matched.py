@@ -70,8 +70,9 @@ def test_forms_are_all_that_run_a_whole_call_in_a_graph() -> None:
 
 def test_the_fastest_and_bf16_forms_come_first_and_only_where_policies_run_them() -> None:
     names = [form.name for form in matched._forms("cuda", "")]
-    assert names[:2] == ["policy_w4a8_llm_dit_fused_graph", "policy_w8a8_llm_w4a8_dit_fused_graph"]
-    assert {*names[2:4]} == {"policy_bf16_fused_graph", "policy_bf16_merged_graph"}
+    first = ("w4a8", "w8a8_w4a8_dit", "w4a8_llm_dit", "w8a8_llm_w4a8_dit")
+    assert names[:4] == [f"policy_{name}_fused_graph" for name in first]
+    assert {*names[4:6]} == {"policy_bf16_fused_graph", "policy_bf16_merged_graph"}
     long, short = Shape(3, 50, 1), Shape(3, 10, 20)
     for name, runs in (("bf16_fused", False), ("bf16_merged", True), ("w4a8_fused", True)):
         (form,) = matched._forms("cuda", f"policy_{name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,11 @@ from duqsweep.kernels.gemm import (
     CODE_FACTOR,
     GROUP,
     KINDS,
-    OUTPUTS,
+    LARGE,
     WIDEST_PACKED,
     WIDEST_TILE,
     Division,
+    definitions,
     division_for,
     fragments,
     gemm,
@@ -45,6 +47,7 @@ HOPPER = pytest.mark.skipif(
     reason="needs a Hopper GPU",
 )
 ROTARY = Rotary(head_dim=256, heads=3)
+small = partial(Division, output_groups=1)
 BOUND = 5e-3  # relative to the norm of the result, which is rounded to bf16, twice with a residual
 
 
@@ -90,17 +93,27 @@ def test_a_thread_holds_its_registers_of_two_instructions() -> None:
     channels=st.integers(1, 600).map(lambda n: 32 * n),
     multiprocessors=st.integers(1, 200),
     packed=st.booleans(),
+    kind=st.sampled_from(KINDS),
 )
 def test_a_division_covers_the_product_and_fits(
-    tokens: int, outputs: int, channels: int, multiprocessors: int, packed: bool
+    tokens: int,
+    outputs: int,
+    channels: int,
+    multiprocessors: int,
+    packed: bool,
+    kind: EpilogueKind,
 ) -> None:
-    division = division_for(tokens, outputs, channels, packed, multiprocessors)
-    tiles = -(-tokens // division.tile_tokens)
-    assert division.tile_tokens % 16 == 0
-    assert division.tile_tokens <= (WIDEST_PACKED if packed else WIDEST_TILE)
-    assert division.stages(packed) >= (5 if packed else 3)
+    division = division_for(tokens, outputs, channels, packed, multiprocessors, kind)
+    tiles = -(-tokens // division.tile_tokens) * -(-outputs // division.outputs)
+    assert division.tile_tokens % (16 * division.token_groups) == 0
+    assert division.group_tokens <= (WIDEST_PACKED if packed else WIDEST_TILE)
+    assert division.stages(packed) >= (5 if packed and division.ctas == 1 else 3)
+    if division.output_groups == 1:
+        assert outputs * channels < LARGE
+        assert division.split == 1
+        assert (division.ctas - 1) * multiprocessors < tiles <= division.ctas * multiprocessors
     if division.split > 1:
-        assert tiles * -(-outputs // OUTPUTS) * division.split <= multiprocessors
+        assert tiles * division.split <= multiprocessors
         assert 128 * (division.split - 1) < channels  # no CTA without a channel
 
 
@@ -119,6 +132,14 @@ def test_a_division_covers_the_product_and_fits(
         (534, 2048, 16384, True, [Division(144, 4), Division(112, 3)]),
         (790, 2048, 16384, True, [Division(160, 3)]),
         (1024, 2048, 16384, True, [Division(128, 2)]),
+        (512, 3456, 1152, False, [small(128)]),
+        (512, 1152, 1152, False, [small(48), small(64)]),
+        (512, 4352, 1152, False, [small(80, ctas=2)]),
+        (768, 3456, 1152, False, [small(96, ctas=2)]),
+        (768, 1152, 1152, False, [small(64)]),
+        (768, 4352, 1152, False, [small(112, ctas=2)]),
+        (534, 2048, 2048, False, [small(80)]),
+        (790, 2048, 2048, False, [small(112)]),
     ],
 )
 def test_the_division_is_the_fastest_one(
@@ -132,37 +153,43 @@ def test_the_reason_names_what_is_missing() -> None:
     assert unsupported_reason(weight, torch.bfloat16) == "warp groups are a feature of Hopper"
 
 
-CONSTANTS = {"STAGES": 4, "BIASED": 1, "RESIDUAL": 1, "HEAD_DIM": 256, "ROTARY_HEADS": 9}
+EPILOGUES: dict[EpilogueKind, Epilogue] = {
+    "nothing": Epilogue("nothing", torch.empty(0)),
+    "gelu": Epilogue("gelu"),
+    "gated": Epilogue("gated", torch.empty(0)),
+    "rotary": Epilogue("rotary", None, Rotary(head_dim=256, heads=9)),
+}
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(NVCC is None, reason="needs nvcc")
 @pytest.mark.parametrize(
-    ("values", "tokens", "split", "kind"),
+    ("values", "division", "kind"),
     [
-        ("int8", 208, 1, "gated"),
-        ("e4m3", 208, 5, "nothing"),
-        ("int8", 16, 1, "rotary"),
-        ("int4", 192, 1, "gated"),
-        ("int4", 192, 5, "nothing"),
+        ("int8", Division(208), "gated"),
+        ("e4m3", Division(208, split=5), "nothing"),
+        ("int8", Division(16), "rotary"),
+        ("int4", Division(192), "gated"),
+        ("int4", Division(192, split=5), "nothing"),
+        ("int8", small(112), "nothing"),
+        ("int8", small(128), "nothing"),
+        ("int8", small(112, ctas=2), "gelu"),
+        ("int8", small(144, token_groups=3), "rotary"),
+        ("int8", small(96, token_groups=2, ctas=2), "rotary"),
+        ("int4", small(112), "nothing"),
+        ("int4", small(112, ctas=2), "gelu"),
+        ("int4", small(144, token_groups=3), "rotary"),
     ],
 )
 def test_it_compiles_without_a_warning_or_a_spill(
-    values: str, tokens: int, split: int, kind: EpilogueKind, tmp_path: Path
+    values: str, division: Division, kind: EpilogueKind, tmp_path: Path
 ) -> None:
-    fp8 = int(values == "e4m3")
-    (tmp_path / "wgmma.cuh").write_text(wgmma_header(tokens, bool(fp8)))
-    constants = {
-        **CONSTANTS,
-        "FP8": fp8,
-        "PACKED": int(values == "int4"),
-        "TILE_TOKENS": tokens,
-        "SPLIT": split,
-        "EPILOGUE": KINDS.index(kind),
-    }
+    fp8 = values == "e4m3"
+    (tmp_path / "wgmma.cuh").write_text(wgmma_header(division.group_tokens, fp8))
+    defined = definitions(division, EPILOGUES[kind], fp8, values == "int4", kind != "rotary")
     command = [str(NVCC), "-std=c++17", "-gencode=arch=compute_90a,code=sm_90a", "-cubin"]
     command += ["-Werror=all-warnings", "-Xptxas=-v,-warn-spills", f"-I{tmp_path}"]
-    command += [*(f"-D{key}={value}" for key, value in constants.items())]
+    command += [*(f"-D{key}={value}" for key, value in defined.items())]
     command += ["-o", str(tmp_path / "out"), str(SOURCES / "gemm.cu")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -224,6 +251,20 @@ CASES = [
     (534, 2048, 1280, "int4", "rotary", False, False, Division(192)),
     (1, 128, 128, "int4", "nothing", False, False, Division(16)),
     (300, 256, 1152, "int4", "nothing", False, False, Division(64)),
+    (512, 1152, 3456, "int8", "nothing", True, False, small(128)),
+    (512, 1152, 1152, "int8", "nothing", True, True, small(48)),
+    (512, 1152, 4352, "int8", "gelu", True, False, small(80, ctas=2)),
+    (512, 4352, 1152, "int8", "nothing", True, True, small(48)),
+    (768, 4352, 1152, "int8", "nothing", True, True, small(64)),
+    (790, 2048, 2048, "int8", "nothing", False, True, small(112)),
+    (534, 2048, 2560, "int8", "rotary", False, False, small(96, token_groups=2)),
+    (534, 2048, 512, "int8", "rotary", False, False, small(48)),
+    (1023, 2048, 2560, "int8", "rotary", False, False, small(96, token_groups=2, ctas=2)),
+    (2000, 544, 2560, "int8", "rotary", False, False, small(112)),
+    (300, 544, 17024, "int8", "gated", False, False, small(64, ctas=2)),
+    (512, 1152, 1152, "int4", "nothing", True, True, small(48)),
+    (790, 2048, 2560, "int4", "rotary", False, False, small(144, token_groups=3)),
+    (768, 1152, 4352, "int4", "gelu", True, False, small(112, ctas=2)),
 ]
 
 
@@ -336,6 +377,34 @@ def test_quantization_finishes_a_product_as_its_own_kernel_does(tokens: int, pac
 
 @pytest.mark.gpu
 @HOPPER
+@torch.no_grad()
+def test_kernels_that_overlap_read_what_was_written_before() -> None:
+    """In a graph, each starts before those before it have ended; buffers are used again."""
+    torch.manual_seed(0)
+    norm = Norm(torch.ones(1152, device="cuda"), torch.zeros(1152, device="cuda"))
+    products = [GemmProduct(random_codes(1152, 1152, 8, 16, False), norm) for _ in range(12)]
+    rows = torch.randn(512, 1152, device="cuda").bfloat16()
+
+    def run(one_by_one: bool) -> Tensor:
+        x = rows
+        for product in products:
+            x = product(x, x)
+            if one_by_one:
+                torch.cuda.synchronize()
+        return x
+
+    wanted = run(one_by_one=True)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = run(one_by_one=False)
+    for _ in range(50):
+        found.zero_()
+        graph.replay()
+        assert torch.equal(found, wanted)
+
+
+@pytest.mark.gpu
+@HOPPER
 def test_the_reasons_on_a_gpu() -> None:
     large = ProjectionWeights(
         torch.zeros(32768, 1024, dtype=torch.int8, device="cuda"), torch.ones(32768, 1).cuda()
@@ -344,6 +413,9 @@ def test_the_reasons_on_a_gpu() -> None:
     assert unsupported_reason(large, torch.float32) == "it stores bfloat16, not float32"
     packed = pack_int4(large.values[:1024].cpu()).cuda()
     small = ProjectionWeights(packed, torch.ones(1024, 1).cuda())
+    assert unsupported_reason(small, torch.bfloat16) is None
+    e4m3 = large.values[:1024].to(torch.float8_e4m3fn)
+    small = ProjectionWeights(e4m3, torch.ones(1024, 1).cuda())
     assert unsupported_reason(small, torch.bfloat16) == (
-        "Triton's kernel is faster for a weight of this size"
+        "torch multiplies weights of this size in e4m3, and adds more exactly"
     )

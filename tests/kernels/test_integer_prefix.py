@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from duqsweep.checkpoint.sizes import PolicySizes, StackSizes, VisionSizes, linear_layers
+from duqsweep.inference import integer_products
 from duqsweep.inference.prefix import FusedPrefix
+from duqsweep.kernels import gemm, nvrtc
+from duqsweep.kernels.epilogue import NOTHING, Epilogue
+from duqsweep.kernels.gemm import Division
 from duqsweep.kernels.launches import counted
 from duqsweep.policy.pi05 import Pi05
 from duqsweep.quant.calibrate import calibrate
@@ -29,6 +35,13 @@ SIZES = PolicySizes(
     prompt_tokens=8,
     cameras=2,
 )
+WIDE_STACK = StackSizes(width=128, depth=2, mlp=128, heads=4, kv_heads=1, head_dim=64)
+WIDE = replace(  # all outputs are multiples of 128, once hidden channels fill cache lines
+    SIZES,
+    vision=VisionSizes(width=128, depth=2, mlp=240, heads=2, patch_px=8, image_px=16),
+    llm=WIDE_STACK,
+    expert=WIDE_STACK,
+)
 PROJECTIONS = r"(vision_tower|language_model)\..*(proj|fc\d)$"
 SOME = r"(vision_tower|language_model)\..*(q|v|up|down|out)_proj$"
 
@@ -38,14 +51,18 @@ def exact_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
+@torch.no_grad()
+def random_policy(sizes: PolicySizes) -> Pi05:
+    torch.manual_seed(0)
+    module = Pi05(sizes).to(DEVICE)
+    for value in module.parameters():
+        value.normal_(std=0.2 if value.ndim == 1 else value[0].numel() ** -0.5)
+    return module
+
+
 @pytest.fixture(scope="module")
 def policy() -> Pi05:
-    torch.manual_seed(0)
-    module = Pi05(SIZES).to(DEVICE)
-    with torch.no_grad():
-        for value in module.parameters():
-            value.normal_(std=0.2 if value.ndim == 1 else value[0].numel() ** -0.5)
-    return module
+    return random_policy(SIZES)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +74,7 @@ def inputs() -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def quantized(policy: Pi05, inputs: tuple[Tensor, Tensor], quant: QuantSpec) -> Pi05:
     module = copy.deepcopy(policy)
-    bits = select_layers(quant, linear_layers(SIZES))
+    bits = select_layers(quant, linear_layers(policy.sizes))
 
     def run() -> None:
         module.prefix(module.encode_images(inputs[0]), inputs[1])
@@ -126,5 +143,51 @@ def test_simulated_layers_are_called_one_by_one(
     for pair, wanted_pair, plain_pair in zip(
         prefix(inputs[0][0], inputs[1][0]), expected, unquantized, strict=True
     ):
+        for value, wanted, plain in zip(pair, wanted_pair, plain_pair, strict=True):
+            assert (value - wanted).norm() <= 0.2 * (wanted - plain).norm()
+
+
+def gemm_in_float64(
+    codes: Tensor,
+    token_scales: Tensor,
+    values: Tensor,
+    scales: Tensor,
+    bias: Tensor | None,
+    division: Division,
+    epilogue: Epilogue = NOTHING,
+) -> Tensor:
+    """`gemm`, of rows in the order of its kernel."""
+    product = codes.double() @ values.double().T * token_scales[:, None] * scales.T
+    if bias is not None:
+        product = product + bias
+    made = torch.empty_like(product)
+    made[:, gemm.row_order(len(values), epilogue.kind in ("gated", "rotary"))] = product
+    if epilogue.kind == "gelu":
+        made = F.gelu(made, approximate="tanh")
+    if epilogue.kind == "gated":
+        made = F.gelu(made[:, ::2], approximate="tanh") * made[:, 1::2]
+    if epilogue.kind == "rotary":
+        assert epilogue.rotary is not None
+        assert epilogue.table is not None
+        pairs = made.view(len(made), -1, epilogue.rotary.head_dim // 2, 2)
+        made = epilogue.rotary.apply(pairs.mT.flatten(1), epilogue.table)
+    return (made if epilogue.residual is None else made + epilogue.residual).float()
+
+
+@torch.no_grad()
+def test_kernels_on_warp_groups_are_given_what_they_read(
+    inputs: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = random_policy(WIDE)
+    module = quantized(policy, inputs, QuantSpec(rules(), kernel="int8"))
+    expected = module.prefix(module.encode_images(inputs[0]), inputs[1])
+    monkeypatch.setattr(gemm, "gemm", gemm_in_float64)
+    monkeypatch.setattr(nvrtc, "multiprocessors", lambda: 132)
+    monkeypatch.setattr(integer_products, "on_warp_groups", lambda weights, dtype: True)
+    with counted() as counts:
+        cache = FusedPrefix(module)(inputs[0][0], inputs[1][0])
+    assert counts["gemm_w8a8"] == 4 * (WIDE.vision.depth + WIDE.llm.depth - 1) + 1
+    unquantized = policy.prefix(policy.encode_images(inputs[0]), inputs[1])
+    for pair, wanted_pair, plain_pair in zip(cache, expected, unquantized, strict=True):
         for value, wanted, plain in zip(pair, wanted_pair, plain_pair, strict=True):
             assert (value - wanted).norm() <= 0.2 * (wanted - plain).norm()

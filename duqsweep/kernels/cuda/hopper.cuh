@@ -11,12 +11,15 @@ DEVICE void mbarrier_init(u32 barrier, u32 arrivals) {
 DEVICE void mbarrier_expect(u32 barrier, u32 bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
-// Arrives at the same barrier of a CTA of the cluster.
+// Arrives at the same barrier of a CTA of the cluster: what this thread's asynchronous products read may be overwritten.
+// Nothing that the thread has written itself is passed on: a release for the cluster would be a fence for the whole GPU.
 DEVICE void mbarrier_arrive(u32 barrier, u32 rank) {
     asm volatile("{ .reg .b32 remote; mapa.shared::cluster.u32 remote, %0, %1;"
                  "  mbarrier.arrive.shared::cluster.b64 _, [remote]; }"
                  ::"r"(barrier), "r"(rank) : "memory");
 }
+// Waits for arrivals and asynchronous copies, whichever CTA has started them. To acquire what other CTAs have stored, with
+// the scope of the cluster, would empty the L1 cache.
 DEVICE void mbarrier_wait(u32 barrier, u32 parity) {
     u32 done;
     do
@@ -64,6 +67,30 @@ DEVICE void launch_dependents() { asm volatile("griddepcontrol.launch_dependents
 // Also empties the L1 cache of this multiprocessor: the wait alone leaves there what kernels before have loaded from memory
 // that is now another tensor's. __ldg of what an earlier kernel writes stays wrong, since it may be moved before the wait.
 DEVICE void wait_for_previous_kernel() { asm volatile("griddepcontrol.wait; fence.acquire.gpu;" ::: "memory"); }
+
+// Loads of 4, 8 or 16 bytes that stay in their place.
+#define LOAD(NAME, INSTRUCTION)                                                                              \
+    template <typename T> DEVICE T NAME(const T *from) {                                                     \
+        static_assert(sizeof(T) == 4 || sizeof(T) == 8 || sizeof(T) == 16, "");                              \
+        int4 bits;                                                                                           \
+        if constexpr (sizeof(T) == 16)                                                                       \
+            asm volatile(INSTRUCTION ".v4.b32 {%0, %1, %2, %3}, [%4];"                                       \
+                         : "=r"(bits.x), "=r"(bits.y), "=r"(bits.z), "=r"(bits.w) : "l"(from) : "memory");   \
+        else if constexpr (sizeof(T) == 8)                                                                   \
+            asm volatile(INSTRUCTION ".v2.b32 {%0, %1}, [%2];"                                               \
+                         : "=r"(bits.x), "=r"(bits.y) : "l"(from) : "memory");                               \
+        else                                                                                                 \
+            asm volatile(INSTRUCTION ".b32 %0, [%1];" : "=r"(bits.x) : "l"(from) : "memory");                \
+        T found;                                                                                             \
+        memcpy(&found, &bits, sizeof(T));                                                                    \
+        return found;                                                                                        \
+    }
+// Of constants, before that wait: the compiler would move other loads to where their values are used, after it.
+LOAD(load_early, "ld.global")
+// Of what an earlier kernel has written, from L2; all are under way before the first value is used. Not __ldg: that may find
+// in the L1 cache what was there when this kernel, which has started early, began.
+LOAD(load_written, "ld.relaxed.gpu.global")
+#undef LOAD
 
 // Warp groups.
 template <int N> DEVICE void give_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }

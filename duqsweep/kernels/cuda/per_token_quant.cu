@@ -14,7 +14,7 @@
 #include "rounding.cuh"
 
 constexpr int THREADS = 32 * WARPS, SPAN = 16, EIGHTS = (WIDTH / 8 + THREADS - 1) / THREADS;
-constexpr float SMALLEST_SCALE = 1e-8f, EPS = 1e-6f;   // as in triton_math.py and norms.py
+constexpr float SMALLEST_SCALE = 1e-8f, EPS = 1e-6f, SHARE = 1.f / WIDTH;   // as in triton_math.py and norms.py
 constexpr bool FROM_SHARED = PERMUTED || NORM || SOURCE;
 constexpr bool KEPT = TILES <= 3;   // rotated values stay in registers; otherwise they are rotated again
 
@@ -95,56 +95,76 @@ DEVICE void rotate(float (&turned)[2][4], const u32 (&raw)[2][2], const Signs &s
     }
 }
 
-// Eight channels of a token.
-DEVICE uint4 load_eight(const Arguments &g, int eight) {
+// What eight outputs of a product are multiplied by and what is added.
+struct Factors {
+    float2 scales[4];
+    u32 bias[4];
+    DEVICE void load(const Arguments &g, int eight) {
+        // Outputs 4 slab + 2 half + one of eight are rows 64 slab + 8 half + one of the weight, see gemm.row_order.
+        const int first = eight / 16 * 128 + eight / 4 % 4 * 16 + eight % 4 * 2;
+#pragma unroll
+        for (int pair = 0; pair < 4; pair++) {
+            const int at = first + pair / 2 * 64 + pair % 2 * 8;
+            scales[pair] = load_early((const float2 *)(g.weight_scales + at));
+            bias[pair] = g.bias ? load_early((const u32 *)(g.bias + at)) : 0;
+        }
+    }
+};
+
+// Eight channels of a token. factors: of a product.
+DEVICE uint4 load_eight(const Arguments &g, int eight, const Factors &factors) {
 #if SOURCE == 1
     constexpr int PER_HEAD = WIDTH / HEADS / 8;
     const u64 rows = gridDim.x, row = blockIdx.x;
     float logs[PARTS], top = -3e38f, sum = 0.f, total[8] = {};
 #pragma unroll
     for (int part = 0; part < PARTS; part++) {
-        logs[part] = g.logs[(part * rows + row) * HEADS + eight / PER_HEAD];
+        logs[part] = load_written(g.logs + (part * rows + row) * HEADS + eight / PER_HEAD);
         top = fmaxf(top, logs[part]);
     }
 #pragma unroll
     for (int part = 0; part < PARTS; part++) {
         const float weight = exp2f(logs[part] - top);
         const float4 *from = (const float4 *)g.parts + ((part * rows + row) * WIDTH) / 4 + 2 * eight;
-        const float4 a = from[0], b = from[1];
+        const float4 a = load_written(from), b = load_written(from + 1);
         const float values[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
         sum += weight;
 #pragma unroll
         for (int i = 0; i < 8; i++) total[i] += weight * values[i];
     }
+    const float inverse = 1.f / sum;
 #pragma unroll
-    for (int i = 0; i < 8; i++) total[i] /= sum;
+    for (int i = 0; i < 8; i++) total[i] *= inverse;
     return {to_bf16(total[0], total[1]), to_bf16(total[2], total[3]), to_bf16(total[4], total[5]),
             to_bf16(total[6], total[7])};
 #elif SOURCE == 2
     const u64 rows = gridDim.x, row = blockIdx.x;
-    int total[8] = {};
+    const float token_scale = load_written(g.token_scales + row);
+    int4 sums[PARTS][2];
 #pragma unroll
     for (int part = 0; part < PARTS; part++) {
         const int4 *from = (const int4 *)g.parts + ((part * rows + row) * WIDTH) / 4 + 2 * eight;
-        const int4 a = from[0], b = from[1];
-        const int sums[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
-#pragma unroll
-        for (int i = 0; i < 8; i++) total[i] += sums[i];
+        sums[part][0] = load_written(from), sums[part][1] = load_written(from + 1);
     }
-    // Outputs 4 slab + 2 half + one of eight are rows 64 slab + 8 half + one of the weight, see gemm.row_order.
-    const int first = eight / 16 * 128 + eight / 4 % 4 * 16 + eight % 4 * 2;
-    const float token_scale = g.token_scales[row];
+    uint4 added = {0, 0, 0, 0};
+    if (g.residual) added = load_written((const uint4 *)(g.residual + row * WIDTH) + eight);
+    int total[8] = {};
+#pragma unroll
+    for (int part = 0; part < PARTS; part++) {
+        const int4 a = sums[part][0], b = sums[part][1];
+        const int eight_sums[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+#pragma unroll
+        for (int i = 0; i < 8; i++) total[i] += eight_sums[i];
+    }
     u32 made[4];
 #pragma unroll
     for (int pair = 0; pair < 4; pair++) {
-        const int at = first + pair / 2 * 64 + pair % 2 * 8;
-        const float2 scale = __ldg((const float2 *)(g.weight_scales + at));
-        const u32 bias = g.bias ? __ldg((const u32 *)(g.bias + at)) : 0;
+        const float2 scale = factors.scales[pair];
+        const u32 bias = factors.bias[pair];
         made[pair] = to_bf16((float)total[2 * pair] * scale.x * token_scale + low(bias),
                              (float)total[2 * pair + 1] * scale.y * token_scale + high(bias));
     }
     if (g.residual) {
-        const uint4 added = *((const uint4 *)(g.residual + row * WIDTH) + eight);
         const u32 pairs[4] = {added.x, added.y, added.z, added.w};
 #pragma unroll
         for (int i = 0; i < 4; i++)
@@ -154,7 +174,7 @@ DEVICE uint4 load_eight(const Arguments &g, int eight) {
     *((uint4 *)(g.out + row * WIDTH) + eight) = stored;
     return stored;
 #else
-    return ((const uint4 *)(g.rows + blockIdx.x * g.row_stride))[eight];
+    return load_written((const uint4 *)(g.rows + blockIdx.x * g.row_stride) + eight);
 #endif
 }
 
@@ -177,11 +197,16 @@ extern "C" __global__ void __launch_bounds__(THREADS) per_token_quant(const __gr
         for (int half = 0; half < 2; half++) {
             const int channel = channel_of(tile, half);
             if (!FROM_SHARED || channel >= WIDTH) continue;
-            sources[tile][half] = PERMUTED ? __ldg((const int4 *)(g.permutation + channel))
+            sources[tile][half] = PERMUTED ? load_early((const int4 *)(g.permutation + channel))
                                            : make_int4(channel, channel + 1, channel + 2, channel + 3);
-            if (NORM) weights[tile][half] = __ldg((const float4 *)(g.norm_weight + channel));
-            if (NORM == 2) shifts[tile][half] = __ldg((const float4 *)(g.norm_bias + channel));
+            if (NORM) weights[tile][half] = load_early((const float4 *)(g.norm_weight + channel));
+            if (NORM == 2) shifts[tile][half] = load_early((const float4 *)(g.norm_bias + channel));
         }
+    Factors factors[SOURCE == 2 ? EIGHTS : 1];
+    if (SOURCE == 2)
+#pragma unroll
+        for (int i = 0; i < EIGHTS; i++)
+            if (i * THREADS + threadIdx.x < WIDTH / 8) factors[i].load(g, i * THREADS + threadIdx.x);
     wait_for_previous_kernel();
 
     float mean = 0.f, inverse = 1.f;
@@ -191,7 +216,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) per_token_quant(const __gr
 #pragma unroll
         for (int i = 0; i < EIGHTS; i++) {
             const int eight = i * THREADS + threadIdx.x;
-            eights[i] = eight < WIDTH / 8 ? load_eight(g, eight) : uint4{0, 0, 0, 0};
+            eights[i] = eight < WIDTH / 8 ? load_eight(g, eight, factors[SOURCE == 2 ? i : 0]) : uint4{0, 0, 0, 0};
             if (eight < WIDTH / 8) ((uint4 *)row)[eight] = eights[i];
         }
         if (NORM == 2) {
@@ -201,7 +226,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) per_token_quant(const __gr
 #pragma unroll
                 for (int j = 0; j < 4; j++) sum += low(pairs[j]) + high(pairs[j]);
             }
-            mean = sum_of_cta(sum, warp_values[0], warp, lane) / WIDTH;
+            mean = sum_of_cta(sum, warp_values[0], warp, lane) * SHARE;
         }
         if (NORM) {
 #pragma unroll
@@ -214,7 +239,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) per_token_quant(const __gr
                         squares += a * a + b * b;
                     }
             }
-            inverse = rsqrtf(sum_of_cta(squares, warp_values[1], warp, lane) / WIDTH + EPS);
+            inverse = rsqrtf(sum_of_cta(squares, warp_values[1], warp, lane) * SHARE + EPS);
         } else {
             __syncthreads();
         }
@@ -241,7 +266,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) per_token_quant(const __gr
                     pairs.x = row[s.x] | (u32)row[s.y] << 16, pairs.y = row[s.z] | (u32)row[s.w] << 16;
                 }
             } else if (channel < WIDTH) {
-                pairs = *(const uint2 *)(g.rows + blockIdx.x * g.row_stride + channel);
+                pairs = load_written((const uint2 *)(g.rows + blockIdx.x * g.row_stride + channel));
             }
             raw[tile][half][0] = pairs.x, raw[tile][half][1] = pairs.y;
         }
