@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from duqsweep.checkpoint.sizes import PolicySizes, StackSizes, VisionSizes, sizes_of
+from duqsweep.inference import compiled_layer
 from duqsweep.inference.compiled_expert import CompiledExpert
 from duqsweep.policy.pi05 import Pi05, PrefixCache
 
@@ -117,16 +118,16 @@ def test_bfloat16_stays_close() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, while it compiles
 @torch.no_grad()
-def test_compiled_loop_gives_the_same_actions() -> None:
+def test_compiled_loop_gives_the_same_actions(monkeypatch: pytest.MonkeyPatch) -> None:
     """As C++ without vectors, which gcc takes half as long to compile."""
-    from torch._inductor import config as inductor
-
+    plain = {"cpp.vec_isa_ok": False, "cpp_cache_precompile_headers": False}
+    options = {**compiled_layer.cpu_options(), **plain}
+    monkeypatch.setattr(compiled_layer, "cpu_options", lambda: options)
     module = random_policy(MANY_HEADS_ONE_KEY)
     fused = CompiledExpert(module, num_steps=2)
     prefix = fused.prepare(prefix_of(module, prompt_tokens=3))
     noise = torch.randn(5, 9)
     expected = fused.denoise(noise, prefix)
     fused.compile()
-    with inductor.patch({"cpp.vec_isa_ok": False, "cpp_cache_precompile_headers": False}):
-        actions = fused.denoise(noise, prefix)
+    actions = fused.denoise(noise, prefix)
     assert (actions - expected).abs().max() <= 1e-5 * expected.abs().max()
