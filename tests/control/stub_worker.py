@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,14 @@ class StubDispatcher:
     def __init__(self, sweep_dir: Path) -> None:
         self._dir = sweep_dir
         self._pending: list[Assignment] = []
+        self._part = ""
         self.played: list[tuple[int, int]] = []  # trial, ledger position
 
+    def turn_to(self, part: str) -> None:
+        self._part = part
+
     def submit(self, assignment: Assignment) -> None:
+        assignment = replace(assignment, part=self._part)
         note_submission(self._dir, assignment, "stub", None, 0, None)
         self._pending.append(assignment)
 
@@ -50,9 +56,9 @@ class StubDispatcher:
         return ended
 
     def evaluate(self, assignment: Assignment):
-        folder = files.trial_dir(self._dir, assignment.trial)
+        folder = assignment.folder(self._dir)
         try:
-            read_ledger(self._dir / files.LEDGER_JSON)
+            read_ledger(self._dir / assignment.part / files.LEDGER_JSON)
             progress = SavedProgress.read(folder)
             trial = Trial.from_json(files.read_json(folder / files.SPEC_JSON))
         except DuqsweepError as error:

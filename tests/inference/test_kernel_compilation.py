@@ -8,7 +8,6 @@ from pi05_inputs import INSTRUCTIONS, noise_of, seen
 from torch import Tensor
 
 from duqsweep.inference import kernel_compilation
-from duqsweep.inference.backends import EXPERT_BACKENDS
 from duqsweep.inference.compile import compile_policy
 from duqsweep.inference.compiled_expert import CompiledExpert, PaddedPrefix
 from duqsweep.inference.kernel_compilation import compile_kernels, cut_to_ends
@@ -65,7 +64,10 @@ def test_a_cut_policy_is_called_as_a_whole_one(
     monkeypatch.setattr(FusedPrefix, "compile", lambda self, any_length: None)
     monkeypatch.setattr(CompiledExpert, "denoise", watched)
     monkeypatch.setattr(kernel_compilation, "CompiledExpert", Other)
-    monkeypatch.setattr("duqsweep.inference.backends.EXPERT_BACKENDS", EXPERT_BACKENDS[-1:])
+    # Not above: this defines Triton's kernels, and their own tests choose beforehand how.
+    from duqsweep.inference import backends
+
+    monkeypatch.setattr(backends, "EXPERT_BACKENDS", backends.EXPERT_BACKENDS[-1:])
     cut = policy.copy(policy.num_steps)
     cut_to_ends(cut.module)
     shared = {tensor.data_ptr() for tensor in policy.weights()}
