@@ -31,27 +31,11 @@ DEVICE void mbarrier_wait(u32 barrier, u32 parity) {
 }
 DEVICE void fence_mbarrier_init() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
 
-// Clusters.
-DEVICE u32 cluster_rank() {
-    u32 rank;
-    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    return rank;
-}
-DEVICE void cluster_sync() {
-    asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
-}
-
 // Tensor memory accelerator (TMA): copies a box of a two-dimensional tensor to shared memory.
 DEVICE void load_box(u32 to, const void *map, int column, int row, u32 barrier) {
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
                  " [%0], [%1, {%2, %3}], [%4];"
                  ::"r"(to), "l"(map), "r"(column), "r"(row), "r"(barrier) : "memory");
-}
-// The same, to the same place of every CTA in the mask; each CTA's own barrier counts the bytes.
-DEVICE void load_box_multicast(u32 to, const void *map, int column, int row, u32 barrier, u16 ctas) {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster"
-                 " [%0], [%1, {%2, %3}], [%4], %5;"
-                 ::"r"(to), "l"(map), "r"(column), "r"(row), "r"(barrier), "h"(ctas) : "memory");
 }
 // Copies contiguous bytes to shared memory: a multiple of 16.
 DEVICE void load_bytes(u32 to, const void *from, u32 bytes, u32 barrier) {
