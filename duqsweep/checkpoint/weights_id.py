@@ -13,7 +13,7 @@ from duqsweep.spec import PolicySpec
 HASHED = ("*.safetensors", "*.json", "assets/**/*.json", "*.model")
 PIECE_MB = 64  # hashed by one thread
 BLOCK_MB = 1  # read at once
-THREADS = 8  # at most: more read no faster
+READERS = 8  # threads that read files, at most: more read no faster
 
 
 _begun: tuple[tuple[str, str | None, str | None], Future[str]] | None = None  # whose, and its id
@@ -47,9 +47,14 @@ def weights_id(spec: PolicySpec) -> str:
         for path in _files(spec)
         for start in range(0, path.stat().st_size, PIECE_MB << 20)
     ]
-    with ThreadPoolExecutor(min(THREADS, len(os.sched_getaffinity(0)))) as readers:
+    with ThreadPoolExecutor(reader_threads()) as readers:
         digests = readers.map(_piece_digest, pieces)
         return hashlib.sha256(b"".join(digests)).hexdigest()[:16]
+
+
+def reader_threads() -> int:
+    """How many threads read a checkpoint's files here."""
+    return min(READERS, len(os.sched_getaffinity(0)))
 
 
 def _piece_digest(piece: tuple[Path, int]) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,11 +14,11 @@ from torch import Tensor
 
 from duqsweep.checkpoint.parameters import is_kept_float32, neighbours
 from duqsweep.checkpoint.safetensors_header import StoredTensor
+from duqsweep.checkpoint.weights_id import READERS, reader_threads
 from duqsweep.errors import EvaluationError
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 PIECE_BYTES = 16 << 20  # that a thread reads at once
-THREADS = 8  # at most: more read no faster
 BUFFERS = 2  # of a thread: one is filled while the other is copied to a GPU
 MEMORY_INFO = Path("/proc/meminfo")
 
@@ -35,7 +34,7 @@ def bytes_needed(parameters: Mapping[str, StoredTensor], dtype: torch.dtype) -> 
         math.prod(stored.shape) * parameter_dtype(name, dtype).itemsize
         for name, stored in parameters.items()
     )
-    return loaded + THREADS * BUFFERS * PIECE_BYTES
+    return loaded + READERS * BUFFERS * PIECE_BYTES
 
 
 def bytes_free(device: str) -> int | None:
@@ -71,7 +70,7 @@ def read_tensors(
     tensors = _allocated(parameters, torch.device(device), dtype)
     pieces = [piece for name in tensors for piece in _pieces(name, parameters[name], tensors[name])]
     pieces.sort(key=lambda piece: piece.start)
-    threads = min(THREADS, len(os.sched_getaffinity(0)))
+    threads = reader_threads()
     with ThreadPoolExecutor(threads) as readers:
         shares = [pieces[first::threads] for first in range(threads)]
         broken = sorted(set[str]().union(*readers.map(partial(_read, path), shares)))

@@ -35,7 +35,7 @@ from duqsweep.checkpoint.pi05_config import AFTER, BEFORE
 from duqsweep.checkpoint.pi05_folder import WEIGHTS
 from duqsweep.checkpoint.safetensors_header import read_header
 from duqsweep.checkpoint.sizes import LLM, PolicySizes, sizes_of
-from duqsweep.checkpoint.weights_id import weights_id
+from duqsweep.checkpoint.weights_id import READERS, weights_id
 from duqsweep.errors import ConfigError, EvaluationError
 from duqsweep.policy.load import load_pi05, load_policy
 from duqsweep.policy.pi05 import Pi05
@@ -43,7 +43,6 @@ from duqsweep.policy.random_pi05 import Layout, RandomPi05, write_random
 from duqsweep.policy.weight_loading import (
     BUFFERS,
     PIECE_BYTES,
-    THREADS,
     bytes_free,
     bytes_needed,
     check_memory,
@@ -347,7 +346,7 @@ def test_too_little_memory_is_told_before_loading(openpi: Path) -> None:
     stored = read_header(openpi / WEIGHTS)
     numbers = sum(np.prod(shape) for shape in parameter_shapes(TINY).values())
     needed = bytes_needed(stored, torch.float32)
-    assert needed == 4 * numbers + THREADS * BUFFERS * PIECE_BYTES
+    assert needed == 4 * numbers + READERS * BUFFERS * PIECE_BYTES
     assert bytes_needed(stored, torch.bfloat16) < needed
     rule = r"model.safetensors need 28.00 GB on cuda, where 24.00 GB are free"
     with pytest.raises(EvaluationError, match=rule):

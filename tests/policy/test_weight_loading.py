@@ -33,8 +33,7 @@ def test_tensors_are_those_of_the_file(
     folder: Path, dtype: torch.dtype, device: str, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(weight_loading, "PIECE_BYTES", 1024)  # most tensors have several pieces
-    monkeypatch.setattr(weight_loading, "THREADS", threads)
-    monkeypatch.setattr(weight_loading.os, "sched_getaffinity", lambda _: range(threads))
+    monkeypatch.setattr(weight_loading, "reader_threads", lambda: threads)
     parameters = read_folder(folder, None).parameters
     found = read_tensors(folder / WEIGHTS, parameters, device, dtype)
     held = {k.removeprefix("model."): v for k, v in load_file(folder / WEIGHTS).items()}
