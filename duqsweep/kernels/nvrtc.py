@@ -57,15 +57,14 @@ class Kernel:
             _checked(_driver().cuLaunchCooperativeKernel(self.function, *sizes, stream, given))
 
     def launch_early(
-        self, arguments: ctypes.Structure, ctas: tuple[int, int], threads: int, cluster: int = 1
+        self, arguments: ctypes.Structure, ctas: tuple[int, int], threads: int
     ) -> None:
         """Launch CTAs that may start before the previous kernel on the stream ends.
 
         Args:
             arguments: The kernel's only argument.
-            ctas: CTAs of the grid: x, a multiple of `cluster`, and y.
+            ctas: CTAs of the grid: x and y.
             threads: Threads per CTA.
-            cluster: CTAs per cluster.
 
         Raises:
             EvaluationError: The driver refuses.
@@ -81,7 +80,7 @@ class Kernel:
         config.blockDimX, config.blockDimY, config.blockDimZ = threads, 1, 1
         config.sharedMemBytes = self.shared_bytes
         config.hStream = torch.cuda.current_stream().cuda_stream
-        config.attrs, config.numAttrs = [early, _cluster_attribute(cluster)], 2
+        config.attrs, config.numAttrs = [early], 1
         with _pointer_to(arguments) as given:
             _checked(driver.cuLaunchKernelEx(config, self.function, given, 0))
 
