@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 from duqsweep.codec import decode, encode
@@ -10,13 +11,18 @@ from duqsweep.errors import ConfigError, EvaluationError, SpecError
 from duqsweep.files import read_json, write_json
 from duqsweep.spec import LedgerEntry, SuiteSpec
 
+# Of the episodes that are looked at, and of the noise that actions are compared with: sweeps with
+# different seeds calibrate alike, and their action errors can be compared.
+LOOKED_AT_SEED = SuiteSpec.seed
+
 
 def make_ledger(suite: SuiteSpec, reserved: bool = False) -> list[LedgerEntry]:
     """Every episode that a suite allows, shuffled with its seed.
 
     Each consecutive block of `total_tasks` entries holds every task once, so that a prefix of any
     length is balanced over the tasks. Where the suite has categories, each consecutive run of as
-    many entries holds every category once. No (task, initial state) occurs twice.
+    many entries holds every category once. No (task, initial state) occurs twice. The reserved
+    states that `looked_at` names come last, whatever the seed.
 
     Args:
         suite: The suite, its numbers of tasks and initial states, and the seed of the order.
@@ -28,6 +34,10 @@ def make_ledger(suite: SuiteSpec, reserved: bool = False) -> list[LedgerEntry]:
     # A text seeds Python's generator through SHA-512: equal on every machine and version.
     order = random.Random(f"ledger/{suite.seed}/{'reserved' if reserved else 'search'}")
     columns = [order.sample(states, len(states)) for _ in range(suite.total_tasks)]
+    if reserved and suite.seed != LOOKED_AT_SEED:
+        for entry in looked_at(suite):
+            columns[entry.task].remove(entry.init_state)
+            columns[entry.task].append(entry.init_state)
     entries: list[LedgerEntry] = []
     for block in range(len(states)):
         for task in _block(suite, order):
@@ -41,6 +51,19 @@ def make_ledger(suite: SuiteSpec, reserved: bool = False) -> list[LedgerEntry]:
                 )
             )
     return entries
+
+
+def looked_at(suite: SuiteSpec) -> list[LedgerEntry]:
+    """The episodes that fixed observations show, one a task: the same ones for every seed.
+
+    They end the reserved ledger of seed `LOOKED_AT_SEED`. Their states end that of any other seed,
+    so a confirmation reaches last what a policy was calibrated on. Where the suite has categories,
+    only the first is looked at: a policy is calibrated on what it knows, and the others are there
+    to test it.
+    """
+    default = replace(suite, seed=LOOKED_AT_SEED)
+    last = make_ledger(default, reserved=True)[-suite.total_tasks :]
+    return [entry for entry in last if entry.task < suite.tasks]
 
 
 def _block(suite: SuiteSpec, order: random.Random) -> list[int]:

@@ -2,7 +2,7 @@
 
 They are rolled out once per policy, suite and simulator of a user's machine, or read from a file
 that was recorded before; then no simulator is needed. Those of the shipped policy in `duq_mini` are
-shipped.
+shipped. A sweep's seed changes none of them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from duqsweep.result import SimulatorInfo
 from duqsweep.seams import Observation, Policy
 from duqsweep.spec import LedgerEntry, SuiteSpec
 from duqsweep.worker.episode import Episode
-from duqsweep.worker.ledger import make_ledger
+from duqsweep.worker.ledger import LOOKED_AT_SEED, looked_at
 from duqsweep.worker.lock import exclusive
 from duqsweep.worker.noise import episode_key, flow_noise
 from duqsweep.worker.policy_calls import Acted, Ask, PolicyCalls
@@ -125,7 +125,7 @@ def _make(
     meanwhile: Callable[[], None] | None,
 ) -> bytes:
     simulators = open_simulators()
-    simulators.begin_to_build(_looked_at(suite))
+    simulators.begin_to_build(looked_at(suite))
     if meanwhile is not None:
         meanwhile()
     # A cache may be larger: to compress it takes 0.3 s of the time until the first episode.
@@ -177,7 +177,7 @@ def collect(policy: Policy, suite: SuiteSpec, simulators: SimulatorPool) -> list
 
     Half of each predicted chunk is executed.
     """
-    entries = _looked_at(suite)
+    entries = looked_at(suite)
     kept: dict[int, list[Observation]] = {entry.i: [] for entry in entries}
     waiting = list(entries)
 
@@ -194,16 +194,6 @@ def collect(policy: Policy, suite: SuiteSpec, simulators: SimulatorPool) -> list
     # As long as this worker prepares a trial, no other one measures.
     simulators.play(begin, end, PolicyCalls(policy, SharedGpu(None, "")))
     return [observation for entry in entries for observation in kept[entry.i]]
-
-
-def _looked_at(suite: SuiteSpec) -> list[LedgerEntry]:
-    """The last episodes of the reserved ledger, which a confirmation reaches last: one a task.
-
-    Where the suite has categories, only of the first: a policy is calibrated on what it knows, and
-    the others are there to test it.
-    """
-    last = make_ledger(suite, reserved=True)[-suite.total_tasks :]
-    return [entry for entry in last if entry.task < suite.tasks]
 
 
 def _look_around(policy: Policy, entry: LedgerEntry, kept: list[Observation]) -> Episode:
@@ -224,7 +214,7 @@ def _look_around(policy: Policy, entry: LedgerEntry, kept: list[Observation]) ->
 
 
 def _identity(policy_id: str, suite: SuiteSpec) -> str:
-    shaped = encode(suite)
+    shaped = encode(replace(suite, seed=LOOKED_AT_SEED))
     # How long an episode is, how it is counted and how it is replanned do not reach `collect`.
     del shaped["max_steps"], shaped["nominal_steps"], shaped["replan_steps"]
     return digest([policy_id, shaped, KEPT_PER_TASK, CALLS_APART])

@@ -87,7 +87,7 @@ def _prepare(spec: TrialSpec, bench: WorkerCache, cache_dir: Path) -> Prepared:
     if is_first:
         rehearsal.play(observations.measured[0])
     with phase("reference actions"):
-        expected = bench.reference_actions(reference, observations, spec.suite.seed)
+        expected = bench.reference_actions(reference, observations)
     before = allocated_bytes(reference.device)
     stats = {}
     if bits:

@@ -2,7 +2,7 @@
 
     python examples/embedded_policy/record_observations.py --out FILE.npz
 
-Four moments of one reserved episode of every task, as every sweep of duq_mini collects them itself.
+Four moments of one reserved episode of every task, the same for every seed of a sweep of duq_mini.
 The shipped file is duqsweep/envs/mini/recorded.npz.
 """
 

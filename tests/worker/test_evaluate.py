@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,22 @@ def test_sixteen_bits_are_the_reference_exactly(
     vitals = vitals_of(trial_dir)
     assert (vitals.action_error, vitals.kernel, vitals.bits) == (0.0, "none", {})
     assert vitals.stages_ms == {}
+
+
+def test_sweeps_with_other_seeds_are_calibrated_alike_and_measure_the_same_error(
+    sweep_dir: Path, trial_spec: TrialSpec
+) -> None:
+    quant = dataclasses.replace(EXPERT_W4A8, act_scale="static")  # scales are of the calibration
+
+    def error(seed: int) -> float:
+        suite = dataclasses.replace(trial_spec.suite, seed=seed)
+        spec = dataclasses.replace(quantized(trial_spec, quant), suite=suite)
+        trial_dir = make_trial(sweep_dir, spec)
+        with closing(WorkerCache()) as bench:
+            evaluate(trial_dir, 0, bench)
+        return vitals_of(trial_dir).action_error
+
+    assert error(7) == error(0) > 0
 
 
 def test_fewer_bits_and_fewer_steps_lie_farther_from_the_reference(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 from duqsweep.errors import SpecError
 from duqsweep.files import write_json
 from duqsweep.spec import MAX_SEED, SuiteSpec
-from duqsweep.worker.ledger import make_ledger, read_ledger, write_ledger
+from duqsweep.worker.ledger import looked_at, make_ledger, read_ledger, write_ledger
 
 FIRST_BLOCK = [(1, 24), (5, 7), (2, 14), (3, 2), (0, 2), (4, 20)]
+LAST_RESERVED_BLOCK = [(1, 45), (3, 34), (5, 28), (0, 33), (2, 45), (4, 32)]
 
 
 def suite(tasks: int = 6, init_states: int = 50, seed: int = 7) -> SuiteSpec:
@@ -70,6 +72,45 @@ def test_categories_take_turns(tasks: int, count: int, seed: int, reserved: bool
     assert len({(entry.task, entry.init_state) for entry in entries}) == len(entries)
 
 
+@given(
+    st.integers(1, 12),
+    st.integers(2, 50),
+    st.integers(0, 5),
+    st.integers(0, MAX_SEED),
+    st.sampled_from(("own", "openpi", "lerobot")),
+)
+def test_what_is_looked_at_is_the_same_for_every_seed_and_confirmed_last(
+    tasks: int,
+    states: int,
+    count: int,
+    seed: int,
+    protocol: Literal["own", "openpi", "lerobot"],
+) -> None:
+    given_suite = replace(suite(tasks, states, seed), categories=NAMES[:count], protocol=protocol)
+    seen = looked_at(given_suite)
+    assert seen == looked_at(replace(given_suite, seed=7))
+    assert sorted(entry.task for entry in seen) == list(range(tasks))  # of the first category
+    reserved = make_ledger(given_suite, reserved=True)
+    places = {(entry.task, entry.init_state): entry.i for entry in reserved}
+    last_block = len(reserved) - given_suite.total_tasks
+    assert all(places[entry.task, entry.init_state] >= last_block for entry in seen)
+    assert all(entry.seed == given_suite.episode_seed(entry.init_state) for entry in reserved)
+    moving = protocol == "lerobot"
+    assert all(entry.seed == 7 + moving * entry.init_state for entry in seen)
+
+
+def test_the_reserved_order_is_as_random_as_before_but_for_its_end() -> None:
+    """Only the place of the last state has changed, and only in the ledger of another seed."""
+    orders = {seed: _states_of_task(0, suite(seed=seed)) for seed in range(40)}
+    assert {order[-1] for order in orders.values()} == {orders[7][-1]}
+    assert len({order[0] for order in orders.values()}) > 10
+    assert len({order[-2] for order in orders.values()}) > 10
+
+
+def _states_of_task(task: int, of: SuiteSpec) -> list[int]:
+    return [e.init_state for e in make_ledger(of, reserved=True) if e.task == task]
+
+
 def test_one_category_is_walked_as_a_suite_without_any() -> None:
     assert make_ledger(replace(suite(), categories=("task",))) == make_ledger(suite())
 
@@ -83,6 +124,9 @@ def test_the_order_is_frozen_for_seed_7() -> None:
     # A changed order would unpair old and new trials of a sweep that is resumed.
     first = [(e.task, e.init_state) for e in make_ledger(suite())[:6]]
     assert first == FIRST_BLOCK
+    # Recorded observations show these states, and a confirmation that has begun plays them last.
+    last = [(e.task, e.init_state) for e in make_ledger(suite(), reserved=True)[-6:]]
+    assert last == LAST_RESERVED_BLOCK
 
 
 def test_a_ledger_survives_its_file(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from duqsweep.envs.simulator_info import describe_simulator
 from duqsweep.policy.load import load_policy
 from duqsweep.seams import Observation
 from duqsweep.spec import LedgerEntry, PolicySpec, SuiteSpec
-from duqsweep.worker.ledger import make_ledger
+from duqsweep.worker.ledger import looked_at, make_ledger
 from duqsweep.worker.observations import (
     KEPT_PER_TASK,
     collect,
@@ -61,9 +61,11 @@ def same(a: Observation, b: Observation) -> bool:
     return arrays and images and a.instruction == b.instruction
 
 
+@pytest.mark.parametrize("seed", [7, 0, 1000])
 def test_observations_come_from_every_task_and_no_searched_state(
-    checkpoint: Path, suite: SuiteSpec
+    seed: int, checkpoint: Path, suite: SuiteSpec
 ) -> None:
+    suite = replace(suite, seed=seed)
     simulator = WatchedSimulator()
     policy = load_policy(PolicySpec("embedded", str(checkpoint)), "cpu")
     assert (
@@ -72,7 +74,32 @@ def test_observations_come_from_every_task_and_no_searched_state(
     )
     assert sorted(entry.task for entry in simulator.entries) == list(range(suite.tasks))
     searched = {(entry.task, entry.init_state) for entry in make_ledger(suite)}
-    assert not searched & {(entry.task, entry.init_state) for entry in simulator.entries}
+    seen = {(entry.task, entry.init_state) for entry in simulator.entries}
+    assert not searched & seen
+    reserved = make_ledger(suite, reserved=True)
+    assert {(e.task, e.init_state) for e in reserved[-suite.total_tasks :]} == seen
+
+
+def test_sweeps_with_other_seeds_see_the_same_and_read_it_from_one_file(
+    checkpoint: Path, suite: SuiteSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    policy = load_policy(PolicySpec("embedded", str(checkpoint)), "cpu")
+    other, simulator = replace(suite, seed=1000), describe_simulator(suite)
+    expected = collect(policy, suite, paper_pool())
+    assert all(map(same, expected, collect(policy, other, paper_pool())))
+    moved = replace(other, init_states=48)  # what may matter does
+    assert not all(map(same, expected, collect(policy, moved, paper_pool())))
+    shared = shared_file("id", suite, simulator, "cpu")
+    assert shared_file("id", other, simulator, "cpu") == shared
+    assert shared_file("id", moved, simulator, "cpu") != shared
+    sweeps = [tmp_path / name for name in ("first", "second")]
+    for folder in sweeps:
+        folder.mkdir()
+    first = fixed_observations(policy, "id", suite, paper_pool, sweeps[0], lambda: shared)
+    second = fixed_observations(policy, "id", other, no_simulator, sweeps[1], lambda: shared)
+    assert second.id == first.id
+    assert all(map(same, first.measured, second.measured))
 
 
 def test_the_second_process_reads_what_the_first_made(
@@ -136,18 +163,22 @@ def test_those_of_the_shipped_policy_are_shipped(tmp_path: Path) -> None:
     base = compose(["+sweep=smoke"]).base
     shipped = weights_id(base.policy)
     assert is_recorded(shipped, replace(base.suite, renderer="egl"))
+    assert is_recorded(shipped, replace(base.suite, seed=1000))
     assert not is_recorded("another", base.suite)
     assert not is_recorded(shipped, replace(base.suite, image_px=128))
     policy = load_policy(base.policy, "cpu")
-    found = fixed_observations(policy, shipped, base.suite, no_simulator, tmp_path, not_asked)
     recording = recorded_observations(RECORDING, base.suite.image_px)
-    assert all(map(same, found.measured, recording.measured))
-    assert all(map(same, found.calibration, recording.calibration))
+    for seed in (base.suite.seed, 0):
+        folder, suite = tmp_path / str(seed), replace(base.suite, seed=seed)
+        folder.mkdir()
+        found = fixed_observations(policy, shipped, suite, no_simulator, folder, not_asked)
+        assert all(map(same, found.measured, recording.measured))
+        assert all(map(same, found.calibration, recording.calibration))
 
 
 def test_the_shipped_recording_begins_with_what_the_simulator_shows() -> None:
-    suite = replace(compose(["+sweep=smoke"]).base.suite, renderer="osmesa")
-    entry = make_ledger(suite, reserved=True)[-suite.total_tasks]
+    suite = replace(compose(["+sweep=smoke"]).base.suite, renderer="osmesa", seed=0)
+    entry = looked_at(suite)[0]
     with closing(open_environment(suite)) as environment:
         seen = environment.reset(entry)
     recorded = load_observations(RECORDING)[0]
