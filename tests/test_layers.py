@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "duqsweep"
 FILES = sorted(PACKAGE.rglob("*.py"))
 BASE = {
     "assignment",
+    "background",
     "categories",
     "codec",
     "conf_dir",

@@ -7,6 +7,7 @@ import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from duqsweep.background import in_background
 from duqsweep.checkpoint.locate import WEIGHTS, checkpoint_dir
 from duqsweep.spec import PolicySpec
 
@@ -24,9 +25,7 @@ def begin_to_identify(spec: PolicySpec) -> Future[str]:
     global _begun
     named = spec.name, spec.checkpoint, spec.tokenizer
     if _begun is None or _begun[0] != named:
-        beside = ThreadPoolExecutor(1)
-        _begun = named, beside.submit(weights_id, spec)
-        beside.shutdown(wait=False)
+        _begun = named, in_background(lambda: weights_id(spec))
     return _begun[1]
 
 

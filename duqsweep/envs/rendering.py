@@ -6,11 +6,12 @@ import logging
 import os
 import subprocess
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import cache
 from pathlib import Path
 from typing import Final, Literal
 
+from duqsweep.background import in_background
 from duqsweep.errors import InfrastructureError
 
 AUTO: Final = "auto"
@@ -48,11 +49,8 @@ def resolve_renderer(asked: Renderer) -> Literal["osmesa", "egl"]:
 
 @cache
 def begin_to_resolve() -> Future[tuple[Literal["osmesa", "egl"], str]]:
-    """Begin to find out what draws here where that is "auto", in a thread, and why; ends itself."""
-    beside = ThreadPoolExecutor(1)
-    found = beside.submit(_resolve)
-    beside.shutdown(wait=False)
-    return found
+    """Begin to find out what draws here where that is "auto", in a thread, and why."""
+    return in_background(_resolve)
 
 
 def _resolve() -> tuple[Literal["osmesa", "egl"], str]:

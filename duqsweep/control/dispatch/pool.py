@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from duqsweep.assignment import Assignment, Ended, Failure, failure
-from duqsweep.control.background import in_background
+from duqsweep.background import in_background
 from duqsweep.control.dispatch.jobfile import note_job, note_submission
 from duqsweep.control.dispatch.launch import Entry, JobView, Launcher, SubmissionError, check_path
 from duqsweep.control.dispatch.member import (

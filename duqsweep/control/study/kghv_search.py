@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from duqsweep.assignment import Assignment
-from duqsweep.control.background import in_background
+from duqsweep.background import in_background
 from duqsweep.control.config.parameters import Params
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig

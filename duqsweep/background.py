@@ -1,4 +1,4 @@
-"""Calls that may take long, in threads of their own, so that the sweep's loop never waits."""
+"""Calls that may take long, in threads of their own, so that their callers need not wait."""
 
 from __future__ import annotations
 
