@@ -329,7 +329,7 @@ class RuntimeSpec:
     compile: bool = field(
         default=False,
         metadata=setting(
-            "torch's compiler on a CPU; on a GPU fused kernels, the whole call in CUDA graphs"
+            "on a CPU one C++ function per layer; on a GPU fused kernels, the call in CUDA graphs"
         ),
     )
     device: Device = field(

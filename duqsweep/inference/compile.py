@@ -7,6 +7,7 @@ import torch
 from duqsweep.errors import EvaluationError
 from duqsweep.inference.compiled_layer import CompiledLayer
 from duqsweep.inference.compiled_policy import CompiledPolicy
+from duqsweep.inference.cpp_layer import cpp_layer
 from duqsweep.inference.prefix import FusedPrefix
 from duqsweep.policy.frontend import Call
 from duqsweep.policy.pi05_policy import Pi05Policy
@@ -17,10 +18,9 @@ def compile_policy(policy: EagerPolicy) -> CompiledPolicy:
     """A policy that computes the same actions, up to rounding; its first call compiles.
 
     On a GPU, layers with the same input are merged, layers that are not kernels are compiled, and
-    the whole call is captured in CUDA graphs, see `graphed_call`. On a CPU, the layers are
-    compiled one by one; those of a stack share one compiled form, and so do trials. The first takes
-    25 CPU seconds, a trial with other quantized layers 4, and one whose layers are as in a trial
-    before 0.1.
+    the whole call is captured in CUDA graphs, see `graphed_call`. On a CPU, each layer becomes a
+    call of C++ code, see `cpp_layer`, or is compiled by torch where that does not know it, see
+    `CompiledLayer`: a second or more for each kind of layer, which later trials share.
 
     Args:
         policy: Eager, possibly quantized by `freeze`. Merged weights are new tensors: release the
@@ -39,7 +39,7 @@ def compile_policy(policy: EagerPolicy) -> CompiledPolicy:
 def _compiled_layers(policy: Pi05Policy) -> Call:
     twin = policy.copy(policy.num_steps, policy.schedule, policy.reuse_images)
     for layer in twin.module.layers():
-        layer._compiled_call_impl = CompiledLayer(layer)
+        layer._compiled_call_impl = cpp_layer(layer) or CompiledLayer(layer)
     return twin.call
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from duqsweep.errors import EvaluationError
-from duqsweep.kernels.cubins import cached_cubin
+from duqsweep.kernels.compiled_files import compiled_file
 
 log = logging.getLogger(__name__)
 
@@ -230,7 +230,8 @@ def _compile(
     given = [option.encode() for option in options]
     version = repr(_checked(nvrtc.nvrtcVersion())).encode()
     made_from = [version, *given, source, *(part for item in headers.items() for part in item)]
-    return cached_cubin(name, made_from, lambda: _compile_now(name, source, given, headers))
+    compile_now = partial(_compile_now, name, source, given, headers)
+    return compiled_file(name, ".cubin", made_from, compile_now).read_bytes()
 
 
 def _compile_now(

@@ -12,6 +12,7 @@ import torch
 
 from duqsweep.checkpoint.locate import check_checkpoint, checkpoint_dir
 from duqsweep.envs.assets import RECORDED, find_recording
+from duqsweep.kernels.cpp_layers import find_compiler
 from duqsweep.masking import masked, without_user
 from duqsweep.worker.ledger import make_ledger
 
@@ -36,15 +37,8 @@ def check_policy(request: ProbeRequest) -> str:
 
 
 def check_compiler(request: ProbeRequest) -> str:
-    """torch.compile and Triton find a compiler."""
-    names = [os.environ.get("CXX") or "g++", "c++", "clang++"]
-    found = next((path for name in names if (path := shutil.which(name))), None)
-    if found is None:
-        raise RuntimeError(
-            f"none of {', '.join(names)} is on PATH, so runtime.compile=true fails: load one in "
-            "launcher.setup"
-        )
-    return found
+    """torch.compile, Triton and this package find a C++ compiler."""
+    return find_compiler()
 
 
 def check_gpu(request: ProbeRequest) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from duqsweep.inference import compile as compile_
 from duqsweep.inference import compiled_layer
 from duqsweep.inference.compile import compile_policy
 from duqsweep.inference.compiled_layer import CompiledLayer
@@ -26,13 +27,14 @@ EXPERT = "paligemma_with_expert.gemma_expert.model.layers"
 
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch) -> list[GraphModule]:
-    """What was to be compiled; the operations run as they were traced."""
+    """What torch was to compile, all layers; the operations run as they were traced."""
     graphs: list[GraphModule] = []
 
     def keep(graph: GraphModule, examples: list[Tensor], options: object) -> GraphModule:
         graphs.append(graph)
         return graph
 
+    monkeypatch.setattr(compile_, "cpp_layer", lambda layer: None)
     monkeypatch.setattr(torch._inductor, "compile", keep)
     monkeypatch.setattr(compiled_layer, "FORMS", {})
     monkeypatch.setattr(compiled_layer, "CODES", {})

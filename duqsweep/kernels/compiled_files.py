@@ -1,4 +1,4 @@
-"""Compiled kernels on disk, shared by all processes of a user: NVRTC takes seconds for each."""
+"""Compiled kernels on disk, shared by all processes of a user: compilers take seconds for each."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from duqsweep import private
 from duqsweep.files import write_bytes
 
 
-def cached_cubin(name: str, made_from: Sequence[bytes], compile_it: Callable[[], bytes]) -> bytes:
-    """The machine code of a kernel, read from disk where a process has compiled it before.
+def compiled_file(
+    name: str, suffix: str, made_from: Sequence[bytes], compile_it: Callable[[], bytes]
+) -> Path:
+    """The file with the machine code of a kernel, made where no process has compiled it before.
 
     Args:
         name: For people, in the file's name.
+        suffix: Of the file, e.g. ".cubin".
         made_from: Everything that shapes the code: compiler, options, sources.
         compile_it: Called where it is not on disk.
     """
     content = hashlib.sha256()
     for part in made_from:
         content.update(len(part).to_bytes(8, "little") + part)
-    path = _folder() / f"{name}-{content.hexdigest()[:32]}.cubin"
-    if path.exists():
-        return path.read_bytes()
-    cubin = compile_it()
-    write_bytes(path, cubin)
-    return cubin
+    path = _folder() / f"{name}-{content.hexdigest()[:32]}{suffix}"
+    if not path.exists():
+        write_bytes(path, compile_it())
+    return path
 
 
 @cache
 def _folder() -> Path:
-    return private.cache_folder("cubins")
+    return private.cache_folder("kernels")

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from duqsweep.kernels import cubins
+from duqsweep.kernels import compiled_files
 
 
 @pytest.fixture
 def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was compiled, in order; the folder is empty."""
     tmp_path.chmod(0o700)
-    monkeypatch.setattr(cubins, "_folder", lambda: tmp_path)
+    monkeypatch.setattr(compiled_files, "_folder", lambda: tmp_path)
     return []
+
+
+def machine_code(name: str, made_from: list[bytes], compile_it: Callable[[], bytes]) -> bytes:
+    return compiled_files.compiled_file(name, ".cubin", made_from, compile_it).read_bytes()
 
 
 def test_a_kernel_is_compiled_once(compiled: list[str]) -> None:
@@ -24,7 +29,7 @@ def test_a_kernel_is_compiled_once(compiled: list[str]) -> None:
 
     parts = [b"12.9", b"-arch=sm_90a", b"source", b"header"]
     for _ in range(2):
-        assert cubins.cached_cubin("expert", parts, compile_it) == b"\x7fELF"
+        assert machine_code("expert", parts, compile_it) == b"\x7fELF"
     assert compiled == ["expert"]
 
 
@@ -41,6 +46,6 @@ def test_another_compiler_option_or_source_gives_another_kernel(
     compiled: list[str], changed: list[bytes]
 ) -> None:
     parts = [b"12.9", b"-arch=sm_90a", b"source"]
-    cubins.cached_cubin("expert", parts, lambda: b"old")
-    assert cubins.cached_cubin("expert", changed, lambda: b"new") == b"new"
-    assert cubins.cached_cubin("expert", parts, lambda: b"never") == b"old"
+    machine_code("expert", parts, lambda: b"old")
+    assert machine_code("expert", changed, lambda: b"new") == b"new"
+    assert machine_code("expert", parts, lambda: b"never") == b"old"
