@@ -271,8 +271,9 @@ def test_placed_labels_overlap_neither_each_other_nor_the_edge(
     anchors: list[tuple[float, float]],
 ) -> None:
     area = Box(0, 0, 400, 400)
-    places = place_labels(anchors, [(30.0, 12.0)] * len(anchors), anchors, 6.0, area)
-    placed = [place for place in places if place is not None]
+    forms = [(90.0, 12.0), (30.0, 12.0)]
+    places = place_labels(anchors, [forms] * len(anchors), anchors, 6.0, area)
+    placed = [place.box for place in places if place is not None]
     for i, place in enumerate(placed):
         assert place.inside(area)
         assert not any(place.overlaps(other) for other in placed[:i])
@@ -280,14 +281,26 @@ def test_placed_labels_overlap_neither_each_other_nor_the_edge(
 
 
 def test_a_label_lies_on_the_fronts_line_only_where_no_other_side_is_free() -> None:
-    size, area = (30.0, 12.0), Box(0, 0, 200, 200)
+    size, area = [(30.0, 12.0)], Box(0, 0, 200, 200)
     above = Box(0, 106, 200, 108)
     (place,) = place_labels([(100.0, 100.0)], [size], [(100.0, 100.0)], 6.0, area, [above])
     assert place is not None
-    assert not place.overlaps(above)
+    assert not place.box.overlaps(above)
     everywhere = Box(0, 0, 200, 200)
     (place,) = place_labels([(100.0, 100.0)], [size], [(100.0, 100.0)], 6.0, area, [everywhere])
     assert place is not None
+
+
+def test_a_label_without_room_for_its_name_is_a_number() -> None:
+    forms = [(150.0, 12.0), (20.0, 12.0)]
+    (wide,) = place_labels([(100.0, 100.0)], [forms], [(100.0, 100.0)], 6.0, Box(0, 0, 400, 200))
+    assert wide is not None
+    assert wide.form == 0
+    (narrow,) = place_labels([(100.0, 100.0)], [forms], [(100.0, 100.0)], 6.0, Box(40, 0, 160, 200))
+    assert narrow is not None
+    assert narrow.form == 1
+    nowhere = place_labels([(100.0, 100.0)], [forms], [(100.0, 100.0)], 6.0, Box(95, 0, 105, 200))
+    assert nowhere == [None]
 
 
 @pytest.mark.parametrize(

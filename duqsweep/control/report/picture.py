@@ -185,7 +185,10 @@ def _draw_staircase(
 def _draw_labels(
     figure: Any, axes: Any, drawn: Sequence[_Drawn], steps: Sequence[tuple[float, float]]
 ) -> None:
-    """Trial numbers beside their points, front first; one that finds no free place is left out."""
+    """Trials beside their points, front first.
+
+    A name that finds no free place is left out, and so is a number.
+    """
     from matplotlib.patheffects import withStroke
 
     figure.draw_without_rendering()  # fixes the layout, so that data → pixels holds
@@ -193,9 +196,9 @@ def _draw_labels(
     everybody = len(drawn) <= _LABEL_ALL_UP_TO
     wanted = [p for p in drawn if p.point.on_front or p.point.name or everybody]
     wanted.sort(key=lambda p: (not p.point.on_front, not p.point.name, p.point.trial))
-    texts = [point_label(place.point) for place in wanted]
+    texts = [(point_label(place.point), str(place.point.trial)) for place in wanted]
     pixel = figure.dpi / 72
-    sizes = [((5.3 * len(text) + 5) * pixel, 10 * pixel) for text in texts]
+    sizes = [[((5.3 * len(text) + 5) * pixel, 10 * pixel) for text in forms] for forms in texts]
     anchors = [tuple(axes.transData.transform((place.x, place.y))) for place in wanted]
     marks = axes.transData.transform([(place.x, place.y) for place in drawn] or [(0, 0)])
     places = place_labels(
@@ -209,14 +212,14 @@ def _draw_labels(
             for (a, b), (c, d) in itertools.pairwise(axes.transData.transform(steps or [(0, 0)]))
         ],
     )
-    for (point, _x, _y), text, place in zip(wanted, texts, places, strict=True):
+    for (point, _x, _y), forms, place in zip(wanted, texts, places, strict=True):
         if place is None:
             continue
-        x, y = axes.transData.inverted().transform((place.x0, place.y0))
+        x, y = axes.transData.inverted().transform((place.box.x0, place.box.y0))
         axes.text(
             x,
             y,
-            text,
+            forms[place.form],
             fontsize=8.5,
             va="bottom",
             ha="left",
