@@ -22,23 +22,25 @@ from duqsweep.errors import ConfigError, EvaluationError, InfrastructureError
 from duqsweep.seams import ACTION_DIM, Environment, Observation
 from duqsweep.spec import LedgerEntry, SuiteSpec
 
-KEPT_MINI = 6  # simulators alive at once: 30 MB each
+KEPT_MINI = 6  # simulators alive at once: 10 MB each
 KEPT_OFFICIAL = 3  # up to 300 MB each
 
 
-def preload(renderer: str) -> None:
-    """Load what every suite needs, in a process that draws nothing and will be forked.
+def preload(renderer: str, suite: str) -> None:
+    """Load what a suite needs, in a process that draws nothing and will be forked.
 
     Where a GPU draws, its driver stays out: LIBERO loads it, so what LIBERO needs is loaded alone.
 
     Args:
         renderer: Of all the environments that forks of this process open; not auto.
+        suite: Its name.
     """
     if renderer == OSMESA:
         prepare_libero(renderer, mini.ASSETS)
         from duqsweep.envs import control_step  # noqa: F401
 
-        _compile_the_arm()
+        if suite != assets.MINI:  # whose arm has few triangles
+            _compile_the_arm()
     import cv2  # noqa: F401
     import matplotlib.cm  # noqa: F401
     import numba

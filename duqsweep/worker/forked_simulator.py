@@ -23,19 +23,20 @@ END_S = 5.0  # a template that does not answer for so long is ended, with its si
 class SimulatorTemplate:
     """A `simulator_template` that this process has started."""
 
-    def __init__(self, opener: str, renderer: str) -> None:
+    def __init__(self, opener: str, renderer: str, suite: str) -> None:
         """Start it; the system ends it with the thread that calls this.
 
         Args:
             opener: `Opening.opener` of all that will be forked.
             renderer: A renderer, not auto.
+            suite: Name of the suite that will be opened.
         """
         ours, theirs = socket.socketpair()
         words = ["-u", "-m", "duqsweep.worker.simulator_template", str(theirs.fileno())]
         path = os.pathsep.join(filter(None, sys.path))  # what can be imported here can be there
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, *words, str(os.getpid()), opener, renderer],
+                [sys.executable, *words, str(os.getpid()), opener, renderer, suite],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
@@ -126,22 +127,23 @@ class ForkedSimulator:
         self._template.end()
 
 
-_templates: dict[tuple[int, str, str], SimulatorTemplate] = {}  # by process, opener, renderer
+# by process, opener, renderer, suite
+_templates: dict[tuple[int, str, str, str], SimulatorTemplate] = {}
 
 
-def simulator_template(opener: str, renderer: str) -> SimulatorTemplate:
-    """The template of this process for an opener and a renderer; started where there is none.
+def simulator_template(opener: str, renderer: str, suite: str) -> SimulatorTemplate:
+    """The template of this process, see `SimulatorTemplate`; started where there is none.
 
     It lives as long as this process.
     """
-    key = (os.getpid(), opener, renderer)
+    key = (os.getpid(), opener, renderer, suite)
     if key not in _templates or not _templates[key].is_alive:
-        _templates[key] = SimulatorTemplate(opener, renderer)
+        _templates[key] = SimulatorTemplate(opener, renderer, suite)
     return _templates[key]
 
 
 @atexit.register
 def _end_templates() -> None:
-    for (pid, _, _), template in _templates.items():
+    for (pid, *_), template in _templates.items():
         if pid == os.getpid():
             template.end()

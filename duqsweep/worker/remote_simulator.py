@@ -109,7 +109,7 @@ class RemoteSimulator:
             return
         suite, (ours, theirs) = self._opening.suite, socket.socketpair()
         self._memory = SharedObservation(suite.image_px)
-        template = simulator_template(self._opening.opener, suite.renderer)
+        template = simulator_template(self._opening.opener, suite.renderer, suite.name)
         with theirs:
             self._process = template.fork(theirs.fileno(), self._memory.descriptor)
         self._connection = Connection(ours.detach())

@@ -1,7 +1,7 @@
 """A process that has loaded LIBERO, and that each simulator of a policy is a fork of.
 
-`python -m duqsweep.worker.simulator_template CONTROL PARENT OPENER RENDERER`, started by
-`forked_simulator`. Loading takes 4 CPU seconds and 350 MB, which the simulators share. It draws
+`python -m duqsweep.worker.simulator_template CONTROL PARENT OPENER RENDERER SUITE`, started by
+`forked_simulator`. Loading takes CPU seconds and 350 MB, which the simulators share. It draws
 nothing: neither OpenGL nor threads would survive a fork. torch is never loaded here: OpenGL and
 CUDA in one process abort at random.
 """
@@ -32,7 +32,7 @@ NOTHING = ""  # an opener of which nothing is loaded before forking
 log = logging.getLogger(__name__)
 
 
-def main(control_fd: int, parent: int, opener: str, renderer: str) -> None:
+def main(control_fd: int, parent: int, opener: str, renderer: str, suite: str) -> None:
     """Load what `opener` needs, then fork on request until the other end is closed or dies."""
     if not die_with(parent):
         os._exit(0)
@@ -41,11 +41,11 @@ def main(control_fd: int, parent: int, opener: str, renderer: str) -> None:
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s simulator: %(message)s"
     )
-    _load(opener, renderer)
+    _load(opener, renderer, suite)
     if len(list(Path("/proc/self/task").iterdir())) > 1:
         log.warning("%s starts threads as it is loaded: each simulator loads it alone", opener)
         words = ["-u", "-m", "duqsweep.worker.simulator_template", str(control_fd), str(parent)]
-        os.execv(sys.executable, [sys.executable, *words, NOTHING, renderer])
+        os.execv(sys.executable, [sys.executable, *words, NOTHING, renderer, suite])
     gc.collect()
     gc.freeze()  # so that collections in the forks leave shared memory as it is
     # Raised when the policy's process has gone.
@@ -54,15 +54,15 @@ def main(control_fd: int, parent: int, opener: str, renderer: str) -> None:
     os._exit(0)
 
 
-def _load(opener: str, renderer: str) -> None:
-    """Import what all simulators need."""
+def _load(opener: str, renderer: str, suite: str) -> None:
+    """Load what all simulators need."""
     try:
         if opener != NOTHING:
             importlib.import_module(opener.partition(":")[0])
         if opener == OPEN_LIBERO:
             from duqsweep.envs.libero import preload
 
-            preload(renderer)
+            preload(renderer, suite)
     except Exception as error:  # each simulator will meet it as it opens, and say so
         log.debug("%s cannot be loaded beforehand: %s", opener, error)
 

@@ -71,6 +71,19 @@ def test_an_episode_is_the_same_in_another_process(environment, suite):
     assert elsewhere.stdout.strip() == here  # and LIBERO's chatter is not on stdout
 
 
+def test_a_robot_without_its_hidden_meshes_moves_and_looks_the_same(environment, suite):
+    from duqsweep.envs.mini import problem  # registered when `environment` was opened
+
+    coarse = [rollout(environment, task) for task in (0, 5)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(problem, "without_fine_meshes", lambda xml: xml)
+        whole = open_environment(suite)
+        assert [rollout(whole, task) for task in (0, 5)] == coarse
+    few, many = (one._current.env.sim.model._model.nmeshface for one in (environment, whole))
+    assert few < 0.1 * many
+    whole.close()
+
+
 def test_simulators_kept_are_bounded_and_closing_forgets_none(suite):
     bounded = open_environment(suite)
     bounded._kept = 1

@@ -151,17 +151,39 @@ def test_what_starts_threads_is_loaded_after_forking(
     simulator.close()
 
 
-def test_a_template_has_loaded_numba_and_compiled_the_arm(suite: SuiteSpec) -> None:
+def test_a_template_has_loaded_numba_and_its_fork_reads_no_fine_mesh(suite: SuiteSpec) -> None:
     simulator = RemoteSimulator(dataclasses.replace(suite, renderer="osmesa"))
     assert reset(simulator).observation is not None
     process = process_of(simulator)
     loaded = Path(f"/proc/{parent_of(process)}/maps").read_text()
     assert "libllvmlite" in loaded
     assert "libtorch" not in loaded
+    assert bytes_read(process) < bytes_of_the_arm() / 2
+    simulator.close()
+
+
+def test_a_template_has_compiled_the_arm_where_the_suite_draws_it() -> None:
+    read = {}
+    for suite in ("duq_mini", "libero_spatial"):
+        template = forked_simulator.SimulatorTemplate(OPEN_LIBERO, "osmesa", suite)
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            forked = template.fork(theirs.fileno(), theirs.fileno())
+        template.receive_pids(forked, LONGEST_S)
+        assert forked.pid is not None
+        read[suite] = bytes_read(parent_of(forked.pid))
+        template.end()
+    assert read["libero_spatial"] > read["duq_mini"] + bytes_of_the_arm() / 2
+
+
+def bytes_read(process: int) -> int:
     read = re.search(r"rchar: (\d+)", Path(f"/proc/{process}/io").read_text())
     assert read is not None
-    assert int(read[1]) < sum(mesh.stat().st_size for mesh in meshes_of_the_arm()) / 2
-    simulator.close()
+    return int(read[1])
+
+
+def bytes_of_the_arm() -> int:
+    return sum(mesh.stat().st_size for mesh in meshes_of_the_arm())
 
 
 def meshes_of_the_arm() -> list[Path]:
@@ -173,7 +195,7 @@ def meshes_of_the_arm() -> list[Path]:
 
 
 def test_a_template_has_loaded_no_driver_of_a_gpu() -> None:
-    template = forked_simulator.SimulatorTemplate(OPEN_LIBERO, "egl")
+    template = forked_simulator.SimulatorTemplate(OPEN_LIBERO, "egl", "duq_mini")
     ours, theirs = socket.socketpair()
     with ours, theirs:
         forked = template.fork(theirs.fileno(), theirs.fileno())
