@@ -14,6 +14,7 @@ from pathlib import Path
 
 from duqsweep import files, private
 from duqsweep.envs.assets import libero_root
+from duqsweep.envs.rendering import OSMESA
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,11 @@ def prepare_libero(renderer: str, assets: Path) -> None:
 
         libero.libero._assets_path_cache = str(assets)  # the configuration's `assets` is not read
         import libero.libero.envs
+
+        if renderer == OSMESA:
+            from duqsweep.envs.osmesa_context import share_context  # imports robosuite
+
+            share_context()
 
 
 @contextlib.contextmanager

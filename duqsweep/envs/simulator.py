@@ -160,10 +160,15 @@ class Simulator:
         """Direct OpenGL's calls to this simulator's context (11 us), which robosuite does not do.
 
         Otherwise they go to the simulator built last: this one would be drawn with the other's
-        meshes and textures, and closing would free them.
+        meshes and textures, and closing would free them. Where simulators share a context, what
+        was drawn last has left its own buffer there.
         """
         if self._image_px is not None:
-            self.env.sim._render_context_offscreen.gl_ctx.make_current()
+            import mujoco
+
+            drawing = self.env.sim._render_context_offscreen
+            drawing.gl_ctx.make_current()
+            mujoco.mjr_restoreBuffer(drawing.con)
 
 
 class _global_seed:  # noqa: N801 (a context manager, used like a function)
