@@ -41,8 +41,6 @@ def preload(renderer: str, suite: str) -> None:
 
         if suite != assets.MINI:  # whose arm has few triangles
             _compile_the_arm()
-    import cv2  # noqa: F401
-    import matplotlib.cm  # noqa: F401
     import numba
 
     numba.njit()(_same)(0.0)  # its first call loads half of it

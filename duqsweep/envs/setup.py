@@ -15,6 +15,7 @@ from pathlib import Path
 from duqsweep import files, private
 from duqsweep.envs.assets import libero_root
 from duqsweep.envs.rendering import OSMESA
+from duqsweep.envs.unneeded import left_out
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ def prepare_libero(renderer: str, assets: Path) -> None:
     os.environ.setdefault("LP_NUM_THREADS", "1")
     os.environ["LIBERO_CONFIG_PATH"] = str(_write_config())
     logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
-    with quiet():
+    with quiet(), left_out():
         import libero.libero
 
         libero.libero._assets_path_cache = str(assets)  # the configuration's `assets` is not read
