@@ -41,6 +41,7 @@ FRONT_SOURCES_JSON = "front.sources.json"  # what front.json was computed from
 FRONT_CSV = "front.csv"
 FRONT_PNG = "front.png"
 REPORT_HTML = "report.html"
+REPORT_FILES = (FRONT_JSON, FRONT_CSV, FRONT_PNG, REPORT_HTML)
 TRACKING_JSON = "tracking.json"  # the sweep's key in MLflow, and the ids of its runs there
 MLFLOW_DB = "mlflow.db"
 MLFLOW_ARTIFACTS = "mlartifacts"

@@ -49,6 +49,8 @@ from duqsweep.verbs.undo import undone_if_refused
 from duqsweep.worker.ledger import check_ledger, make_ledger, write_ledger
 from duqsweep.worker.simulator import check_simulator, write_simulator
 
+# What the end of a sweep makes of its other files; too few trials have no importances.
+AT_THE_END = (*files.REPORT_FILES, files.DASHBOARD_LOG, files.IMPORTANCES_JSON)
 OPTIONS = f"--cfg job, --config-dir DIR, --notify CMD, {AS_JOB}"
 ASK = """\
 {running} trials are running.
@@ -189,6 +191,7 @@ class _Run:
 
         config = self._config
         before = self._results()
+        absent = [name for name in AT_THE_END if not (self._dir / name).exists()]
         ended = frozenset(int(path.parent.name) for path in before)
         plan = Plan(
             sweep=config.name,
@@ -232,7 +235,7 @@ class _Run:
             finally:
                 self._dispatcher.close(end_jobs=True)
         nothing_new = before == self._results() and not (twins and twins.is_new)
-        code = self._finish(self.ending, trouble, nothing_new)
+        code = self._finish(self.ending, trouble, nothing_new, absent)
         if twins is not None and twins.is_new:
             twins.report()  # what the sweep itself has found does not depend on it
         return code
@@ -273,20 +276,23 @@ class _Run:
             f"  {self._command}"
         )
 
-    def _finish(self, ending: str, trouble: str | None, nothing_new: bool) -> int:
+    def _finish(
+        self, ending: str, trouble: str | None, nothing_new: bool, absent: Sequence[str]
+    ) -> int:
         from duqsweep.control.report.report import print_front, write_report
         from duqsweep.control.tracking.links import links
         from duqsweep.control.trials.reader import read_trials
 
         views = read_trials(self._dir)
         finished = ending == "finished"
-        keeps = finished and not nothing_new and views
+        keeps = finished and views and (absent or not nothing_new)
         front = (keep_explained_front if keeps else sweep_front)(self._config, views)
-        if nothing_new and finished and not trouble:
-            changed = f"{files.SWEEP_YAML} holds the new settings" if self._resettled else ""
-            changed = changed or "nothing was changed"
+        was_over = nothing_new and finished and not trouble
+        lost = [name for name in absent if name != files.IMPORTANCES_JSON or front.importances]
+        if was_over:
+            changed = self._changed(lost if views else [])
             print(f"{self._config.name} is finished: nothing was left to do, {changed}")
-        elif views:
+        if views and (lost or not was_over):
             write_report(self._dir, front, views, self._config.base)
             self._study.write_dashboard(self._dir)
             self._tracker.front_changed(front)
@@ -315,6 +321,13 @@ class _Run:
             print(trouble, file=sys.stderr)
             return exit_codes.ERROR
         return self._exit_code(ending, front)
+
+    def _changed(self, lost: Sequence[str]) -> str:
+        """What a start of a finished sweep changed; `lost` are files that it wrote again."""
+        changed = [f"{files.SWEEP_YAML} holds the new settings"] if self._resettled else []
+        if lost:
+            changed.append(f"what was missing is written again: {', '.join(lost)}")
+        return ", ".join(changed) or "nothing was changed"
 
     def _exit_code(self, ending: str, front: Front) -> int:
         if ending != "finished":

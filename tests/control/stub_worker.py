@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -100,9 +101,10 @@ def config_for(folder: Path, *more: str) -> SweepConfig:
     )
 
 
-def make_light(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No pictures, no waiting, no disk's own time, and the stub instead of workers."""
-    monkeypatch.setattr("duqsweep.control.report.report.write_report", lambda *args: None)
+def make_light(monkeypatch: pytest.MonkeyPatch, draws: bool = False) -> None:
+    """No waiting, no disk's own time, the stub instead of workers; no report unless `draws`."""
+    if not draws:
+        monkeypatch.setattr("duqsweep.control.report.report.write_report", lambda *args: None)
     monkeypatch.setattr("duqsweep.control.sweep.TICK_S", 0.0)
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
     opened = "duqsweep.control.dispatch.dispatcher.open_dispatcher"
@@ -115,6 +117,25 @@ def run(config: SweepConfig) -> StubDispatcher:
     assert started.main() == 0
     dispatcher: Any = started._dispatcher
     return dispatcher
+
+
+def finish(folder: Path, *more: str, draws: bool = False) -> tuple[SweepConfig, Path]:
+    """A configuration, and the finished folder that it left, in another place: see `copied`."""
+    config = config_for(folder, *more)
+    with pytest.MonkeyPatch.context() as patch:
+        make_light(patch, draws)
+        run(config)
+    kept = folder.with_name("kept")
+    folder.rename(kept)
+    return config, kept
+
+
+def copied(finished: tuple[SweepConfig, Path]) -> SweepConfig:
+    """A configuration whose folder is a fresh copy of the finished one, to be changed."""
+    config, kept = finished
+    shutil.rmtree(config.directory, ignore_errors=True)
+    shutil.copytree(kept, config.directory)
+    return config
 
 
 def truncate(path: Path) -> None:

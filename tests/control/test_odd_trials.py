@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
-from stub_worker import DAMAGES, EPISODES, config_for, make_light, run
+from stub_worker import DAMAGES, EPISODES, copied, finish, make_light, run
 
 from duqsweep import cli, files
 from duqsweep.control.config.sweep_config import SweepConfig
@@ -22,27 +21,17 @@ def _light(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[SweepConfig, Path]:
     """A configuration, and the finished folder that it left; tests put copies in its place."""
-    folder = tmp_path_factory.mktemp("sweeps") / "odd"
-    config = config_for(folder)
-    folder.mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        make_light(patch)
-        run(config)
+    config, kept = finish(tmp_path_factory.mktemp("sweeps") / "odd")
     deaths = {"kind": "node", "fault": "machine", "message": "", "episodes": 0, "at_s": 1.0}
-    trial = files.trial_dir(folder, 1)
+    trial = files.trial_dir(kept, 1)
     files.append_line(trial / files.FAILURES_JSONL, deaths)
     files.write_json(trial / files.THROUGHPUT_JSON, Throughput(1, wall_s=2.0, episodes=3).to_json())
-    kept = folder.with_name("kept")
-    folder.rename(kept)
     return config, kept
 
 
 @pytest.fixture
 def sweep(finished: tuple[SweepConfig, Path]) -> SweepConfig:
-    config, kept = finished
-    shutil.rmtree(config.directory, ignore_errors=True)
-    shutil.copytree(kept, config.directory)
-    return config
+    return copied(finished)
 
 
 TRIAL = f"{files.TRIALS_DIR}/0001"

@@ -28,7 +28,7 @@ from duqsweep.control.front.verdict import Verdict
 from duqsweep.control.report import picture
 from duqsweep.control.report.data import report_data
 from duqsweep.control.report.labels import Box, place_labels
-from duqsweep.control.report.report import REPORT_FILES, front_csv, print_front, write_report
+from duqsweep.control.report.report import front_csv, print_front, write_report
 from duqsweep.control.report.surroundings import Surroundings
 from duqsweep.control.trials.reader import read_trials
 from duqsweep.control.view import claims, wording
@@ -56,7 +56,7 @@ def printed(front: Front) -> str:
 
 def test_every_report_file_is_written_and_nothing_temporary_stays(sweep_dir: Path) -> None:
     assert {path.name for path in sweep_dir.iterdir() if path.is_file()} == {
-        *REPORT_FILES,
+        *files.REPORT_FILES,
         files.SWEEP_YAML,
         files.REFERENCE_JSON,
         files.IDENTITY_JSON,

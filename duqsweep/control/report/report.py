@@ -29,13 +29,11 @@ from duqsweep.envs.assets import instructions
 from duqsweep.errors import ConfigError
 from duqsweep.masking import masked
 
-REPORT_FILES = (files.FRONT_JSON, files.FRONT_CSV, files.FRONT_PNG, files.REPORT_HTML)
-
 
 def write_report(
     sweep_dir: Path, front: Front, views: Sequence[TrialView], base: Base | None = None
 ) -> None:
-    """Write `front.json`, `front.csv`, `front.png` and `report.html`, each atomically.
+    """Write `REPORT_FILES`: front.json, front.csv, front.png and report.html, each atomically.
 
     Args:
         sweep_dir: The sweep's folder.
