@@ -17,6 +17,7 @@ Import after `prepare_libero`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import mujoco
@@ -27,11 +28,22 @@ from robosuite.controllers.osc import OperationalSpaceController
 from robosuite.models.grippers.panda_gripper import PandaGripper
 from robosuite.robots.single_arm import SingleArm
 
-from duqsweep.envs.panda_controller import PandaController
+from duqsweep.envs.panda_controller import Commands, PandaController
 from duqsweep.errors import InfrastructureError
 
 FORWARD_COUNTS = mujoco.__version__ == "3.2.3"  # mj_forward stores the solver's warm start
+STATE = mujoco.mjtState.mjSTATE_INTEGRATION  # all that MuJoCo's next step depends on
 REPLACED = ("step", "_pre_action", "_post_action", "reward")  # no subclass may have its own
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where an environment was before the last substep of a control step."""
+
+    state: NDArray[np.float64]  # MuJoCo's
+    commands: Commands
+    timestep: int  # at the end of the control step, as is
+    time_s: float
 
 
 class ControlStep:
@@ -49,6 +61,7 @@ class ControlStep:
         self._model, self._data = env.sim.model._model, env.sim.data._data
         self._controller = PandaController(env.robots[0])
         self._substeps = int(env.control_timestep / env.model_timestep)
+        _require(self._substeps > 1, "one substep only")
         self.hold()
 
     def hold(self) -> None:
@@ -67,20 +80,54 @@ class ControlStep:
 
         Neither robosuite's observations nor the reward are computed.
         """
-        model, data, controller = self._model, self._data, self._controller
-        for substep in range(self._substeps):
-            self._forward(1 if self._has_looked else 2)
-            mujoco.mj_step1(model, data)
-            if not self._has_looked:
-                controller.look()
-            self._has_looked = False
-            if substep == 0:
-                controller.aim(action)
-            controller.act()
-            mujoco.mj_step2(model, data)
+        self._begin(action)
+        self._end()
+
+    def run_and_keep(self, action: NDArray[np.float64]) -> Moment:
+        """The same; `resume` then leads to where this ends."""
+        self._begin(action)
+        state = np.empty(mujoco.mj_stateSize(self._model, STATE))
+        mujoco.mj_getState(self._model, self._data, state, STATE)
+        commands = self._controller.commands()
+        self._end()
+        return Moment(state, commands, self._env.timestep, self._env.cur_time)
+
+    def resume(self, moment: Moment) -> None:
+        """Go to the end of the control step that gave `moment`, from wherever the simulator is.
+
+        What MuJoCo derives from its state belongs to the moment before its last step, so that step
+        is done again.
+        """
+        mujoco.mj_resetData(self._model, self._data)
+        mujoco.mj_setState(self._model, self._data, moment.state, STATE)
+        self._controller.repeat(moment.commands)
+        self._has_looked = False
+        self._end()
+        self._env.timestep, self._env.cur_time = moment.timestep, moment.time_s
+
+    def _begin(self, action: NDArray[np.float64]) -> None:
+        """All substeps but the last."""
+        self._substep(action)
+        for _ in range(self._substeps - 2):
+            self._substep()
+
+    def _end(self) -> None:
+        self._substep()
         self._env.timestep += 1
         self._env.cur_time += self._env.control_timestep
         self._env._post_process()
+
+    def _substep(self, action: NDArray[np.float64] | None = None) -> None:
+        model, data, controller = self._model, self._data, self._controller
+        self._forward(1 if self._has_looked else 2)
+        mujoco.mj_step1(model, data)
+        if not self._has_looked:
+            controller.look()
+        self._has_looked = False
+        if action is not None:
+            controller.aim(action)
+        controller.act()
+        mujoco.mj_step2(model, data)
 
     def _forward(self, times: int) -> None:
         if FORWARD_COUNTS:

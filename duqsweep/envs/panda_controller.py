@@ -17,7 +17,7 @@ Import after `prepare_libero`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
@@ -34,6 +34,15 @@ Array = NDArray[np.float64]
 
 POSE = 6  # numbers of a pose command: position, then orientation
 FINGER_SIGNS = np.array([-1.0, 1.0])  # of a command to close
+
+
+class Commands(NamedTuple):
+    """What a controller is about to do; it does not change."""
+
+    goal_pos: Array
+    goal_mat: Array
+    fingers: Array
+    finger_change: Array
 
 
 class PandaController:
@@ -140,6 +149,17 @@ class PandaController:
             delta[:3], self._ee_pos, position_limit=self._position_limits
         )
         self._finger_change = FINGER_SIGNS * self._finger_speed * np.sign(action[POSE:])
+
+    def commands(self) -> Commands:
+        """What it is about to do, to be repeated later."""
+        kept = (self._goal_pos, self._goal_mat, self._fingers, self._finger_change)
+        return Commands(*(part.copy() for part in kept))
+
+    def repeat(self, commands: Commands) -> None:
+        """Be about to do what it was about to do earlier."""
+        self._goal_pos, self._goal_mat = commands.goal_pos.copy(), commands.goal_mat.copy()
+        self._fingers[:] = commands.fingers
+        self._finger_change = commands.finger_change.copy()
 
     def act(self) -> None:
         """Write the commands of one substep into the simulator."""

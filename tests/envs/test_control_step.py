@@ -83,11 +83,16 @@ class Pair:
         return record
 
     def assert_equal(self, state: Array, actions: Array) -> None:
-        ours = self.play(self.ours, state, actions)
+        """Of duqsweep's both ways of a reset: the first one settles, the second one remembers."""
         theirs = self.play(self.theirs, state, actions)
-        for step, (one, other) in enumerate(zip(ours, theirs, strict=True)):
-            for name, value in one.items():
-                assert np.array_equal(value, other[name]), f"{name} differs after step {step}"
+        self.ours._settled.clear()
+        for way in ("settled", "remembered"):
+            ours = self.play(self.ours, state, actions)
+            for step, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+                for name, value in one.items():
+                    same = np.array_equal(value, other[name])
+                    assert same, f"{way}: {name} differs after step {step}"
+        assert len(self.ours._settled) == 1
 
 
 def everything(simulator: Simulator, done: bool) -> dict[str, Array]:
@@ -309,3 +314,15 @@ def test_what_is_not_known_to_be_exact_is_refused(change, named, changeable):
         with pytest.raises(InfrastructureError, match=named):
             ControlStep(changeable.env)
     ControlStep(changeable.env)
+
+
+def test_a_reset_that_remembers_takes_one_substep(changeable: Simulator):
+    state = mini_tasks()[2].init_states[3]
+    changeable.reset(state, 5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(changeable._control_step, "_begin", lambda action: pytest.fail("settles"))
+        changeable.reset(state.copy(), 5)
+        for other in ({"settle_steps": 4}, {"settle_steps": 5, "as_libero": True}):
+            with pytest.raises(pytest.fail.Exception, match="settles"):
+                changeable.reset(state, **other)
+    assert len(changeable._settled) == 1
