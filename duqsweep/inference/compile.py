@@ -7,9 +7,12 @@ import torch
 from duqsweep.errors import EvaluationError
 from duqsweep.inference.compiled_layer import CompiledLayer
 from duqsweep.inference.compiled_policy import CompiledPolicy
+from duqsweep.inference.cpp_expert import CppExpert, has_cpp_expert
 from duqsweep.inference.cpp_layer import cpp_layer
 from duqsweep.inference.prefix import FusedPrefix
+from duqsweep.policy.eager_call import EagerCall
 from duqsweep.policy.frontend import Call
+from duqsweep.policy.gemma import ExpertLayer
 from duqsweep.policy.pi05_policy import Pi05Policy
 from duqsweep.seams import EagerPolicy
 
@@ -38,7 +41,12 @@ def compile_policy(policy: EagerPolicy) -> CompiledPolicy:
 
 def _compiled_layers(policy: Pi05Policy) -> Call:
     twin = policy.copy(policy.num_steps, policy.schedule, policy.reuse_images)
-    for layer in twin.module.layers():
+    assert isinstance(twin.call, EagerCall)
+    layers = [*twin.module.layers()]
+    if has_cpp_expert(twin.module):
+        twin.call.velocity = CppExpert(twin.module)
+        layers = [layer for layer in layers if not isinstance(layer, ExpertLayer)]
+    for layer in layers:
         layer._compiled_call_impl = cpp_layer(layer) or CompiledLayer(layer)
     return twin.call
 

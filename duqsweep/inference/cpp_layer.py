@@ -1,5 +1,7 @@
 """A layer in float32 whose call is one function of `kernels/cpp/layers.cpp`.
 
+The action expert's are called all together, see `cpp_expert`.
+
 Torch's operators take several microseconds each however small their tensors are, and torch's
 compiler a second and more per kind of layer. These functions are compiled once per machine.
 """
@@ -35,16 +37,15 @@ def cpp_layer(layer: nn.Module) -> Call | None:
     Raises:
         EvaluationError: There is no C++ compiler.
     """
-    if not _is_known(layer):
+    if not is_known(layer):
         return None
     if isinstance(layer, SiglipLayer):
         return _vision(layer)
-    if isinstance(layer, PrefixLayer):
-        return _prefix(layer)
-    return _expert(layer) if isinstance(layer, ExpertLayer) else None
+    return _prefix(layer) if isinstance(layer, PrefixLayer) else None
 
 
-def _is_known(layer: nn.Module) -> bool:
+def is_known(layer: nn.Module) -> bool:
+    """Whether the code has all that a layer, or a stack of them, does to its tensors."""
     tensors = [*layer.parameters(), *layer.buffers()]
     if any(tensor.is_floating_point() and tensor.dtype != torch.float32 for tensor in tensors):
         return False
@@ -56,8 +57,8 @@ def _is_known(layer: nn.Module) -> bool:
     )
 
 
-class _Tensors:
-    """Pointers for the compiled code, and what they point to."""
+class Parts:
+    """What the compiled code reads, and all that it points to."""
 
     def __init__(self) -> None:
         self._kept: list[object] = []
@@ -73,10 +74,10 @@ class _Tensors:
         """Layers with the same input: in one product where they transform it in the same way."""
         together = merged(linears, COMPUTED)
         single = [weights_of(linear) for linear in linears] if together is None else [together]
-        parts: list[Tensor] = []
-        made = [cpp_layers.product(weights, parts) for weights in single if weights is not None]
+        kept: list[Tensor] = []
+        made = [cpp_layers.product(weights, kept) for weights in single if weights is not None]
         array = (cpp_layers.Product * len(made))(*made)
-        self._kept += [parts, array]
+        self._kept += [kept, array]
         return array, len(made)
 
     def layer(
@@ -91,10 +92,10 @@ class _Tensors:
 
 
 def _attention(
-    tensors: _Tensors, attention: GemmaAttention | SiglipAttention, output: nn.Module
+    parts: Parts, attention: GemmaAttention | SiglipAttention, output: nn.Module
 ) -> cpp_layers.Attention:
-    inputs, count = tensors.products((attention.q_proj, attention.k_proj, attention.v_proj))
-    outputs, _ = tensors.products((output,))
+    inputs, count = parts.products((attention.q_proj, attention.k_proj, attention.v_proj))
+    outputs, _ = parts.products((output,))
     if isinstance(attention, GemmaAttention):
         head_dim, kv_heads = attention.head_dim, attention.kv_heads
         heads = _outputs(attention.q_proj) // head_dim
@@ -104,9 +105,9 @@ def _attention(
     return cpp_layers.Attention(inputs, outputs, count, heads, kv_heads, head_dim)
 
 
-def _mlp(tensors: _Tensors, inputs: Sequence[nn.Module], output: nn.Module) -> cpp_layers.Mlp:
-    wide, count = tensors.products(inputs)
-    narrow, _ = tensors.products((output,))
+def _mlp(parts: Parts, inputs: Sequence[nn.Module], output: nn.Module) -> cpp_layers.Mlp:
+    wide, count = parts.products(inputs)
+    narrow, _ = parts.products((output,))
     return cpp_layers.Mlp(wide, narrow, count)
 
 
@@ -117,15 +118,15 @@ def _outputs(linear: nn.Module) -> int:
 
 
 def _vision(layer: SiglipLayer) -> Call:
-    tensors = _Tensors()
+    parts = Parts()
     first, second = (
-        cpp_layers.Norm(*(tensors.pointer(t.detach()) for t in (norm.weight, norm.bias)))
+        cpp_layers.Norm(*(parts.pointer(t.detach()) for t in (norm.weight, norm.bias)))
         for norm in (layer.layer_norm1, layer.layer_norm2)
     )
-    made = tensors.layer(
+    made = parts.layer(
         (first, second),
-        _attention(tensors, layer.self_attn, layer.self_attn.out_proj),
-        _mlp(tensors, (layer.mlp.fc1,), layer.mlp.fc2),
+        _attention(parts, layer.self_attn, layer.self_attn.out_proj),
+        _mlp(parts, (layer.mlp.fc1,), layer.mlp.fc2),
         len(layer.layer_norm1.weight),
     )
     run = cpp_layers.library().vision_layer
@@ -136,16 +137,16 @@ def _vision(layer: SiglipLayer) -> Call:
         run(made, result.data_ptr(), *x.shape[:2])
         return result
 
-    return _keeping(call, tensors)
+    return _keeping(call, parts)
 
 
 def _prefix(layer: PrefixLayer) -> Call:
-    tensors = _Tensors()
-    norms = tuple(
-        cpp_layers.Norm(tensors.pointer(1.0 + norm.weight.detach()), None)
+    parts = Parts()
+    first, second = (
+        cpp_layers.Norm(parts.pointer(1.0 + norm.weight.detach()), None)
         for norm in (layer.input_layernorm, layer.post_attention_layernorm)
     )
-    made = _gemma(tensors, layer, norms)
+    made = gemma_layer(parts, layer, (first, second))
     run = cpp_layers.library().prefix_layer
     kv_heads, head_dim = layer.self_attn.kv_heads, layer.self_attn.head_dim
 
@@ -167,51 +168,20 @@ def _prefix(layer: PrefixLayer) -> Call:
         )
         return result, (keys, values)
 
-    return _keeping(call, tensors)
+    return _keeping(call, parts)
 
 
-def _expert(layer: ExpertLayer) -> Call:
-    tensors = _Tensors()
-    made = _gemma(tensors, layer, (cpp_layers.Norm(), cpp_layers.Norm()))
-    run = cpp_layers.library().expert_layer
-
-    def call(
-        x: Tensor, table: KeysValues, prefix: KeysValues, modulation: tuple[Tensor, Tensor]
-    ) -> Tensor:
-        """See `ExpertLayer.forward`."""
-        batch, tokens, _ = x.shape
-        result, (cosines, sines) = _copy(x), table
-        keys, values = prefix[0].contiguous(), prefix[1].contiguous()
-        first, second = modulation[0].contiguous(), modulation[1].contiguous()
-        run(
-            made,
-            result.data_ptr(),
-            batch,
-            tokens,
-            cosines.data_ptr(),
-            sines.data_ptr(),
-            keys.data_ptr(),
-            values.data_ptr(),
-            keys.shape[2],
-            first.data_ptr(),
-            second.data_ptr(),
-            len(first),
-        )
-        return result
-
-    return _keeping(call, tensors)
-
-
-def _gemma(
-    tensors: _Tensors,
+def gemma_layer(
+    parts: Parts,
     layer: PrefixLayer | ExpertLayer,
-    norms: tuple[cpp_layers.Norm, ...],
+    norms: tuple[cpp_layers.Norm, cpp_layers.Norm],
 ) -> cpp_layers.Layer:
+    """A layer of the language model, or of the expert."""
     attention, mlp = layer.self_attn, layer.mlp
-    return tensors.layer(
-        (norms[0], norms[1]),
-        _attention(tensors, attention, attention.o_proj),
-        _mlp(tensors, (mlp.gate_proj, mlp.up_proj), mlp.down_proj),
+    return parts.layer(
+        norms,
+        _attention(parts, attention, attention.o_proj),
+        _mlp(parts, (mlp.gate_proj, mlp.up_proj), mlp.down_proj),
         _outputs(mlp.down_proj),
     )
 
@@ -221,11 +191,11 @@ def _copy(x: Tensor) -> Tensor:
     return x.clone(memory_format=torch.contiguous_format)
 
 
-def _keeping(call: Call, tensors: _Tensors) -> Call:
+def _keeping(call: Call, parts: Parts) -> Call:
     """The call; what it points to lives as long as it."""
 
     def kept(*inputs: object) -> Tensor | tuple[Tensor, KeysValues]:
-        assert tensors
+        assert parts
         return call(*inputs)
 
     return kept

@@ -84,6 +84,17 @@ class Layer(Structure):
     )
 
 
+class Expert(Structure):
+    """All layers of the action expert, and the projections before and after them."""
+
+    _fields_ = (
+        ("layers", POINTER(Layer)),
+        ("from_actions", POINTER(Product)),
+        ("to_velocity", POINTER(Product)),
+        ("depth", c_int32),
+    )
+
+
 def product(weights: ProjectionWeights, kept: list[Tensor]) -> Product:
     """A float32 layer for the compiled code; its tensors are added to `kept`, which must live on.
 
@@ -142,10 +153,9 @@ def library() -> ctypes.CDLL:
         "pack_panels": (pointer, number, number, number, pointer),
         "vision_layer": (layer, pointer, number, number),
         "prefix_layer": (layer, pointer, number, number, *([pointer] * 4)),
-        "expert_layer": (
-            *(layer, pointer, number, number),
-            *([pointer] * 4),
-            *(number, pointer, pointer, number),
+        "expert_velocity": (
+            *(POINTER(Expert), pointer, number, number, pointer, pointer),
+            *(POINTER(pointer), POINTER(pointer), number, pointer, number, pointer),
         ),
     }
     for name, arguments in signatures.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 
 import numpy as np
@@ -17,6 +17,8 @@ from duqsweep.policy.kept_images import KeptImages
 from duqsweep.policy.pi05 import Pi05, PrefixCache
 from duqsweep.policy.schedule import step_sizes
 from duqsweep.spec import UNIFORM, Schedule
+
+Velocity = Callable[[Tensor, PrefixCache, Tensor], Tensor]  # see `Pi05.velocity`
 
 
 class EagerCall:
@@ -35,6 +37,7 @@ class EagerCall:
         """Compute the modulations of the fixed schedule; they depend only on the flow's time."""
         self.kept = KeptImages(lambda picture: self._encode([picture])) if reuse_images else None
         self.module, self.pixels = module, pixels
+        self.velocity: Velocity = module.velocity  # what computes it may be replaced
         self.step_sizes = step_sizes(num_steps, schedule)
         self.device = module.action_in_proj.weight.device
         with torch.no_grad():
@@ -93,7 +96,7 @@ class EagerCall:
     def _denoise(self, inputs: CallInputs, cache: PrefixCache) -> NDArray[np.float32]:
         actions = torch.from_numpy(inputs.noise)[None].to(self.device)
         for modulation, size in zip(self.modulations, self.step_sizes, strict=True):
-            actions = self.step(actions, self.module.velocity(actions, cache, modulation), size)
+            actions = self.step(actions, self.velocity(actions, cache, modulation), size)
         return actions[0].cpu().numpy()
 
     @staticmethod

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,60 +18,95 @@ from torch import Tensor, nn
 from duqsweep.checkpoint.sizes import StackSizes, VisionSizes
 from duqsweep.errors import EvaluationError
 from duqsweep.inference import cpp_layer as module
+from duqsweep.inference.cpp_expert import CppExpert, has_cpp_expert
 from duqsweep.inference.cpp_layer import cpp_layer
 from duqsweep.kernels import compiled_files, cpp_layers
-from duqsweep.policy.gemma import ExpertLayer, PrefixLayer, rotary_table
+from duqsweep.policy.gemma import PrefixLayer, rotary_table
+from duqsweep.policy.pi05 import Pi05
+from duqsweep.policy.random_pi05 import small_sizes
 from duqsweep.policy.siglip import SiglipLayer
 from duqsweep.quant.calibrate import LayerStats
 from duqsweep.quant.freeze import freeze
 from duqsweep.quant.linear import RoundTokens
 from duqsweep.spec import QuantSpec
 
-Case = tuple[nn.Module, tuple[Any, ...]]  # a layer and its inputs
-
 BOUND = 1e-4  # of results of about 1 to 10; float32 has 7 digits
 MARGIN = 5e-4  # in codes: float32 may round to another code when a quotient is as near to a tie
 
 
+@dataclass(frozen=True)
+class Case:
+    """What is called, in torch, and in C++ once it has been quantized."""
+
+    module: nn.Module
+    inputs: tuple[Any, ...]
+    compiled: Callable[[nn.Module], Callable[..., Any] | None]
+    run: Callable[[Any], Callable[..., Any]] = lambda module: module
+
+
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """A layer with random weights, some linear layers quantized; sizes divide no panel evenly."""
+    """Random weights, some linear layers quantized; most sizes divide no panel evenly."""
     torch.manual_seed(draw(st.integers(0, 2**31)))
     kv_heads = draw(st.integers(1, 3))
-    heads = kv_heads * draw(st.integers(1, 2))
-    head_dim = 2 * draw(st.integers(1, 18))
-    width, mlp = 16 * draw(st.integers(1, 4)), 16 * draw(st.integers(1, 5))
+    sizes = StackSizes(
+        width=16 * draw(st.integers(1, 4)),
+        depth=draw(st.integers(1, 2)),
+        mlp=16 * draw(st.integers(1, 5)),
+        heads=kv_heads * draw(st.integers(1, 2)),
+        kv_heads=kv_heads,
+        head_dim=2 * draw(st.integers(1, 18)),
+    )
     batch, tokens = draw(st.integers(1, 2)), draw(st.integers(1, 11))
-    kind = draw(st.sampled_from([SiglipLayer, PrefixLayer, ExpertLayer]))
-    layer: nn.Module
-    x = torch.randn(batch, tokens, width)
-    table = rotary_table(torch.arange(3, 3 + tokens), head_dim)
-    inputs: tuple[Any, ...] = (x,)
-    if kind is SiglipLayer:
-        width = heads * head_dim
-        sizes = VisionSizes(width, 1, mlp, heads, 8, 64)
-        layer, inputs = SiglipLayer(sizes), (torch.randn(batch, tokens, width),)
-    else:
-        stack = StackSizes(width, 1, mlp, heads, kv_heads, head_dim)
-        layer = kind(stack)
-        inputs = (x, table)
-    if kind is ExpertLayer:
-        earlier = draw(st.integers(1, 40))
-        modulations = torch.randn(2, draw(st.sampled_from([1, batch])), 3, width)
-        prefix = tuple(torch.randn(2, batch, kv_heads, earlier, head_dim))
-        inputs = (x, table, prefix, tuple(modulations))
-    for name, tensor in layer.named_parameters():
+    make = draw(st.sampled_from([vision_case, prefix_case, expert_case]))
+    case = make(sizes, batch, tokens, draw)
+    for tensor in case.module.parameters():
         nn.init.normal_(tensor, std=tensor.shape[-1] ** -0.5 if tensor.ndim > 1 else 0.1)
-        assert "dense" not in name or kind is ExpertLayer
-    names = [name for name, part in layer.named_modules() if isinstance(part, nn.Linear)]
-    names = [name for name in names if not name.endswith("dense")]
-    quantize(layer, [name for name in names if draw(st.booleans())], draw)
-    return layer, inputs
+    quantize(case.module, draw)
+    return case
 
 
-def quantize(layer: nn.Module, names: list[str], draw: st.DrawFn) -> None:
+def vision_case(sizes: StackSizes, batch: int, tokens: int, draw: st.DrawFn) -> Case:
+    width = sizes.heads * sizes.head_dim
+    layer = SiglipLayer(VisionSizes(width, 1, sizes.mlp, sizes.heads, 8, 64))
+    return Case(layer, (torch.randn(batch, tokens, width),), cpp_layer)
+
+
+def prefix_case(sizes: StackSizes, batch: int, tokens: int, draw: st.DrawFn) -> Case:
+    x = torch.randn(batch, tokens, sizes.width)
+    return Case(
+        PrefixLayer(sizes), (x, rotary_table(torch.arange(tokens), sizes.head_dim)), cpp_layer
+    )
+
+
+def expert_case(sizes: StackSizes, batch: int, tokens: int, draw: st.DrawFn) -> Case:
+    policy = replace(small_sizes(), llm=sizes, expert=sizes, action_dim=draw(st.integers(1, 9)))
+    vision = replace(policy.vision, width=16, mlp=16, heads=1, depth=1, patch_px=112)
+    module = Pi05(replace(policy, vision=vision, vocabulary=2))
+    earlier = draw(st.integers(1, 40))
+    cache = tuple(
+        tuple(torch.randn(2, batch, sizes.kv_heads, earlier, sizes.head_dim))
+        for _ in range(sizes.depth)
+    )
+    modulations = draw(st.sampled_from([1, batch]))
+    modulation = torch.randn(2 * sizes.depth + 1, modulations, 3, sizes.width)
+    inputs = torch.randn(batch, tokens, policy.action_dim), cache, modulation
+    return Case(module, inputs, compiled_velocity, lambda module: module.velocity)
+
+
+def compiled_velocity(module: nn.Module) -> CppExpert | None:
+    assert isinstance(module, Pi05)
+    return CppExpert(module) if has_cpp_expert(module) else None
+
+
+def quantize(module: nn.Module, draw: st.DrawFn) -> None:
     block = draw(st.sampled_from([16, 32]))
-    names = [name for name in names if inputs_of(layer, name) % block == 0]
+    names = [
+        name
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Linear) and re.search("self_attn|mlp", name)
+    ]
+    names = [name for name in names if inputs_of(module, name) % block == 0]
     quant = QuantSpec(
         kernel="fake",
         block_size=block,
@@ -78,8 +114,9 @@ def quantize(layer: nn.Module, names: list[str], draw: st.DrawFn) -> None:
         permutation=draw(st.sampled_from(["zigzag", "none"])),
     )
     bits = draw(st.sampled_from([2, 4, 8])), draw(st.sampled_from([4, 8]))
-    stats = {name: LayerStats(torch.rand(inputs_of(layer, name)) + 0.5, None) for name in names}
-    freeze(layer, dict.fromkeys(names, bits), quant, stats, None, "id")
+    names = [name for name in names if draw(st.booleans())]
+    stats = {name: LayerStats(torch.rand(inputs_of(module, name)) + 0.5, None) for name in names}
+    freeze(module, dict.fromkeys(names, bits), quant, stats, None, "id")
 
 
 def inputs_of(layer: nn.Module, name: str) -> int:
@@ -119,19 +156,18 @@ class Ties:
 @settings(max_examples=150, deadline=None)
 @given(cases())
 @torch.no_grad()
-def test_a_layer_computes_as_its_module(case: Case) -> None:
-    layer, inputs = case
-    reference = copy.deepcopy(layer).double()
+def test_the_code_computes_as_the_modules(case: Case) -> None:
+    reference = copy.deepcopy(case.module).double()
     ties = Ties(reference)
-    expected = reference(*wide(inputs))
+    expected = case.run(reference)(*wide(case.inputs))
     assume(ties.nearest > MARGIN)
-    before = [tensor.clone() for tensor in flat(inputs)]
-    call = cpp_layer(layer)
+    before = [tensor.clone() for tensor in flat(case.inputs)]
+    call = case.compiled(case.module)
     assert call is not None
-    for found, wanted in zip(flat(call(*inputs)), flat(expected), strict=True):
+    for found, wanted in zip(flat(call(*case.inputs)), flat(expected), strict=True):
         assert found.shape == wanted.shape
         assert (found - wanted).abs().max() < BOUND * max(1.0, wanted.abs().max())
-    assert all(map(torch.equal, flat(inputs), before))
+    assert all(map(torch.equal, flat(case.inputs), before))
 
 
 SIZES = StackSizes(width=48, depth=1, mlp=80, heads=4, kv_heads=2, head_dim=10)
@@ -211,6 +247,15 @@ def nothing(layer: PrefixLayer) -> None:
 def test_other_layers_are_left_to_torch(layer: Any, change: Callable[[Any], None]) -> None:
     change(layer)
     assert cpp_layer(layer) is None
+
+
+def test_an_expert_with_another_layer_is_left_to_torch() -> None:
+    module = Pi05(small_sizes())
+    assert has_cpp_expert(module)
+    name = "paligemma_with_expert.gemma_expert.model.layers.2.mlp.down_proj"
+    stats = {name: LayerStats(torch.ones(inputs_of(module, name)), None)}
+    freeze(module, {name: (4, 8)}, QuantSpec(kernel="loop", block_size=16), stats, None, "id")
+    assert not has_cpp_expert(module)
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[GraphModule]:
         return graph
 
     monkeypatch.setattr(compile_, "cpp_layer", lambda layer: None)
+    monkeypatch.setattr(compile_, "has_cpp_expert", lambda module: False)
     monkeypatch.setattr(torch._inductor, "compile", keep)
     monkeypatch.setattr(compiled_layer, "FORMS", {})
     monkeypatch.setattr(compiled_layer, "CODES", {})

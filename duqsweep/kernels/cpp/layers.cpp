@@ -56,11 +56,17 @@ struct Mlp {
 };
 
 struct Layer {
-    Norm before_attention, before_mlp;
+    Norm before_attention, before_mlp;   // of the action expert: unused, its norms come with each call
     Attention attention;
     Mlp mlp;
     int32_t width;
     int32_t threads;
+};
+
+struct Expert {
+    const Layer *layers;
+    const Product *from_actions, *to_velocity;
+    int32_t depth;
 };
 
 }  // extern "C"
@@ -430,6 +436,46 @@ void gemma_qkv(const Attention &a, const float *x, int batch, int tokens, const 
     }
 }
 
+// A layer of the action expert; x: (batch, tokens, width), replaced by its result.
+// keys, values: (batch, kv_heads, earlier, head_dim), of the prefix.
+// attention_modulation, mlp_modulation: factor, shift and gate, (3, width) for all items, or for each of them if
+// modulations is their number.
+void expert_layer(const Layer &l, float *x, int batch, int tokens, const float *cosines, const float *sines,
+                  const float *keys, const float *values, int earlier, const float *attention_modulation,
+                  const float *mlp_modulation, int modulations) {
+    const Attention &a = l.attention;
+    const int rows = batch * tokens, width = l.width, heads_width = a.heads * a.head_dim;
+    const int qkv_width = (a.heads + 2 * a.kv_heads) * a.head_dim;
+    const size_t each = modulations > 1 ? size_t(3) * width : 0, item_size = size_t(tokens) * width;
+    Frame frame;
+    float *normed = frame.take(size_t(rows) * width), *update = frame.take(size_t(rows) * width);
+    float *qkv = frame.take(size_t(rows) * qkv_width), *mixed = frame.take(size_t(rows) * heads_width);
+    for (int item = 0; item < batch; ++item) {
+        const float *factor = attention_modulation + item * each;
+        rms_norm(x + item * item_size, tokens, width, factor, factor + width, normed + item * item_size);
+    }
+    gemma_qkv(a, normed, batch, tokens, cosines, sines, qkv, l.threads);
+    std::vector<KeysValues> prefix(a.kv_heads);
+    for (int item = 0; item < batch; ++item) {
+        for (int head = 0; head < a.kv_heads; ++head) {
+            const size_t place = size_t(item * a.kv_heads + head) * earlier * a.head_dim;
+            prefix[head] = {keys + place, values + place, a.head_dim, earlier};
+        }
+        attend(a, qkv + size_t(item) * tokens * qkv_width, tokens, prefix.data(),
+               mixed + size_t(item) * tokens * heads_width, l.threads);
+    }
+    multiply_all(a.output, 1, mixed, rows, update, l.threads);
+    for (int item = 0; item < batch; ++item) {
+        const float *gate = attention_modulation + item * each + 2 * width, *factor = mlp_modulation + item * each;
+        add_to(x + item * item_size, update + item * item_size, gate, tokens, width);
+        rms_norm(x + item * item_size, tokens, width, factor, factor + width, normed + item * item_size);
+    }
+    mlp(l.mlp, true, normed, rows, update, l.threads);
+    for (int item = 0; item < batch; ++item)
+        add_to(x + item * item_size, update + item * item_size, mlp_modulation + item * each + 2 * width, tokens,
+               width);
+}
+
 }  // namespace
 
 extern "C" {
@@ -492,45 +538,28 @@ void prefix_layer(const Layer *layer, float *x, int batch, int tokens, const flo
     add_to(x, update, nullptr, rows, width);
 }
 
-// A layer of the action expert; x: (batch, tokens, width), replaced by its result.
-// keys, values: (batch, kv_heads, earlier, head_dim), of the prefix.
-// attention_modulation, mlp_modulation: factor, shift and gate, (3, width) for all items, or for each of them if
-// modulations is their number.
-void expert_layer(const Layer *layer, float *x, int batch, int tokens, const float *cosines, const float *sines,
-                  const float *keys, const float *values, int earlier, const float *attention_modulation,
-                  const float *mlp_modulation, int modulations) {
-    const Layer &l = *layer;
-    const Attention &a = l.attention;
-    const int rows = batch * tokens, width = l.width, heads_width = a.heads * a.head_dim;
-    const int qkv_width = (a.heads + 2 * a.kv_heads) * a.head_dim;
-    const size_t each = modulations > 1 ? size_t(3) * width : 0, item_size = size_t(tokens) * width;
+// The flow's velocity at noisy actions (batch, tokens, action_dim), of the same shape.
+// keys, values: of the prefix, (batch, kv_heads, earlier, head_dim) for each layer.
+// modulation: (2 * depth + 1, modulations, 3, width): of each norm, for all items or for each.
+void expert_velocity(const Expert *expert, const float *actions, int batch, int tokens, const float *cosines,
+                     const float *sines, const float *const *keys, const float *const *values, int earlier,
+                     const float *modulation, int modulations, float *velocity) {
+    const Layer *layers = expert->layers;
+    const int rows = batch * tokens, width = layers[0].width, threads = layers[0].threads;
+    const size_t norm_size = size_t(modulations) * 3 * width, item_size = size_t(tokens) * width;
     Frame frame;
-    float *normed = frame.take(size_t(rows) * width), *update = frame.take(size_t(rows) * width);
-    float *qkv = frame.take(size_t(rows) * qkv_width), *mixed = frame.take(size_t(rows) * heads_width);
+    float *x = frame.take(size_t(rows) * width), *normed = frame.take(size_t(rows) * width);
+    multiply_all(expert->from_actions, 1, actions, rows, x, threads);
+    for (int i = 0; i < expert->depth; ++i) {
+        const float *norms = modulation + 2 * i * norm_size;
+        expert_layer(layers[i], x, batch, tokens, cosines, sines, keys[i], values[i], earlier, norms,
+                     norms + norm_size, modulations);
+    }
     for (int item = 0; item < batch; ++item) {
-        const float *factor = attention_modulation + item * each;
+        const float *factor = modulation + 2 * expert->depth * norm_size + (modulations > 1 ? item * 3 * width : 0);
         rms_norm(x + item * item_size, tokens, width, factor, factor + width, normed + item * item_size);
     }
-    gemma_qkv(a, normed, batch, tokens, cosines, sines, qkv, l.threads);
-    std::vector<KeysValues> prefix(a.kv_heads);
-    for (int item = 0; item < batch; ++item) {
-        for (int head = 0; head < a.kv_heads; ++head) {
-            const size_t place = size_t(item * a.kv_heads + head) * earlier * a.head_dim;
-            prefix[head] = {keys + place, values + place, a.head_dim, earlier};
-        }
-        attend(a, qkv + size_t(item) * tokens * qkv_width, tokens, prefix.data(),
-               mixed + size_t(item) * tokens * heads_width, l.threads);
-    }
-    multiply_all(a.output, 1, mixed, rows, update, l.threads);
-    for (int item = 0; item < batch; ++item) {
-        const float *gate = attention_modulation + item * each + 2 * width, *factor = mlp_modulation + item * each;
-        add_to(x + item * item_size, update + item * item_size, gate, tokens, width);
-        rms_norm(x + item * item_size, tokens, width, factor, factor + width, normed + item * item_size);
-    }
-    mlp(l.mlp, true, normed, rows, update, l.threads);
-    for (int item = 0; item < batch; ++item)
-        add_to(x + item * item_size, update + item * item_size, mlp_modulation + item * each + 2 * width, tokens,
-               width);
+    multiply_all(expert->to_velocity, 1, normed, rows, velocity, threads);
 }
 
 }  // extern "C"
