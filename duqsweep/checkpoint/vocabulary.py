@@ -20,7 +20,8 @@ def check_words(spec: PolicySpec, suite: str, instructions: Iterable[str]) -> No
     """
     if spec.name != "embedded":
         return
-    config = read_embedded(checkpoint_dir(spec) / CONFIG_JSON)
+    folder = checkpoint_dir(spec)
+    config = read_embedded(folder / CONFIG_JSON)
     spoken = [text.lower().split() for text in instructions]
     unknown = sorted({word for words in spoken for word in words} - set(config.words))
     longest = max(map(len, spoken), default=0)
@@ -31,6 +32,6 @@ def check_words(spec: PolicySpec, suite: str, instructions: Iterable[str]) -> No
     if not unknown:
         why = f"reads {config.text_tokens} words, and an instruction has {longest}"
     raise ConfigError(
-        f"the embedded policy cannot read the tasks of {suite}: it {why}; it was trained on"
-        " duq_mini, for other suites set policy=pi05_libero policy.checkpoint=FOLDER"
+        f"the embedded policy in {folder} cannot read the tasks of {suite}: it {why}; the shipped"
+        " one was trained on duq_mini, for others set policy=pi05_libero policy.checkpoint=FOLDER"
     )
