@@ -164,6 +164,17 @@ def library() -> ctypes.CDLL:
     return code
 
 
+def check_compiled() -> str:
+    """Compile the code, call it, and return the compiler's path.
+
+    Raises:
+        EvaluationError: There is no C++ compiler, it fails, or its code does not do as it should.
+    """
+    if panels(torch.eye(3), by_output=True).sum() != 3:
+        raise EvaluationError(f"what {find_compiler()} made of {SOURCE} gives wrong results")
+    return find_compiler()
+
+
 def find_compiler() -> str:
     """The path of the C++ compiler: of CXX, g++, c++ and clang++ the first that is on PATH.
 

@@ -54,6 +54,7 @@ def main(arguments: list[str]) -> int:
         "policy": lambda: _policy(base.policy),
         # Before the simulator: OSMesa and Triton both bring LLVM, and this order alone is safe.
         "torch.compile": _compile,
+        "compiled layers": _compiled_layers,
         "simulator": lambda: check_simulator(base.suite),
     }
     needed = {
@@ -157,6 +158,12 @@ def _compile() -> str:
     if not torch.allclose(compiled(x), torch.sin(x) + 1):
         raise RuntimeError("a compiled function gives another result")
     return "compiles and agrees"
+
+
+def _compiled_layers() -> str:
+    from duqsweep.kernels.cpp_layers import check_compiled
+
+    return f"C++, by {check_compiled()}"
 
 
 def check_mlflow() -> str:

@@ -12,7 +12,7 @@ import torch
 
 from duqsweep.checkpoint.locate import check_checkpoint, checkpoint_dir
 from duqsweep.envs.assets import RECORDED, find_recording
-from duqsweep.kernels.cpp_layers import find_compiler
+from duqsweep.kernels.cpp_layers import check_compiled, find_compiler
 from duqsweep.masking import masked, without_user
 from duqsweep.worker.ledger import make_ledger
 
@@ -37,8 +37,8 @@ def check_policy(request: ProbeRequest) -> str:
 
 
 def check_compiler(request: ProbeRequest) -> str:
-    """torch.compile, Triton and this package find a C++ compiler."""
-    return find_compiler()
+    """torch.compile and Triton find a C++ compiler; for a CPU, it compiles this package's code."""
+    return find_compiler() if request.has_gpu else check_compiled()
 
 
 def check_gpu(request: ProbeRequest) -> str:
