@@ -1,4 +1,4 @@
-"""The eager call in CUDA graphs, for a worker that makes many of them before it times anything.
+"""The eager call in CUDA graphs, for the many that a worker makes and does not time.
 
 Launches from Python limit an eager call on a GPU: pi0.5 takes 160 ms on an H200. Its parts are
 captured at the first call of a shape and replayed by all that follow, one graph for a denoising
@@ -10,6 +10,7 @@ the GPU to another. Each runs in a lane, i.e. in a stream and in memory of its o
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -28,7 +29,11 @@ from duqsweep.seams import EagerPolicy, Policy
 
 
 def replayed(policy: EagerPolicy) -> Policy:
-    """A policy that acts as `policy` does, to the bit, in less time; on a CPU, `policy` itself.
+    """A policy that acts as `policy` does, to the bit, in less time.
+
+    It is `policy` itself on a CPU, or if it keeps features of images, which no graph can choose.
+    Every kind of quantized layer can be captured. What is captured stays in the GPU's memory for
+    each length of prompt, until nobody refers to the replayed policy any more.
 
     It shares the module: hooks of its layers see every call, as long as what they do can be
     captured (no new memory in what they keep, nothing read back) and may be done twice. Calls that
@@ -36,27 +41,26 @@ def replayed(policy: EagerPolicy) -> Policy:
     """
     if not isinstance(policy, Pi05Policy) or policy.frontend.device.type != "cuda":
         return policy
-    return CalledPolicy(policy.frontend, policy.num_steps, ReplayedCall.of(policy))
+    if policy.reuse_images:
+        return policy
+    return CalledPolicy(policy.frontend, policy.num_steps, ReplayedCall(policy.call))
 
 
-class ReplayedCall(EagerCall):
-    """An `EagerCall` whose parts are graphs."""
+class ReplayedCall:
+    """A `frontend.Call` whose parts are graphs of an eager call's; that one is timed and counted.
+
+    Graphs are freed with it: its lanes do not refer to it.
+    """
 
     at_once = 2
 
-    @classmethod
-    def of(cls, policy: Pi05Policy) -> ReplayedCall:
-        """That of an eager policy."""
-        pixels = policy.preprocessing.pixels
-        call = cls(policy.module, policy.num_steps, pixels, policy.schedule)
-        call._lanes = [_Lane(call) for _ in range(cls.at_once)]
-        call._begun = 0
-        call.captured_before = set()
-        return call
-
-    _lanes: list[_Lane]
-    _begun: int
-    captured_before: set[Hashable]  # in any lane: libraries have what they need for it
+    def __init__(self, eager: EagerCall) -> None:
+        """Capture nothing yet."""
+        self.eager = eager
+        captured_before: set[Hashable] = set()
+        streams = [_stream(eager.device, number) for number in range(self.at_once)]
+        self._lanes = [_Lane(eager, stream, captured_before) for stream in streams]
+        self._begun = 0
 
     @torch.inference_mode()
     def begin(self, inputs: CallInputs) -> Pending:
@@ -66,14 +70,44 @@ class ReplayedCall(EagerCall):
         lane.begin(inputs, self._begun)
         return lane
 
+    def seconds(self, inputs: CallInputs) -> dict[str, float]:
+        """See `frontend.Call`."""
+        return self.eager.seconds(inputs)
+
+    def launches(self, inputs: CallInputs) -> dict[str, int]:
+        """See `frontend.Call`; a replay counts none of its own."""
+        return self.eager.launches(inputs)
+
+    def weights(self) -> list[Tensor]:
+        """See `frontend.Call`."""
+        return self.eager.weights()
+
+
+@functools.cache
+def _stream(device: torch.device, number: int) -> torch.cuda.Stream:
+    """One for the lanes with this number of all calls, one after the other.
+
+    What cuBLAS works with belongs to a stream, and is kept as long as the process lives: 35 MB.
+    """
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
 
 class _Lane:
     """One call at a time; a `frontend.Pending`, of the call that began last."""
 
-    def __init__(self, call: ReplayedCall) -> None:
-        self.call, self.device = call, call.device
+    def __init__(
+        self, call: EagerCall, stream: torch.cuda.Stream, captured_before: set[Hashable]
+    ) -> None:
+        """Capture nothing yet.
+
+        Args:
+            call: What is captured.
+            stream: On which it is captured and runs.
+            captured_before: In any lane: libraries have what they need for it.
+        """
+        self.call, self.device, self._stream = call, call.device, stream
+        self._captured_before = captured_before
         self.begun = 0  # number of the call; 0: it was waited for
-        self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         self._over = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
         self._captured: dict[Hashable, Captured] = {}
@@ -85,7 +119,7 @@ class _Lane:
         """Enqueue a call."""
         self._over.synchronize()
         self.begun = number
-        module = self.call.module
+        call, module = self.call, self.call.module
         self._stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self._stream):
             # All inputs at first: later, a copy would wait for kernels.
@@ -94,7 +128,7 @@ class _Lane:
             actions = torch.from_numpy(inputs.noise)[None].to(self.device)
 
             def see(pictures: Tensor) -> Tensor:
-                return module.encode_images(self.call.pixels(pictures)[None])
+                return module.encode_images(call.pixels(pictures)[None])
 
             def read(encoded: Tensor, tokens: Tensor) -> PrefixCache:
                 return module.prefix(encoded, tokens[None])
@@ -105,9 +139,9 @@ class _Lane:
             shape = (pictures.shape, tokens.shape)
             encoded = self._run(("see", pictures.shape), (pictures,), see)
             cache = self._run(("read", *shape), (encoded, tokens), read)
-            for modulation, size in zip(self.call.modulations, self.call.step_sizes, strict=True):
+            for modulation, size in zip(call.modulations, call.step_sizes, strict=True):
                 found = self._run(("denoise", *shape), (actions, modulation), velocity)
-                actions = self.call.step(actions, found, size)
+                actions = call.step(actions, found, size)
             self._actions.copy_(actions[0], non_blocking=True)
             self._over.record()
 
@@ -124,11 +158,11 @@ class _Lane:
     def _run(self, key: Hashable, given: Sequence[Tensor], function: Callable[..., Any]) -> Any:
         """`function` of `given`, in memory that the next run with this key overwrites."""
         if key not in self._captured:
-            if not self.call.captured_before:
+            if not self._captured_before:
                 torch.cuda.empty_cache()  # for the memory of all graphs
-            if key not in self.call.captured_before:
+            if key not in self._captured_before:
                 function(*given)  # so that libraries and hooks have what they need
-                self.call.captured_before.add(key)
+                self._captured_before.add(key)
             self._captured[key] = Captured(function, given, self._stream, self._pool)
         captured = self._captured[key]
         for place, tensor in zip(captured.given, given, strict=True):

@@ -15,6 +15,8 @@ from duqsweep.spec import UNIFORM, Schedule
 class Pi05Policy(CalledPolicy):
     """A pi0.5 as a `seams.EagerPolicy`; linear layers of `module` may be replaced in place."""
 
+    call: EagerCall
+
     def __init__(
         self,
         module: Pi05,

@@ -163,7 +163,7 @@ class _Evaluation:
         return self._ledger([i for i in broken if i in self._progress.finished])
 
     def _ready_policy(self, episodes: int) -> Policy:
-        """The policy, its vitals measured, and simulators for so many episodes."""
+        """What plays, its policy's vitals measured, and simulators for so many episodes."""
         cache_dir = self._sweep_dir / files.CACHE_DIR
         cache_dir.mkdir(exist_ok=True)
         simulator = self._bench.simulator(self._sweep_dir, self._spec.suite)
@@ -186,7 +186,7 @@ class _Evaluation:
                 f"vitals.json of trial {self._trial.number} belongs to another spec: "
                 "its quantized layers are not those that spec.json selects"
             )
-        return prepared.policy
+        return prepared.playing
 
     def _play(self, policy: Policy, entries: list[LedgerEntry]) -> int:
         """Play entries, each twice if its simulator fails, and write a line for each attempt.

@@ -14,6 +14,7 @@ from duqsweep.checkpoint.distilled import check_steps, distilled_steps
 from duqsweep.checkpoint.locate import policy_sizes
 from duqsweep.checkpoint.sizes import linear_layers
 from duqsweep.errors import EvaluationError
+from duqsweep.inference.replayed_call import replayed
 from duqsweep.quant.select import Bits, select_layers
 from duqsweep.seams import Policy
 from duqsweep.spec import TrialSpec
@@ -33,7 +34,8 @@ WARM_UP_CALLS = 2  # the second shows whether the first has paid for everything
 class Prepared:
     """A trial's policy, warm, with what it is compared to."""
 
-    policy: Policy
+    policy: Policy  # what is timed
+    playing: Policy  # plays episodes: acts as `policy` does, to the bit, maybe in less time
     reference: ReferencePolicy
     observations: FixedObservations
     expected: Sequence[NDArray[np.float32]]  # the reference's normalised actions on the measured
@@ -95,13 +97,24 @@ def _prepare(spec: TrialSpec, bench: WorkerCache, cache_dir: Path) -> Prepared:
             stats = bench.statistics(reference, observations, bits, spec.quant, layers)
     eager = quantized(spec, reference, bits, stats, cache_dir)
     policy: Policy = compiled(eager) if spec.runtime.compile else eager
+    playing = policy if spec.runtime.compile else replayed(eager)
     module = None if spec.runtime.compile else eager.module
     del eager  # its unmerged weights, where the compiled policy owns merged ones
     allocated = allocated_bytes(reference.device)
     with phase("warm up"):
         warm_up_ms = _warm_up(policy, observations)
     beside_mb = None if before is None or allocated is None else (allocated - before) / 1e6
-    return Prepared(policy, reference, observations, expected, bits, warm_up_ms, beside_mb, module)
+    return Prepared(
+        policy,
+        playing,
+        reference,
+        observations,
+        expected,
+        bits,
+        warm_up_ms,
+        beside_mb,
+        module,
+    )
 
 
 def _check_plan(spec: TrialSpec, reference: ReferencePolicy) -> None:

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from shallow_policy import SIZES
 from worker_parts import EXPERT_W4A8, make_trial
 
@@ -20,7 +22,7 @@ from duqsweep import files
 from duqsweep.checkpoint.sizes import linear_layers
 from duqsweep.control.explain.cost import call_costs
 from duqsweep.result import EpisodeRecord, TrialResult, Vitals
-from duqsweep.seams import Policy
+from duqsweep.seams import EagerPolicy, Observation, PendingActions, Policy
 from duqsweep.spec import LayerRule, PolicySpec, QuantSpec, TrialSpec
 from duqsweep.worker.evaluate import WorkerCache, evaluate
 from duqsweep.worker.ledger import read_ledger
@@ -119,6 +121,42 @@ def test_a_trial_that_is_already_there_loads_nothing(
     assert evaluate(trial_dir, 1, WorkerCache(load=no_load)) == result
     (trial_dir / files.RESULT_JSON).unlink()  # killed before it was written
     assert evaluate(trial_dir, 1, WorkerCache(load=no_load)) == result
+
+
+class Playing:
+    """Acts as an eager policy does; is not timed."""
+
+    calls_at_once = 1
+
+    def __init__(self, policy: EagerPolicy) -> None:
+        self.policy, self.begun = policy, 0
+        self.horizon, self.action_dim = policy.horizon, policy.action_dim
+
+    def begin(self, observation: Observation, noise: NDArray[np.float32]) -> PendingActions:
+        self.begun += 1
+        return self.policy.begin(observation, noise)
+
+
+def test_episodes_of_an_eager_policy_are_played_by_its_replay_which_is_not_timed(
+    sweep_dir: Path, trial_spec: TrialSpec, bench: WorkerCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Playing] = []
+
+    def replayed(policy: EagerPolicy) -> Playing:
+        made.append(Playing(policy))
+        return made[-1]
+
+    monkeypatch.setattr("duqsweep.worker.prepare.replayed", replayed)
+    spec = quantized(trial_spec, dataclasses.replace(EXPERT_W4A8, block_size=32))
+    trial_dir = make_trial(sweep_dir, spec)
+    evaluate(trial_dir, 0, bench)  # vitals alone
+    (playing,) = made
+    assert playing.begun == 0
+    evaluate(trial_dir, 2, bench)
+    assert playing.begun == sum(record.calls for record in episodes(trial_dir)) > 0
+    compiled = dataclasses.replace(spec, runtime=dataclasses.replace(spec.runtime, compile=True))
+    evaluate(make_trial(sweep_dir, compiled), 0, bench)
+    assert made == [playing]
 
 
 def test_sixteen_bits_are_the_reference_exactly(
