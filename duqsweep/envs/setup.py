@@ -28,7 +28,7 @@ def prepare_libero(renderer: str, assets: Path) -> None:
     """
     os.environ["MUJOCO_GL"] = renderer
     os.environ["PYOPENGL_PLATFORM"] = renderer
-    os.environ.setdefault("LP_NUM_THREADS", "1")
+    os.environ.setdefault("LP_NUM_THREADS", "0")  # Mesa draws in the thread that asks
     os.environ["LIBERO_CONFIG_PATH"] = str(_write_config())
     logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
     with quiet(), left_out():

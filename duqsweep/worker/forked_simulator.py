@@ -15,7 +15,11 @@ from multiprocessing.connection import Connection
 from duqsweep.worker.simulator_requests import Fork, Wait
 
 # One core each: several simulators share a machine.
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LP_NUM_THREADS"), "1")
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "LP_NUM_THREADS": "0",  # that Mesa starts beside its caller's
+}
 STDERR_FD = 2
 END_S = 5.0  # a template that does not answer for so long is ended, with its simulators
 

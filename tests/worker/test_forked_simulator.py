@@ -208,3 +208,12 @@ def test_a_template_has_loaded_no_driver_of_a_gpu() -> None:
     assert "libtorch" not in loaded
     assert forked.wait(LONGEST_S) == 0  # nobody is at the other end
     template.end()
+
+
+def test_a_simulator_draws_in_its_own_thread(suite: SuiteSpec) -> None:
+    simulator = RemoteSimulator(dataclasses.replace(suite, renderer="osmesa"))
+    assert reset(simulator).observation is not None
+    threads = Path(f"/proc/{process_of(simulator)}/task").iterdir()
+    names = [(thread / "comm").read_text().strip() for thread in threads]
+    assert not [name for name in names if name.startswith("llvmpipe")]
+    simulator.close()
