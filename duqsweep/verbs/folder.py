@@ -69,11 +69,22 @@ def explained_front(config: SweepConfig, views: Sequence[TrialView]) -> Front:
     return replace(sweep_front(config, views), importances=_importances(config, views))
 
 
-def keep_explained_front(config: SweepConfig, views: Sequence[TrialView]) -> Front:
-    """The same; front.json, importances.json and what front.json comes from are written."""
+def keep_explained_front(
+    config: SweepConfig,
+    views: Sequence[TrialView],
+    importances: tuple[Importance, ...] | None = None,
+) -> Front:
+    """The same; front.json, importances.json and what front.json comes from are written.
+
+    Args:
+        config: Of the sweep.
+        views: Its trials.
+        importances: Of all parameters, where they are known already.
+    """
     from duqsweep.control.sweep_files import FrontFiles
 
-    write_importances(config.directory, _importances(config, views))
+    importances = _importances(config, views) if importances is None else importances
+    write_importances(config.directory, importances)
     keeper = FrontFiles(config.directory, config.objectives, margin=config.margin)
     front = keeper.update(views, final=True)
     assert front is not None

@@ -7,16 +7,19 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from duqsweep import exit_codes, files
+from duqsweep.background import in_background
 from duqsweep.control.config.overrides import check_effect
 from duqsweep.control.config.space import Space
 from duqsweep.control.config.sweep_config import SweepConfig, as_yaml, check_inputs, load, to_config
 from duqsweep.control.expected import expected
+from duqsweep.control.front.importance import Importance
 from duqsweep.control.front.records import Front
 from duqsweep.control.mending import mend_identity, mend_sweep
 from duqsweep.control.protocols import Search
@@ -143,6 +146,8 @@ class _Run:
         self.ending = "interrupted"  # or how its loop ended
         self._command = command(arguments)
         self._config = config
+        self._space = space
+        self._importances: Future[tuple[Importance, ...]] | None = None  # begun beforehand
         self.is_handed_over = False  # the next run of this job shall go on
         self._dir = config.directory
         # Whatever may be refused comes before anything is written.
@@ -231,6 +236,8 @@ class _Run:
         else:
             try:
                 if self.ending == "finished" and config.budget.twins:
+                    if before != self._results():
+                        self._begin_the_report()
                     twins = self._time_twins()
             finally:
                 self._dispatcher.close(end_jobs=True)
@@ -244,6 +251,19 @@ class _Run:
         """Every result, and when it was written."""
         paths = (self._dir / files.TRIALS_DIR).glob(f"*/{files.RESULT_JSON}")
         return {path: path.stat().st_mtime_ns for path in paths}
+
+    def _begin_the_report(self) -> None:
+        """Do what the report needs of the sweep itself, in a thread while twins are timed."""
+        from duqsweep.control.kghv.importances import importances
+        from duqsweep.control.report import picture
+
+        views = self._reader.read()
+
+        def begin() -> tuple[Importance, ...]:
+            picture.load()
+            return importances(self._space, views)
+
+        self._importances = in_background(begin)
 
     def _time_twins(self) -> TimedTwins | None:
         """Time the unquantized twins of the front's points; None where that was interrupted."""
@@ -285,8 +305,11 @@ class _Run:
 
         views = read_trials(self._dir)
         finished = ending == "finished"
-        keeps = finished and views and (absent or not nothing_new)
-        front = (keep_explained_front if keeps else sweep_front)(self._config, views)
+        if finished and views and (absent or not nothing_new):
+            begun = self._importances
+            front = keep_explained_front(self._config, views, begun.result() if begun else None)
+        else:
+            front = sweep_front(self._config, views)
         was_over = nothing_new and finished and not trouble
         lost = [name for name in absent if name != files.IMPORTANCES_JSON or front.importances]
         if was_over:

@@ -55,11 +55,14 @@ def open_evaluator(simulators: int = 1, hang_s: float | None = None) -> Evaluato
         nonlocal bench
         if bench is None:
             _begin_beside(folder)
-        from duqsweep.worker.cache import HANG_S, WorkerCache
-        from duqsweep.worker.evaluate import evaluate
-
+            gc.disable()  # what is imported stays: collections need not look at it, now…
+        try:
+            from duqsweep.worker.cache import HANG_S, WorkerCache
+            from duqsweep.worker.evaluate import evaluate
+        finally:
+            gc.enable()
         if bench is None:
-            gc.freeze()  # what was imported stays: collections need not look at it
+            gc.freeze()  # …or later
             bench = WorkerCache(simulators=simulators, hang_s=hang_s or HANG_S)
         return evaluate(folder, until_episode, bench)
 

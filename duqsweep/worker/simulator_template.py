@@ -41,6 +41,7 @@ def main(control_fd: int, parent: int, opener: str, renderer: str, suite: str) -
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s simulator: %(message)s"
     )
+    gc.disable()  # what is imported stays: collections meanwhile take a seventh of the time
     _load(opener, renderer, suite)
     if len(list(Path("/proc/self/task").iterdir())) > 1:
         log.warning("%s starts threads as it is loaded: each simulator loads it alone", opener)
@@ -48,6 +49,7 @@ def main(control_fd: int, parent: int, opener: str, renderer: str, suite: str) -
         os.execv(sys.executable, [sys.executable, *words, NOTHING, renderer, suite])
     gc.collect()
     gc.freeze()  # so that collections in the forks leave shared memory as it is
+    gc.enable()
     # Raised when the policy's process has gone.
     with suppress(EOFError, ConnectionResetError, BrokenPipeError):
         _fork_on_request(control_fd)

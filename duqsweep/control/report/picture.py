@@ -34,6 +34,11 @@ class Picture(NamedTuple):
     svg: str  # see `draw_svg`
 
 
+def load() -> None:
+    """Import what drawing needs, which takes half a second."""
+    import matplotlib.figure  # noqa: F401
+
+
 def draw(front: Front) -> Picture:
     """The picture of a front in both forms; placing its labels once saves a quarter of the time."""
     figure = _figure(front)
