@@ -28,7 +28,7 @@ from duqsweep.control.report.report import front_csv
 from duqsweep.control.trials.reader import read_trials
 from duqsweep.control.trials.reference import ensure_reference
 from duqsweep.control.view.evidence import evidence
-from duqsweep.control.view.headline import headline
+from duqsweep.control.view.headline import headline, verdict_line
 from duqsweep.errors import ConfigError
 
 LOST = range(11)  # reserved episodes that the lucky trial loses and the reference solves
@@ -80,6 +80,17 @@ def test_a_point_is_unconfirmed_until_reserved_states_decide(folder):
     assert found.loss_low < 0.05 < found.loss_high
     assert front == compute_front(folder, OBJECTIVES)
     assert Front.from_json(front.to_json()) == front
+
+
+def test_the_verdict_advises_no_confirmation_that_was_made(folder):
+    builder = FrontBuilder(folder, OBJECTIVES)
+    views = read_trials(folder)
+    advice = "confirm DIR --trials 2 tests it"
+    assert advice in verdict_line(builder.build(views))
+    confirm(folder, {0: set(), 1: set(), 2: set(LOST)}, count=150)
+    known = verdict_line(builder.build(views))
+    assert "common episodes would decide on trial 2, " in known
+    assert advice not in known
 
 
 def test_eleven_lost_of_sixty_and_none_won_are_refuted_and_nobody_takes_the_point(folder):

@@ -90,11 +90,15 @@ def verdict_line(front: Front) -> str | None:
     upcoming = by_number.get(-1 if verdict.next_trial is None else verdict.next_trial)
     if upcoming is None or (confirmed is not None and _time(confirmed) <= _time(upcoming)):
         return said
-    return (
+    said = (
         f"{said} About {verdict.episodes_needed} common episodes would decide on trial "
-        f"{point_label(upcoming)}, if it continues like this. "
-        f"python -m duqsweep confirm DIR --trials {upcoming.trial} tests it on states that no "
-        "search uses."
+        f"{point_label(upcoming)}, if it continues like this."
+    )
+    if upcoming.reserved is not None:
+        return said
+    return (
+        f"{said} python -m duqsweep confirm DIR --trials {upcoming.trial} tests it on states that "
+        "no search uses."
     )
 
 
