@@ -41,8 +41,8 @@ class Commands(NamedTuple):
 
     goal_pos: Array
     goal_mat: Array
-    fingers: Array
-    finger_change: Array
+    fingers: tuple[float, ...]
+    finger_change: tuple[float, ...]
 
 
 class PandaController:
@@ -70,7 +70,7 @@ class PandaController:
         self._scale = abs(osc.output_max - osc.output_min) / abs(osc.input_max - osc.input_min)
         self._output_middle = (osc.output_max + osc.output_min) / 2.0
         self._input_middle = (osc.input_max + osc.input_min) / 2.0
-        self._kp, self._kd = osc.kp, osc.kd
+        self._kp, self._minus_kd = osc.kp, -osc.kd  # a sign changes no other bit of a product
         self._initial_joint = osc.initial_joint
         self._torque_min, self._torque_max = robot.torque_limits
 
@@ -107,11 +107,12 @@ class PandaController:
         self._force, self._force_pos, self._force_ori = _with_halves(np.zeros(POSE))
         self._wrench, self._wrench_pos, self._wrench_ori = _with_halves(np.zeros(POSE))
         self._damping, self._torques = np.zeros(POSE), np.zeros(joints)
-        self._fingers, self._finger_change = np.zeros(fingers), np.zeros(fingers)
+        # numbers, not arrays: for two of them, a call of numpy takes longer than the arithmetic
+        self._fingers = self._finger_change = (0.0,) * fingers
         self._finger_speed = gripper.speed
         limits = model.actuator_ctrlrange[joints : joints + fingers]
-        self._finger_middle = 0.5 * (limits[:, 1] + limits[:, 0])
-        self._finger_weight = 0.5 * (limits[:, 1] - limits[:, 0])
+        self._finger_middle = (0.5 * (limits[:, 1] + limits[:, 0])).tolist()
+        self._finger_weight = (0.5 * (limits[:, 1] - limits[:, 0])).tolist()
 
     def look(self) -> None:
         """Take pose, velocity, Jacobians and masses from the simulator."""
@@ -131,7 +132,7 @@ class PandaController:
     def hold(self) -> None:
         """Make the pose that was seen last the goal, and forget the fingers' commands."""
         self._goal_pos, self._goal_mat = self._ee_pos.copy(), self._ee_mat.copy()
-        self._fingers[:] = 0.0
+        self._fingers = (0.0,) * len(self._fingers)
 
     def aim(self, action: Array) -> None:
         """Set the goals of a new action, relative to the pose that was seen last.
@@ -148,18 +149,18 @@ class PandaController:
         self._goal_pos = set_goal_position(
             delta[:3], self._ee_pos, position_limit=self._position_limits
         )
-        self._finger_change = FINGER_SIGNS * self._finger_speed * np.sign(action[POSE:])
+        change = FINGER_SIGNS * self._finger_speed * np.sign(action[POSE:])
+        self._finger_change = tuple(change.tolist())
 
     def commands(self) -> Commands:
         """What it is about to do, to be repeated later."""
-        kept = (self._goal_pos, self._goal_mat, self._fingers, self._finger_change)
-        return Commands(*(part.copy() for part in kept))
+        goals = self._goal_pos.copy(), self._goal_mat.copy()
+        return Commands(*goals, self._fingers, self._finger_change)
 
     def repeat(self, commands: Commands) -> None:
         """Be about to do what it was about to do earlier."""
         self._goal_pos, self._goal_mat = commands.goal_pos.copy(), commands.goal_mat.copy()
-        self._fingers[:] = commands.fingers
-        self._finger_change = commands.finger_change.copy()
+        self._fingers, self._finger_change = commands.fingers, commands.finger_change
 
     def act(self) -> None:
         """Write the commands of one substep into the simulator."""
@@ -167,8 +168,7 @@ class PandaController:
         np.subtract(self._goal_pos, self._ee_pos, out=self._error_pos)
         self._error_ori[:] = orientation_error(self._goal_mat, self._ee_mat)
         np.multiply(self._error, self._kp, out=force)
-        np.negative(self._ee_vel, out=damping)
-        np.multiply(damping, self._kd, out=damping)
+        np.multiply(self._ee_vel, self._minus_kd, out=damping)
         np.add(force, damping, out=force)
 
         mass, torques = self._mass, self._torques
@@ -186,11 +186,13 @@ class PandaController:
         np.maximum(torques, self._torque_min, out=torques)
         np.minimum(torques, self._torque_max, out=self._arm_ctrl)
 
-        fingers = self._fingers
-        np.add(fingers, self._finger_change, out=fingers)
-        np.maximum(fingers, -1.0, out=fingers)
-        np.minimum(fingers, 1.0, out=fingers)
-        np.add(self._finger_middle, self._finger_weight * fingers, out=self._finger_ctrl)
+        (one, other), (one_change, other_change) = self._fingers, self._finger_change
+        one = min(max(one + one_change, -1.0), 1.0)
+        other = min(max(other + other_change, -1.0), 1.0)
+        self._fingers = one, other
+        ctrl, middle, weight = self._finger_ctrl, self._finger_middle, self._finger_weight
+        ctrl[0] = middle[0] + weight[0] * one
+        ctrl[1] = middle[1] + weight[1] * other
 
 
 def _with_halves(pose: Array) -> tuple[Array, Array, Array]:
