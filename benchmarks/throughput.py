@@ -104,7 +104,7 @@ class Case:
         return TrialSpec(
             policy=PolicySpec(POLICIES[self.policy], self.checkpoint),
             quant=quant_spec(self.kernel),
-            runtime=RuntimeSpec(compile=self.device == "cuda", device=self.device),  # type: ignore[arg-type]
+            runtime=RuntimeSpec(compile=True, device=self.device),  # type: ignore[arg-type]
             suite=self.suite,
         )
 

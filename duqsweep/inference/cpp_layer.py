@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -137,7 +138,7 @@ def _vision(layer: SiglipLayer) -> Call:
         run(made, result.data_ptr(), *x.shape[:2])
         return result
 
-    return _keeping(call, parts)
+    return _Called(call, parts)
 
 
 def _prefix(layer: PrefixLayer) -> Call:
@@ -168,7 +169,7 @@ def _prefix(layer: PrefixLayer) -> Call:
         )
         return result, (keys, values)
 
-    return _keeping(call, parts)
+    return _Called(call, parts)
 
 
 def gemma_layer(
@@ -191,11 +192,12 @@ def _copy(x: Tensor) -> Tensor:
     return x.clone(memory_format=torch.contiguous_format)
 
 
-def _keeping(call: Call, parts: Parts) -> Call:
-    """The call; what it points to lives as long as it."""
+@dataclass(frozen=True)
+class _Called:
+    """A call, and what it reads, which lives as long as it."""
 
-    def kept(*inputs: object) -> Tensor | tuple[Tensor, KeysValues]:
-        assert parts
-        return call(*inputs)
+    call: Call
+    parts: Parts
 
-    return kept
+    def __call__(self, *inputs: object) -> Tensor | tuple[Tensor, KeysValues]:
+        return self.call(*inputs)
