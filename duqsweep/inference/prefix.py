@@ -125,13 +125,20 @@ class FusedVisionLayer(nn.Module):
 class FusedPrefixLayer(nn.Module):
     """One layer of the language model."""
 
-    def __init__(self, layer: PrefixLayer, sizes: StackSizes) -> None:
+    def __init__(self, layer: PrefixLayer, sizes: StackSizes, dtype: torch.dtype) -> None:
+        """Merge the weights.
+
+        Args:
+            layer: Its norms may be in another dtype than what it computes.
+            sizes: Of the language model.
+            dtype: Of what it computes.
+        """
         super().__init__()
         self.sizes = sizes
         attention = layer.self_attn
         projections = [attention.q_proj, attention.k_proj, attention.v_proj]
         rotary = Rotary(sizes.head_dim, sizes.heads + sizes.kv_heads)
-        dtype, device = layer.input_layernorm.weight.dtype, layer.input_layernorm.weight.device
+        device = layer.input_layernorm.weight.device
         self.qkv = norm_linear(norm_record(layer.input_layernorm), projections, dtype, rotary)
         self.o = linear_residual(attention.o_proj, dtype)
         self.attend = _attention_before(self.o, device)
@@ -160,12 +167,12 @@ class FusedPrefixLayer(nn.Module):
 class LastPrefixLayer(nn.Module):
     """The last layer of the language model, reduced to its keys and values."""
 
-    def __init__(self, layer: PrefixLayer, sizes: StackSizes) -> None:
+    def __init__(self, layer: PrefixLayer, sizes: StackSizes, dtype: torch.dtype) -> None:
+        """See `FusedPrefixLayer`."""
         super().__init__()
         self.sizes = sizes
         projections = [layer.self_attn.k_proj, layer.self_attn.v_proj]
         rotary = Rotary(sizes.head_dim, sizes.kv_heads)
-        dtype = layer.input_layernorm.weight.dtype
         self.kv = norm_linear(norm_record(layer.input_layernorm), projections, dtype, rotary)
 
     def forward(self, x: Rows, table: KeysValues) -> KeysValues:
@@ -195,8 +202,9 @@ class FusedPrefix(nn.Module):
         on_gpu = self.embed_tokens.weight.device.type == "cuda"
         self.deferred = on_gpu and all(layer.is_plain for layer in vision_layers)
         *layers, last = cast(list[PrefixLayer], list(module.language_model.layers))
-        self.layers = nn.ModuleList(FusedPrefixLayer(layer, self.sizes.llm) for layer in layers)
-        self.last = LastPrefixLayer(last, self.sizes.llm)
+        given = (self.sizes.llm, self.embed_tokens.weight.dtype)
+        self.layers = nn.ModuleList(FusedPrefixLayer(layer, *given) for layer in layers)
+        self.last = LastPrefixLayer(last, *given)
         longest = rows_a_pass(self.sizes, self.sizes.cameras, self.sizes.prompt_tokens)[LLM]
         positions = torch.arange(longest, device=self.embed_tokens.weight.device)
         self.cosines, self.sines = rotary_table(positions, self.sizes.llm.head_dim)
