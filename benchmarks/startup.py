@@ -27,6 +27,7 @@ from typing import Any
 from throughput import machine
 
 from duqsweep import files
+from duqsweep.assignment import Assignment
 from duqsweep.mailbox import Mailbox
 from duqsweep.result import EpisodeRecord
 
@@ -41,8 +42,8 @@ def seconds(text: str) -> float:
 
 def row_of(sweep_dir: Path, worker: str, nth: int, claimed: Path) -> dict[str, Any]:
     """One trial."""
-    number = json.loads(claimed.read_text())["trial"]
-    folder = files.trial_dir(sweep_dir, number)
+    assignment = files.read_record(Assignment, claimed)
+    folder = assignment.folder(sweep_dir)
     lines = (folder / files.LOG_TXT).read_text(encoding="utf-8").splitlines()
     begun = [seconds(m[1]) - float(m[3]) for m in map(EPISODE.match, lines) if m]
     phases = [(m[2], float(m[3])) for m in map(PHASE.match, lines) if m]
@@ -51,7 +52,7 @@ def row_of(sweep_dir: Path, worker: str, nth: int, claimed: Path) -> dict[str, A
     episodes = [EpisodeRecord.from_json(line) for line in played]
     assigned = claimed.stat().st_mtime  # a rename keeps it
     return {
-        "trial": number,
+        "trial": assignment.trial,
         "worker": worker,
         "nth": nth,
         "first_episode_s": round(min(begun) - assigned, 2) if begun else None,
@@ -64,11 +65,12 @@ def row_of(sweep_dir: Path, worker: str, nth: int, claimed: Path) -> dict[str, A
 
 
 def rows_of(sweep_dir: Path) -> list[dict[str, Any]]:
-    """All trials that workers of this sweep claimed, worker by worker."""
+    """All trials of the sweep itself that its workers claimed, worker by worker: no twins."""
     rows = []
     for worker in sorted((sweep_dir / "workers").iterdir()):
         for nth, claimed in enumerate(sorted((worker / "claimed").glob("*.json")), 1):
-            rows.append(row_of(sweep_dir, worker.name, nth, claimed))
+            if not files.read_record(Assignment, claimed).part:
+                rows.append(row_of(sweep_dir, worker.name, nth, claimed))
     return rows
 
 

@@ -181,6 +181,9 @@ def cpu_seconds() -> float:
 def gpu_percent() -> float:
     """Share of the last moments in which the GPU ran a kernel, by its driver."""
     command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible:
+        command.append(f"--id={visible.split(',')[0]}")
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return float(said.split()[0])
 

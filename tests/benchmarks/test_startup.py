@@ -25,6 +25,8 @@ def test_the_wait_ends_with_the_begin_of_the_first_episode(tmp_path: Path) -> No
     assignment.write_text(json.dumps({"trial": 0, "until_episode": 2}))
     assigned = startup.seconds("2026-11-29 13:22:10,000")
     os.utime(assignment, (assigned, assigned))
+    twin = {"trial": 0, "until_episode": 0, "part": "twins"}
+    (claimed / "000002.json").write_text(json.dumps(twin))
     (row,) = startup.rows_of(tmp_path)
     assert (row["trial"], row["worker"], row["nth"]) == (0, "w", 1)
     assert row["first_episode_s"] == 10.54
