@@ -21,6 +21,13 @@ from kept_configurations import keep
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS"):
     os.environ.setdefault(name, "1")
 
+import torch  # noqa: E402  (its threads are set)
+
+# Without a GPU, kernels run in Triton's interpreter. It is chosen as they are defined, i.e. when
+# any test module imports them.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 settings.register_profile("suite", deadline=None)  # a busy machine is no fault
 settings.load_profile("suite")
 keep()
