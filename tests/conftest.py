@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from importlib.util import find_spec
 
 import pytest
 from hypothesis import settings
@@ -21,12 +22,13 @@ from kept_configurations import keep
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS"):
     os.environ.setdefault(name, "1")
 
-import torch  # noqa: E402  (its threads are set)
-
 # Without a GPU, kernels run in Triton's interpreter. It is chosen as they are defined, i.e. when
-# any test module imports them.
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"
+# any test module imports them. The environments of other versions of Python have no torch.
+if find_spec("torch") is not None:
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ["TRITON_INTERPRET"] = "1"
 
 settings.register_profile("suite", deadline=None)  # a busy machine is no fault
 settings.load_profile("suite")
