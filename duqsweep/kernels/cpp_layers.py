@@ -140,13 +140,19 @@ def library() -> ctypes.CDLL:
     """The compiled code; compiling takes a second, once per machine.
 
     Raises:
-        EvaluationError: There is no C++ compiler, or it fails.
+        EvaluationError: There is no C++ compiler, it fails, or its code cannot be loaded.
     """
     compiler = find_compiler()
     options = [*OPTIONS, *ARITHMETIC, *_for_this_machine()]
     made_from = (SOURCE.read_bytes(), " ".join(options).encode(), _version(compiler), _processor())
     path = compiled_file("layers", ".so", made_from, lambda: _compiled(compiler, options))
-    code = ctypes.CDLL(str(path))
+    try:
+        code = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise EvaluationError(
+            f"compiled code cannot be loaded: {error}; delete the file if it is damaged, and set "
+            "XDG_CACHE_HOME to another folder if programs in this one may not run (noexec)"
+        ) from error
     pointer, number, layer = c_void_p, c_int32, POINTER(Layer)
     signatures: dict[str, tuple[Any, ...]] = {
         "panel_outputs": (),

@@ -290,6 +290,12 @@ def test_what_a_failing_compiler_says_is_in_the_error(
     assert list(anew.glob("*.so")) == []
 
 
+def test_code_that_cannot_be_loaded_is_named(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpp_layers, "_compiled", lambda compiler, options: b"no machine code")
+    with pytest.raises(EvaluationError, match=r"layers-.*\.so: .*; delete the file .* XDG_CACHE"):
+        cpp_layer(prefix_layer())
+
+
 def test_processes_on_a_machine_compile_once(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cpp_layers.library()
     (made,) = anew.glob("layers-*.so")
