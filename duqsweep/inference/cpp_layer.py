@@ -81,16 +81,6 @@ class Parts:
         self._kept += [kept, array]
         return array, len(made)
 
-    def layer(
-        self,
-        norms: tuple[cpp_layers.Norm, cpp_layers.Norm],
-        attention: cpp_layers.Attention,
-        mlp: cpp_layers.Mlp,
-        width: int,
-    ) -> cpp_layers.Layer:
-        """The whole layer."""
-        return cpp_layers.Layer(*norms, attention, mlp, width, torch.get_num_threads())
-
 
 def _attention(
     parts: Parts, attention: GemmaAttention | SiglipAttention, output: nn.Module
@@ -124,11 +114,13 @@ def _vision(layer: SiglipLayer) -> Call:
         cpp_layers.Norm(*(parts.pointer(t.detach()) for t in (norm.weight, norm.bias)))
         for norm in (layer.layer_norm1, layer.layer_norm2)
     )
-    made = parts.layer(
-        (first, second),
+    made = cpp_layers.Layer(
+        first,
+        second,
         _attention(parts, layer.self_attn, layer.self_attn.out_proj),
         _mlp(parts, (layer.mlp.fc1,), layer.mlp.fc2),
         len(layer.layer_norm1.weight),
+        torch.get_num_threads(),
     )
     run = cpp_layers.library().vision_layer
 
@@ -179,11 +171,12 @@ def gemma_layer(
 ) -> cpp_layers.Layer:
     """A layer of the language model, or of the expert."""
     attention, mlp = layer.self_attn, layer.mlp
-    return parts.layer(
-        norms,
+    return cpp_layers.Layer(
+        *norms,
         _attention(parts, attention, attention.o_proj),
         _mlp(parts, (mlp.gate_proj, mlp.up_proj), mlp.down_proj),
         _outputs(mlp.down_proj),
+        torch.get_num_threads(),
     )
 
 

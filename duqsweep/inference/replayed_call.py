@@ -5,7 +5,7 @@ captured at the first call of a shape and replayed by all that follow, one graph
 step of any number. They run the same kernels, so the actions are equal to the bit.
 
 Two calls may have begun: the kernels of a denoising step are so small that one call leaves most of
-the GPU to another. Each runs in a lane, i.e. in a stream and in memory of its own.
+the GPU to another. Each call has a lane: a stream and memory of its own.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class ReplayedCall:
         return self.eager.seconds(inputs)
 
     def launches(self, inputs: CallInputs) -> dict[str, int]:
-        """See `frontend.Call`; a replay counts none of its own."""
+        """See `frontend.Call`: the launches of an eager call, since a replay counts none."""
         return self.eager.launches(inputs)
 
     def weights(self) -> list[Tensor]:

@@ -21,8 +21,8 @@ def make_ledger(suite: SuiteSpec, reserved: bool = False) -> list[LedgerEntry]:
 
     Each consecutive block of `total_tasks` entries holds every task once, so that a prefix of any
     length is balanced over the tasks. Where the suite has categories, each consecutive run of as
-    many entries holds every category once. No (task, initial state) occurs twice. The reserved
-    states that `looked_at` names come last, whatever the seed.
+    many entries holds every category once. No (task, initial state) occurs twice. Of the
+    reserved states, those that `looked_at` names come last with every seed.
 
     Args:
         suite: The suite, its numbers of tasks and initial states, and the seed of the order.

@@ -1,7 +1,7 @@
 """A process that has loaded LIBERO, and that each simulator of a policy is a fork of.
 
 `python -m duqsweep.worker.simulator_template CONTROL PARENT OPENER RENDERER SUITE`, started by
-`forked_simulator`. Loading takes CPU seconds and 350 MB, which the simulators share. It draws
+`forked_simulator`. Loading takes a CPU second and 350 MB, which the simulators share. It draws
 nothing: neither OpenGL nor threads would survive a fork. torch is never loaded here: OpenGL and
 CUDA in one process abort at random.
 """
